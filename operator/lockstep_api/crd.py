@@ -1,0 +1,167 @@
+"""The CustomResourceDefinition, generated from the models (`make crds`).
+
+Turns pydantic's JSON Schema into a structural schema: references inlined, `X | None` becomes
+an optional field, exclusive bounds in OpenAPI v3.0 form. A real union is an error.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lockstep_api import names
+from lockstep_api.base import ApiModel
+from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.status import FederatedJobStatus
+
+Schema = dict[str, Any]
+
+_HEADER = "# Generated from operator/lockstep_api by `make crds`: do not edit.\n"
+_DROP = {"title", "additionalProperties", "$defs"}
+_COLUMNS = (
+    ("Phase", "string", ".status.phase"),
+    ("Round", "string", ".status.progress"),
+    ("Clients", "string", ".status.clients"),
+    ("Accuracy", "number", ".status.accuracy"),
+    ("Energy", "number", ".status.energyJoules.model"),
+    ("Age", "date", ".metadata.creationTimestamp"),
+)
+_COLUMN_HELP = {
+    "Accuracy": "Share of the held-out examples classified right",
+    "Energy": "Modelled energy of all devices in J",
+    "Round": "Finished rounds of all rounds",
+    "Clients": "Connected clients of all",
+}
+
+
+def _resolve(schema: Schema, defs: Schema) -> Schema:
+    """Follows a `$ref`; what stands beside it (description, default) wins."""
+    if "$ref" not in schema:
+        return schema
+    target = defs[schema["$ref"].rpartition("/")[2]]
+    return {**target, **{k: v for k, v in schema.items() if k != "$ref"}}
+
+
+def _without_none(schema: Schema, defs: Schema) -> Schema:
+    """`anyOf: [X, null]` becomes X: in the CRD an empty field is an absent one."""
+    options = [o for o in schema.get("anyOf", []) if o.get("type") != "null"]
+    if not options:
+        return schema
+    if len(options) > 1:
+        raise ValueError(f"a structural schema cannot hold the union {options}")
+    rest = {k: v for k, v in schema.items() if k not in ("anyOf", "default") or v is not None}
+    rest.pop("anyOf", None)
+    return {**_resolve(options[0], defs), **{k: v for k, v in rest.items() if v is not None}}
+
+
+def _bounds(schema: Schema) -> None:
+    """JSON Schema's numeric exclusive bounds in OpenAPI v3.0 form."""
+    for key, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if key in schema:
+            schema[bound] = schema[key]
+            schema[key] = True
+
+
+def _int_or_string(schema: Schema) -> None:
+    if schema.get("x-kubernetes-int-or-string"):
+        schema.pop("type", None)
+        schema["anyOf"] = [{"type": "integer"}, {"type": "string"}]
+
+
+def _mapping(schema: Schema, defs: Schema, values: Any) -> None:
+    """A dict: free-form, or with values of one type (strings, bounded for CEL's cost)."""
+    if isinstance(values, dict) and "properties" not in schema:
+        schema["additionalProperties"] = structural(values, defs)
+        if schema["additionalProperties"].get("type") == "string":
+            schema["additionalProperties"].setdefault("maxLength", 1024)
+
+
+def structural(schema: Schema, defs: Schema) -> Schema:
+    """The structural form of one JSON Schema node.
+
+    Raises:
+        ValueError: the node is a union of several types.
+    """
+    node = _without_none(_resolve(schema, defs), defs)
+    values = node.get("additionalProperties")
+    out = {k: v for k, v in node.items() if k not in _DROP}
+    if "const" in out:
+        out["enum"] = [out.pop("const")]
+    if "description" in out:
+        out["description"] = " ".join(str(out["description"]).split())
+    _bounds(out)
+    _int_or_string(out)
+    if out.get("x-kubernetes-preserve-unknown-fields"):
+        return out
+    _mapping(out, defs, values)
+    if "properties" in out:
+        out["properties"] = {k: structural(v, defs) for k, v in out["properties"].items()}
+    if "items" in out:
+        out["items"] = structural(out["items"], defs)
+    return out
+
+
+def _part(model: type[ApiModel]) -> Schema:
+    raw = model.model_json_schema(by_alias=True, mode="validation")
+    return structural(raw, raw.get("$defs", {}))
+
+
+def crd() -> Schema:
+    """The CustomResourceDefinition of FederatedJob."""
+    root = {
+        "type": "object",
+        "description": "A federated training job over cloud, edge and device pods.",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": _part(FederatedJobSpec),
+            "status": _part(FederatedJobStatus),
+        },
+    }
+    columns = [
+        {"name": n, "type": t, "jsonPath": p, "description": _COLUMN_HELP.get(n, n)}
+        for n, t, p in _COLUMNS
+    ]
+    version = {
+        "name": names.VERSION,
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": columns,
+        "schema": {"openAPIV3Schema": root},
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{names.PLURAL}.{names.GROUP}"},
+        "spec": {
+            "group": names.GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": names.KIND,
+                "listKind": f"{names.KIND}List",
+                "plural": names.PLURAL,
+                "singular": names.KIND.lower(),
+                "shortNames": ["fj"],
+                "categories": ["all"],
+            },
+            "versions": [version],
+        },
+    }
+
+
+def crd_yaml() -> str:
+    """The CRD as the text of its file."""
+    plain = json.loads(json.dumps(crd()))
+    return _HEADER + yaml.safe_dump(plain, sort_keys=False, width=100, allow_unicode=True)
+
+
+def main() -> None:
+    """`lockstep-crds FILE`: writes the CRD."""
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: lockstep-crds FILE")
+    Path(sys.argv[1]).write_text(crd_yaml(), encoding="utf-8")

@@ -1,0 +1,100 @@
+"""Every name that two parts must agree on: labels, children of a job, ports, paths, headers.
+
+Names are deterministic; one that would be too long for Kubernetes ends in a hash of the whole.
+"""
+
+import hashlib
+
+GROUP = "lockstep.dev"
+VERSION = "v1alpha1"
+KIND = "FederatedJob"
+PLURAL = "federatedjobs"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+JOB_LABEL = "lockstep.dev/job"
+ROLE_LABEL = "lockstep.dev/role"
+GROUP_LABEL = "lockstep.dev/device-group"
+TIER_LABEL = "lockstep.dev/tier"
+CLOCK_LABEL = "lockstep.dev/clock-ghz"
+MANAGER = "lockstep-operator"
+
+HTTP_PORT = 8080
+WORKER_CONTAINER = "worker"
+PLANNER_AUDIENCE = "lockstep-planner"
+
+SETTINGS_DIR = "/etc/lockstep"
+SETTINGS_FILE = "job.json"
+TOKEN_DIR = "/var/run/secrets/lockstep"
+TOKEN_FILE = "token"
+DATA_DIR = "/var/lib/lockstep"
+
+# A StatefulSet's name ends up in the label `controller-revision-hash` with 11 more characters.
+_MAX_STATEFULSET = 52
+_MAX_NAME = 63
+
+
+def shorten(name: str, limit: int = _MAX_NAME) -> str:
+    """`name`, or its head and an 8-digit hash of all of it when it is longer than `limit`."""
+    if len(name) <= limit:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: limit - 9].rstrip('-.')}-{digest}"
+
+
+def label_value(name: str) -> str:
+    """A job's name as the value of `lockstep.dev/job` (at most 63 characters)."""
+    return shorten(name)
+
+
+def cloud_name(job: str) -> str:
+    """The StatefulSet, Service and volume claim of a job's cloud pod."""
+    return shorten(f"{job}-cloud", _MAX_STATEFULSET)
+
+
+def devices_name(job: str) -> str:
+    """The headless Service over all device pods of a job."""
+    return shorten(f"{job}-devices", _MAX_STATEFULSET)
+
+
+def group_name(job: str, group: str) -> str:
+    """The StatefulSet of one device group."""
+    return shorten(f"{job}-device-{group}", _MAX_STATEFULSET)
+
+
+def settings_name(job: str) -> str:
+    """The ConfigMap with the job's settings."""
+    return shorten(f"{job}-settings")
+
+
+def service_account_name(job: str, role: str) -> str:
+    """The ServiceAccount of a role's pods; it has no rights in the API."""
+    return shorten(f"{job}-{role}")
+
+
+def cloud_pod(job: str) -> str:
+    """The name of the cloud pod."""
+    return f"{cloud_name(job)}-0"
+
+
+def client_name(group: str, ordinal: int) -> str:
+    """The name of a client in plans, reports and metrics: its group and ordinal."""
+    return f"{group}-{ordinal}"
+
+
+def client_pod(job: str, client: str) -> str:
+    """The pod of a client."""
+    group, _, ordinal = client.rpartition("-")
+    return f"{group_name(job, group)}-{ordinal}"
+
+
+# Routes of the cloud pod, format with client= and round=.
+SESSION_ROUTE = "/v1/clients/{client}/session"
+WORK_ROUTE = "/v1/clients/{client}/work"
+UPDATE_ROUTE = "/v1/rounds/{round}/updates/{client}"
+# Routes of the planner, format with namespace= and job=.
+PLAN_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/plan"
+OUTCOME_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/outcome"
+
+TASK_HEADER = "lockstep-task"
+REPORT_HEADER = "lockstep-report"
+TENSORS = "application/vnd.lockstep.safetensors"

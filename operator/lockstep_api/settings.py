@@ -1,0 +1,133 @@
+"""The settings of a job's workers: one JSON file in a ConfigMap, derived from the spec.
+
+The operator builds it (`job_settings`), every worker reads it. A worker learns what it is from
+its pod: role, client name and namespace come through environment variables.
+"""
+
+from pydantic import Field
+
+from lockstep_api.base import WireModel
+from lockstep_api.energy import EnergyModel, PowerPoint
+from lockstep_api.names import client_name
+from lockstep_api.quantity import parse_quantity
+from lockstep_api.spec import Data, DeviceGroup, FederatedJobSpec, Mode, Model, Strategy, Training
+
+DEFAULT_KAPPA = 1e-28
+
+
+class GroupSettings(WireModel):
+    """A device group as the workers need it."""
+
+    name: str
+    """Name of the group."""
+    replicas: int
+    """Number of devices."""
+    min_ghz: float
+    """Lowest frequency in GHz."""
+    max_ghz: float
+    """Highest frequency in GHz."""
+    cpu_at_max: float
+    """CPU limit at max_ghz, in cores."""
+    kappa: float
+    """κ of the energy model in J per cycle per Hz² (unused when there is a table)."""
+    power_table: tuple[tuple[float, float], ...] = ()
+    """Measured (GHz, W) points."""
+    idle_watts: float = 0.0
+    """Power without work in W."""
+    data_share: float = 1.0
+    """Relative amount of training examples of each device."""
+
+    def energy_model(self) -> EnergyModel:
+        """The group's energy model."""
+        table = tuple(PowerPoint(ghz, watts) for ghz, watts in self.power_table)
+        return EnergyModel(self.kappa, table, self.idle_watts)
+
+
+class JobSettings(WireModel):
+    """Everything that the workers of a job share."""
+
+    namespace: str
+    """Namespace of the job."""
+    job: str
+    """Name of the job."""
+    uid: str
+    """UID of the job: tells two jobs of one name apart."""
+    mode: Mode
+    """How the tiers work together."""
+    model: Model
+    """The model that is trained."""
+    data: Data
+    """The data set and its partition."""
+    training: Training
+    """Local training; rounds and target follow the plan."""
+    strategy: Strategy
+    """The federated optimisation method."""
+    groups: tuple[GroupSettings, ...]
+    """The device groups, in the order of the spec."""
+    cloud_url: str
+    """Base URL of the cloud pod."""
+    planner_url: str
+    """Base URL of the planner."""
+    cpu_watts: float = Field(default=10.0, gt=0)
+    """Watts of one busy core, for energy of source `cpu`."""
+
+    def clients(self) -> list[str]:
+        """All client names; the position is the client's index in the partition."""
+        return [client_name(g.name, i) for g in self.groups for i in range(g.replicas)]
+
+    def group_of(self, client: str) -> GroupSettings:
+        """The group of a client.
+
+        Raises:
+            KeyError: no such client in this job.
+        """
+        for group in self.groups:
+            if any(client == client_name(group.name, i) for i in range(group.replicas)):
+                return group
+        raise KeyError(client)
+
+    def data_shares(self) -> list[float]:
+        """The relative amount of examples of each client, in the order of `clients()`."""
+        return [g.data_share for g in self.groups for _ in range(g.replicas)]
+
+
+def _group_settings(group: DeviceGroup) -> GroupSettings:
+    table = group.energy.table or []
+    return GroupSettings(
+        name=group.name,
+        replicas=group.replicas,
+        min_ghz=group.frequency.min_ghz,
+        max_ghz=group.frequency.max_ghz,
+        cpu_at_max=parse_quantity(group.cpu_at_max),
+        kappa=group.energy.kappa or DEFAULT_KAPPA,
+        power_table=tuple((point.ghz, point.watts) for point in table),
+        idle_watts=group.energy.idle_watts,
+        data_share=group.data_share,
+    )
+
+
+def job_settings(
+    spec: FederatedJobSpec,
+    *,
+    namespace: str,
+    job: str,
+    uid: str,
+    cloud_url: str,
+    planner_url: str,
+    cpu_watts: float,
+) -> JobSettings:
+    """The workers' settings for a job."""
+    return JobSettings(
+        namespace=namespace,
+        job=job,
+        uid=uid,
+        mode=spec.mode,
+        model=spec.model,
+        data=spec.data,
+        training=spec.training,
+        strategy=spec.strategy,
+        groups=tuple(_group_settings(group) for group in spec.devices),
+        cloud_url=cloud_url,
+        planner_url=planner_url,
+        cpu_watts=cpu_watts,
+    )

@@ -1,0 +1,162 @@
+"""The observed state of a FederatedJob, written by the operator only."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lockstep_api.base import ApiModel
+
+
+class Phase(StrEnum):
+    """Where a job is; one scalar for `kubectl get`."""
+
+    PENDING = "Pending"
+    REFUSED = "Refused"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+
+
+class ConditionType(StrEnum):
+    """The conditions of a job."""
+
+    ACCEPTED = "Accepted"
+    READY = "Ready"
+    PROGRESSING = "Progressing"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+    DEGRADED = "Degraded"
+
+
+class Condition(ApiModel):
+    """A Kubernetes condition."""
+
+    type: ConditionType
+    """What the condition is about."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Annotated[str, Field(max_length=100)]
+    """A CamelCase word for programs."""
+    message: Annotated[str, Field(max_length=4096)]
+    """A sentence for people."""
+    observed_generation: int
+    """The metadata.generation that was judged."""
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When status last changed (RFC 3339)."""
+
+
+class EnergyJoules(ApiModel):
+    """Energy of all devices so far, by source; sources are never added up."""
+
+    model: float | None = None
+    """Modelled energy of the as-if devices (κ or power table), in J."""
+    cpu: float | None = None
+    """CPU seconds × watts of a core, in J."""
+    measured: float | None = None
+    """Measured energy (Kepler), in J."""
+
+
+class PlannedClient(ApiModel):
+    """One client of the last plan."""
+
+    client: str
+    """The client's name."""
+    frequency_ghz: Annotated[float, Field(alias="frequencyGHz")]
+    """The frequency asked for, in GHz."""
+    cpu_milli: int
+    """The CPU limit asked for, in millicores."""
+    applied: bool
+    """Whether the limit was applied before the round began."""
+    reason: str | None = None
+    """Why it was not applied."""
+
+
+class LastPlan(ApiModel):
+    """The plan of the newest round, cut to its first 64 clients."""
+
+    round: int
+    """The round planned for."""
+    planned: bool
+    """False: the planner could not be reached and the plan before was used again."""
+    clients: Annotated[
+        list[PlannedClient],
+        Field(
+            max_length=64,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["client"],
+            },
+        ),
+    ]
+    """The round's clients."""
+
+
+class PlacedPods(ApiModel):
+    """Where the pods of one set were placed."""
+
+    name: str
+    """`cloud` or the name of a device group."""
+    nodes: Annotated[list[str], Field(max_length=200)]
+    """Nodes chosen by compute capacity."""
+
+
+class FederatedJobStatus(ApiModel):
+    """What the operator saw last."""
+
+    phase: Phase | None = None
+    """Where the job is."""
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+            }
+        ),
+    ] = Field(default_factory=list)
+    """Accepted, Ready, Progressing, Complete, Failed, Degraded."""
+    observed_generation: int | None = None
+    """The metadata.generation that this status is about."""
+    round: int | None = None
+    """Finished rounds."""
+    rounds: int | None = None
+    """Rounds of the job."""
+    progress: str | None = None
+    """Finished rounds of all rounds, for people ("3/20")."""
+    clients: str | None = None
+    """Clients connected, of all ("9/10")."""
+    accuracy: float | None = None
+    """Accuracy on the held-out data after the last finished round, 0 to 1."""
+    loss: float | None = None
+    """Loss on the held-out data after the last finished round, in nats."""
+    elapsed_seconds: float | None = None
+    """Seconds from the start of round 1 to the end of the last finished round."""
+    energy_joules: EnergyJoules | None = None
+    """Energy of all devices so far, in J by source."""
+    start_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """When round 1 began (RFC 3339)."""
+    completion_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """When the job completed or failed (RFC 3339)."""
+    placement: (
+        Annotated[
+            list[PlacedPods],
+            Field(
+                max_length=200,
+                json_schema_extra={
+                    "x-kubernetes-list-type": "map",
+                    "x-kubernetes-list-map-keys": ["name"],
+                },
+            ),
+        ]
+        | None
+    ) = None
+    """Where the pods were placed."""
+    clusters: int | None = None
+    """Client clusters of the last plan (modes hierarchical and split)."""
+    edges: str | None = None
+    """Edge servers connected, of all ("2/2")."""
+    last_plan: LastPlan | None = None
+    """The plan of the newest round."""
