@@ -1,0 +1,77 @@
+# Lockstep: every target calls what it depends on; `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+UV_VERSION := 0.13.9
+CRD := crds/lockstep.dev_federatedjobs.yaml
+CHART_CRD := charts/lockstep/files/federatedjobs.yaml
+PYTEST := $(PY) -m pytest
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+venv: $(STAMP) ## .venv with everything that the other targets need
+
+$(STAMP): requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"make venv needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}: name another with make venv PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "make venv needs the venv module: apt-get install python3-venv"; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	test -x $(UV) || $(PY) -m pip install --quiet uv==$(UV_VERSION)
+	$(UV) pip install --python $(PY) --require-hashes -r requirements/dev.lock
+	$(UV) pip install --python $(PY) --no-deps -e .
+	@touch $(STAMP)
+
+cluster-up: venv ## a real Kubernetes on this machine (CLUSTER=existing KUBECONFIG=… uses yours)
+	$(PY) -m tests.cluster up
+
+cluster-down: venv ## removes it: processes, namespaces, mounts, cgroups
+	$(PY) -m tests.cluster down
+
+cluster-status: venv ## what runs, and where the kubeconfig is
+	$(PY) -m tests.cluster status
+
+images: venv ## builds what changed, loads it into the cluster when one is up
+	$(PY) images/build.py
+	$(PY) -m tests.cluster load
+
+demo: venv ## one FederatedJob trains on a real Kubernetes, from an empty machine
+	$(PY) images/build.py
+	$(PY) -m tests.cluster up
+	$(PY) -m tests.cluster load
+	$(PY) -m tests.demo
+
+test: venv lint ## lint, unit, property, wire and e2e tests (with the embedded cluster)
+	$(PY) images/build.py
+	$(PYTEST)
+
+test-fast: venv lint ## the same without a cluster
+	$(PYTEST) -m "not cluster"
+
+lint: venv
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy operator/lockstep_api operator/lockstep_operator workers/lockstep_workers images tests
+	$(VENV)/bin/lint-imports
+	@$(VENV)/bin/lockstep-crds - | cmp - $(CRD) || { echo "$(CRD) is not what the models say: run make crds"; exit 1; }
+	@cmp $(CRD) $(CHART_CRD) || { echo "$(CHART_CRD) differs from $(CRD): run make crds"; exit 1; }
+
+format: venv ## formats the Python code
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+crds: venv ## regenerates the CRD from the models
+	$(VENV)/bin/lockstep-crds $(CRD)
+	cp $(CRD) $(CHART_CRD)
+
+push: venv ## pushes the images: make push REGISTRY=registry.example.org/team
+	@test -n "$(REGISTRY)" || { echo "say where to: make push REGISTRY=registry.example.org/team"; exit 1; }
+	$(PY) images/build.py push --registry $(REGISTRY)
+
+clean: ## removes .venv and caches of this checkout (not the cluster: make cluster-down)
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
