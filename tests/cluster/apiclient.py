@@ -1,0 +1,90 @@
+"""A few requests to the API server over HTTPS, without starting kubectl (half a second each).
+
+Used while a cluster comes up; tests and people use kubectl or a real client.
+"""
+
+import base64
+import http.client
+import json
+import ssl
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.cluster.errors import ClusterError
+
+Json = dict[str, Any]
+FIELD_MANAGER = "lockstep-cluster"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiClient:
+    host: str
+    port: int
+    context: ssl.SSLContext
+
+    @classmethod
+    def from_kubeconfig(cls, path: Path) -> "ApiClient":
+        """Read a kubeconfig that `pki` wrote: one cluster, one user, all data inline."""
+        config = json.loads(path.read_text())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        url = urlsplit(cluster["server"])
+        authority = _decoded(cluster["certificate-authority-data"])
+        context = ssl.create_default_context(cadata=authority.decode())
+        with tempfile.NamedTemporaryFile() as file:  # ssl loads client certificates from files only
+            file.write(
+                _decoded(user["client-certificate-data"]) + _decoded(user["client-key-data"])
+            )
+            file.flush()
+            context.load_cert_chain(file.name)
+        return cls(url.hostname or "", url.port or 443, context)
+
+    def request(self, method: str, path: str, body: Json | None = None) -> Json:
+        """Send one request; a refusal or a broken connection raises ClusterError."""
+        headers = {"Content-Type": "application/apply-patch+yaml", "Accept": "application/json"}
+        link = http.client.HTTPSConnection(self.host, self.port, context=self.context, timeout=10)
+        try:
+            link.request(method, path, json.dumps(body) if body else None, headers)
+            answer = link.getresponse()
+            text = answer.read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            raise ClusterError(f"the API server at {self.host} does not answer: {error}") from error
+        finally:
+            link.close()
+        if answer.status >= 400:
+            raise ClusterError(f"{method} {path}: {answer.status} {text[:300]}")
+        return _json_or_empty(text)
+
+    def apply(self, path: str, manifest: Json) -> Json:
+        """Server-side apply of one object at its full path."""
+        query = f"?fieldManager={FIELD_MANAGER}&force=true"
+        return self.request("PATCH", path + query, manifest)
+
+    def answers(self, path: str) -> bool:
+        try:
+            self.request("GET", path)
+        except ClusterError:
+            return False
+        return True
+
+
+def _decoded(text: str) -> bytes:
+    return base64.b64decode(text)
+
+
+def _json_or_empty(text: str) -> Json:
+    return dict(json.loads(text)) if text.startswith("{") else {}
+
+
+def wait_until(
+    done: Callable[[], bool], what: str, *, timeout_s: float = 90, every_s: float = 0.1
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > deadline:
+            raise ClusterError(f"{what} did not happen within {timeout_s:g} s")
+        time.sleep(every_s)

@@ -1,0 +1,108 @@
+"""The ways to a cluster, all with one contract; CLUSTER chooses: `embedded` (default) or `existing`.
+
+After `up`: a kubeconfig, nodes labelled by tier, and `load` to bring images in.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tests.cluster import binary, images, lifecycle
+from tests.cluster.command import run
+from tests.cluster.errors import ClusterError
+from tests.cluster.existing import check_reachable, label_tiers, nodes_of
+from tests.cluster.layout import Layout, recall
+
+
+class Driver(Protocol):
+    def up(self) -> Path: ...
+    def down(self) -> bool: ...
+    def status(self) -> str: ...
+    def kubeconfig(self) -> Path: ...
+    def load(self, paths: Sequence[Path]) -> None: ...
+    def node_exec(self, node: str, command: Sequence[str]) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The Kubernetes of this package, on this machine."""
+
+    layout: Layout
+
+    def up(self) -> Path:
+        return lifecycle.up(self.layout)
+
+    def down(self) -> bool:
+        return lifecycle.down(self.layout)
+
+    def status(self) -> str:
+        return lifecycle.status(self.layout)
+
+    def kubeconfig(self) -> Path:
+        if self.status() != "up":
+            raise ClusterError("no cluster is up: run `make cluster-up`")
+        return self.layout.kubeconfig
+
+    def load(self, paths: Sequence[Path]) -> None:
+        self.kubeconfig()
+        images.load(recall(self.layout), paths)
+
+    def node_exec(self, node: str, command: Sequence[str]) -> list[str]:
+        """The command line that runs `command` in the node's network namespace."""
+        layout = recall(self.layout)
+        return ["nsenter", f"--net={layout.namespace_path(layout.node(node))}", "--", *command]
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """Someone else's cluster: it is labelled, never brought up or down."""
+
+    path: Path
+
+    def up(self) -> Path:
+        check_reachable(self.path)
+        label_tiers(self.path)
+        return self.path
+
+    def down(self) -> bool:
+        return False
+
+    def status(self) -> str:
+        check_reachable(self.path)
+        return "up"
+
+    def kubeconfig(self) -> Path:
+        return self.path
+
+    def load(self, paths: Sequence[Path]) -> None:
+        names = ", ".join(str(path) for path in paths)
+        raise ClusterError(
+            f"an existing cluster's nodes cannot be reached from here: bring {names} to them yourself "
+            "(`kind load image-archive`, `k3d image import`, or a registry they read)"
+        )
+
+    def node_exec(self, node: str, command: Sequence[str]) -> list[str]:
+        known = ", ".join(item.name for item in nodes_of(self.path))
+        raise ClusterError(
+            f"no way onto node {node} of an existing cluster: try `kubectl debug node/{node}` "
+            f"(nodes: {known}) for {' '.join(command)}"
+        )
+
+
+def driver_for(environment: Mapping[str, str], layout: Layout) -> Driver:
+    kind = environment.get("CLUSTER") or "embedded"
+    if kind == "embedded":
+        return Embedded(layout)
+    if kind != "existing":
+        raise ClusterError(f"CLUSTER={kind}: it is `embedded` or `existing`")
+    named = environment.get("KUBECONFIG", "")
+    if not Path(named).is_file():
+        raise ClusterError(f"CLUSTER=existing needs KUBECONFIG to name a file, not {named!r}")
+    return Existing(Path(named))
+
+
+def kubectl(kubeconfig: Path, *words: str, stdin: str | None = None, timeout_s: float = 120) -> str:
+    """Run the kubectl that belongs to the cluster's version."""
+    program = binary.tools() / "kubectl"
+    return run(program, f"--kubeconfig={kubeconfig}", *words, stdin=stdin, timeout_s=timeout_s)

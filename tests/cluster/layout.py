@@ -1,0 +1,188 @@
+"""Names, addresses and folders of one cluster: pure data, read by every other module.
+
+Two layouts with different names and address ranges can stand beside each other: nothing outside this
+module makes up a name of a namespace, link, cgroup or folder.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from tests.cluster.errors import ClusterError
+
+STATE_ROOT = Path("/var/lib/lockstep-cluster")
+TIER_LABEL = "lockstep.dev/tier"
+PAUSE_IMAGE = "lockstep.local/pause:1"
+DEFAULT_NODES = "cloud=cloud edge=edge device=device"
+RESERVED_CPU_MILLI = 100
+RESERVED_MEMORY_MIB = 512
+
+_CLUSTER_NAME = re.compile(r"[a-z][a-z0-9]{0,9}")  # link names hold 15 bytes, ours add up to 4
+_NODE = re.compile(
+    r"(?P<name>[a-z][a-z0-9-]{0,40})=(?P<tier>\w+)"
+    r"(:(?P<cpu>\d+m|\d+(\.\d+)?))?(:(?P<memory>\d+)(?P<unit>[MG])i)?"
+)
+
+
+class Tier(StrEnum):
+    CLOUD = "cloud"
+    EDGE = "edge"
+    DEVICE = "device"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    name: str
+    tier: Tier
+    cpu_milli: int | None = None
+    """CPU that pods may request; None: the machine's less a small reserve."""
+    memory_mib: int | None = None
+    """Memory that pods may request; None: the machine's less a small reserve."""
+
+    @classmethod
+    def parse(cls, text: str) -> "NodeSpec":
+        """Read `name=tier[:cpu[:memory]]`, such as `edge=edge:1500m:8Gi`."""
+        match = _NODE.fullmatch(text)
+        if match is None or match["tier"] not in set(Tier):
+            raise ClusterError(
+                f"node {text!r} is not name=tier[:cpu[:memory]], such as edge=edge:1500m:8Gi; "
+                f"a tier is one of {', '.join(Tier)}"
+            )
+        memory = match["memory"] and int(match["memory"]) * (1024 if match["unit"] == "G" else 1)
+        return cls(match["name"], Tier(match["tier"]), _milli(match["cpu"]), memory or None)
+
+    def __str__(self) -> str:
+        """The text that `parse` reads."""
+        cpu = "" if self.cpu_milli is None else f":{self.cpu_milli}m"
+        memory = "" if self.memory_mib is None else f":{self.memory_mib}Mi"
+        return f"{self.name}={self.tier}{cpu}{memory}"
+
+
+def _milli(cpu: str | None) -> int | None:
+    if cpu is None:
+        return None
+    return int(cpu[:-1]) if cpu.endswith("m") else round(float(cpu) * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    name: str = "lockstep"
+    nodes: tuple[NodeSpec, ...] = tuple(NodeSpec.parse(n) for n in DEFAULT_NODES.split())
+    node_net: IPv4Network = IPv4Network("10.89.0.0/24")
+    pod_net: IPv4Network = IPv4Network("10.244.0.0/16")
+    service_net: IPv4Network = IPv4Network("10.96.0.0/16")
+
+    def __post_init__(self) -> None:
+        if not _CLUSTER_NAME.fullmatch(self.name):
+            raise ClusterError(f"cluster name {self.name!r}: at most 10 letters and digits, please")
+        if len({node.name for node in self.nodes}) < len(self.nodes):
+            raise ClusterError("two nodes have the same name: name each --node differently")
+        if not 1 <= len(self.nodes) <= 99:
+            raise ClusterError("a cluster has 1 to 99 nodes")
+
+    @property
+    def state(self) -> Path:
+        return STATE_ROOT / self.name
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.state / "pki" / "admin.kubeconfig"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "log"
+
+    @property
+    def volumes(self) -> Path:
+        return self.state / "volumes"
+
+    @property
+    def bridge(self) -> str:
+        return f"{self.name}-br"
+
+    @property
+    def host_address(self) -> IPv4Address:
+        """Where pods reach this machine itself."""
+        return self.node_net[-2]
+
+    @property
+    def api_address(self) -> IPv4Address:
+        """The control plane lives in the first node's namespace."""
+        return self.address(self.nodes[0])
+
+    @property
+    def api_service_address(self) -> IPv4Address:
+        return self.service_net[1]
+
+    @property
+    def dns_address(self) -> IPv4Address:
+        return self.service_net[10]
+
+    def _number(self, node: NodeSpec) -> int:
+        return self.nodes.index(node) + 1
+
+    def address(self, node: NodeSpec) -> IPv4Address:
+        return self.node_net[self._number(node)]
+
+    def pod_subnet(self, node: NodeSpec) -> IPv4Network:
+        first = self.pod_net[256 * self._number(node)]
+        return IPv4Network(f"{first}/24")
+
+    def link(self, node: NodeSpec) -> str:
+        return f"{self.name}-n{self._number(node)}"
+
+    def namespace(self, node: NodeSpec) -> str:
+        return f"{self.name}-{node.name}"
+
+    def namespace_path(self, node: NodeSpec) -> Path:
+        return Path("/run/netns") / self.namespace(node)
+
+    def cgroup(self, node: NodeSpec) -> str:
+        return f"{self.name}-{node.name}"
+
+    def node_folder(self, node: NodeSpec) -> Path:
+        return self.state / "nodes" / node.name
+
+    def containerd_socket(self, node: NodeSpec) -> Path:
+        return self.node_folder(node) / "containerd.sock"
+
+    def containerd_root(self, node: NodeSpec) -> Path:
+        """Images and their unpacked layers: kept across `down`, so outside the state folder."""
+        return cache_folder() / "cluster" / self.name / node.name / "containerd"
+
+    def node(self, name: str) -> NodeSpec:
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        names = ", ".join(node.name for node in self.nodes)
+        raise ClusterError(f"no node {name!r}: the nodes are {names}")
+
+
+def write_down(layout: Layout) -> None:
+    """Note the nodes, so that `down` finds those that `up` made, whatever is asked then."""
+    (layout.state / "nodes.txt").write_text("\n".join(map(str, layout.nodes)))
+
+
+def recall(layout: Layout) -> Layout:
+    """The layout with the nodes that its cluster was brought up with, if there is one."""
+    try:
+        texts = (layout.state / "nodes.txt").read_text().split()
+    except FileNotFoundError:
+        return layout
+    return replace(layout, nodes=tuple(NodeSpec.parse(text) for text in texts))
+
+
+def cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "lockstep"
+
+
+def layout_from(environment: Mapping[str, str], nodes: list[str] | None = None) -> Layout:
+    """The layout that options and LOCKSTEP_NODES ask for; options win."""
+    texts = nodes or environment.get("LOCKSTEP_NODES", DEFAULT_NODES).split()
+    name = environment.get("LOCKSTEP_CLUSTER_NAME", "lockstep")
+    return Layout(name=name, nodes=tuple(NodeSpec.parse(text) for text in texts))

@@ -1,0 +1,165 @@
+"""Up, down and status of the embedded cluster: the order of things, nothing else.
+
+A cluster is whole when its `ready` file is there and every recorded process lives. `up` leaves a
+whole cluster alone and clears away anything else first, so a crash needs no care.
+"""
+
+import fcntl
+import http.client
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.cluster import binary, cgroups, control_plane, node, prerequisites, process, runtime
+from tests.cluster.apiclient import ApiClient, wait_until
+from tests.cluster.errors import ClusterError
+from tests.cluster.images import load_into
+from tests.cluster.layout import STATE_ROOT, Layout, NodeSpec, recall, write_down
+from tests.cluster.network import check_addresses_free, create_network
+from tests.cluster.oci import read_images
+from tests.cluster.pause import pause_layout
+from tests.cluster.pki import write_pki
+from tests.cluster.programs import Programs
+from tests.cluster.settings import note_settings
+from tests.cluster.teardown import remove_cluster
+
+
+def up(layout: Layout) -> Path:
+    """Bring the cluster up unless it is; returns the kubeconfig."""
+    prerequisites.check_machine()
+    prerequisites.install_packages()
+    prerequisites.check_disk()
+    programs = Programs(layout, binary.kubeall())
+    pause = pause_layout()
+    with _lock(layout):
+        if is_whole(programs):
+            _check_same_nodes(layout)
+            return layout.kubeconfig
+        if layout.state.exists():
+            print("clearing away the remains of an earlier cluster", flush=True)
+            remove_cluster(_programs_of(layout))
+        _start(programs, pause)
+    return layout.kubeconfig
+
+
+def _check_same_nodes(layout: Layout) -> None:
+    running = recall(layout)
+    if running.nodes != layout.nodes:
+        nodes = " ".join(map(str, running.nodes))
+        raise ClusterError(f"a cluster with the nodes {nodes} is up: take it down first")
+
+
+def down(layout: Layout) -> bool:
+    """Remove everything but the cache; returns whether there was anything."""
+    prerequisites.check_machine()
+    with _lock(layout):
+        existed = layout.state.exists()
+        if existed:
+            remove_cluster(_programs_of(layout))
+    return existed
+
+
+def _programs_of(layout: Layout) -> Programs:
+    """The programs that run, with their own nodes and binary: no build to take them down."""
+    link = layout.state / "kubeall"
+    return Programs(recall(layout), link.resolve() if link.is_symlink() else Path("kubeall"))
+
+
+def is_whole(programs: Programs) -> bool:
+    records = process.recorded(programs.records)
+    alive = all(identity.alive for identity in records.values())
+    return bool(records) and alive and (programs.layout.state / "ready").exists()
+
+
+def status(layout: Layout) -> str:
+    """One word on the cluster: up, down or broken."""
+    if not layout.state.exists():
+        return "down"
+    return "up" if is_whole(_programs_of(layout)) else "broken"
+
+
+@contextmanager
+def _lock(layout: Layout) -> Iterator[None]:
+    """One `up` or `down` of a cluster at a time."""
+    STATE_ROOT.mkdir(parents=True, exist_ok=True)
+    with (STATE_ROOT / f"{layout.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _start(programs: Programs, pause: Path) -> None:
+    layout = programs.layout
+    check_addresses_free(layout)
+    for folder in (programs.records, layout.logs, layout.volumes):
+        folder.mkdir(parents=True)
+    write_down(layout)
+    (layout.state / "kubeall").symlink_to(programs.kubeall)
+    note_settings(layout)
+    write_pki(layout)
+    create_network(layout)
+    control_plane.start_storage(programs)
+    with ThreadPoolExecutor(len(layout.nodes) + 1) as pool:
+        runtimes = [pool.submit(_start_runtime, programs, n, pause) for n in layout.nodes]
+        api = pool.submit(_start_controllers, programs).result()
+        for started in runtimes:
+            started.result()
+    for each in layout.nodes:
+        node.start_node(programs, each)
+    _wait_ready(programs, api)
+    (layout.state / "ready").touch()
+
+
+def _start_runtime(programs: Programs, spec: NodeSpec, pause: Path) -> None:
+    cgroups.create(programs.layout.cgroup(spec))
+    runtime.start_containerd(programs, spec)
+    load_into(programs.layout, spec, read_images(pause))
+
+
+def _start_controllers(programs: Programs) -> ApiClient:
+    api = ApiClient.from_kubeconfig(programs.layout.kubeconfig)
+    _wait(programs, lambda: api.answers("/readyz"), "the API server getting ready")
+    control_plane.start_controllers(programs)
+    control_plane.apply_defaults(programs, api)
+    control_plane.start_dns(programs)
+    return api
+
+
+def _wait(programs: Programs, done: Callable[[], bool], what: str) -> None:
+    """Wait, but give up at once when a program of the cluster ended."""
+
+    def check() -> bool:
+        programs.check_alive()
+        return done()
+
+    wait_until(check, what)
+
+
+def _wait_ready(programs: Programs, api: ApiClient) -> None:
+    account = "/api/v1/namespaces/default/serviceaccounts/default"
+    _wait(programs, lambda: _nodes_ready(programs.layout, api), "all nodes getting ready")
+    _wait(programs, lambda: api.answers(account), "the default ServiceAccount")
+    _wait(programs, lambda: _dns_ready(programs.layout), "CoreDNS getting ready")
+
+
+def _nodes_ready(layout: Layout, api: ApiClient) -> bool:
+    items = api.request("GET", "/api/v1/nodes").get("items", [])
+    ready = [
+        item["metadata"]["name"]
+        for item in items
+        for condition in item["status"].get("conditions", [])
+        if condition["type"] == "Ready" and condition["status"] == "True"
+    ]
+    return set(ready) >= {spec.name for spec in layout.nodes}
+
+
+def _dns_ready(layout: Layout) -> bool:
+    address = str(layout.api_address)
+    link = http.client.HTTPConnection(address, control_plane.DNS_READY_PORT, timeout=2)
+    try:
+        link.request("GET", "/ready")
+        return link.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        link.close()
