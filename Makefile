@@ -9,6 +9,7 @@ CRD := crds/lockstep.dev_federatedjobs.yaml
 CHART_CRD := charts/lockstep/files/federatedjobs.yaml
 PYTEST := $(PY) -m pytest
 STAMP := $(VENV)/.installed
+LOAD := $(PY) -m tests.cluster load $$($(PY) images/build.py paths)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench clean
@@ -38,12 +39,12 @@ cluster-status: venv ## what runs, and where the kubeconfig is
 
 images: venv ## builds what changed, loads it into the cluster when one is up
 	$(PY) images/build.py
-	$(PY) -m tests.cluster load
+	@if $(PY) -m tests.cluster status >/dev/null 2>&1; then $(LOAD); \
+	else echo "no cluster is up: make cluster-up, then make images again loads them"; fi
 
 demo: venv ## one FederatedJob trains on a real Kubernetes, from an empty machine
 	$(PY) images/build.py
-	$(PY) -m tests.cluster up
-	$(PY) -m tests.cluster load
+	$(PY) -m tests.cluster up $$($(PY) images/build.py paths)
 	$(PY) -m tests.demo
 
 test: venv lint ## lint, unit, property, wire and e2e tests (with the embedded cluster)
@@ -58,7 +59,7 @@ lint: venv
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy operator/lockstep_api operator/lockstep_operator workers/lockstep_workers images tests
 	$(VENV)/bin/lint-imports
-	@$(VENV)/bin/lockstep-crds - | cmp - $(CRD) || { echo "$(CRD) is not what the models say: run make crds"; exit 1; }
+	@$(VENV)/bin/lockstep-crds /dev/stdout | cmp - $(CRD) || { echo "$(CRD) is not what the models say: run make crds"; exit 1; }
 	@cmp $(CRD) $(CHART_CRD) || { echo "$(CHART_CRD) differs from $(CRD): run make crds"; exit 1; }
 
 format: venv ## formats the Python code
@@ -68,6 +69,9 @@ format: venv ## formats the Python code
 crds: venv ## regenerates the CRD from the models
 	$(VENV)/bin/lockstep-crds $(CRD)
 	cp $(CRD) $(CHART_CRD)
+
+lock: venv ## pins the newest versions of all Python dependencies
+	$(PY) -m images.lock
 
 push: venv ## pushes the images: make push REGISTRY=registry.example.org/team
 	@test -n "$(REGISTRY)" || { echo "say where to: make push REGISTRY=registry.example.org/team"; exit 1; }
