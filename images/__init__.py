@@ -1,0 +1,1 @@
+"""Builds Lockstep's container images: `make images` runs `images/build.py`."""

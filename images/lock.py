@@ -1,0 +1,53 @@
+"""Owns how the image locks are made; called by `make lock`.
+
+Each image's lock is compiled from its extra in pyproject.toml for the Python of Debian trixie,
+with hashes, no index address, and the versions of requirements/dev.lock, so that the tests run
+what the images hold. What Debian's packages bring to an image is left out of its lock.
+"""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FROM_DEBIAN: dict[str, frozenset[str]] = {
+    "operator": frozenset(),
+    "worker": frozenset({"numpy", "torch"}),
+}
+COMMON = ("--generate-hashes", "--quiet", "--no-header", "--no-annotate", "--no-emit-index-url")
+
+
+def requirement_name(requirement: str) -> str:
+    matched = re.match(r"[A-Za-z0-9._-]+", requirement)
+    if matched is None:
+        raise ValueError(f"not a requirement: {requirement!r}")
+    return re.sub(r"[-_.]+", "-", matched.group()).lower()
+
+
+def image_requirements(pyproject: str, extra: str) -> list[str]:
+    """What the image's lock starts from: the project's and the extra's, less Debian's."""
+    project = tomllib.loads(pyproject)["project"]
+    wanted: list[str] = [*project["dependencies"], *project["optional-dependencies"][extra]]
+    return [each for each in wanted if requirement_name(each) not in FROM_DEBIAN[extra]]
+
+
+def compile_lock(arguments: list[str], requirements: list[str]) -> None:
+    uv = Path(sys.executable).parent / "uv"
+    command = [str(uv) if uv.exists() else "uv", "pip", "compile", *COMMON, *arguments]
+    subprocess.run(command, cwd=ROOT, input="\n".join(requirements), text=True, check=True)
+
+
+def main() -> None:
+    dev = ["pyproject.toml", "--extra", "dev", "--python-version", "3.11", "--universal"]
+    compile_lock([*dev, "-o", "requirements/dev.lock"], [])
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    for image in FROM_DEBIAN:
+        platform = ["--python-version", "3.13", "--python-platform", "x86_64-manylinux_2_28"]
+        versions = ["-c", "requirements/dev.lock", "-o", f"requirements/{image}.lock"]
+        compile_lock(["-", *platform, *versions], image_requirements(pyproject, image))
+
+
+if __name__ == "__main__":
+    main()

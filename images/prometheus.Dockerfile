@@ -1,0 +1,21 @@
+# Prometheus as Debian packages it, for the chart's optional dashboard and the tests' cluster.
+#   docker build -f images/prometheus.Dockerfile .      (podman and buildah: the same)
+ARG BASE=debian:trixie-slim
+
+FROM ${BASE}
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends prometheus \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/cache/ldconfig/* /var/log/* \
+ && echo 'lockstep:x:65532:65532:lockstep:/tmp:/usr/sbin/nologin' >> /etc/passwd \
+ && echo 'lockstep:x:65532:' >> /etc/group \
+ && install -d -o 65532 -g 65532 /prometheus
+ENV HOME=/tmp
+LABEL org.opencontainers.image.title="lockstep-prometheus" \
+      org.opencontainers.image.description="Debian's Prometheus for Lockstep's tests and demo" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+USER 65532:65532
+WORKDIR /prometheus
+VOLUME /prometheus
+ENTRYPOINT ["prometheus"]
+CMD ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]
