@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.cluster import binary, drivers
+from tests.cluster import drivers
 from tests.cluster.command import run
 from tests.cluster.drivers import Driver
 from tests.cluster.layout import layout_from
@@ -41,12 +41,12 @@ def load(paths: Sequence[Path]) -> None:
 
 
 def kubectl(*words: str, stdin: str | None = None, timeout_s: float = 120) -> str:
-    return drivers.kubectl(kubeconfig(), *words, stdin=stdin, timeout_s=timeout_s)
+    return drivers.kubectl(driver(), *words, stdin=stdin, timeout_s=timeout_s)
 
 
 def helm(*words: str, timeout_s: float = 300) -> str:
     config = f"--kubeconfig={kubeconfig()}"
-    return run(binary.tools() / "helm", config, *words, timeout_s=timeout_s)
+    return run(driver().tool("helm"), config, *words, timeout_s=timeout_s)
 
 
 def node_exec(node: str, *command: str) -> str:

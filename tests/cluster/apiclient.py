@@ -36,9 +36,8 @@ class ApiClient:
         authority = _decoded(cluster["certificate-authority-data"])
         context = ssl.create_default_context(cadata=authority.decode())
         with tempfile.NamedTemporaryFile() as file:  # ssl loads client certificates from files only
-            file.write(
-                _decoded(user["client-certificate-data"]) + _decoded(user["client-key-data"])
-            )
+            file.write(_decoded(user["client-certificate-data"]))
+            file.write(_decoded(user["client-key-data"]))
             file.flush()
             context.load_cert_chain(file.name)
         return cls(url.hostname or "", url.port or 443, context)

@@ -1,8 +1,8 @@
 """The control groups below which a node's kubelet keeps its pods, in every hierarchy there is.
 
-Tried on cgroup v1 with a cgroup2 mount beside it. A pure cgroup v2 machine takes the same path except
-that controllers must be delegated downwards; that branch follows the kernel's documentation and has
-not been run.
+Tried on cgroup v1 with a cgroup2 mount beside it. A pure cgroup v2 machine takes the same path
+except that controllers must be delegated downwards; that branch follows the kernel's documentation
+and has not been run.
 """
 
 import os

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cluster import binary, drivers, prerequisites
+from tests.cluster import drivers, prerequisites
 from tests.cluster.drivers import Driver
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import cache_folder, layout_from
@@ -65,7 +65,7 @@ def _status(arguments: argparse.Namespace) -> int:
         return 1
     print(f"export KUBECONFIG={driver.kubeconfig()}")
     labels = ("-L", "lockstep.dev/tier")
-    print(drivers.kubectl(driver.kubeconfig(), "get", "nodes", *labels), end="")
+    print(drivers.kubectl(driver, "get", "nodes", *labels), end="")
     return 0
 
 
@@ -78,9 +78,8 @@ def _exec(arguments: argparse.Namespace) -> int:
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:
         raise ClusterError("exec what? For example: exec device -- tc qdisc show dev eth0")
-    return subprocess.run(
-        _driver(arguments).node_exec(arguments.name, words), check=False
-    ).returncode
+    command = _driver(arguments).node_exec(arguments.name, words)
+    return subprocess.run(command, check=False).returncode
 
 
 def _kubeconfig(arguments: argparse.Namespace) -> int:
@@ -88,8 +87,8 @@ def _kubeconfig(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _tools(_: argparse.Namespace) -> int:
-    print(binary.tools())
+def _tools(arguments: argparse.Namespace) -> int:
+    print(_driver(arguments).tool("kubectl").parent)
     return 0
 
 

@@ -126,6 +126,7 @@ def _start_controller_manager(programs: Programs) -> None:
         cluster_signing_key_file=pki / "ca.key",
         use_service_account_credentials="true",
         controllers="*,-node-ipam-controller",  # `layout` gives every node its pod addresses
+        flex_volume_plugin_dir=programs.layout.state / "volume-plugins",
         node_monitor_period="1s",
         node_monitor_grace_period="20s",
         cert_dir=programs.records,

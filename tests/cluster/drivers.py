@@ -1,8 +1,9 @@
-"""The ways to a cluster, all with one contract; CLUSTER chooses: `embedded` (default) or `existing`.
+"""The ways to a cluster, all with one contract; CLUSTER chooses `embedded` (default) or `existing`.
 
 After `up`: a kubeconfig, nodes labelled by tier, and `load` to bring images in.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ class Driver(Protocol):
     def kubeconfig(self) -> Path: ...
     def load(self, paths: Sequence[Path]) -> None: ...
     def node_exec(self, node: str, command: Sequence[str]) -> list[str]: ...
+    def tool(self, name: str) -> Path: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,10 @@ class Embedded:
         layout = recall(self.layout)
         return ["nsenter", f"--net={layout.namespace_path(layout.node(node))}", "--", *command]
 
+    def tool(self, name: str) -> Path:
+        """kubectl or helm of the cluster's own version."""
+        return binary.tools() / name
+
 
 @dataclass(frozen=True, slots=True)
 class Existing:
@@ -78,8 +84,8 @@ class Existing:
     def load(self, paths: Sequence[Path]) -> None:
         names = ", ".join(str(path) for path in paths)
         raise ClusterError(
-            f"an existing cluster's nodes cannot be reached from here: bring {names} to them yourself "
-            "(`kind load image-archive`, `k3d image import`, or a registry they read)"
+            f"an existing cluster's nodes cannot be reached from here: bring {names} to them by "
+            "other means (`kind load image-archive`, `k3d image import`, or a registry they read)"
         )
 
     def node_exec(self, node: str, command: Sequence[str]) -> list[str]:
@@ -88,6 +94,12 @@ class Existing:
             f"no way onto node {node} of an existing cluster: try `kubectl debug node/{node}` "
             f"(nodes: {known}) for {' '.join(command)}"
         )
+
+    def tool(self, name: str) -> Path:
+        found = shutil.which(name)
+        if found is None:
+            raise ClusterError(f"CLUSTER=existing needs {name}: install it and put it in PATH")
+        return Path(found)
 
 
 def driver_for(environment: Mapping[str, str], layout: Layout) -> Driver:
@@ -102,7 +114,6 @@ def driver_for(environment: Mapping[str, str], layout: Layout) -> Driver:
     return Existing(Path(named))
 
 
-def kubectl(kubeconfig: Path, *words: str, stdin: str | None = None, timeout_s: float = 120) -> str:
-    """Run the kubectl that belongs to the cluster's version."""
-    program = binary.tools() / "kubectl"
-    return run(program, f"--kubeconfig={kubeconfig}", *words, stdin=stdin, timeout_s=timeout_s)
+def kubectl(driver: Driver, *words: str, stdin: str | None = None, timeout_s: float = 120) -> str:
+    config = f"--kubeconfig={driver.kubeconfig()}"
+    return run(driver.tool("kubectl"), config, *words, stdin=stdin, timeout_s=timeout_s)

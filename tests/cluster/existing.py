@@ -1,7 +1,7 @@
 """A cluster that is there already: does it answer, and does every tier have a node?
 
-Nodes that carry a tier label keep it. Only if tiers lack a node, unlabelled nodes are given to them,
-the strongest to the cloud; devices get whatever is left.
+Nodes that carry a tier label keep it. Only if tiers lack a node, unlabelled nodes are given to
+them, the strongest to the cloud; devices get whatever is left.
 """
 
 import json

@@ -1,9 +1,10 @@
 """Brings images into the nodes: all nodes at once, and only the blobs that a node lacks.
 
 Containerd takes from its own store what an archive leaves out, so a changed top layer of a large
-image is sent alone. Invariant: an import that fails for lack of a blob is repeated with all of them.
+image is sent alone. Invariant: an import that fails for lack of a blob is repeated with all blobs.
 """
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Collection, Iterable
@@ -13,7 +14,7 @@ from pathlib import Path
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import Layout, NodeSpec
 from tests.cluster.oci import Image, missing_blobs, read_images, write_archive
-from tests.cluster.runtime import ctr, importer
+from tests.cluster.runtime import collect_garbage, ctr, importer
 
 
 def load(layout: Layout, paths: Iterable[Path]) -> None:
@@ -65,12 +66,10 @@ def _import(layout: Layout, node: NodeSpec, image: Image, blobs: Collection[str]
 
 
 def _feed(child: "subprocess.Popen[bytes]", image: Image, blobs: Collection[str]) -> str:
-    assert child.stdin is not None and child.stderr is not None
-    try:
-        with child.stdin:
-            write_archive(image, blobs, child.stdin)
-    except BrokenPipeError:
-        pass  # the importer ended; it says why below
+    assert child.stdin is not None
+    assert child.stderr is not None
+    with contextlib.suppress(BrokenPipeError), child.stdin:  # an importer that ended says why below
+        write_archive(image, blobs, child.stdin)
     said = child.stderr.read().decode().strip()
     child.wait()
     return said.splitlines()[-1] if said else ""
@@ -100,3 +99,4 @@ def _drop_stale(layout: Layout, node: NodeSpec) -> None:
     """Let containerd collect the layers of images that were replaced."""
     if names := stale_names(_targets(layout, node)):
         ctr(layout, node, "images", "remove", *names)
+        collect_garbage(layout, node)

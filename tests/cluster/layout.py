@@ -1,7 +1,7 @@
 """Names, addresses and folders of one cluster: pure data, read by every other module.
 
-Two layouts with different names and address ranges can stand beside each other: nothing outside this
-module makes up a name of a namespace, link, cgroup or folder.
+Two layouts with different names and address ranges can stand beside each other: nothing outside
+this module makes up a name of a namespace, link, cgroup or folder.
 """
 
 import os
@@ -21,6 +21,9 @@ DEFAULT_NODES = "cloud=cloud edge=edge device=device"
 RESERVED_CPU_MILLI = 100
 RESERVED_MEMORY_MIB = 512
 
+_NODE_NET = IPv4Network("10.89.0.0/24")
+_POD_NET = IPv4Network("10.244.0.0/16")
+_SERVICE_NET = IPv4Network("10.96.0.0/16")
 _CLUSTER_NAME = re.compile(r"[a-z][a-z0-9]{0,9}")  # link names hold 15 bytes, ours add up to 4
 _NODE = re.compile(
     r"(?P<name>[a-z][a-z0-9-]{0,40})=(?P<tier>\w+)"
@@ -72,9 +75,9 @@ def _milli(cpu: str | None) -> int | None:
 class Layout:
     name: str = "lockstep"
     nodes: tuple[NodeSpec, ...] = tuple(NodeSpec.parse(n) for n in DEFAULT_NODES.split())
-    node_net: IPv4Network = IPv4Network("10.89.0.0/24")
-    pod_net: IPv4Network = IPv4Network("10.244.0.0/16")
-    service_net: IPv4Network = IPv4Network("10.96.0.0/16")
+    node_net: IPv4Network = _NODE_NET
+    pod_net: IPv4Network = _POD_NET
+    service_net: IPv4Network = _SERVICE_NET
 
     def __post_init__(self) -> None:
         if not _CLUSTER_NAME.fullmatch(self.name):

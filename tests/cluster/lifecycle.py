@@ -15,7 +15,7 @@ from tests.cluster import binary, cgroups, control_plane, node, prerequisites, p
 from tests.cluster.apiclient import ApiClient, wait_until
 from tests.cluster.errors import ClusterError
 from tests.cluster.images import load_into
-from tests.cluster.layout import STATE_ROOT, Layout, NodeSpec, recall, write_down
+from tests.cluster.layout import Layout, NodeSpec, cache_folder, recall, write_down
 from tests.cluster.network import check_addresses_free, create_network
 from tests.cluster.oci import read_images
 from tests.cluster.pause import pause_layout
@@ -81,9 +81,10 @@ def status(layout: Layout) -> str:
 
 @contextmanager
 def _lock(layout: Layout) -> Iterator[None]:
-    """One `up` or `down` of a cluster at a time."""
-    STATE_ROOT.mkdir(parents=True, exist_ok=True)
-    with (STATE_ROOT / f"{layout.name}.lock").open("w") as file:
+    """One `up` or `down` of a cluster at a time; the file stays: removing it would be a race."""
+    folder = cache_folder() / "lock"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / layout.name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -22,7 +22,10 @@ _LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 class Source(Protocol):
     """Files of an OCI layout, wherever they lie."""
 
-    def open(self, name: str) -> IO[bytes]: ...
+    def open(self, name: str) -> IO[bytes]:
+        """The file, positioned at its start; it may be followed by other content."""
+
+    def read(self, name: str) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +35,32 @@ class Folder:
     def open(self, name: str) -> IO[bytes]:
         return (self.path / name).open("rb")
 
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
 
 @dataclass(frozen=True, slots=True)
 class Archive:
     path: Path
+    places: dict[str, tuple[int, int]]
+    """Offset and size of each file in the archive: nodes read it at the same time."""
+
+    @classmethod
+    def index(cls, path: Path) -> "Archive":
+        with tarfile.open(path, "r:") as tar:
+            members = {member.name.removeprefix("./"): member for member in tar}
+        return cls(path, {name: (m.offset_data, m.size) for name, m in members.items()})
 
     def open(self, name: str) -> IO[bytes]:
-        tar = tarfile.open(self.path)  # noqa: SIM115 - closed with the process; the member needs it
-        for candidate in (name, f"./{name}"):
-            try:
-                file = tar.extractfile(candidate)
-            except KeyError:
-                continue
-            if file is not None:
-                return file
-        raise FileNotFoundError(f"{self.path} holds no {name}")
+        if name not in self.places:
+            raise FileNotFoundError(f"it holds no {name}")
+        file = self.path.open("rb")
+        file.seek(self.places[name][0])
+        return file
+
+    def read(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read(self.places[name][1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +77,9 @@ class Image:
 
 
 def read_images(path: Path) -> list[Image]:
-    source: Source = Folder(path) if path.is_dir() else Archive(path)
     try:
-        index = json.load(source.open("index.json"))
+        source: Source = Folder(path) if path.is_dir() else Archive.index(path)
+        index = json.loads(source.read("index.json"))
         return [_read_image(source, descriptor, path) for descriptor in index["manifests"]]
     except (OSError, ValueError, KeyError, tarfile.TarError) as error:
         raise ClusterError(f"{path} is no OCI image layout or archive: {error}") from error
@@ -93,7 +107,7 @@ def _reachable(source: Source, descriptor: Json) -> Iterator[tuple[str, int]]:
     yield descriptor["digest"], descriptor["size"]
     kind = descriptor["mediaType"]
     if kind.endswith(("manifest.v1+json", "manifest.v2+json", "index.v1+json", "list.v2+json")):
-        document = json.load(source.open(blob_path(descriptor["digest"])))
+        document = json.loads(source.read(blob_path(descriptor["digest"])))
         for child in _children(document):
             yield from _reachable(source, child)
 
@@ -108,10 +122,9 @@ def blob_path(digest: str) -> str:
 
 
 def missing_blobs(image: Image, present: Collection[str]) -> list[str]:
-    """What a store that has `present` lacks of the image. Manifests always go along: they are small,
-    and importers read them from the archive."""
-    small = image.digest
-    return [digest for digest in image.blobs if digest == small or digest not in present]
+    """What a store that has `present` lacks of the image; its (small) manifest always goes."""
+    top = image.digest
+    return [digest for digest in image.blobs if digest == top or digest not in present]
 
 
 def write_archive(image: Image, blobs: Collection[str], target: IO[bytes]) -> None:

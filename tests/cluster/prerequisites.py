@@ -36,7 +36,7 @@ def check_machine() -> None:
         )
     if os.geteuid() != 0:
         raise ClusterError(
-            "the embedded cluster needs root: run it by sudo, or set CLUSTER=existing and KUBECONFIG"
+            "the embedded cluster needs root: use sudo, or set CLUSTER=existing and KUBECONFIG"
         )
 
 

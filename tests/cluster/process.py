@@ -1,9 +1,10 @@
 """Long-running programs of a cluster: starting them, knowing them again, stopping them.
 
-A pid alone is never trusted: it is written down with the process's start time and the machine's boot
-id, so a number that another program got later, or after a reboot, is not taken for ours.
+A pid alone is never trusted: it is written down with the process's start time and the machine's
+boot id, so a number that another program got later, or after a reboot, is not taken for ours.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -39,10 +40,8 @@ class ProcessId:
 
     def send(self, number: signal.Signals) -> None:
         if self.alive:
-            try:
+            with contextlib.suppress(ProcessLookupError):  # it ended between the two lines
                 os.kill(self.pid, number)
-            except ProcessLookupError:
-                pass  # it ended between the two lines
 
 
 def start_ticks(stat: str) -> int:

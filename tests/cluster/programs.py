@@ -4,6 +4,7 @@ Invariant: every program it starts is recorded, so `teardown` can end it.
 """
 
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from tests.cluster import process
@@ -33,7 +34,12 @@ class Programs:
         )
 
     def start_kube(
-        self, node: NodeSpec, name: str, program: str, /, **flags: str | int | Path
+        self,
+        node: NodeSpec,
+        name: str,
+        program: str,
+        /,
+        **flags: str | int | Path | IPv4Address | IPv4Network,
     ) -> ProcessId:
         """Start a program of the multi-call binary; `a_b=1` becomes `--a-b=1`."""
         words = [f"--{key.replace('_', '-')}={value}" for key, value in flags.items()]

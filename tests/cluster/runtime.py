@@ -64,6 +64,13 @@ def remove_containers(layout: Layout, node: NodeSpec) -> None:
         run(*_ctr(layout, node), "tasks", "delete", "--force", *tasks, check=False)
     if containers := ctr(layout, node, "containers", "list", "-q").split():
         run(*_ctr(layout, node), "containers", "delete", *containers, check=False)
+    collect_garbage(layout, node)
+
+
+def collect_garbage(layout: Layout, node: NodeSpec) -> None:
+    """Delete snapshots and layers that nothing names any more, now: a lease's end triggers it."""
+    ctr(layout, node, "leases", "create", "--id", "lockstep-collect")
+    ctr(layout, node, "leases", "delete", "--sync", "lockstep-collect")
 
 
 def sweep_root(layout: Layout, node: NodeSpec) -> None:
@@ -94,9 +101,10 @@ def stop_containerd(programs: Programs, node: NodeSpec) -> None:
 def forget_pods(layout: Layout, node: NodeSpec) -> None:
     """Drop what CRI and CNI remember of pods that are gone."""
     remembered = layout.containerd_root(node) / "io.containerd.grpc.v1.cri"
-    run("rm", "-rf", remembered / "sandboxes", remembered / "containers")
-    for path in CNI_CACHE.glob(f"{layout.namespace(node)}-*"):
-        path.unlink(missing_ok=True)
+    for sandbox in remembered.glob("sandboxes/*"):
+        for path in CNI_CACHE.glob(f"*-{sandbox.name}-*"):
+            path.unlink(missing_ok=True)
+    run("rm", "-rf", remembered)
 
 
 def shim_sockets(layout: Layout, node: NodeSpec) -> list[Path]:

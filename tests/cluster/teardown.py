@@ -1,8 +1,9 @@
-"""Takes a cluster away completely, whatever state it is in: running, half started, crashed, rebooted.
+"""Takes a cluster away completely, whatever its state: running, half started, crashed, rebooted.
 
-It trusts no order and no single record: recorded processes first, then what runs in our cgroups, then
-processes whose command line names our state folder; then mounts, links, cgroups, settings, files.
-What stays is the cache folder: binary, images. Called by `lifecycle` for `down` and before `up`.
+It trusts no order and no single record: recorded processes first, then what runs in our cgroups,
+then processes whose command line names our state folder; then mounts, links, cgroups, settings,
+files. What stays is the cache folder: binary, images. `lifecycle` calls it for `down` and before
+`up`.
 """
 
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from tests.cluster import cgroups, process, runtime
 from tests.cluster.command import run
-from tests.cluster.layout import Layout, NodeSpec
+from tests.cluster.layout import STATE_ROOT, Layout, NodeSpec
 from tests.cluster.network import remove_network
 from tests.cluster.process import ProcessId
 from tests.cluster.programs import Programs
@@ -23,12 +24,14 @@ _OUR_PROGRAMS = ("containerd", "containerd-shim-runc-v2", "runc", "kubeall", "ns
 _SHARED = tuple(
     Path(path)
     for path in (
+        STATE_ROOT,
         "/var/lib/kubelet/device-plugins",
         "/var/lib/kubelet",
         "/var/log/containers",
         "/var/lib/cni/results",
         "/var/lib/cni",
         "/run/containerd/s",
+        "/run/containerd",
     )
 )
 
@@ -93,9 +96,8 @@ def _remove_files(layout: Layout, sockets: list[Path]) -> None:
     for link in Path("/var/log/containers").glob("*.log"):
         if link.is_symlink() and str(link.readlink()).startswith(f"{layout.state}/"):
             link.unlink()
-    shutil.rmtree(layout.state, ignore_errors=True)
-    run("rm", "-rf", layout.state)
-    if not any(path.is_dir() for path in layout.state.parent.glob("*")):
+    shutil.rmtree(layout.state)
+    if not any(STATE_ROOT.iterdir()):
         _remove_shared()
 
 
