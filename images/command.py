@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-_STEP = re.compile(r"^(?:(?:\[\d+/\d+\] )?STEP |#\d+ \[)")
+_STEP = re.compile(r"^(?:(?:\[\d+/\d+\] )?STEP [\d/]+:|#\d+ \[.+\]) ((?:RUN|COPY) .*)")
 
 
 class ImageError(Exception):
@@ -27,6 +27,12 @@ def answers(command: Sequence[str]) -> bool:
     return done.returncode == 0
 
 
+def build_step(line: str) -> str | None:
+    """The step that a line of an engine's output begins, if it is one that takes time."""
+    step = _STEP.match(line)
+    return None if step is None else " ".join(step[1].split())[:100]
+
+
 def run(command: Sequence[str], *, log: Path, env: dict[str, str] | None = None) -> None:
     """Run a command with all output in a log; its build steps are shown as they begin."""
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -44,12 +50,12 @@ def run(command: Sequence[str], *, log: Path, env: dict[str, str] | None = None)
         for line in child.stdout:
             file.write(line)
             file.flush()
-            if _STEP.match(line):
-                print("  " + line.strip()[:110], flush=True)
+            if step := build_step(line):
+                print(f"  {step}", flush=True)
         code = child.wait()
     if code != 0:
-        tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-25:])
-        raise ImageError(f"{tail}\n{command[0]} failed with code {code}; all it said is in {log}")
+        tail = "\n  ".join(log.read_text(errors="replace").splitlines()[-20:])
+        raise ImageError(f"{command[0]} failed with code {code}; {log} ends with:\n  {tail}")
 
 
 def output(command: Sequence[str]) -> str:

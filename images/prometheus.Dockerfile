@@ -5,7 +5,8 @@ ARG BASE=debian:trixie-slim
 FROM ${BASE}
 RUN apt-get update \
  && apt-get install -y --no-install-recommends prometheus \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/cache/ldconfig/* /var/log/* \
+ && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/cache/ldconfig/* \
+ && find /var/log -type f -delete \
  && echo 'lockstep:x:65532:65532:lockstep:/tmp:/usr/sbin/nologin' >> /etc/passwd \
  && echo 'lockstep:x:65532:' >> /etc/group \
  && install -d -o 65532 -g 65532 /prometheus

@@ -1,0 +1,128 @@
+"""The built images: small, without leftovers, and running as non-root on a read-only root."""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from images import layout
+from images.cli import layout_folder
+from images.command import cache_folder
+from images.recipe import RECIPES, project_version, reference
+from tests.cluster import api
+
+pytestmark = pytest.mark.cluster
+
+NAMESPACE = "images-e2e"
+LIMITS_BYTES = {"operator": 300e6, "worker": 1700e6, "prometheus": 300e6}
+LEFTOVERS = ("var/lib/apt/lists/", "var/cache/apt/", "root/.cache/", "tmp/", "run/secrets/")
+WORKER = """
+import json, os, sys, fastapi, torch
+torch.ones(64, 64) @ torch.ones(64, 64)
+try:
+    writable = bool(open("/opt/lockstep/lib/x", "w"))
+except OSError:
+    writable = False
+print(json.dumps({
+    "uid": os.getuid(),
+    "writable": writable,
+    "openblas": "/libopenblas" in open("/proc/self/maps").read(),
+    "compiled": os.path.exists(fastapi.__cached__) and os.path.exists(torch.__cached__),
+    "data": sorted(os.listdir("/usr/share/datasets/fashion-mnist")),
+}))
+"""
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(params=list(RECIPES))
+def image(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def folder(image: str) -> Path:
+    return layout_folder(cache_folder(), image)
+
+
+def manifest(image: str) -> Json:
+    index = layout.read_index(folder(image))
+    assert index is not None, "make images comes first"
+    path = layout.blob(folder(image), index["manifests"][0]["digest"])
+    return dict(json.loads(path.read_text()))
+
+
+def files(image: str) -> Iterator[str]:
+    for layer in manifest(image)["layers"]:
+        with tarfile.open(layout.blob(folder(image), layer["digest"])) as tar:
+            yield from (member.name.removeprefix("./") for member in tar if member.isreg())
+
+
+def test_size(image: str) -> None:
+    assert sum(layout.contents(folder(image)).values()) < LIMITS_BYTES[image]
+
+
+def test_user_is_numeric_and_not_root(image: str) -> None:
+    path = layout.blob(folder(image), manifest(image)["config"]["digest"])
+    assert json.loads(path.read_text())["config"]["User"] == "65532:65532"
+
+
+def test_no_package_manager_leftovers(image: str) -> None:
+    found = [name for name in files(image) if name.startswith(LEFTOVERS)]
+    marks = ("lock", ".wh.")  # apt's empty lock files; whiteouts, which take files away
+    assert [name for name in found if not name.rpartition("/")[2].startswith(marks)] == []
+
+
+@pytest.fixture(scope="module")
+def namespace(cluster: object) -> Iterator[str]:
+    api.load([folder(image) for image in RECIPES])
+    api.kubectl("create", "namespace", NAMESPACE)
+    yield NAMESPACE
+    api.kubectl("delete", "namespace", NAMESPACE, "--wait")
+
+
+def run_pod(namespace: str, image: str, *command: str) -> str:
+    """Runs a command in the image as the chart would, and returns what it printed."""
+    container = {
+        "name": "main",
+        "image": reference(image, project_version()),
+        "imagePullPolicy": "Never",
+        "command": list(command),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": image},
+        "spec": {"restartPolicy": "Never", "containers": [container]},
+    }
+    api.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(pod))
+    done = ("--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s")
+    api.kubectl("-n", namespace, "wait", f"pod/{image}", *done, timeout_s=130)
+    return api.kubectl("-n", namespace, "logs", image)
+
+
+def test_worker_runs_on_a_read_only_root_with_openblas(namespace: str) -> None:
+    seen = json.loads(run_pod(namespace, "worker", "python3", "-c", WORKER))
+    assert seen["uid"] == 65532
+    assert not seen["writable"]
+    assert seen["openblas"]
+    assert seen["compiled"]
+    assert len(seen["data"]) == 4
+
+
+def test_operator_runs_without_torch(namespace: str) -> None:
+    code = "import kopf, kubernetes.aio.dynamic, numpy, importlib.util; "
+    code += "print(importlib.util.find_spec('torch'))"
+    assert run_pod(namespace, "operator", "python3", "-c", code).strip() == "None"
+
+
+def test_prometheus_runs(namespace: str) -> None:
+    assert "prometheus, version" in run_pod(namespace, "prometheus", "prometheus", "--version")
