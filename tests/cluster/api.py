@@ -49,6 +49,11 @@ def helm(*words: str, timeout_s: float = 300) -> str:
     return run(driver().tool("helm"), config, *words, timeout_s=timeout_s)
 
 
+def tools() -> Path:
+    """A folder with kubectl and helm for PATH."""
+    return driver().tool("kubectl").parent
+
+
 def node_exec(node: str, *command: str) -> str:
     """Run a command in a node's network namespace, such as tc on its uplink eth0."""
     return run(*driver().node_exec(node, command))

@@ -115,9 +115,9 @@ def _build(target: Path) -> None:
     partial = target.with_suffix(f".{os.getpid()}")
     started = time.monotonic()
     total = len(_go_list().split())
-    child = go_build(".", partial, FLAGS)
-    said = _follow(child, total, started)
-    if child.wait() != 0:
+    with go_build(".", partial, FLAGS) as child:
+        said = _follow(child, total, started)
+    if child.returncode != 0:
         raise ClusterError(f"go build failed: {last_line(said)}")
     partial.rename(target)
     print(f"built in {time.monotonic() - started:.0f} s: {target}", flush=True)

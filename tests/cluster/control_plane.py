@@ -50,9 +50,6 @@ def start_dns(programs: Programs) -> None:
   kubernetes cluster.local {{
     kubeconfig {layout.state}/pki/coredns.kubeconfig
   }}
-  cache 5 {{
-    denial 1000 1
-  }}
 }}
 """
     )

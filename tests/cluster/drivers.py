@@ -12,8 +12,9 @@ from typing import Protocol
 from tests.cluster import binary, images, lifecycle
 from tests.cluster.command import run
 from tests.cluster.errors import ClusterError
-from tests.cluster.existing import check_reachable, label_tiers, nodes_of
+from tests.cluster.existing import check_reachable, label_tiers, lacking_images, nodes_of
 from tests.cluster.layout import Layout, recall
+from tests.cluster.oci import read_images
 
 
 class Driver(Protocol):
@@ -82,11 +83,13 @@ class Existing:
         return self.path
 
     def load(self, paths: Sequence[Path]) -> None:
-        names = ", ".join(str(path) for path in paths)
-        raise ClusterError(
-            f"an existing cluster's nodes cannot be reached from here: bring {names} to them by "
-            "other means (`kind load image-archive`, `k3d image import`, or a registry they read)"
-        )
+        """Only checks: nothing here reaches these nodes' image stores."""
+        names = [image.name for path in paths for image in read_images(path)]
+        if lacking := lacking_images(nodes_of(self.path), names):
+            raise ClusterError(
+                f"nodes of this cluster lack {', '.join(lacking)}: bring them there first "
+                "(`kind load image-archive`, `k3d image import`, or a registry they read)"
+            )
 
     def node_exec(self, node: str, command: Sequence[str]) -> list[str]:
         known = ", ".join(item.name for item in nodes_of(self.path))

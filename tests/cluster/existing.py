@@ -20,6 +20,8 @@ class Node:
     name: str
     cpu_milli: int
     tier: str | None
+    images: frozenset[str] = frozenset()
+    """Names of the images it reports, at most 50 by default."""
 
 
 def check_reachable(kubeconfig: Path) -> None:
@@ -36,6 +38,9 @@ def nodes_of(kubeconfig: Path) -> list[Node]:
             item["metadata"]["name"],
             parse_cpu(item["status"]["allocatable"]["cpu"]),
             item["metadata"]["labels"].get(TIER_LABEL),
+            frozenset(
+                name for image in item["status"].get("images", []) for name in image["names"]
+            ),
         )
         for item in items
     ]
@@ -64,6 +69,12 @@ def assign_tiers(nodes: Iterable[Node]) -> dict[str, Tier]:
         return {}
     wanted = [*lacking, *[Tier.DEVICE] * len(free)]
     return {node.name: tier for node, tier in zip(free, wanted, strict=False)}
+
+
+def lacking_images(nodes: Iterable[Node], names: Iterable[str]) -> list[str]:
+    """Images that some node does not have."""
+    nodes = list(nodes)
+    return [name for name in names if any(name not in node.images for node in nodes)]
 
 
 def parse_cpu(text: str) -> int:

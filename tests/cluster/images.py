@@ -68,10 +68,10 @@ def _import(layout: Layout, node: NodeSpec, image: Image, blobs: Collection[str]
 def _feed(child: "subprocess.Popen[bytes]", image: Image, blobs: Collection[str]) -> str:
     assert child.stdin is not None
     assert child.stderr is not None
-    with contextlib.suppress(BrokenPipeError), child.stdin:  # an importer that ended says why below
-        write_archive(image, blobs, child.stdin)
-    said = child.stderr.read().decode().strip()
-    child.wait()
+    with child:
+        with contextlib.suppress(BrokenPipeError), child.stdin:  # one that ended says why below
+            write_archive(image, blobs, child.stdin)
+        said = child.stderr.read().decode().strip()
     return said.splitlines()[-1] if said else ""
 
 

@@ -64,6 +64,10 @@ def _node_lines(layout: Layout, node: NodeSpec) -> Iterable[str]:
     for other in layout.nodes:
         if other != node:
             yield f"route add {layout.pod_subnet(other)} via {layout.address(other)}"
+    # A pod's packet to a Service that kube-proxy does not know yet is refused at once; sent on, it
+    # would leave an entry in the connection table that swallows every retry of that connection.
+    yield f"rule add pref 100 iif lo to {layout.service_net} lookup main"
+    yield f"rule add pref 101 to {layout.service_net} unreachable"
 
 
 def remove_network(layout: Layout) -> None:
