@@ -16,7 +16,6 @@ from tests.cluster import api
 
 pytestmark = pytest.mark.cluster
 
-NAMESPACE = "images-e2e"
 LIMITS_BYTES = {"operator": 300e6, "worker": 1700e6, "prometheus": 300e6}
 LEFTOVERS = ("var/lib/apt/lists/", "var/cache/apt/", "root/.cache/", "tmp/", "run/secrets/")
 WORKER = """
@@ -73,14 +72,6 @@ def test_no_package_manager_leftovers(image: str) -> None:
     found = [name for name in files(image) if name.startswith(LEFTOVERS)]
     marks = ("lock", ".wh.")  # apt's empty lock files; whiteouts, which take files away
     assert [name for name in found if not name.rpartition("/")[2].startswith(marks)] == []
-
-
-@pytest.fixture(scope="module")
-def namespace(cluster: object) -> Iterator[str]:
-    api.load([folder(image) for image in RECIPES])
-    api.kubectl("create", "namespace", NAMESPACE)
-    yield NAMESPACE
-    api.kubectl("delete", "namespace", NAMESPACE, "--wait")
 
 
 def run_pod(namespace: str, image: str, *command: str) -> str:
