@@ -30,6 +30,7 @@ def up(layout: Layout) -> Path:
     prerequisites.check_machine()
     prerequisites.install_packages()
     prerequisites.check_disk()
+    node.check_sizes(layout)
     programs = Programs(layout, binary.kubeall())
     pause = pause_layout()
     with _lock(layout):

@@ -95,6 +95,12 @@ def kubelet_config(layout: Layout, node: NodeSpec) -> dict[str, object]:
     }
 
 
+def check_sizes(layout: Layout) -> None:
+    """Refuse nodes larger than the machine before anything is started."""
+    for node in layout.nodes:
+        reserved(node, os.cpu_count() or 1, machine_memory_mib())
+
+
 def reserved(node: NodeSpec, cpus: int, memory_mib: int) -> dict[str, str]:
     """What to withhold from pods so that the node has the wanted size."""
     cpu, memory = RESERVED_CPU_MILLI, RESERVED_MEMORY_MIB
