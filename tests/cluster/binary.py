@@ -7,6 +7,7 @@ means another file and an unchanged one none. LOCKSTEP_KUBE_BIN names a binary t
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -60,6 +61,14 @@ def kubeall() -> Path:
     if not (folder / "kubeall").exists():
         _build(folder / "kubeall")
     return folder / "kubeall"
+
+
+def remove_old_builds() -> None:
+    """Delete builds of other sources than today's."""
+    current = source_hash(SOURCES, FLAGS)
+    for folder in (cache_folder() / "kubeall").glob("*"):
+        if folder.name != current:
+            shutil.rmtree(folder)
 
 
 def tools() -> Path:

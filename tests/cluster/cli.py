@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cluster import drivers, prerequisites
+from tests.cluster import binary, drivers, prerequisites
 from tests.cluster.drivers import Driver
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import cache_folder, layout_from
@@ -25,7 +25,7 @@ def main(words: list[str] | None = None) -> int:
     command: Command = arguments.command
     try:
         return command(arguments)
-    except ClusterError as error:
+    except (ClusterError, OSError) as error:  # a full disk, a folder that may not be written
         print(f"cluster: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -103,7 +103,8 @@ def _clean(arguments: argparse.Namespace) -> int:
         raise ClusterError("take the cluster down first: its images are in the cache")
     folder = cache_folder() / "cluster"
     shutil.rmtree(folder, ignore_errors=True)
-    print(f"removed {folder}; the binary stays in {cache_folder()}")
+    binary.remove_old_builds()
+    print(f"removed {folder} and old builds; today's binary stays in {cache_folder()}")
     return 0
 
 
@@ -135,5 +136,5 @@ def _parser() -> argparse.ArgumentParser:
     add("kubeconfig", _kubeconfig, "print the path of the kubeconfig")
     add("tools", _tools, "print a folder with kubectl and helm, for PATH")
     add("deps", _deps, "install the Debian packages that are missing")
-    add("clean", _clean, "forget the cached images of the nodes")
+    add("clean", _clean, "delete the nodes' cached images and old builds")
     return parser
