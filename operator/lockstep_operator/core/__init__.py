@@ -1,0 +1,1 @@
+"""Pure decisions of the operator: state and clock in, manifests, status and plans out."""

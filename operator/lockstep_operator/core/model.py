@@ -1,0 +1,136 @@
+"""What the pure part of the operator reads and returns; `reconcile` and `planner` fill and use it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.status import FederatedJobStatus
+from lockstep_api.wire import Outcome, RoundPlan, RoundReport
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class JobKey:
+    """Names a job."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A FederatedJob as it was read; `spec` is None when `spec_error` says why it is unreadable."""
+
+    key: JobKey
+    uid: str
+    generation: int
+    spec: FederatedJobSpec | None
+    spec_error: str | None
+    status: FederatedJobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """A pod of the job."""
+
+    name: str
+    role: str
+    """`cloud` or `device`."""
+    group: str
+    """The device group; empty for the cloud pod."""
+    node: str | None
+    ready: bool
+    problem: str | None
+    """Why it cannot start or keeps failing ("ImagePullBackOff: …"); None when nothing is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node and what is free on it for this job (its own pods are not counted as used)."""
+
+    name: str
+    labels: Mapping[str, str]
+    ready: bool
+    """Ready and schedulable."""
+    taints: tuple[Mapping[str, str], ...]
+    cpu: float
+    """Allocatable cores."""
+    free_cpu: float
+    """Allocatable cores less what pods of others hold (request, or cpuAtMax of other jobs' devices)."""
+    free_memory: float
+    """Allocatable bytes less the requests of pods of others."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """What the job's cloud pod told the planner, as far as this process has heard it."""
+
+    report: RoundReport | None = None
+    plan: RoundPlan | None = None
+    outcome: Outcome | None = None
+    started_at: datetime | None = None
+    """When round 1 was planned."""
+    mismatches: Mapping[str, str] = field(default_factory=dict)
+    """Client → what its own report says against the plan ("0.40 GHz instead of 1.20 GHz")."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """Names a child object."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything that a decision about one job needs."""
+
+    job: JobView
+    children: Mapping[ObjectRef, Manifest]
+    """Existing children by reference (StatefulSets, Services, ConfigMaps, ServiceAccounts, PVCs)."""
+    pods: tuple[PodView, ...]
+    nodes: tuple[NodeView, ...]
+    report: JobReport | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator's configuration contributes to decisions."""
+
+    worker_image: str
+    planner_url: str
+    image_pull_policy: str = "IfNotPresent"
+    boost_cores: float = 1.0
+    """CPU limit of a starting device pod, in cores, when cpuAtMax is lower."""
+    cpu_watts: float = 10.0
+    """Watts of one busy core, for energy of source `cpu`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventNote:
+    """A Kubernetes Event to emit on the job."""
+
+    type: str
+    """Normal or Warning."""
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do about a job."""
+
+    apply: tuple[Manifest, ...]
+    """Children to server-side apply, in order."""
+    delete: tuple[ObjectRef, ...]
+    """Children to delete."""
+    status: FederatedJobStatus
+    """The status to write (if it differs)."""
+    events: tuple[EventNote, ...]
+    """Events to emit after the status is written."""
