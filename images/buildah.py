@@ -67,6 +67,11 @@ def open_storage(folder: Path) -> Storage:
     return Storage(folder, "overlay" if overlay_works(folder) else "vfs")
 
 
+def release(storage: Storage) -> None:
+    """Undo the mount that buildah leaves on its own folder: the cache could not be deleted."""
+    answers(["umount", str(storage.root / "overlay")])
+
+
 def has_image(storage: Storage, reference: str) -> bool:
     return answers(storage.buildah("inspect", "--type", "image", reference))
 

@@ -147,7 +147,7 @@ def _work(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     try:
-        _work(_parser().parse_args())
+        _work(_parser().parse_intermixed_args())
     except ImageError as error:
         print(f"images: {error}", file=sys.stderr)
         return 1

@@ -127,6 +127,7 @@ class Buildah:
     def export(self, reference: str, folder: Path, log: Path) -> layout.Json:
         (folder / "index.json").unlink(missing_ok=True)  # skopeo would add to it
         run(buildah.export_command(self.storage, reference, folder), log=log)
+        buildah.release(self.storage)
         index = layout.read_index(folder)
         if index is None:
             raise ImageError(f"skopeo wrote no index into {folder}; what it said is in {log}")
@@ -135,6 +136,7 @@ class Buildah:
     def push(self, reference: str, target: str, log: Path) -> None:
         command = self.storage.buildah("push", reference, f"docker://{target}")
         run(command, log=log, env=buildah.ENVIRONMENT)
+        buildah.release(self.storage)
 
 
 def choose(wanted: str | None, cache: Path) -> Engine:

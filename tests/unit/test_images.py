@@ -187,6 +187,7 @@ def test_push_commands(
 ) -> None:
     ran: list[list[str]] = []
     monkeypatch.setattr(engines, "run", lambda command, **_: ran.append(command))
+    monkeypatch.setattr(buildah, "release", lambda _: None)
     engine.push("a/b:1", "r/c:1", Path("log"))
     assert ran == expected
 
