@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tests.cluster import api, binary
+from tests.cluster import api
 
 ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "charts" / "lockstep"
@@ -44,7 +44,7 @@ class Step:
 
 def environment() -> dict[str, str]:
     """This process's environment with the cluster's kubectl, helm and kubeconfig."""
-    path = f"{binary.tools()}{os.pathsep}{os.environ['PATH']}"
+    path = f"{api.tools()}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "KUBECONFIG": str(api.kubeconfig())}
 
 
@@ -202,7 +202,7 @@ def summary(console: Console, job: Job, seconds: float) -> None:
     console.print(
         f"""
 look further:
-  export KUBECONFIG={api.kubeconfig()} PATH={binary.tools()}:$PATH
+  export KUBECONFIG={api.kubeconfig()} PATH={api.tools()}:$PATH
   kubectl get fj
   kubectl describe fj {JOB}
   kubectl -n {RELEASE_NAMESPACE} logs deploy/lockstep-operator
