@@ -1,0 +1,111 @@
+"""What this version cannot do yet: one sentence per field, for condition `Accepted`.
+
+`decide` calls it before anything is placed.
+"""
+
+from collections.abc import Callable
+
+from lockstep_api.spec import (
+    Actuator,
+    AllocationPolicy,
+    FederatedJobSpec,
+    Mode,
+    PartitionScheme,
+    StrategyName,
+)
+
+Check = Callable[[FederatedJobSpec], bool]
+
+_STRATEGIES = (StrategyName.FEDAVG, StrategyName.FEDPROX)
+_POLICIES = (AllocationPolicy.MAX, AllocationPolicy.STATIC)
+
+
+def _natural_without_users(spec: FederatedJobSpec) -> bool:
+    natural = spec.data.partition.scheme is PartitionScheme.NATURAL
+    return natural and spec.data.name == "fashion-mnist"
+
+
+def _has_network(spec: FederatedJobSpec) -> bool:
+    return any(group.uplink or group.downlink for group in spec.devices)
+
+
+_CHECKS: tuple[tuple[Check, str], ...] = (
+    (
+        lambda s: s.mode is not Mode.FEDERATED,
+        "mode {s.mode} is not supported yet: use federated",
+    ),
+    (
+        lambda s: s.strategy.name not in _STRATEGIES,
+        "strategy.name {s.strategy.name} is not supported yet: use fedavg or fedprox",
+    ),
+    (
+        lambda s: s.clustering is not None and s.clustering.method != "none",
+        "clustering.method {s.clustering.method} is not supported yet: use none",
+    ),
+    (lambda s: s.offload is not None, "offload is not supported yet: remove it"),
+    (
+        lambda s: s.distillation is not None and s.distillation.enabled,
+        "distillation.enabled true is not supported yet: use false",
+    ),
+    (lambda s: bool(s.edges), "edges is not supported yet: remove it"),
+    (lambda s: s.model.cut is not None, "model.cut is not supported yet: remove it"),
+    (
+        lambda s: s.model.entrypoint is not None,
+        "model.entrypoint is not supported yet: use model.name mlp or cnn",
+    ),
+    (
+        lambda s: s.data.entrypoint is not None,
+        "data.entrypoint is not supported yet: use data.name fashion-mnist",
+    ),
+    (
+        _natural_without_users,
+        "data.partition.scheme natural needs users, which fashion-mnist has not: "
+        "use iid, dirichlet or shards",
+    ),
+    (
+        lambda s: s.allocation.policy not in _POLICIES,
+        "allocation.policy {s.allocation.policy} is not supported yet: use max or static",
+    ),
+    (
+        lambda s: s.allocation.policy_ref is not None,
+        "allocation.policyRef is not supported yet: remove it and use policy max or static",
+    ),
+    (
+        lambda s: s.allocation.actuator is Actuator.COOPERATIVE,
+        "allocation.actuator cooperative is not supported yet: use resize",
+    ),
+    (
+        _has_network,
+        "devices[].uplink and devices[].downlink are not supported yet: remove them",
+    ),
+    (
+        lambda s: s.training.deterministic,
+        "training.deterministic true is not supported yet: use false",
+    ),
+    (
+        lambda s: s.training.local_steps.budget_seconds is not None,
+        "training.localSteps.budgetSeconds is not supported yet: use localSteps.fixed",
+    ),
+    (
+        lambda s: s.training.local_steps.per_device is not None,
+        "training.localSteps.perDevice is not supported yet: use localSteps.fixed",
+    ),
+    (lambda s: s.checkpoint is not None, "checkpoint is not supported yet: remove it"),
+    (
+        lambda s: s.suspend,
+        "suspend true is not supported yet: use false, or delete the job to stop it",
+    ),
+    (
+        lambda s: s.ttl_seconds_after_finished is not None,
+        "ttlSecondsAfterFinished is not supported yet: remove it and delete the job by hand",
+    ),
+    (
+        lambda s: s.active_deadline_seconds is not None,
+        "activeDeadlineSeconds is not supported yet: remove it and use training.rounds",
+    ),
+)
+
+
+def unsupported(spec: FederatedJobSpec) -> list[str]:
+    """One sentence for each field that asks for something that is not there yet."""
+    return [text.format(s=spec) for check, text in _CHECKS if check(spec)]
