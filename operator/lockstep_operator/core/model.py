@@ -1,4 +1,4 @@
-"""What the pure part of the operator reads and returns; `reconcile` and `planner` fill and use it."""
+"""What the pure part of the operator reads and returns; `reconcile` and `planner` fill it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -59,7 +59,7 @@ class NodeView:
     cpu: float
     """Allocatable cores."""
     free_cpu: float
-    """Allocatable cores less what pods of others hold (request, or cpuAtMax of other jobs' devices)."""
+    """Allocatable cores less what pods of others hold (request; cpuAtMax of other jobs' devices)."""
     free_memory: float
     """Allocatable bytes less the requests of pods of others."""
 
@@ -93,7 +93,7 @@ class Observed:
 
     job: JobView
     children: Mapping[ObjectRef, Manifest]
-    """Existing children by reference (StatefulSets, Services, ConfigMaps, ServiceAccounts, PVCs)."""
+    """Existing children: StatefulSets, Services, ConfigMaps, ServiceAccounts, volume claims."""
     pods: tuple[PodView, ...]
     nodes: tuple[NodeView, ...]
     report: JobReport | None

@@ -9,12 +9,12 @@ def sample(clients: Sequence[str], *, fraction: float, seed: int, round: int) ->
     """A share of `clients` without replacement, in their order; the same for one (seed, round)."""
     if not clients:
         return []
-    count = min(len(clients), max(1, round_half_up(fraction * len(clients))))
+    count = min(len(clients), max(1, _nearest(fraction * len(clients))))
     generator = default_rng(SeedSequence((seed, round)))
     chosen = generator.choice(len(clients), size=count, replace=False)
     return [clients[index] for index in sorted(chosen)]
 
 
-def round_half_up(value: float) -> int:
+def _nearest(value: float) -> int:
     """The nearest whole number; halves go up."""
     return int(value + 0.5)

@@ -75,6 +75,10 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
         "allocation.actuator cooperative is not supported yet: use resize",
     ),
     (
+        lambda s: any(group.name == "cloud" for group in s.devices),
+        "devices[].name cloud is the name of the cloud pod's placement: use another name",
+    ),
+    (
         _has_network,
         "devices[].uplink and devices[].downlink are not supported yet: remove them",
     ),

@@ -1,0 +1,201 @@
+"""All Kubernetes objects of a job as plain manifests; `decide` compares and applies them.
+
+The same job, placement and settings give the same manifests. Each carries a hash of itself, so
+that an object is applied only when what Lockstep wants has changed.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lockstep_api import names
+from lockstep_api.settings import job_settings
+from lockstep_api.spec import DeviceGroup, FederatedJobSpec
+from lockstep_operator.core.model import JobView, Manifest, ObjectRef, Settings
+from lockstep_operator.core.placement import Placement
+from lockstep_operator.core.pods import CLOUD, DEVICE, cloud_template, device_template
+
+HASH_ANNOTATION = "lockstep.dev/spec-hash"
+
+
+def children(job: JobView, placement: Placement, settings: Settings) -> tuple[Manifest, ...]:
+    """What a running job consists of, in the order in which to apply it.
+
+    Raises:
+        ValueError: the job has no readable spec.
+    """
+    if job.spec is None:
+        raise ValueError(f"job {job.key.name} has no readable spec: {job.spec_error}")
+    objects = (
+        _service_account(job, CLOUD),
+        _service_account(job, DEVICE),
+        _config_map(job, job.spec, settings),
+        _volume_claim(job, job.spec),
+        _service(job, CLOUD, names.cloud_name(job.key.name)),
+        _service(job, DEVICE, names.devices_name(job.key.name)),
+        _cloud_set(job, job.spec, placement=placement, settings=settings),
+        *(
+            _group_set(job, job.spec, group=group, placement=placement, settings=settings)
+            for group in job.spec.devices
+        ),
+    )
+    return tuple(_hashed(manifest) for manifest in objects)
+
+
+def reference(manifest: Manifest) -> ObjectRef:
+    """The reference that names a manifest's object."""
+    meta = manifest["metadata"]
+    return ObjectRef(manifest["apiVersion"], manifest["kind"], meta["namespace"], meta["name"])
+
+
+def spec_hash(manifest: Manifest) -> str | None:
+    """The hash that an object carries, if it was applied by Lockstep."""
+    annotations = manifest.get("metadata", {}).get("annotations") or {}
+    value = annotations.get(HASH_ANNOTATION)
+    return None if value is None else str(value)
+
+
+def _hashed(manifest: Manifest) -> Manifest:
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    annotations = {HASH_ANNOTATION: digest}
+    return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
+
+
+def selector_labels(job: str, role: str) -> dict[str, str]:
+    """The labels that find all pods of a role."""
+    return {names.JOB_LABEL: names.label_value(job), names.ROLE_LABEL: role}
+
+
+def _labels(job: str, role: str | None, group: str | None = None) -> dict[str, str]:
+    """The labels of an object; without a role for what all roles share."""
+    labels = {
+        "app.kubernetes.io/name": "lockstep-worker",
+        "app.kubernetes.io/instance": names.label_value(job),
+        "app.kubernetes.io/part-of": "lockstep",
+        "app.kubernetes.io/managed-by": names.MANAGER,
+        names.JOB_LABEL: names.label_value(job),
+    }
+    if role is not None:
+        labels |= {"app.kubernetes.io/component": role, names.ROLE_LABEL: role}
+    return labels if group is None else {**labels, names.GROUP_LABEL: group}
+
+
+def _object(
+    job: JobView, kind: str, *, name: str, labels: Mapping[str, str], body: Mapping[str, Any]
+) -> Manifest:
+    owner = {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "name": job.key.name,
+        "uid": job.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    metadata = {
+        "name": name,
+        "namespace": job.key.namespace,
+        "labels": dict(labels),
+        "ownerReferences": [owner],
+    }
+    version = "apps/v1" if kind == "StatefulSet" else "v1"
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **body}
+
+
+def _service_account(job: JobView, role: str) -> Manifest:
+    name = names.service_account_name(job.key.name, role)
+    body = {"automountServiceAccountToken": False}
+    labels = _labels(job.key.name, role)
+    return _object(job, "ServiceAccount", name=name, labels=labels, body=body)
+
+
+def _config_map(job: JobView, spec: FederatedJobSpec, settings: Settings) -> Manifest:
+    host = f"{names.cloud_name(job.key.name)}.{job.key.namespace}.svc"
+    shared = job_settings(
+        spec,
+        namespace=job.key.namespace,
+        job=job.key.name,
+        uid=job.uid,
+        cloud_url=f"http://{host}:{names.HTTP_PORT}",
+        planner_url=settings.planner_url,
+        cpu_watts=settings.cpu_watts,
+    )
+    body = {"data": {names.SETTINGS_FILE: shared.to_json()}}
+    name, labels = names.settings_name(job.key.name), _labels(job.key.name, None)
+    return _object(job, "ConfigMap", name=name, labels=labels, body=body)
+
+
+def _volume_claim(job: JobView, spec: FederatedJobSpec) -> Manifest:
+    storage = spec.cloud.storage
+    claim: Manifest = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": storage.size}},
+    }
+    if storage.storage_class_name is not None:
+        claim["storageClassName"] = storage.storage_class_name
+    name, labels = names.cloud_name(job.key.name), _labels(job.key.name, CLOUD)
+    return _object(job, "PersistentVolumeClaim", name=name, labels=labels, body={"spec": claim})
+
+
+def _service(job: JobView, role: str, name: str) -> Manifest:
+    """Headless, and with pods that are not ready: devices find the cloud pod while it starts."""
+    port = {"name": "http", "port": names.HTTP_PORT, "targetPort": "http", "protocol": "TCP"}
+    spec = {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": selector_labels(job.key.name, role),
+        "ports": [port],
+    }
+    labels = _labels(job.key.name, role)
+    return _object(job, "Service", name=name, labels=labels, body={"spec": spec})
+
+
+def _stateful_set(
+    job: JobView, name: str, *, labels: dict[str, str], spec: Mapping[str, Any]
+) -> Manifest:
+    """Pods change only when somebody deletes them: an operator upgrade restarts no job."""
+    keys = (names.JOB_LABEL, names.ROLE_LABEL, names.GROUP_LABEL)
+    selector = {key: labels[key] for key in keys if key in labels}
+    body = {
+        "podManagementPolicy": "Parallel",
+        "updateStrategy": {"type": "OnDelete"},
+        "selector": {"matchLabels": selector},
+        **spec,
+    }
+    return _object(job, "StatefulSet", name=name, labels=labels, body={"spec": body})
+
+
+def _cloud_set(
+    job: JobView, spec: FederatedJobSpec, *, placement: Placement, settings: Settings
+) -> Manifest:
+    name = names.cloud_name(job.key.name)
+    labels = _labels(job.key.name, CLOUD)
+    template = cloud_template(
+        job.key.name, spec, labels=labels, nodes=placement.cloud, settings=settings
+    )
+    body = {"replicas": 1, "serviceName": name, "template": template}
+    return _stateful_set(job, name, labels=labels, spec=body)
+
+
+def _group_set(
+    job: JobView,
+    spec: FederatedJobSpec,
+    *,
+    group: DeviceGroup,
+    placement: Placement,
+    settings: Settings,
+) -> Manifest:
+    labels = _labels(job.key.name, DEVICE, group.name)
+    template = device_template(
+        job.key.name,
+        spec,
+        group=group,
+        labels=labels,
+        nodes=placement.groups[group.name],
+        settings=settings,
+    )
+    service = names.devices_name(job.key.name)
+    body = {"replicas": group.replicas, "serviceName": service, "template": template}
+    name = names.group_name(job.key.name, group.name)
+    return _stateful_set(job, name, labels=labels, spec=body)

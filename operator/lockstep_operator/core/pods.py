@@ -1,0 +1,202 @@
+"""The pod templates of a job's cloud pod and devices; `children` puts them into StatefulSets."""
+
+from collections.abc import Mapping, Sequence
+
+from lockstep_api import names
+from lockstep_api.energy import limit_cores
+from lockstep_api.quantity import format_cpu, parse_quantity
+from lockstep_api.spec import DeviceGroup, FederatedJobSpec, PodTemplate
+from lockstep_operator.core.model import Manifest, Settings
+
+CLOUD = "cloud"
+DEVICE = "device"
+TOKEN_SECONDS = 3600
+_USER = 65532
+
+
+def cloud_template(
+    job: str,
+    spec: FederatedJobSpec,
+    *,
+    labels: Mapping[str, str],
+    nodes: Sequence[str],
+    settings: Settings,
+) -> Manifest:
+    """The cloud pod: the volume with the model, and a token for the planner only."""
+    container = _container(CLOUD, spec, settings)
+    container["resources"] = {
+        "requests": {"cpu": spec.cloud.cpu, "memory": spec.cloud.memory},
+        "limits": {"memory": spec.cloud.memory},
+    }
+    container["volumeMounts"] += [
+        {"name": "data", "mountPath": names.DATA_DIR},
+        {"name": "token", "mountPath": names.TOKEN_DIR, "readOnly": True},
+    ]
+    pod = _pod(job, CLOUD, spec=spec, nodes=nodes, container=container)
+    claim = {"claimName": names.cloud_name(job)}
+    pod["volumes"] += [{"name": "data", "persistentVolumeClaim": claim}, _token_volume()]
+    return _template(spec, labels, pod=pod, selector={})
+
+
+def device_template(
+    job: str,
+    spec: FederatedJobSpec,
+    *,
+    group: DeviceGroup,
+    labels: Mapping[str, str],
+    nodes: Sequence[str],
+    settings: Settings,
+) -> Manifest:
+    """A device: starts with the boost limit; the planner resizes it before round 1."""
+    container = _container(DEVICE, spec, settings)
+    container["env"] += [
+        {"name": "LOCKSTEP_GROUP", "value": group.name},
+        {"name": "OPENBLAS_NUM_THREADS", "value": "1"},
+        {"name": "OMP_NUM_THREADS", "value": "1"},
+    ]
+    container["resources"] = device_resources(group, settings)
+    container["resizePolicy"] = [{"resourceName": "cpu", "restartPolicy": "NotRequired"}]
+    pod = _pod(job, DEVICE, spec=spec, nodes=nodes, container=container)
+    return _template(spec, labels, pod=pod, selector=group.node_selector)
+
+
+def device_resources(group: DeviceGroup, settings: Settings) -> Manifest:
+    """Requests half of the limit at minGHz, so that no resize of the limit is infeasible."""
+    at_max = parse_quantity(group.cpu_at_max)
+    lowest = limit_cores(group.frequency.min_ghz, at_max, group.frequency.max_ghz)
+    boosted = max(at_max, settings.boost_cores)
+    return {
+        "requests": {"cpu": format_cpu(lowest / 2), "memory": group.memory},
+        "limits": {"cpu": format_cpu(boosted), "memory": group.memory},
+    }
+
+
+def _container(role: str, spec: FederatedJobSpec, settings: Settings) -> Manifest:
+    return {
+        "name": names.WORKER_CONTAINER,
+        "image": spec.image or settings.worker_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "args": [role],
+        "ports": [{"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"}],
+        "env": _environment(),
+        "volumeMounts": [
+            {"name": "settings", "mountPath": names.SETTINGS_DIR, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        **_probes(),
+    }
+
+
+def _environment() -> list[Manifest]:
+    fields = {"LOCKSTEP_POD": "metadata.name", "LOCKSTEP_POD_UID": "metadata.uid"}
+    values = {
+        "LOCKSTEP_SETTINGS": f"{names.SETTINGS_DIR}/{names.SETTINGS_FILE}",
+        "LOCKSTEP_DATA_DIR": names.DATA_DIR,
+    }
+    return [
+        *({"name": key, "valueFrom": _field(path)} for key, path in fields.items()),
+        *({"name": key, "value": value} for key, value in values.items()),
+    ]
+
+
+def _field(path: str) -> Manifest:
+    return {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}
+
+
+def _probes() -> Manifest:
+    return {
+        "startupProbe": _probe("/healthz", period=2, timeout=10, failures=150),
+        "readinessProbe": _probe("/readyz", period=2, timeout=5, failures=6),
+        "livenessProbe": _probe("/healthz", period=20, timeout=15, failures=6),
+    }
+
+
+def _probe(path: str, *, period: int, timeout: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": "http", "scheme": "HTTP"},
+        "periodSeconds": period,
+        "timeoutSeconds": timeout,
+        "failureThreshold": failures,
+    }
+
+
+def _token_volume() -> Manifest:
+    token = {
+        "audience": names.PLANNER_AUDIENCE,
+        "expirationSeconds": TOKEN_SECONDS,
+        "path": names.TOKEN_FILE,
+    }
+    return {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}}
+
+
+def _pod(
+    job: str,
+    role: str,
+    *,
+    spec: FederatedJobSpec,
+    nodes: Sequence[str],
+    container: Manifest,
+) -> Manifest:
+    return {
+        "serviceAccountName": names.service_account_name(job, role),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 10,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "affinity": {"nodeAffinity": _node_affinity(nodes)},
+        "containers": [container],
+        "volumes": [
+            {"name": "settings", "configMap": {"name": names.settings_name(job)}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+        **_extras(spec.pod_template or PodTemplate()),
+    }
+
+
+def _node_affinity(nodes: Sequence[str]) -> Manifest:
+    """One term a node: a term's matchFields takes a single value; terms are alternatives."""
+    terms = [
+        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+        for node in nodes
+    ]
+    return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+
+
+def _extras(template: PodTemplate) -> Manifest:
+    """The pod's fields from podTemplate; those that are not set are left out."""
+    extras = {
+        "tolerations": [
+            t.model_dump(by_alias=True, exclude_none=True) for t in template.tolerations
+        ],
+        "priorityClassName": template.priority_class_name,
+        "runtimeClassName": template.runtime_class_name,
+        "imagePullSecrets": [{"name": secret} for secret in template.image_pull_secrets],
+    }
+    return {key: value for key, value in extras.items() if value}
+
+
+def _template(
+    spec: FederatedJobSpec,
+    labels: Mapping[str, str],
+    *,
+    pod: Manifest,
+    selector: Mapping[str, str],
+) -> Manifest:
+    user = spec.pod_template or PodTemplate()
+    metadata: Manifest = {"labels": {**user.labels, **labels}}
+    if user.annotations:
+        metadata["annotations"] = dict(user.annotations)
+    if merged := {**user.node_selector, **selector}:
+        pod["nodeSelector"] = merged
+    return {"metadata": metadata, "spec": pod}
