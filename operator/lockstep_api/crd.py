@@ -1,7 +1,8 @@
 """The CustomResourceDefinition, generated from the models (`make crds`).
 
 Turns pydantic's JSON Schema into a structural schema: references inlined, `X | None` becomes
-an optional field, exclusive bounds in OpenAPI v3.0 form. A real union is an error.
+an optional field, exclusive bounds in OpenAPI v3.0 form. A real union is an error. A nested model
+that has a default gets it from the apiserver with all its fields; other empty fields stay absent.
 """
 
 import json
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core.core_schema import WithDefaultSchema
 
 from lockstep_api import names
 from lockstep_api.base import ApiModel
@@ -34,6 +38,35 @@ _COLUMN_HELP = {
     "Round": "Finished rounds of all rounds",
     "Clients": "Connected clients of all",
 }
+
+
+# Services are named after the job, and a Service's name is a DNS label that begins with a letter.
+_JOB_NAME_RULE = {
+    "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+    "message": "metadata.name: use lower-case letters, digits and -, and begin with a letter:"
+    " Services are named after it",
+}
+
+
+class _WithModelDefaults(GenerateJsonSchema):
+    """Also tells the default of a field whose factory makes a model."""
+
+    def get_default_value(self, schema: WithDefaultSchema) -> Any:
+        factory = schema.get("default_factory")
+        if factory is None or schema.get("default_factory_takes_data"):
+            return super().get_default_value(schema)
+        made = factory()  # type: ignore[call-arg]  # takes no data: asked above
+        if isinstance(made, BaseModel):
+            return made.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return super().get_default_value(schema)
+
+
+def _pruned(default: Any) -> Any:
+    """A default without what is empty: such a field is absent."""
+    if not isinstance(default, dict):
+        return default
+    kept = {key: _pruned(value) for key, value in default.items()}
+    return {key: value for key, value in kept.items() if value not in (None, {}, [])}
 
 
 def _resolve(schema: Schema, defs: Schema) -> Schema:
@@ -91,6 +124,8 @@ def structural(schema: Schema, defs: Schema) -> Schema:
         out["enum"] = [out.pop("const")]
     if "description" in out:
         out["description"] = " ".join(str(out["description"]).split())
+    if "default" in out:
+        out["default"] = _pruned(out["default"])
     _bounds(out)
     _int_or_string(out)
     if out.get("x-kubernetes-preserve-unknown-fields"):
@@ -104,7 +139,7 @@ def structural(schema: Schema, defs: Schema) -> Schema:
 
 
 def _part(model: type[ApiModel]) -> Schema:
-    raw = model.model_json_schema(by_alias=True, mode="validation")
+    raw = model.model_json_schema(by_alias=True, schema_generator=_WithModelDefaults)
     return structural(raw, raw.get("$defs", {}))
 
 
@@ -114,6 +149,7 @@ def crd() -> Schema:
         "type": "object",
         "description": "A federated training job over cloud, edge and device pods.",
         "required": ["spec"],
+        "x-kubernetes-validations": [_JOB_NAME_RULE],
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},

@@ -6,6 +6,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 _PATTERN = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|[kMGTPE]|[KMGTPE]i)?$"
+_MORE_THAN_0 = r"^(0*[1-9][0-9]*(\.[0-9]*)?|0*\.0*[1-9][0-9]*)(m|[kMGTPE]|[KMGTPE]i)?$"
+_RULE = f"type(self) == int ? int(self) > 0 : string(self).matches(r'{_MORE_THAN_0}')"
+_MESSAGE = "must be a quantity of more than 0, such as 500m, 2 or 256Mi"
 _SCALE = {
     "m": 1e-3,
     "": 1.0,
@@ -47,8 +50,10 @@ Quantity = Annotated[
     BeforeValidator(_as_text),
     AfterValidator(_positive),
     Field(
-        pattern=_PATTERN,
         max_length=32,
-        json_schema_extra={"x-kubernetes-int-or-string": True},
+        json_schema_extra={
+            "x-kubernetes-int-or-string": True,
+            "x-kubernetes-validations": [{"rule": _RULE, "message": _MESSAGE}],
+        },
     ),
 ]

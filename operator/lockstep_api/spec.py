@@ -424,6 +424,9 @@ class Energy(ApiModel):
 class DeviceGroup(ApiModel):
     """Devices of one kind; each is a pod whose CPU limit stands for its frequency."""
 
+    # status.placement tells the sets apart by these names.
+    model_config = rules(("self.name != 'cloud'", "devices: the name cloud is the cloud pod's"))
+
     name: Name
     """Name of the group; its clients are called name-0, name-1, …"""
     replicas: Annotated[int, Field(ge=1, le=10_000)] = 1
