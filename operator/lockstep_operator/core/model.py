@@ -59,7 +59,7 @@ class NodeView:
     cpu: float
     """Allocatable cores."""
     free_cpu: float
-    """Allocatable cores less what pods of others hold (request; cpuAtMax of other jobs' devices)."""
+    """Allocatable cores less what others' pods hold (request; cpuAtMax of other jobs' devices)."""
     free_memory: float
     """Allocatable bytes less the requests of pods of others."""
 

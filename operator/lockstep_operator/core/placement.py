@@ -172,7 +172,7 @@ def _place_groups(
 
 def _pack(rooms: Sequence[_Room], need: _Need, count: int) -> tuple[str, ...] | None:
     """First fit of `count` pods of one size; None when some are left over."""
-    used = []
+    used: list[str] = []
     for room in rooms:
         here = min(count, room.fits(need))
         if here and len(used) < MAX_NODES:

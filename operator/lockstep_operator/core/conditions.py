@@ -1,0 +1,148 @@
+"""The conditions of a job: setting one, and what Ready and Degraded say.
+
+`status` and `decide` call it. A condition's transition time moves only when its status does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from lockstep_api import names
+from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.status import Condition, ConditionType, FederatedJobStatus, PlannedClient
+from lockstep_api.wire import ClientPlan
+from lockstep_operator.core.model import JobReport, Observed
+
+Truth = Literal["True", "False", "Unknown"]
+
+_SHOWN = 5
+_MAX_MESSAGE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a condition is to say."""
+
+    status: Truth
+    reason: str
+    message: str
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC, whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def set_condition(
+    conditions: Sequence[Condition],
+    type: ConditionType,
+    status: Truth,
+    reason: str,
+    message: str,
+    *,
+    generation: int,
+    now: datetime,
+) -> list[Condition]:
+    """The conditions with one set, in its old place or at the end."""
+    old = next((c for c in conditions if c.type is type), None)
+    kept = old is not None and old.status == status
+    new = Condition(
+        type=type,
+        status=status,
+        reason=reason,
+        message=_cut(message),
+        observed_generation=generation,
+        last_transition_time=old.last_transition_time if old and kept else timestamp(now),
+    )
+    if old is None:
+        return [*conditions, new]
+    return [new if c.type is type else c for c in conditions]
+
+
+def with_findings(
+    conditions: Sequence[Condition],
+    findings: Mapping[ConditionType, Finding],
+    *,
+    generation: int,
+    now: datetime,
+) -> list[Condition]:
+    """The conditions with each of `findings` set."""
+    result = list(conditions)
+    for type_, found in findings.items():
+        result = set_condition(
+            result,
+            type_,
+            found.status,
+            found.reason,
+            found.message,
+            generation=generation,
+            now=now,
+        )
+    return result
+
+
+def readiness(observed: Observed, spec: FederatedJobSpec) -> Finding:
+    """Ready: the cloud pod and all device pods are."""
+    wanted = _pod_names(observed.job.key.name, spec)
+    ready = {pod.name for pod in observed.pods if pod.ready}
+    missing = [name for name in wanted if name not in ready]
+    if not missing:
+        return Finding("True", "AllPodsReady", f"all {len(wanted)} pods are ready")
+    message = f"{len(missing)} of {len(wanted)} pods are not ready: {_some(missing)}"
+    unready = (pod for pod in observed.pods if not pod.ready and pod.problem)
+    problems = [f"{pod.name}: {pod.problem}" for pod in sorted(unready, key=lambda p: p.name)]
+    if problems:
+        return Finding("False", "PodProblem", f"{message}; {_some(problems)}")
+    return Finding("False", "PodsNotReady", message)
+
+
+def _pod_names(job: str, spec: FederatedJobSpec) -> list[str]:
+    devices = (
+        names.client_pod(job, names.client_name(group.name, index))
+        for group in spec.devices
+        for index in range(group.replicas)
+    )
+    return [names.cloud_pod(job), *devices]
+
+
+def degradation(status: FederatedJobStatus, report: JobReport | None) -> Finding:
+    """Degraded: frequencies that are not in force, or rounds without the planner."""
+    off = {entry.client: entry.reason or "not applied" for entry in _unapplied(status, report)}
+    if report is not None:
+        off |= report.mismatches
+    if off:
+        listed = _some([f"{client} ({why})" for client, why in sorted(off.items())])
+        return Finding("True", "FrequencyNotApplied", f"frequency not as planned: {listed}")
+    if _bypassed(status, report):
+        message = "the cloud pod could not reach the planner and used the plan before again"
+        return Finding("True", "PlannerBypassed", message)
+    return Finding("False", "AsPlanned", "rounds run as planned")
+
+
+def _unapplied(
+    status: FederatedJobStatus, report: JobReport | None
+) -> list[ClientPlan | PlannedClient]:
+    """From the plan in memory, or after a restart of the operator from the last one written."""
+    if report is not None and report.plan is not None:
+        return [entry for entry in report.plan.participants if not entry.applied]
+    if status.last_plan is None:
+        return []
+    return [entry for entry in status.last_plan.clients if not entry.applied]
+
+
+def _bypassed(status: FederatedJobStatus, report: JobReport | None) -> bool:
+    if report is not None and report.report is not None:
+        return not report.report.planned
+    return status.last_plan is not None and not status.last_plan.planned
+
+
+def _some(items: Sequence[str]) -> str:
+    """The first few items and how many more there are."""
+    more = len(items) - _SHOWN
+    listed = ", ".join(items[:_SHOWN])
+    return f"{listed} and {more} more" if more > 0 else listed
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…"

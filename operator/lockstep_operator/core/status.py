@@ -1,0 +1,151 @@
+"""The status that a job gets: what its report adds, placement as it is written and read back.
+
+`decide` calls it. Reports live in memory only; what they added to the status is never taken back
+when a restarted operator has heard none yet.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.status import (
+    ConditionType,
+    EnergyJoules,
+    FederatedJobStatus,
+    LastPlan,
+    Phase,
+    PlacedPods,
+    PlannedClient,
+)
+from lockstep_api.wire import ClientPlan, RoundPlan, RoundReport
+from lockstep_operator.core.conditions import Finding, timestamp, with_findings
+from lockstep_operator.core.model import JobReport, Observed
+from lockstep_operator.core.placement import Placement
+
+CLOUD_PLACEMENT = "cloud"
+_MAX_PLANNED = 64
+
+
+def status_for(
+    observed: Observed,
+    *,
+    phase: Phase,
+    base: FederatedJobStatus,
+    findings: Mapping[ConditionType, Finding],
+    now: datetime,
+) -> FederatedJobStatus:
+    """`base` with phase, conditions and observedGeneration of this decision."""
+    generation = observed.job.generation
+    conditions = with_findings(base.conditions, findings, generation=generation, now=now)
+    return base.model_copy(
+        update={
+            "phase": phase,
+            "conditions": conditions,
+            "observed_generation": generation,
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a status update knows: the newest finished round, the newest plan, the start."""
+
+    report: RoundReport | None
+    plan: RoundPlan | None
+    started_at: datetime | None
+
+
+def progress_of(heard: JobReport | None) -> Progress:
+    """The newest of what was heard; an outcome carries the last round's report."""
+    if heard is None:
+        return Progress(None, None, None)
+    reports = [heard.report, heard.outcome.report if heard.outcome else None]
+    newest = max((r for r in reports if r is not None), key=lambda r: r.round, default=None)
+    return Progress(newest, heard.plan, heard.started_at)
+
+
+def with_progress(
+    status: FederatedJobStatus,
+    progress: Progress,
+    *,
+    spec: FederatedJobSpec | None,
+    now: datetime,
+) -> FederatedJobStatus:
+    """The status with what is newer in `progress`."""
+    rounds = status.rounds if spec is None else spec.training.rounds
+    updates: dict[str, object] = {"rounds": rounds}
+    updates |= _from_report(status, progress.report)
+    updates |= _from_plan(status, progress.plan)
+    if status.start_time is None and (progress.plan or progress.report):
+        updates["start_time"] = timestamp(progress.started_at or now)
+    merged = status.model_copy(update=updates)
+    text = None if merged.rounds is None else f"{merged.round or 0}/{merged.rounds}"
+    return merged.model_copy(update={"progress": text})
+
+
+def _from_report(status: FederatedJobStatus, report: RoundReport | None) -> dict[str, object]:
+    if report is None or report.round < (status.round or 0):
+        return {}
+    return {
+        "round": report.round,
+        "accuracy": _rounded(report.accuracy, 4, status.accuracy),
+        "loss": _rounded(report.loss, 4, status.loss),
+        "elapsed_seconds": round(report.elapsed_seconds, 1),
+        "energy_joules": _energy(report.energy_joules),
+    }
+
+
+def _rounded(value: float | None, digits: int, before: float | None) -> float | None:
+    """The value with so many digits; the one before when there is none that JSON can hold."""
+    return before if value is None or not math.isfinite(value) else round(value, digits)
+
+
+def _energy(energy: EnergyJoules) -> EnergyJoules:
+    return EnergyJoules(
+        model=_rounded(energy.model, 2, None),
+        cpu=_rounded(energy.cpu, 2, None),
+        measured=_rounded(energy.measured, 2, None),
+    )
+
+
+def _from_plan(status: FederatedJobStatus, plan: RoundPlan | None) -> dict[str, object]:
+    old = status.last_plan
+    if plan is None or (old is not None and plan.round < old.round):
+        return {}
+    shown = [_planned(entry) for entry in plan.participants[:_MAX_PLANNED]]
+    return {"last_plan": LastPlan(round=plan.round, planned=plan.planned, clients=shown)}
+
+
+def _planned(entry: ClientPlan) -> PlannedClient:
+    return PlannedClient(
+        client=entry.client,
+        frequency_ghz=entry.frequency_ghz,
+        cpu_milli=entry.cpu_milli,
+        applied=entry.applied,
+        reason=entry.reason,
+    )
+
+
+def connected(observed: Observed, spec: FederatedJobSpec) -> str:
+    """Ready device pods of all ("9/10")."""
+    ready = sum(pod.ready for pod in observed.pods if pod.role == "device")
+    return f"{ready}/{spec.clients()}"
+
+
+def written_placement(placement: Placement) -> list[PlacedPods]:
+    """The placement as the status keeps it."""
+    return [
+        PlacedPods(name=CLOUD_PLACEMENT, nodes=list(placement.cloud)),
+        *(PlacedPods(name=name, nodes=list(nodes)) for name, nodes in placement.groups.items()),
+    ]
+
+
+def read_placement(status: FederatedJobStatus, spec: FederatedJobSpec) -> Placement | None:
+    """The placement that the status keeps; None when it lacks a part of the job."""
+    placed = {entry.name: tuple(entry.nodes) for entry in status.placement or ()}
+    wanted = [group.name for group in spec.devices]
+    if not all(placed.get(name) for name in (CLOUD_PLACEMENT, *wanted)):
+        return None
+    return Placement(placed[CLOUD_PLACEMENT], {name: placed[name] for name in wanted})
