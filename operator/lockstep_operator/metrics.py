@@ -1,0 +1,62 @@
+"""The operator's Prometheus metrics, in a registry that `app` makes and hands in.
+
+Labels are few on purpose: jobs appear by phase only, workers expose their own series.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """All metrics of the operator."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.reconcile_seconds = Histogram(
+            "lockstep_reconcile_seconds",
+            "Duration of one pass over a job in seconds.",
+            registry=registry,
+            buckets=_FAST,
+        )
+        self.reconcile_errors = Counter(
+            "lockstep_reconcile_errors",
+            "Failed passes and failed writes of a pass by error.",
+            ["error"],
+            registry=registry,
+        )
+        self.queue_depth = Gauge(
+            "lockstep_queue_depth", "Jobs that wait for their pass.", registry=registry
+        )
+        self.jobs = Gauge("lockstep_jobs", "Jobs by phase.", ["phase"], registry=registry)
+        self.plan_seconds = Histogram(
+            "lockstep_plan_seconds",
+            "Duration of a plan request in seconds, limits applied.",
+            registry=registry,
+            buckets=_FAST,
+        )
+        self.resize_seconds = Histogram(
+            "lockstep_resize_seconds",
+            "Seconds from the patch of a CPU limit to its being in force.",
+            registry=registry,
+            buckets=_FAST,
+        )
+        self.resize_failures = Counter(
+            "lockstep_resize_failures",
+            "CPU limits that were not applied in time, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.frequency_mismatches = Counter(
+            "lockstep_frequency_mismatches",
+            "Clients that reported another frequency than planned.",
+            registry=registry,
+        )
+        self.status_writes = Counter(
+            "lockstep_status_writes", "Status updates written.", registry=registry
+        )
+        self.last_pass_age = Gauge(
+            "lockstep_last_pass_age_seconds",
+            "Seconds since the last finished pass over any job.",
+            registry=registry,
+        )

@@ -1,0 +1,50 @@
+"""What the cloud pods told the planner, by job; written by the planner, read by observe.
+
+It lives in memory: a restarted operator hears the next report at the next round, and the status keeps
+what was known before. Reports belong to a job's uid, so a new job of the same name starts empty.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from lockstep_api.wire import Outcome, RoundPlan, RoundReport
+from lockstep_operator.core.model import JobReport
+from lockstep_operator.core.plan import mismatches
+
+
+class Reports:
+    """The newest report, plan and outcome of every job."""
+
+    def __init__(self) -> None:
+        self._by_uid: dict[str, JobReport] = {}
+
+    def get(self, uid: str) -> JobReport | None:
+        return self._by_uid.get(uid)
+
+    def forget(self, uid: str) -> None:
+        self._by_uid.pop(uid, None)
+
+    def round_done(self, uid: str, report: RoundReport | None) -> int:
+        """Store a report; returns how many clients had another frequency than planned."""
+        if report is None:
+            return 0
+        before = self._of(uid)
+        found = mismatches(before.plan, report) if before.plan else {}
+        known = before.report is not None and before.report.round == report.round
+        self._by_uid[uid] = replace(before, report=report, mismatches=found)
+        return 0 if known else len(found)
+
+    def planned(self, uid: str, plan: RoundPlan, *, now: datetime) -> None:
+        before = self._of(uid)
+        first = before.started_at is None and plan.round == 1
+        self._by_uid[uid] = replace(
+            before, plan=plan, started_at=now if first else before.started_at
+        )
+
+    def ended(self, uid: str, outcome: Outcome) -> None:
+        before = self._of(uid)
+        report = outcome.report or before.report
+        self._by_uid[uid] = replace(before, outcome=outcome, report=report)
+
+    def _of(self, uid: str) -> JobReport:
+        return self._by_uid.get(uid, JobReport())
