@@ -70,8 +70,8 @@ class UpdateReport(WireModel):
     """Its weight: training examples that it holds."""
     steps: Annotated[int, Field(ge=1)]
     """Local SGD steps done."""
-    train_loss: Annotated[float, Field(allow_inf_nan=False)]
-    """Mean training loss over the steps, in nats."""
+    train_loss: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """Mean training loss over the steps, in nats; empty: it was not finite."""
     download_seconds: NonNegative
     """Seconds to receive the model."""
     compute_seconds: NonNegative

@@ -1,0 +1,1 @@
+"""The data plane: one package, one image, a role per pod: `cloud` or `device`."""

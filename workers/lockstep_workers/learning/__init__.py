@@ -1,0 +1,1 @@
+"""Federated learning proper: no pods, no HTTP, no wall clock."""

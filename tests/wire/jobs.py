@@ -1,0 +1,111 @@
+"""A small job and a planner for tests of the workers on loopback."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Response
+
+from lockstep_api.settings import GroupSettings, JobSettings
+from lockstep_api.spec import Data, LocalSteps, Mode, Model, Partition, Strategy, Target, Training
+from lockstep_api.wire import ClientPlan, Outcome, PlanRequest, RoundPlan
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def settings(
+    *, cloud_port: int, planner_port: int, replicas: int = 3, **training: Any
+) -> JobSettings:
+    """A job of one device group `d`."""
+    group = GroupSettings(
+        name="d", replicas=replicas, min_ghz=0.5, max_ghz=2.0, cpu_at_max=0.5, kappa=1e-28
+    )
+    return JobSettings(
+        namespace="test", job="job", uid="u1", mode=Mode.FEDERATED, model=Model(name="mlp"),
+        data=Data(name="fashion-mnist", partition=Partition()),
+        training=Training(**({"rounds": 3, "learning_rate": 0.05, "momentum": 0.9} | training)),
+        strategy=Strategy(), groups=(group,), cloud_url=f"http://127.0.0.1:{cloud_port}",
+        planner_url=f"http://127.0.0.1:{planner_port}",
+    )  # fmt: skip
+
+
+@dataclass
+class FakePlanner:
+    """Plans every connected client; remembers what it was asked."""
+
+    rounds: int = 3
+    steps: int = 20
+    target: Target | None = None
+    quorum: int | None = None
+    deadline_seconds: float | None = None
+    broken: bool = False
+    requests: list[PlanRequest] = field(default_factory=list)
+    outcome: "asyncio.Future[Outcome]" = field(default_factory=asyncio.Future)
+    choose: Callable[[PlanRequest], list[str]] = field(
+        default=lambda request: [c.client for c in request.clients]
+    )
+
+    def plan(self, request: PlanRequest) -> RoundPlan:
+        """The plan for a request."""
+        self.requests.append(request)
+        chosen = [
+            ClientPlan(client=c, frequency_ghz=2.0, cpu_milli=500, steps=self.steps, applied=True)
+            for c in self.choose(request)
+        ]
+        return RoundPlan(
+            round=request.round, rounds=self.rounds, target=self.target, participants=chosen,
+            quorum=self.quorum, deadline_seconds=self.deadline_seconds,
+        )  # fmt: skip
+
+    def app(self) -> FastAPI:
+        """The routes that the cloud pod calls."""
+        app = FastAPI()
+
+        @app.post("/v1/namespaces/test/jobs/job/plan")
+        async def plan(request: PlanRequest) -> Any:
+            if self.broken:
+                return Response("no", status_code=503)
+            return Response(self.plan(request).to_json(), media_type="application/json")
+
+        @app.post("/v1/namespaces/test/jobs/job/outcome")
+        async def outcome(told: Outcome) -> dict[str, str]:
+            if not self.outcome.done():
+                self.outcome.set_result(told)
+            return {}
+
+        return app
+
+
+@asynccontextmanager
+async def serving(app: Any, port: int) -> AsyncIterator[None]:
+    """Serves an ASGI app on loopback."""
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, loop="none", ws="none", lifespan="off",
+        log_config=None, access_log=False, timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    running = asyncio.ensure_future(server._serve())
+    while not server.started:
+        if running.done():
+            running.result()
+        await asyncio.sleep(0.005)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await running
+
+
+def local_steps(count: int) -> LocalSteps:
+    """A fixed number of steps."""
+    return LocalSteps(fixed=count)

@@ -1,0 +1,53 @@
+"""The worker image's entry point: `python3 -m lockstep_workers cloud|device`."""
+
+import argparse
+import logging
+import sys
+
+import structlog
+
+from lockstep_workers.environment import Environment
+from lockstep_workers.errors import WorkerError
+
+
+def _configure_logging(form: str) -> None:
+    renderer = (
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+    )
+    logging.basicConfig(level=logging.WARNING)
+
+
+def main() -> None:
+    """Runs one role until it is told to stop."""
+    parser = argparse.ArgumentParser(prog="lockstep-worker", description="A pod of a job.")
+    parser.add_argument("role", choices=("cloud", "device"))
+    role = parser.parse_args().role
+    environment = Environment()
+    _configure_logging(environment.log)
+    try:
+        if role == "cloud":
+            from lockstep_workers.cloud.main import run_cloud  # noqa: PLC0415 - a device needs no FastAPI
+
+            run_cloud(environment)
+        else:
+            from lockstep_workers.device.main import run_device  # noqa: PLC0415 - nor the cloud this
+
+            run_device(environment)
+    except WorkerError as error:
+        structlog.get_logger().error("cannot go on", error=str(error))
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The cloud role: coordinates rounds, averages, evaluates, keeps the model."""

@@ -1,0 +1,309 @@
+"""The three routes that devices use, as plain ASGI: sessions, long-polls for work, updates.
+
+Mounted before the ordinary app. Plain ASGI, because a framework would hold whole bodies in memory
+and copy them: a model goes out in pieces, an update is read into one buffer. Bodies are read one at
+a time, so that they stay in the cache, but a reader that waits for its sender gives its turn away.
+"""
+
+import asyncio
+import json
+import mmap
+import re
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from lockstep_api.names import REPORT_HEADER, TASK_HEADER, TENSORS
+from lockstep_api.wire import ClientReport, Refusal, Registration, UpdateReport
+from lockstep_workers.cloud.coordinator import Coordinator
+from lockstep_workers.errors import RefusedUpdate
+from lockstep_workers.wire import decode, is_finite, max_body_bytes
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = dict[bytes, bytes]
+
+_PIECE = 1 << 20
+_MAX_REGISTRATION = 1 << 16
+_PATIENCE_S = 0.005
+_IN_MEMORY = 2  # buffers of updates in memory; further ones are pages of a temporary file
+_CLIENT = r"/v1/clients/(?P<client>[a-z0-9-]{1,63})"
+_SESSION = re.compile(_CLIENT + "/session")
+_WORK = re.compile(_CLIENT + "/work")
+_UPDATE = re.compile(r"/v1/rounds/(?P<round>[0-9]{1,9})/updates/(?P<client>[a-z0-9-]{1,63})")
+
+_STATUS = {
+    Refusal.UNKNOWN_CLIENT: 404,
+    Refusal.NOT_IN_ROUND: 409,
+    Refusal.WRONG_ROUND: 409,
+    Refusal.DUPLICATE: 409,
+    Refusal.CONTENT_TYPE: 415,
+    Refusal.TOO_LARGE: 413,
+}
+
+
+_Buffer = TypeVar("_Buffer", bytearray, mmap.mmap)
+
+
+class _Gone(Exception):
+    """The sender closed its connection before the body was complete."""
+
+
+class Reader:
+    """Reads bodies into buffers, one body at a time among those whose data is there."""
+
+    def __init__(self) -> None:
+        """One turn for all."""
+        self._turn = asyncio.Semaphore(1)
+        self._in_memory = 0
+
+    async def read(self, receive: Receive, size: int) -> bytearray | mmap.mmap:
+        """A body of `size` bytes.
+
+        Raises:
+            _Gone: the connection was closed.
+            RefusedUpdate: the body has another size.
+        """
+        if self._in_memory >= _IN_MEMORY:
+            return await self._read_into(_file_pages(size), receive, size)
+        self._in_memory += 1
+        try:
+            return await self._read_into(bytearray(size), receive, size)
+        finally:
+            self._in_memory -= 1
+
+    async def _read_into(self, buffer: _Buffer, receive: Receive, size: int) -> _Buffer:
+        filled, more = 0, True
+        await self._turn.acquire()
+        try:
+            while more:
+                message = await self._next(receive)
+                if message["type"] == "http.disconnect":
+                    raise _Gone
+                piece, more = message.get("body", b""), message.get("more_body", False)
+                end = filled + len(piece)
+                if end > size:
+                    raise RefusedUpdate(Refusal.MALFORMED, "the body is longer than announced")
+                buffer[filled:end] = piece
+                filled = end
+        finally:
+            self._turn.release()
+        if filled != size:
+            raise RefusedUpdate(Refusal.MALFORMED, f"the body has {filled} of {size} bytes")
+        return buffer
+
+    async def _next(self, receive: Receive) -> Message:
+        """The next piece; gives the turn away while the sender is slow."""
+        task = asyncio.ensure_future(receive())
+        done, _ = await asyncio.wait({task}, timeout=_PATIENCE_S)
+        if done:
+            return task.result()
+        self._turn.release()
+        try:
+            return await task
+        finally:
+            await self._turn.acquire()
+
+
+def _file_pages(size: int) -> mmap.mmap:
+    """A buffer in a nameless temporary file: the kernel can write its pages out."""
+    with tempfile.TemporaryFile() as file:
+        file.truncate(size)
+        return mmap.mmap(file.fileno(), size)
+
+
+class BulkRoutes:
+    """Answers the devices' routes and leaves all others to `rest`."""
+
+    def __init__(self, coordinator: Coordinator, rest: App) -> None:
+        """`rest` is the ordinary app."""
+        self._coordinator = coordinator
+        self._rest = rest
+        self._reader = Reader()
+        self._routes = (
+            ("POST", _SESSION, self._session),
+            ("GET", _WORK, self._work),
+            ("PUT", _UPDATE, self._update),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "http":
+            for method, pattern, handle in self._routes:
+                match = pattern.fullmatch(scope["path"])
+                if match and scope["method"] == method:
+                    await handle(match, scope, receive, send)
+                    return
+        await self._rest(scope, receive, send)
+
+    # -- sessions --------------------------------------------------------------------------------
+
+    async def _session(
+        self, match: re.Match[str], _scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """A response that stays open as long as the client is there."""
+        body = bytearray()
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if message["type"] == "http.disconnect":
+                return
+            if not message.get("more_body", False) or len(body) > _MAX_REGISTRATION:
+                break
+        try:
+            registration = Registration.model_validate_json(bytes(body))
+        except ValidationError as error:
+            await _json(send, 422, {"message": f"not a registration: {error}"})
+            return
+        if registration.client != match["client"] or not self._coordinator.knows(match["client"]):
+            await _json(send, 404, {"message": f"this job has no client {match['client']}"})
+            return
+        await self._hold(registration, receive, send)
+
+    async def _hold(self, registration: Registration, receive: Receive, send: Send) -> None:
+        session = self._coordinator.open_session(registration)
+        try:
+            await _start(send, 200, b"application/jsonl", None)
+            await _body(send, b'{"session":"open"}\n', more=True)
+            over = asyncio.ensure_future(self._coordinator.session_over(session))
+            if await _first(over, receive):
+                await _body(send, b'{"session":"over"}\n', more=False)
+        finally:
+            self._coordinator.close_session(session)
+
+    # -- work ------------------------------------------------------------------------------------
+
+    async def _work(self, match: re.Match[str], scope: Scope, receive: Receive, send: Send) -> None:
+        """Waits for a round with this client, then sends task and model."""
+        client = match["client"]
+        if client not in self._coordinator.sessions:
+            await _json(send, 409, {"message": f"{client} has no session: open one first"})
+            return
+        after = re.fullmatch(rb"after=([0-9]{1,9})", scope["query_string"])
+        if after is None:
+            await _json(send, 422, {"message": "say after=ROUND, the last round received"})
+            return
+        waiting = asyncio.ensure_future(self._coordinator.next_task(client, int(after[1])))
+        if not await _first(waiting, receive):
+            return
+        found = waiting.result()
+        if found is None:
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await _body(send, b"", more=False)
+            return
+        task, model = found
+        extra = [(TASK_HEADER.encode(), task.to_json().encode())]
+        await _start(send, 200, TENSORS.encode(), len(model), extra)
+        view = memoryview(model)
+        for start in range(0, len(view), _PIECE):
+            end = start + _PIECE
+            await _body(send, view[start:end], more=end < len(view))
+
+    # -- updates ---------------------------------------------------------------------------------
+
+    async def _update(
+        self, match: re.Match[str], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Reads, checks and adds one update, or refuses it with a reason."""
+        client = match["client"]
+        try:
+            await self._take(client, int(match["round"]), dict(scope["headers"]), receive)
+        except _Gone:
+            return
+        except RefusedUpdate as error:
+            self._coordinator.refuse(client, error)
+            answer = {"reason": error.reason.value, "message": str(error)}
+            await _json(send, _STATUS.get(error.reason, 422), answer, close=True)
+        else:
+            await _json(send, 200, {"accepted": True})
+
+    async def _take(self, client: str, number: int, headers: Headers, receive: Receive) -> None:
+        report = _report(headers, client, number)
+        self._coordinator.check(report)
+        size = _size(headers, max_body_bytes(self._coordinator.n_values))
+        began = time.monotonic()
+        body = await self._reader.read(receive, size)
+        upload_s = time.monotonic() - began
+        flat = decode(memoryview(body), n_values=self._coordinator.n_values)
+        if not is_finite(flat):
+            raise RefusedUpdate(Refusal.NON_FINITE, "the update has values that are not finite")
+        arrived_s = self._coordinator.elapsed_in_round()
+        self._coordinator.add(
+            ClientReport(
+                update=report, arrived_seconds=arrived_s, upload_seconds=upload_s, bytes=size
+            ),
+            flat,
+        )
+
+
+def _report(headers: Headers, client: str, number: int) -> UpdateReport:
+    """The report in the headers, which must be about this client and round."""
+    if headers.get(b"content-type") != TENSORS.encode():
+        raise RefusedUpdate(Refusal.CONTENT_TYPE, f"content-type must be {TENSORS}")
+    try:
+        report = UpdateReport.model_validate_json(headers.get(REPORT_HEADER.encode(), b""))
+    except ValidationError as error:
+        why = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
+        raise RefusedUpdate(Refusal.BAD_REPORT, f"{REPORT_HEADER}: {why}") from error
+    if (report.client, report.round) != (client, number):
+        raise RefusedUpdate(Refusal.BAD_REPORT, f"{REPORT_HEADER} and the path do not agree")
+    return report
+
+
+def _size(headers: Headers, limit: int) -> int:
+    text = headers.get(b"content-length", b"")
+    if not text.isdigit():
+        raise RefusedUpdate(Refusal.TOO_LARGE, "content-length is needed")
+    if int(text) > limit:
+        raise RefusedUpdate(Refusal.TOO_LARGE, f"{int(text)} bytes, at most {limit} are taken")
+    return int(text)
+
+
+async def _first(awaited: asyncio.Future[Any], receive: Receive) -> bool:
+    """Waits for a result or for the client to go; whether there is a result."""
+    gone = asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait({awaited, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return awaited.done()
+    finally:
+        for task in (awaited, gone):
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _start(
+    send: Send,
+    status: int,
+    content_type: bytes,
+    length: int | None,
+    extra: list[tuple[bytes, bytes]] | None = None,
+) -> None:
+    headers = [(b"content-type", content_type), *(extra or [])]
+    if length is not None:
+        headers.append((b"content-length", str(length).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def _body(send: Send, piece: bytes | memoryview, *, more: bool) -> None:
+    await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+
+async def _json(send: Send, status: int, content: dict[str, Any], *, close: bool = False) -> None:
+    body = json.dumps(content).encode()
+    extra = [(b"connection", b"close")] if close else []
+    await _start(send, status, b"application/json", len(body), extra)
+    await _body(send, body, more=False)

@@ -1,0 +1,126 @@
+"""Wires the cloud role: settings, model, data, planner, coordinator, HTTP server."""
+
+import asyncio
+from collections.abc import Awaitable
+
+import httpx2
+import structlog
+import uvicorn
+import uvloop
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from lockstep_api.settings import JobSettings
+from lockstep_api.wire import Outcome
+from lockstep_workers.cloud.bulk import BulkRoutes
+from lockstep_workers.cloud.coordinator import Coordinator, Parts
+from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.cloud.planner import Planner
+from lockstep_workers.cloud.store import Store
+from lockstep_workers.data import load_test, load_train
+from lockstep_workers.environment import Environment
+from lockstep_workers.errors import InvalidJob, WorkerError
+from lockstep_workers.learning.parameters import flatten
+from lockstep_workers.learning.partition import partition
+from lockstep_workers.learning.strategies import build_strategy
+from lockstep_workers.models import build_model
+
+_log = structlog.get_logger()
+_KEEP_ALIVE_S = 24 * 3600  # a device computes between two requests on its connection
+_GRACE_S = 2
+
+
+def run_cloud(environment: Environment) -> None:
+    """Runs the cloud pod until SIGTERM."""
+    uvloop.run(_run(environment))
+
+
+async def _run(environment: Environment) -> None:
+    job = environment.job()
+    metrics = CloudMetrics(job.job)
+    async with httpx2.AsyncClient() as http:
+        planner = Planner(job, environment.token_file, http)
+        store = Store(environment.data_dir, job.uid)
+        try:
+            parts = _parts(job, environment, planner, store, metrics)
+        except InvalidJob as error:
+            await _serve(ordinary_app(metrics), environment, _tell(planner, store, error))
+            return
+        coordinator = Coordinator(parts)
+        app = BulkRoutes(coordinator, ordinary_app(metrics))
+        await _serve(app, environment, coordinator.run())
+
+
+async def _tell(planner: Planner, store: Store, error: WorkerError) -> None:
+    """A job that cannot begin: its outcome is the error."""
+    outcome = Outcome(result="Failed", message=str(error))
+    _log.error("job cannot begin", error=str(error))
+    store.end(outcome)
+    await planner.tell_outcome(outcome)
+
+
+def _parts(
+    job: JobSettings,
+    environment: Environment,
+    planner: Planner,
+    store: Store,
+    metrics: CloudMetrics,
+) -> Parts:
+    """Everything that a coordinator needs; errors in the settings show here."""
+    train = load_train(job.data.name, environment.datasets)
+    partition(train.labels, job.data_shares(), job.data.partition, seed=job.training.seed)
+    return Parts(
+        job=job,
+        strategy=build_strategy(job.strategy),
+        model=flatten(build_model(job.model, seed=job.training.seed)),
+        test=load_test(job.data.name, environment.datasets),
+        planner=planner,
+        store=store,
+        metrics=metrics,
+    )
+
+
+def ordinary_app(metrics: CloudMetrics) -> FastAPI:
+    """Probes and metrics."""
+    app = FastAPI(title="Lockstep cloud pod", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    @app.get("/readyz")
+    async def alive() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+async def _serve(app: object, environment: Environment, work: Awaitable[None]) -> None:
+    """Serves until SIGTERM, with `work` beside it; a crash of `work` ends the process."""
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        host=environment.host,
+        port=environment.port,
+        http="httptools",
+        loop="none",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    server = uvicorn.Server(config)
+    job = asyncio.ensure_future(work)
+
+    def stop_on_crash(done: asyncio.Future[None]) -> None:
+        if not done.cancelled() and done.exception() is not None:
+            server.should_exit = True
+
+    job.add_done_callback(stop_on_crash)
+    await server.serve()
+    if job.done():
+        job.result()
+    job.cancel()
+    await asyncio.gather(job, return_exceptions=True)

@@ -1,0 +1,76 @@
+"""The cloud pod's Prometheus metrics; docs/metrics.md lists them."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from lockstep_api.status import EnergyJoules
+from lockstep_api.wire import Refusal, RoundPlan, RoundReport
+
+_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 1000)
+
+
+class CloudMetrics:
+    """All series of one cloud pod, with the label `job`."""
+
+    def __init__(self, job: str) -> None:
+        """Registers the series in a registry of their own."""
+        self.registry = CollectorRegistry()
+        self._job = job
+        self.round = self._gauge("lockstep_round", "Finished rounds")
+        self.rounds = self._gauge("lockstep_rounds", "Rounds of the job")
+        self.last_seconds = self._gauge("lockstep_last_round_seconds", "Seconds of the last round")
+        self.evaluate_seconds = self._gauge(
+            "lockstep_evaluate_seconds", "Seconds of the last evaluation"
+        )
+        self.accuracy = self._gauge("lockstep_accuracy", "Accuracy on held-out data, 0 to 1")
+        self.loss = self._gauge("lockstep_loss", "Loss on held-out data in nats")
+        self.connected = self._gauge("lockstep_clients_connected", "Clients with an open session")
+        self.clients = self._gauge("lockstep_clients_planned", "Clients of the current round")
+        self.planned = self._gauge("lockstep_round_planned", "1: planned, 0: without the planner")
+        self.model_bytes = self._gauge("lockstep_model_bytes", "Bytes of a model on the wire")
+        self.round_seconds = Histogram(
+            "lockstep_round_seconds", "Seconds of a round", ["job"], registry=self.registry,
+            buckets=_BUCKETS,
+        ).labels(job)  # fmt: skip
+        self.accepted = Counter(
+            "lockstep_updates_accepted", "Updates added", ["job"], registry=self.registry
+        ).labels(job)
+        self.lost = Counter(
+            "lockstep_clients_lost", "Clients that gave no update to their round", ["job"],
+            registry=self.registry,
+        ).labels(job)  # fmt: skip
+        self._refused = Counter(
+            "lockstep_updates_refused", "Updates refused", ["job", "reason"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._energy = Gauge(
+            "lockstep_job_energy_joules", "Energy of all devices since round 1, in J",
+            ["job", "source"], registry=self.registry,
+        )  # fmt: skip
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, ["job"], registry=self.registry).labels(self._job)
+
+    def refused(self, reason: Refusal) -> None:
+        """Counts a refused update."""
+        self._refused.labels(self._job, reason.value).inc()
+
+    def began(self, plan: RoundPlan) -> None:
+        """A round has begun."""
+        self.rounds.set(plan.rounds)
+        self.clients.set(len(plan.participants))
+        self.planned.set(plan.planned)
+
+    def ended(self, report: RoundReport) -> None:
+        """A round has ended."""
+        self.round.set(report.round)
+        self.last_seconds.set(report.seconds)
+        self.round_seconds.observe(report.seconds)
+        self.lost.inc(len(report.lost))
+        if report.accuracy is not None and report.loss is not None:
+            self.accuracy.set(report.accuracy)
+            self.loss.set(report.loss)
+        self._show_energy(report.energy_joules)
+
+    def _show_energy(self, energy: EnergyJoules) -> None:
+        for source, joules in energy.model_dump(exclude_none=True).items():
+            self._energy.labels(self._job, source).set(joules)

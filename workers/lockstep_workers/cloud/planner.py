@@ -1,0 +1,96 @@
+"""The cloud pod's calls to the planner."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import httpx2
+import structlog
+
+from lockstep_api.names import OUTCOME_ROUTE, PLAN_ROUTE
+from lockstep_api.settings import JobSettings
+from lockstep_api.wire import Outcome, PlanRequest, RoundPlan
+
+_log = structlog.get_logger()
+_TIMEOUT_S = 10.0
+_MAX_BACKOFF_S = 30.0
+
+
+class PlannerUnreachable(Exception):
+    """No plan could be had; says why."""
+
+
+class Planner:
+    """Plans and outcomes over HTTP, with the pod's token."""
+
+    def __init__(self, job: JobSettings, token_file: Path, client: httpx2.AsyncClient) -> None:
+        """`token_file` is read for every call: the kubelet renews it."""
+        names = {"namespace": job.namespace, "job": job.job}
+        self._plan_url = job.planner_url + PLAN_ROUTE.format(**names)
+        self._outcome_url = job.planner_url + OUTCOME_ROUTE.format(**names)
+        self._token_file = token_file
+        self._client = client
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"content-type": "application/json"}
+        if self._token_file.exists():
+            headers["authorization"] = f"Bearer {self._token_file.read_text().strip()}"
+        return headers
+
+    async def _post(self, url: str, body: str) -> bytes:
+        try:
+            answer = await self._client.post(
+                url, content=body, headers=self._headers(), timeout=_TIMEOUT_S
+            )
+        except httpx2.HTTPError as error:
+            raise PlannerUnreachable(f"{type(error).__name__}: {error}") from error
+        if answer.status_code != 200:
+            raise PlannerUnreachable(f"the planner says {answer.status_code}: {answer.text[:500]}")
+        return answer.content
+
+    async def plan_once(self, request: PlanRequest) -> RoundPlan:
+        """Asks once.
+
+        Raises:
+            PlannerUnreachable: no answer, a refusal, or an answer that is not a plan.
+        """
+        answer = await self._post(self._plan_url, request.to_json())
+        try:
+            return RoundPlan.model_validate_json(answer)
+        except ValueError as error:
+            raise PlannerUnreachable(f"the answer is not a plan: {error}") from error
+
+    async def plan(self, request: PlanRequest, *, tries: int | None) -> RoundPlan:
+        """Asks up to `tries` times (None: until there is a plan).
+
+        Raises:
+            PlannerUnreachable: all tries failed.
+        """
+        attempt = 0
+        while True:
+            try:
+                return await self.plan_once(request)
+            except PlannerUnreachable as error:
+                attempt += 1
+                _log.warning("no plan yet", round=request.round, attempt=attempt, why=str(error))
+                if tries is not None and attempt >= tries:
+                    raise
+            await asyncio.sleep(_backoff_s(attempt))
+
+    async def tell_outcome(self, outcome: Outcome) -> None:
+        """Repeats the outcome until the planner has taken it."""
+        attempt = 0
+        while True:
+            try:
+                await self._post(self._outcome_url, outcome.to_json())
+            except PlannerUnreachable as error:
+                attempt += 1
+                _log.warning("outcome not taken yet", attempt=attempt, why=str(error))
+                await asyncio.sleep(_backoff_s(attempt))
+            else:
+                return
+
+
+def _backoff_s(attempt: int) -> float:
+    """0.25 s doubling to 30 s, with full jitter."""
+    return random.uniform(0.1, min(_MAX_BACKOFF_S, 0.25 * 2.0 ** min(attempt, 10)))

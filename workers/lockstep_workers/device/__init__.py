@@ -1,0 +1,1 @@
+"""The device role: trains its own examples under its CPU quota."""

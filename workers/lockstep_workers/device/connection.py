@@ -1,0 +1,136 @@
+"""A device's connections to the cloud pod: `http.client`, since it reads into and sends from one
+buffer without a copy. One connection stays open as the session, another carries work and updates.
+"""
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from lockstep_api import names
+from lockstep_api.wire import Registration, Task, UpdateReport
+from lockstep_workers.errors import WorkerError
+
+CONNECT_TIMEOUT_S = 10.0
+LOST = (OSError, http.client.HTTPException)
+"""What a broken connection raises."""
+
+
+class NoSession(WorkerError):
+    """The cloud pod does not know this client's session (any more)."""
+
+
+class Forbidden(WorkerError):
+    """The cloud pod will never take this client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A task and the model it starts from."""
+
+    task: Task
+    body: bytearray
+    seconds: float
+    """Seconds from the first to the last byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the cloud pod said of an update."""
+
+    accepted: bool
+    message: str
+    seconds: float
+    """Seconds that the upload took, to the answer."""
+
+
+def connect(cloud_url: str) -> http.client.HTTPConnection:
+    """A new connection without a read timeout: the kernel's keep-alive notices a dead peer."""
+    parts = urlsplit(cloud_url)
+    connection = http.client.HTTPConnection(
+        parts.hostname or "", parts.port or 80, timeout=CONNECT_TIMEOUT_S
+    )
+    connection.connect()
+    connection.sock.settimeout(None)
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            connection.sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return connection
+
+
+def open_session(
+    connection: http.client.HTTPConnection, registration: Registration
+) -> http.client.HTTPResponse:
+    """Opens the session; the response ends with it.
+
+    Raises:
+        Forbidden: the job has no such client.
+    """
+    path = names.SESSION_ROUTE.format(client=registration.client)
+    connection.request("POST", path, registration.to_json(), {"content-type": "application/json"})
+    response = connection.getresponse()
+    if response.status != 200:
+        raise Forbidden(f"the cloud pod refuses the session: {_message(response.read())}")
+    response.readline()
+    return response
+
+
+def get_work(connection: http.client.HTTPConnection, client: str, after: int) -> Work | None:
+    """Waits for work after round `after`; None when the job is over.
+
+    Raises:
+        NoSession: the session has to be opened first.
+    """
+    path = f"{names.WORK_ROUTE.format(client=client)}?after={after}"
+    connection.request("GET", path)
+    response = connection.getresponse()
+    if response.status == 204:
+        response.read()
+        return None
+    if response.status != 200:
+        raise NoSession(_message(response.read()))
+    task = Task.model_validate_json(response.headers[names.TASK_HEADER])
+    began = time.monotonic()
+    body = bytearray(response.length or 0)
+    view, filled = memoryview(body), 0
+    while filled < len(body):
+        count = response.readinto(view[filled:])
+        if not count:
+            raise http.client.IncompleteRead(b"", len(body) - filled)
+        filled += count
+    response.read()
+    return Work(task, body, time.monotonic() - began)
+
+
+def send_update(
+    connection: http.client.HTTPConnection, report: UpdateReport, body: bytearray
+) -> Answer:
+    """Uploads an update."""
+    path = names.UPDATE_ROUTE.format(client=report.client, round=report.round)
+    headers: Mapping[str, str] = {
+        "content-type": names.TENSORS,
+        "content-length": str(len(body)),
+        names.REPORT_HEADER: report.to_json(),
+    }
+    began = time.monotonic()
+    connection.putrequest("PUT", path, skip_accept_encoding=True)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    connection.sock.sendall(memoryview(body))
+    response = connection.getresponse()
+    text = response.read()
+    return Answer(response.status == 200, _message(text), time.monotonic() - began)
+
+
+def _message(body: bytes) -> str:
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return body[:500].decode(errors="replace")
+    return str(content.get("message", content)) if isinstance(content, dict) else str(content)

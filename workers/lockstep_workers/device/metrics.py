@@ -1,0 +1,75 @@
+"""A device's Prometheus metrics; docs/metrics.md lists them."""
+
+import math
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from lockstep_api.wire import Task, UpdateReport
+
+_LABELS = ["job", "client"]
+
+
+class DeviceMetrics:
+    """All series of one device, with the labels `job` and `client`."""
+
+    def __init__(self, job: str, client: str) -> None:
+        """Registers the series in a registry of their own."""
+        self.registry = CollectorRegistry()
+        self._labels = (job, client)
+        self.round = self._gauge("lockstep_client_round", "Round that it trains or trained last")
+        self.asked = self._gauge("lockstep_frequency_asked_ghz", "Frequency of the plan in GHz")
+        self.applied = self._gauge(
+            "lockstep_frequency_applied_ghz", "Frequency that its CPU quota stands for, in GHz"
+        )
+        self.limit = self._gauge("lockstep_cpu_limit_cores", "CPU quota in cores; 0: none")
+        self.train_loss = self._gauge("lockstep_train_loss", "Mean local loss in nats")
+        self.uplink = self._gauge(
+            "lockstep_uplink_mbits_per_second", "Bandwidth of its last upload in Mbit/s"
+        )
+        self._compute = self._counter("lockstep_compute_seconds", "Seconds of local training")
+        self._steps = self._counter("lockstep_steps", "Local SGD steps")
+        self._cpu = self._counter("lockstep_cpu_seconds", "Core-seconds of local training")
+        self._throttled = self._counter(
+            "lockstep_throttled_seconds", "Seconds that the CPU quota held training back"
+        )
+        self._upload = self._counter("lockstep_upload_seconds", "Seconds of uploads")
+        self._upload_bytes = self._counter("lockstep_upload_bytes", "Bytes uploaded")
+        self._download = self._counter("lockstep_download_seconds", "Seconds of downloads")
+        self._download_bytes = self._counter("lockstep_download_bytes", "Bytes downloaded")
+        self._energy = Counter(
+            "lockstep_energy_joules", "Energy in J; sources are never added up",
+            [*_LABELS, "source"], registry=self.registry,
+        )  # fmt: skip
+        for source in ("model", "cpu"):
+            self._energy.labels(*self._labels, source)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, _LABELS, registry=self.registry).labels(*self._labels)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, _LABELS, registry=self.registry).labels(*self._labels)
+
+    def began(self, task: Task, *, seconds: float, n_bytes: int) -> None:
+        """A task and its model have arrived."""
+        self.round.set(task.round)
+        self.asked.set(task.frequency_ghz)
+        self._download.inc(seconds)
+        self._download_bytes.inc(n_bytes)
+
+    def trained(self, report: UpdateReport) -> None:
+        """Local training is done."""
+        self.applied.set(report.frequency_ghz)
+        self.limit.set(report.quota_cores or 0.0)
+        self.train_loss.set(math.nan if report.train_loss is None else report.train_loss)
+        self._compute.inc(report.compute_seconds)
+        self._steps.inc(report.steps)
+        self._cpu.inc(report.cpu_seconds)
+        self._throttled.inc(report.throttled_seconds)
+        for source, joules in report.energy_joules.model_dump(exclude_none=True).items():
+            self._energy.labels(*self._labels, source).inc(joules)
+
+    def uploaded(self, *, seconds: float, n_bytes: int) -> None:
+        """An update was sent."""
+        self._upload.inc(seconds)
+        self._upload_bytes.inc(n_bytes)
+        self.uplink.set(n_bytes * 8e-6 / max(seconds, 1e-9))

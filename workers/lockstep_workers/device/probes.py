@@ -1,0 +1,61 @@
+"""A device's /metrics, /healthz and /readyz: the standard library's server, since it shares a
+fraction of a core with the training and must answer before torch is imported."""
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+Ready = Callable[[], bool]
+
+
+class ProbeServer:
+    """Answers probes and scrapes in threads of its own."""
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, ready: Ready) -> None:
+        """Listens at once; `ready` decides what /readyz says."""
+        self._server = ThreadingHTTPServer((host, port), _handler(registry, ready))
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="probes", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _handler(registry: CollectorRegistry, ready: Ready) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            """Answers one request."""
+            path = self.path.partition("?")[0]
+            if path == "/metrics":
+                self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+            elif path == "/healthz":
+                self._answer(200, b"ok\n", "text/plain")
+            elif path == "/readyz":
+                text = (200, b"ok\n") if ready() else (503, b"no session with the cloud pod\n")
+                self._answer(*text, "text/plain")
+            else:
+                self._answer(404, b"not found\n", "text/plain")
+
+        def _answer(self, status: int, body: bytes, content_type: str) -> None:
+            self.send_response(status)
+            self.send_header("content-type", content_type)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Probes are not logged."""
+
+    return Handler

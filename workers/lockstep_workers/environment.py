@@ -1,0 +1,60 @@
+"""What a worker learns from its pod: environment variables, read once in `app`."""
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lockstep_api import names
+from lockstep_api.settings import JobSettings
+from lockstep_workers.errors import InvalidJob
+
+
+class Environment(BaseSettings):
+    """Settings of one pod (`LOCKSTEP_…`)."""
+
+    model_config = SettingsConfigDict(env_prefix="LOCKSTEP_", frozen=True)
+
+    pod: str = ""
+    """Name of the pod."""
+    pod_uid: str = ""
+    """UID of the pod."""
+    group: str = ""
+    """Device group of a device."""
+    settings: Path = Path(names.SETTINGS_DIR) / names.SETTINGS_FILE
+    """The job's settings."""
+    data_dir: Path = Path(names.DATA_DIR)
+    """The cloud pod's volume."""
+    token_file: Path = Path(names.TOKEN_DIR) / names.TOKEN_FILE
+    """Token for the planner; none is sent when the file is missing."""
+    datasets: Path = Path("/usr/share/datasets")
+    """Folder of the built-in data sets."""
+    host: str = "0.0.0.0"
+    """Address to listen on."""
+    port: int = names.HTTP_PORT
+    """Port to listen on."""
+    log: str = "json"
+    """`json` or `text`."""
+
+    def client(self) -> str:
+        """The client's name: its group and the ordinal at the end of the pod's name.
+
+        Raises:
+            InvalidJob: the pod is not one of a StatefulSet.
+        """
+        ordinal = self.pod.rpartition("-")[2]
+        if not self.group or not ordinal.isdigit():
+            raise InvalidJob(
+                f"LOCKSTEP_POD={self.pod!r} and LOCKSTEP_GROUP={self.group!r} do not name a device"
+            )
+        return names.client_name(self.group, int(ordinal))
+
+    def job(self) -> JobSettings:
+        """The job's settings.
+
+        Raises:
+            InvalidJob: the file is missing or unreadable.
+        """
+        try:
+            return JobSettings.model_validate_json(self.settings.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InvalidJob(f"cannot read the job's settings {self.settings}: {error}") from error

@@ -1,0 +1,105 @@
+"""Deals the training examples out to the clients: deterministic, disjoint, complete, none empty.
+
+Every client computes the whole partition from the labels and the seed and takes its own part, so
+nobody has to send it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lockstep_api.spec import Partition, PartitionScheme
+from lockstep_workers.errors import InvalidJob
+
+Indices = NDArray[np.int64]
+Labels = NDArray[np.integer]
+
+DEFAULT_ALPHA = 0.5
+DEFAULT_SHARDS = 2
+
+
+def partition(
+    labels: Labels, shares: Sequence[float], spec: Partition, *, seed: int
+) -> list[Indices]:
+    """The indices of each client's examples.
+
+    Args:
+        labels: (n,) the label of each example.
+        shares: the relative amount of examples of each client.
+        spec: the scheme and its parameters; its own seed wins over `seed`.
+        seed: the job's seed.
+
+    Raises:
+        InvalidJob: fewer examples than clients, or a scheme that this data set does not have.
+    """
+    if len(labels) < len(shares):
+        raise InvalidJob(
+            f"{len(labels)} training examples cannot be dealt out to {len(shares)} devices: "
+            "lower devices[].replicas"
+        )
+    rng = np.random.default_rng(seed if spec.seed is None else spec.seed)
+    weights = np.asarray(shares, dtype=np.float64)
+    weights /= weights.sum()
+    parts = _deal(labels, weights, spec, rng)
+    return [np.sort(part) for part in _none_empty(parts)]
+
+
+def _deal(
+    labels: Labels, weights: NDArray[np.float64], spec: Partition, rng: np.random.Generator
+) -> list[Indices]:
+    match spec.scheme:
+        case PartitionScheme.IID:
+            return _cut(rng.permutation(len(labels)), weights)
+        case PartitionScheme.DIRICHLET:
+            return _dirichlet(labels, weights, spec.alpha or DEFAULT_ALPHA, rng)
+        case PartitionScheme.SHARDS:
+            return _shards(labels, weights, spec.shards_per_client or DEFAULT_SHARDS, rng)
+        case PartitionScheme.NATURAL:
+            raise InvalidJob(
+                "data.partition.scheme natural needs a data set with users, and this one has "
+                "none: use iid, dirichlet or shards"
+            )
+
+
+def _cut(order: Indices, weights: NDArray[np.float64]) -> list[Indices]:
+    """Cuts a sequence into consecutive pieces in proportion to `weights`."""
+    bounds = np.round(np.cumsum(weights)[:-1] * len(order)).astype(np.int64)
+    return list(np.split(order, bounds))
+
+
+def _dirichlet(
+    labels: Labels, weights: NDArray[np.float64], alpha: float, rng: np.random.Generator
+) -> list[Indices]:
+    """Per label, shares ~ Dirichlet(α · n · weight) over the n clients (Hsu et al. 2019)."""
+    parts: list[list[Indices]] = [[] for _ in weights]
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        drawn = rng.dirichlet(np.maximum(alpha * len(weights) * weights, 1e-9))
+        for part, piece in zip(parts, _cut(members, drawn), strict=True):
+            part.append(piece)
+    return [np.concatenate(pieces) for pieces in parts]
+
+
+def _shards(
+    labels: Labels, weights: NDArray[np.float64], per_client: int, rng: np.random.Generator
+) -> list[Indices]:
+    """Sorts by label, cuts into `per_client` blocks a client, deals the blocks out at random."""
+    by_label = rng.permutation(len(labels))
+    by_label = by_label[np.argsort(labels[by_label], kind="stable")]
+    owners = rng.permutation(np.repeat(np.arange(len(weights)), per_client))
+    blocks = _cut(by_label, weights[owners] / per_client)
+    return [
+        np.concatenate([blocks[i] for i in np.flatnonzero(owners == client)])
+        for client in range(len(weights))
+    ]
+
+
+def _none_empty(parts: list[Indices]) -> list[Indices]:
+    """Gives each empty client one example of the largest."""
+    out = list(parts)
+    for client, part in enumerate(out):
+        if len(part) == 0:
+            largest = max(range(len(out)), key=lambda i: len(out[i]))
+            out[client], out[largest] = out[largest][-1:], out[largest][:-1]
+    return out

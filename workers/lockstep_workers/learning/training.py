@@ -1,0 +1,85 @@
+"""Local training: SGD with momentum on one client's examples; changes only the model given."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lockstep_workers.data import Examples, as_batch
+from lockstep_workers.learning.parameters import FlatModel
+from lockstep_workers.learning.strategies import Correction
+
+
+@dataclass(frozen=True, slots=True)
+class Sgd:
+    """Hyper-parameters of local training."""
+
+    learning_rate: float
+    momentum: float
+    batch_size: int
+
+
+def batches(
+    n_examples: int, batch_size: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Mini-batches without end: a new random order each time all examples were used."""
+    while True:
+        order = rng.permutation(n_examples)
+        for start in range(0, n_examples, batch_size):
+            yield order[start : start + batch_size]
+
+
+def train(
+    model: FlatModel,
+    examples: Examples,
+    *,
+    steps: int,
+    sgd: Sgd,
+    correction: Correction | None,
+    seed: tuple[int, ...],
+) -> float:
+    """Does `steps` SGD steps on `model` in place.
+
+    Args:
+        model: the model, at the received weights.
+        examples: the client's own examples.
+        steps: mini-batches, at least 1.
+        sgd: hyper-parameters; momentum starts at 0.
+        correction: changes each gradient before the step.
+        seed: entropy of the order of the examples: (job's seed, client's index, round).
+
+    Returns:
+        The mean training loss over the steps, in nats.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    velocity = torch.zeros_like(model.vector) if sgd.momentum else None
+    drawn = batches(len(examples.labels), sgd.batch_size, rng)
+    model.module.train()
+    losses = [_step(model, examples, next(drawn), sgd, correction, velocity) for _ in range(steps)]
+    return float(torch.stack(losses).mean())
+
+
+def _step(
+    model: FlatModel,
+    examples: Examples,
+    chosen: NDArray[np.int64],
+    sgd: Sgd,
+    correction: Correction | None,
+    velocity: Tensor | None,
+) -> Tensor:
+    x, y = as_batch(examples, chosen)
+    model.gradient.zero_()
+    loss = cross_entropy(model.module(x), y)
+    loss.backward()  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        step = model.gradient
+        if correction is not None:
+            correction(model.vector, step)
+        if velocity is not None:
+            step = velocity.mul_(sgd.momentum).add_(step)
+        model.vector.add_(step, alpha=-sgd.learning_rate)
+    return loss.detach()

@@ -1,0 +1,92 @@
+"""Tensors on the wire: a safetensors body with one flat float32 tensor, read without a copy.
+
+The header is parsed strictly, since it comes from another pod; nothing is ever unpickled.
+"""
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lockstep_api.wire import Refusal
+from lockstep_workers.errors import RefusedUpdate
+
+TENSOR = "flat"
+MAX_HEADER_BYTES = 1024
+_PREFIX = struct.Struct("<Q")
+
+Flat = NDArray[np.float32]
+
+
+def header(n_values: int) -> bytes:
+    """The length prefix and header of a body with one float32 tensor of `n_values` values."""
+    entry = {"dtype": "F32", "shape": [n_values], "data_offsets": [0, 4 * n_values]}
+    text = json.dumps({TENSOR: entry}, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + _PREFIX.size) % 8)  # the tensor starts at a multiple of 8
+    return _PREFIX.pack(len(text)) + text
+
+
+def encode(vectors: Sequence[Flat]) -> bytearray:
+    """One body with the vectors one after another."""
+    head = header(sum(v.size for v in vectors))
+    body = bytearray(len(head) + 4 * sum(v.size for v in vectors))
+    body[: len(head)] = head
+    flat = np.frombuffer(body, np.float32, offset=len(head))
+    start = 0
+    for vector in vectors:
+        flat[start : start + vector.size] = vector
+        start += vector.size
+    return body
+
+
+def max_body_bytes(n_values: int) -> int:
+    """The largest body that a tensor of `n_values` values may need."""
+    return _PREFIX.size + MAX_HEADER_BYTES + 4 * n_values
+
+
+def decode(body: memoryview | bytearray | bytes, *, n_values: int) -> Flat:
+    """The flat tensor of a body, as a view of it.
+
+    Raises:
+        RefusedUpdate: malformed, another dtype, or not `n_values` values.
+    """
+    entry, start = _entry(body)
+    if entry.get("dtype") != "F32":
+        raise RefusedUpdate(Refusal.DTYPE, f"dtype is {entry.get('dtype')!r}, expected 'F32'")
+    if entry.get("shape") != [n_values]:
+        shape = entry.get("shape")
+        raise RefusedUpdate(Refusal.SHAPE, f"shape is {shape!r}, expected [{n_values}]")
+    if entry.get("data_offsets") != [0, 4 * n_values] or len(body) != start + 4 * n_values:
+        raise RefusedUpdate(Refusal.MALFORMED, "the tensor's bytes do not match its shape")
+    return np.frombuffer(body, np.float32, count=n_values, offset=start)
+
+
+def _entry(body: memoryview | bytearray | bytes) -> tuple[Mapping[str, object], int]:
+    """The header's entry of the one tensor, and where its bytes start."""
+    if len(body) < _PREFIX.size:
+        raise RefusedUpdate(Refusal.MALFORMED, "the body is shorter than a safetensors header")
+    (size,) = _PREFIX.unpack_from(body)
+    if size > MAX_HEADER_BYTES or _PREFIX.size + size > len(body):
+        raise RefusedUpdate(Refusal.MALFORMED, f"the header's length {size} is out of bounds")
+    try:
+        head = json.loads(bytes(body[_PREFIX.size : _PREFIX.size + size]))
+    except (ValueError, RecursionError) as error:
+        raise RefusedUpdate(Refusal.MALFORMED, "the header is not JSON") from error
+    entry = head.get(TENSOR) if isinstance(head, dict) else None
+    if not isinstance(entry, dict) or set(head) - {TENSOR, "__metadata__"}:
+        raise RefusedUpdate(Refusal.MALFORMED, f"the body must hold one tensor named {TENSOR!r}")
+    return entry, _PREFIX.size + size
+
+
+def split(flat: Flat, names: Sequence[str]) -> dict[str, Flat]:
+    """The named vectors of a flat tensor: views of equal length, in order."""
+    return dict(zip(names, np.split(flat, len(names)), strict=True))
+
+
+def is_finite(flat: Flat) -> bool:
+    """Whether all values are finite: one pass; a dot product that overflows needs a second look."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = np.dot(flat, flat)
+    return bool(np.isfinite(square)) or bool(np.isfinite(flat).all())
