@@ -1,0 +1,165 @@
+"""A round's plan: who takes part, at which frequency, and what became of it."""
+
+from typing import Any
+
+import pytest
+
+from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.wire import PlanRequest, RoundPlan, RoundReport
+from lockstep_operator.core.allocate import allocate, cpu_milli
+from lockstep_operator.core.plan import mismatches, plan_round, with_applied
+from lockstep_operator.core.sampling import sample
+
+TEN = [f"d-{i}" for i in range(10)]
+
+
+def spec(**change: Any) -> FederatedJobSpec:
+    base: dict[str, Any] = {
+        "model": {"name": "mlp"},
+        "data": {"name": "fashion-mnist"},
+        "training": {"rounds": 7, "localSteps": {"fixed": 4}, "target": {"value": 0.8}},
+        "devices": [
+            {"name": "fast", "replicas": 2, "cpuAtMax": "1", "frequency": ghz(0.5, 2.0)},
+            {"name": "slow", "replicas": 2, "cpuAtMax": "400m", "frequency": ghz(0.2, 1.0)},
+        ],
+    }
+    return FederatedJobSpec.model_validate(base | change)
+
+
+def ghz(low: float, high: float) -> dict[str, float]:
+    return {"minGHz": low, "maxGHz": high}
+
+
+def request(*clients: str, round: int = 1) -> PlanRequest:
+    registrations = [{"client": c, "incarnation": "x", "examples": 1} for c in clients]
+    return PlanRequest.model_validate({"round": round, "clients": registrations})
+
+
+def report(round: int, **had: float) -> RoundReport:
+    clients = [
+        {
+            "update": {
+                "client": client.replace("_", "-"),
+                "round": round,
+                "examples": 1,
+                "steps": 1,
+                "trainLoss": 0.0,
+                "downloadSeconds": 0,
+                "computeSeconds": 0,
+                "cpuSeconds": 0,
+                "throttledSeconds": 0,
+                "frequencyGHz": frequency,
+                "energyJoules": {},
+            },
+            "arrivedSeconds": 1,
+            "uploadSeconds": 0,
+            "bytes": 1,
+        }
+        for client, frequency in had.items()
+    ]
+    head = {"round": round, "planned": True, "seconds": 1, "elapsedSeconds": 1}
+    return RoundReport.model_validate({**head, "clients": clients, "energyJoules": {}})
+
+
+def planned(**change: Any) -> RoundPlan:
+    clients = ("fast-0", "fast-1", "slow-0", "slow-1")
+    return with_applied(plan_round(spec(**change), request(*clients)), {})
+
+
+def test_policy_max_gives_every_device_its_maximum() -> None:
+    assert allocate(spec(), ["slow-1", "fast-0"]) == {"slow-1": 1.0, "fast-0": 2.0}
+
+
+def test_policy_static_gives_every_device_the_cores_of_the_slowest() -> None:
+    static = spec(allocation={"policy": "static"})
+    levels = allocate(static, ["fast-0", "slow-0"])
+    assert levels == pytest.approx({"fast-0": 0.8, "slow-0": 1.0})
+    assert [cpu_milli(static, client, level) for client, level in levels.items()] == [400, 400]
+
+
+def test_policy_static_stays_above_the_minimum() -> None:
+    devices = [
+        {"name": "fast", "cpuAtMax": "4", "frequency": ghz(0.5, 2.0)},
+        {"name": "slow", "cpuAtMax": "100m", "frequency": ghz(0.2, 1.0)},
+    ]
+    static = spec(allocation={"policy": "static"}, devices=devices)
+    assert allocate(static, ["fast-0"]) == {"fast-0": 0.5}
+
+
+def test_a_policy_of_a_later_version_is_an_error() -> None:
+    with pytest.raises(ValueError, match="ppo"):
+        allocate(spec(allocation={"policy": "ppo"}), ["fast-0"])
+
+
+@pytest.mark.parametrize(("level", "milli"), [(2.0, 1000), (1.0, 500), (0.001, 1), (0.0, 1)])
+def test_a_frequency_as_a_cpu_limit(level: float, milli: int) -> None:
+    assert cpu_milli(spec(), "fast-1", level) == milli
+
+
+@pytest.mark.parametrize(
+    ("fraction", "count"), [(1.0, 10), (0.5, 5), (0.25, 3), (0.24, 2), (0.001, 1)]
+)
+def test_a_share_of_the_clients_is_sampled(fraction: float, count: int) -> None:
+    chosen = sample(TEN, fraction=fraction, seed=1, round=1)
+    assert len(set(chosen)) == len(chosen) == count
+    assert chosen == [client for client in TEN if client in chosen]
+
+
+def test_a_sample_depends_on_seed_and_round_only() -> None:
+    draws = {
+        (seed, round): tuple(sample(TEN, fraction=0.5, seed=seed, round=round))
+        for seed in range(3)
+        for round in range(1, 5)
+    }
+    assert len(set(draws.values())) > 8
+    assert draws[2, 3] == tuple(sample(TEN, fraction=0.5, seed=2, round=3))
+
+
+def test_nobody_connected_is_nobody_sampled() -> None:
+    assert sample([], fraction=0.5, seed=0, round=1) == []
+
+
+def test_a_plan_says_everything_about_the_round() -> None:
+    job = spec(participation={"quorum": 1, "roundDeadlineSeconds": 9})
+    plan = plan_round(job, request("slow-0", "fast-1", round=3))
+    assert (plan.round, plan.rounds, plan.quorum, plan.deadline_seconds) == (3, 7, 1, 9)
+    assert plan.target == job.training.target
+    assert plan.planned
+    entries = [(e.client, e.frequency_ghz, e.cpu_milli, e.steps) for e in plan.participants]
+    assert entries == [("fast-1", 2.0, 1000, 4), ("slow-0", 1.0, 400, 4)]
+    assert [(e.applied, e.reason) for e in plan.participants] == [(False, None)] * 2
+
+
+def test_clients_of_another_job_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="no such clients in this job: fast-2, other-0"):
+        plan_round(spec(), request("other-0", "fast-0", "fast-2"))
+
+
+def test_steps_of_a_later_version_are_an_error() -> None:
+    job = spec(training={"rounds": 1, "localSteps": {"budgetSeconds": 1}})
+    with pytest.raises(ValueError, match="localSteps"):
+        plan_round(job, request("fast-0"))
+
+
+def test_limits_not_in_force_are_marked_with_the_reason() -> None:
+    plan = with_applied(planned(), {"slow-1": "no such pod"})
+    off = [(e.client, e.reason) for e in plan.participants if not e.applied]
+    assert off == [("slow-1", "no such pod")]
+    assert all(e.applied and e.reason is None for e in planned().participants)
+
+
+def test_a_device_with_another_frequency_than_planned_is_named() -> None:
+    found = mismatches(planned(), report(1, fast_0=1.91, fast_1=1.89, slow_0=0.4, slow_1=1.0))
+    assert found == {
+        "fast-1": "1.89 GHz instead of 2.00 GHz",
+        "slow-0": "0.40 GHz instead of 1.00 GHz",
+    }
+
+
+def test_what_was_not_applied_or_not_reported_is_no_mismatch() -> None:
+    plan = with_applied(planned(), {"slow-0": "no such pod"})
+    assert mismatches(plan, report(1, slow_0=0.4)) == {}
+
+
+def test_a_report_of_another_round_says_nothing() -> None:
+    assert mismatches(planned(), report(2, slow_0=0.4)) == {}

@@ -1,0 +1,82 @@
+"""Each field that this version cannot do is named, with what to use instead."""
+
+from typing import Any
+
+import pytest
+
+from lockstep_api.spec import FederatedJobSpec
+from lockstep_operator.core.support import unsupported
+
+BASE: dict[str, Any] = {
+    "model": {"name": "mlp"},
+    "data": {"name": "fashion-mnist"},
+    "training": {"rounds": 3},
+    "devices": [{"name": "fast", "replicas": 2}],
+}
+STEPS = {"distribution": "uniform", "min": 1, "max": 2}
+REFUSED: list[tuple[str, dict[str, Any]]] = [
+    ("mode hierarchical", {"mode": "hierarchical"}),
+    ("mode split", {"mode": "split"}),
+    ("strategy.name fednova", {"strategy": {"name": "fednova"}}),
+    ("strategy.name scaffold", {"strategy": {"name": "scaffold"}}),
+    ("strategy.name fedagrac", {"strategy": {"name": "fedagrac"}}),
+    ("strategy.name calibrated", {"strategy": {"name": "calibrated"}}),
+    ("clustering.method kl", {"clustering": {"method": "kl"}}),
+    ("clustering.method random", {"clustering": {"method": "random"}}),
+    ("offload", {"offload": {}}),
+    ("distillation.enabled", {"distillation": {"enabled": True}}),
+    ("edges", {"edges": [{"name": "e"}]}),
+    ("model.cut", {"model": {"name": "mlp", "cut": "fc1"}}),
+    ("model.entrypoint", {"model": {"entrypoint": "a.b:c"}}),
+    ("data.entrypoint", {"data": {"entrypoint": "a.b:c"}}),
+    (
+        "data.partition.scheme natural",
+        {"data": {"name": "fashion-mnist", "partition": {"scheme": "natural"}}},
+    ),
+    ("allocation.policy ppo", {"allocation": {"policy": "ppo"}}),
+    ("allocation.policy equalize", {"allocation": {"policy": "equalize"}}),
+    ("allocation.policyRef", {"allocation": {"policyRef": "mine"}}),
+    ("allocation.actuator cooperative", {"allocation": {"actuator": "cooperative"}}),
+    ("devices[].uplink", {"devices": [{"name": "a", "uplink": {"mbps": 1}}]}),
+    ("devices[].downlink", {"devices": [{"name": "a", "downlink": {"mbps": 1}}]}),
+    ("devices[].name cloud", {"devices": [{"name": "cloud"}]}),
+    ("training.deterministic", {"training": {"rounds": 1, "deterministic": True}}),
+    (
+        "training.localSteps.budgetSeconds",
+        {"training": {"rounds": 1, "localSteps": {"budgetSeconds": 1}}},
+    ),
+    (
+        "training.localSteps.perDevice",
+        {"training": {"rounds": 1, "localSteps": {"perDevice": STEPS}}},
+    ),
+    ("checkpoint", {"checkpoint": {}}),
+    ("suspend true", {"suspend": True}),
+    ("ttlSecondsAfterFinished", {"ttlSecondsAfterFinished": 0}),
+    ("activeDeadlineSeconds", {"activeDeadlineSeconds": 60}),
+]
+FINE: list[dict[str, Any]] = [
+    {},
+    {"strategy": {"name": "fedprox", "mu": 0.1}},
+    {"allocation": {"policy": "static"}},
+    {"clustering": {"method": "none"}},
+    {"distillation": {"enabled": False}},
+    {"edges": []},
+    {"data": {"name": "fashion-mnist", "partition": {"scheme": "dirichlet"}}},
+]
+
+
+@pytest.mark.parametrize(("named", "change"), REFUSED, ids=[name for name, _ in REFUSED])
+def test_a_field_of_a_later_version_is_named_alone(named: str, change: dict[str, Any]) -> None:
+    (sentence,) = unsupported(FederatedJobSpec.model_validate(BASE | change))
+    assert named in sentence
+    assert ": use " in sentence or ": remove " in sentence
+
+
+@pytest.mark.parametrize("change", FINE)
+def test_what_works_is_not_refused(change: dict[str, Any]) -> None:
+    assert unsupported(FederatedJobSpec.model_validate(BASE | change)) == []
+
+
+def test_every_reason_is_given_at_once() -> None:
+    spec = FederatedJobSpec.model_validate(BASE | {"suspend": True, "checkpoint": {}})
+    assert len(unsupported(spec)) == 2
