@@ -1,6 +1,6 @@
 """The only door to the Kubernetes API: the Protocol `Kube` and its implementation `ApiKube`.
 
-Observe, reconcile, actuate and the planner call it. Requests go by fixed paths of the few kinds that
+Every part of the shell calls it. Requests go by fixed paths of the few kinds that
 Lockstep knows: no discovery, and no generated API classes (importing CoreV1Api alone takes 130 MB).
 Every failure leaves as a KubeError; no error of aiohttp or of the Kubernetes client does.
 """
@@ -117,14 +117,18 @@ async def load_configuration(kubeconfig: str | None, context: str | None) -> Con
     # The class's own call returns a copy of a process-wide default; type.__call__ makes a new one.
     configuration: Configuration = type.__call__(Configuration)
     if kubeconfig or context:
-        await kube_config.load_kube_config(
+        await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
             config_file=kubeconfig, context=context, client_configuration=configuration
         )
     else:
         try:
-            kube_config.load_incluster_config(client_configuration=configuration)
+            kube_config.load_incluster_config(  # type: ignore[no-untyped-call]
+                client_configuration=configuration
+            )
         except kube_config.ConfigException:
-            await kube_config.load_kube_config(client_configuration=configuration)
+            await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+                client_configuration=configuration
+            )
     return configuration
 
 
@@ -136,7 +140,7 @@ class ApiKube:
         self._client = ApiClient(configuration)
 
     async def close(self) -> None:
-        await self._client.close()
+        await self._client.close()  # type: ignore[no-untyped-call]
 
     async def get(self, ref: ObjectRef) -> Manifest:
         return await self._call("GET", _path(ref))

@@ -1,6 +1,6 @@
 """What the cloud pods told the planner, by job; written by the planner, read by observe.
 
-It lives in memory: a restarted operator hears the next report at the next round, and the status keeps
+It lives in memory: a restarted operator hears the next report a round later; the status keeps
 what was known before. Reports belong to a job's uid, so a new job of the same name starts empty.
 """
 

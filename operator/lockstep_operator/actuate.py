@@ -1,0 +1,184 @@
+"""Puts the CPU limits of a plan in force: resizes device pods in place and waits for the kubelets.
+
+The planner calls it once a round. Only limits change. A limit is in force when the pod's status
+shows it; what does not get there within the time allowed comes back with its reason.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lockstep_api import names
+from lockstep_api.quantity import parse_quantity
+from lockstep_api.wire import RoundPlan
+from lockstep_operator.core.model import JobKey, Manifest
+from lockstep_operator.errors import KubeError, NotFound
+from lockstep_operator.kube import POD, Kube
+from lockstep_operator.metrics import Metrics
+from lockstep_operator.observe import condition
+
+CONCURRENT_PATCHES = 20
+WAIT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Actuator:
+    """Applies limits; made by `app`."""
+
+    kube: Kube
+    metrics: Metrics
+    wait_s: float = WAIT_S
+    """How long to wait for the limits to be in force."""
+
+
+@dataclass(slots=True)
+class _Resize:
+    """The limits of one plan on their way."""
+
+    wanted: Mapping[str, int]
+    """Pod → millicores."""
+    waiting: set[str] = field(default_factory=set)
+    """Pods whose limit is not in force yet."""
+    patched_at: dict[str, float] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Pod → why not."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Pod → the reason as a metric's label."""
+
+    def fail(self, pod: str, label: str, reason: str) -> None:
+        self.reasons[pod], self.labels[pod] = reason, label
+
+
+async def actuate(key: JobKey, plan: RoundPlan, *, actuator: Actuator) -> dict[str, str]:
+    """Apply the plan's limits; returns client → reason for those that are not in force.
+
+    Raises:
+        KubeError: the job's pods could not be listed.
+    """
+    pods = {names.client_pod(key.name, one.client): one for one in plan.participants}
+    resize = _Resize({pod: one.cpu_milli for pod, one in pods.items()})
+    selector = f"{names.JOB_LABEL}={names.label_value(key.name)},{names.ROLE_LABEL}=device"
+    listing = await actuator.kube.list(POD, key.namespace, labels=selector)
+    _compare(resize, {pod["metadata"]["name"]: pod for pod in listing.items})
+    if resize.waiting:
+        await _patch_all(key, resize, actuator)
+        await _wait(key, resize, selector, version=listing.resource_version, actuator=actuator)
+    for label in resize.labels.values():
+        actuator.metrics.resize_failures.labels(label).inc()
+    return {pods[pod].client: reason for pod, reason in resize.reasons.items()}
+
+
+def _compare(resize: _Resize, found: Mapping[str, Manifest]) -> None:
+    """Sort out which pods need a new limit."""
+    for pod, milli in resize.wanted.items():
+        if pod not in found:
+            resize.fail(pod, "PodNotFound", "pod not found")
+        elif not (_in_force(found[pod], milli) and _asked(found[pod], milli)):
+            resize.waiting.add(pod)
+
+
+def _container(entries: Any) -> Mapping[str, Any]:
+    named = (entry for entry in entries or [] if entry["name"] == names.WORKER_CONTAINER)
+    return next(named, {})
+
+
+def _limit(container: Mapping[str, Any]) -> int | None:
+    cpu = ((container.get("resources") or {}).get("limits") or {}).get("cpu")
+    return None if cpu is None else round(parse_quantity(str(cpu)) * 1000)
+
+
+def _asked(pod: Manifest, milli: int) -> bool:
+    return _limit(_container(pod["spec"]["containers"])) == milli
+
+
+def _in_force(pod: Manifest, milli: int) -> bool:
+    return _limit(_container(pod.get("status", {}).get("containerStatuses"))) == milli
+
+
+async def _patch_all(key: JobKey, resize: _Resize, actuator: Actuator) -> None:
+    slots = asyncio.Semaphore(CONCURRENT_PATCHES)
+
+    async def patch(pod: str) -> None:
+        async with slots:
+            await _patch(key, pod, resize=resize, kube=actuator.kube)
+
+    await asyncio.gather(*map(patch, sorted(resize.waiting)))
+
+
+async def _patch(key: JobKey, pod: str, *, resize: _Resize, kube: Kube) -> None:
+    cpu = f"{resize.wanted[pod]}m"
+    resize.patched_at[pod] = time.monotonic()
+    try:
+        await kube.resize(key.namespace, pod, container=names.WORKER_CONTAINER, cpu=cpu)
+    except KubeError as error:
+        resize.waiting.discard(pod)
+        gone = isinstance(error, NotFound)
+        label = "PodNotFound" if gone else type(error).__name__
+        resize.fail(pod, label, "pod not found" if gone else f"resize failed: {error}")
+
+
+async def _wait(
+    key: JobKey, resize: _Resize, selector: str, *, version: str, actuator: Actuator
+) -> None:
+    """Follow the pods' status until all limits are in force, or the time is over."""
+    last: dict[str, Manifest] = {}
+    problem = None
+    try:
+        async with asyncio.timeout(actuator.wait_s):
+            problem = await _follow(key, resize, selector, version=version, last=last, on=actuator)
+    except TimeoutError:
+        problem = None
+    for pod in resize.waiting:
+        label, reason = _pending(last.get(pod, {}), actuator.wait_s)
+        resize.fail(pod, label, problem or reason)
+
+
+async def _follow(
+    key: JobKey,
+    resize: _Resize,
+    selector: str,
+    *,
+    version: str,
+    last: dict[str, Manifest],
+    on: Actuator,
+) -> str | None:
+    """Watch until nothing is waited for; returns why the watch broke, if it did."""
+    watch = on.kube.watch_pods(
+        key.namespace, selector, resource_version=version, timeout_s=on.wait_s
+    )
+    try:
+        async for event in watch:
+            pod = event["object"]["metadata"]["name"]
+            if pod in resize.waiting:
+                last[pod] = event["object"]
+                _note(pod, event, resize=resize, metrics=on.metrics)
+            if not resize.waiting:
+                return None
+    except KubeError as error:
+        return f"its pods could not be watched: {error}"
+    finally:
+        await watch.aclose()
+    return None
+
+
+def _note(pod: str, event: Manifest, *, resize: _Resize, metrics: Metrics) -> None:
+    milli = resize.wanted[pod]
+    if event["type"] == "DELETED":
+        resize.waiting.discard(pod)
+        resize.fail(pod, "PodNotFound", "pod was deleted")
+    elif _in_force(event["object"], milli) and _asked(event["object"], milli):
+        resize.waiting.discard(pod)
+        metrics.resize_seconds.observe(time.monotonic() - resize.patched_at[pod])
+
+
+def _pending(pod: Manifest, wait_s: float) -> tuple[str, str]:
+    """Label and reason of a limit that was accepted but is not in force."""
+    status = pod.get("status", {})
+    for kind in ("PodResizePending", "PodResizeInProgress"):
+        found = condition(status, kind)
+        if found.get("status") == "True":
+            word = found.get("reason") or kind
+            return word, ": ".join(filter(None, (word, found.get("message"))))
+    return "TimedOut", f"not in force after {wait_s:g} s"

@@ -1,0 +1,210 @@
+"""One pass over one job: observe, decide, apply, write the status, emit events.
+
+`runtime` calls it, one pass a job at a time. The status is written even when children could not be
+applied, at most once a second a job and only when it differs from what was read.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
+
+from lockstep_api import names
+from lockstep_api.status import FederatedJobStatus, Phase
+from lockstep_operator.core.decide import decide
+from lockstep_operator.core.model import (
+    Decision,
+    EventNote,
+    JobKey,
+    JobView,
+    Manifest,
+    ObjectRef,
+    Settings,
+)
+from lockstep_operator.errors import KubeError
+from lockstep_operator.kube import Kube, job_ref, ref_of
+from lockstep_operator.metrics import Metrics
+from lockstep_operator.observe import FINISHED, Sources, observe
+
+CONCURRENT_WRITES = 20
+STATUS_INTERVAL_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Known:
+    """What is kept of a job between passes."""
+
+    uid: str
+    phase: Phase | None = None
+    """The phase in its status."""
+    written_at: float | None = None
+    """Monotonic seconds of the last status that was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """What a pass needs; made by `app`."""
+
+    kube: Kube
+    sources: Sources
+    settings: Settings
+    metrics: Metrics
+    clock: Callable[[], datetime]
+    monotonic: Callable[[], float] = time.monotonic
+    known: dict[JobKey, Known] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a pass went."""
+
+    gone: bool = False
+    """The job does not exist any more."""
+    phase: Phase | None = None
+    """The phase that is in the job's status now."""
+    requeue_in_s: float | None = None
+    """Seconds after which another pass is needed, without an event."""
+    failure: KubeError | None = None
+    """What kept children from being written: the pass is repeated with backoff."""
+
+
+async def reconcile(key: JobKey, deps: Deps) -> Outcome:
+    """Bring one job closer to what its spec says.
+
+    Raises:
+        KubeError: it could not be observed, or its status not written.
+    """
+    seen = await observe(key, deps.sources)
+    if seen is None:
+        _forget(key, deps)
+        return Outcome(gone=True)
+    known = _known(seen.job, deps)
+    decision = decide(seen, deps.settings, deps.clock())
+    failures = await _carry_out(decision, deps)
+    wait = await _write_status(seen.job, decision, known=known, deps=deps)
+    known.phase = decision.status.phase
+    return Outcome(phase=known.phase, requeue_in_s=wait, failure=next(iter(failures), None))
+
+
+def _known(job: JobView, deps: Deps) -> Known:
+    """What is kept of this job; one of the same name before it is forgotten."""
+    known = deps.known.get(job.key)
+    if known is None or known.uid != job.uid:
+        _forget(job.key, deps)
+        known = deps.known[job.key] = Known(job.uid)
+    return known
+
+
+def _forget(key: JobKey, deps: Deps) -> None:
+    if known := deps.known.pop(key, None):
+        deps.sources.reports.forget(known.uid)
+
+
+async def _carry_out(decision: Decision, deps: Deps) -> list[KubeError]:
+    """Deletions first, so that what is in the way is gone; then what is to be applied, in order."""
+    failures = await _all((_delete(ref, deps) for ref in decision.delete), deps)
+    for _, same_kind in groupby(decision.apply, key=lambda manifest: manifest["kind"]):
+        failures += await _all((_apply(manifest, deps) for manifest in same_kind), deps)
+    return failures
+
+
+async def _all(writes: Iterable[Awaitable[None]], deps: Deps) -> list[KubeError]:
+    """Run writes, some at once; returns the failures."""
+    slots = asyncio.Semaphore(CONCURRENT_WRITES)
+
+    async def bounded(write: Awaitable[None]) -> KubeError | None:
+        async with slots:
+            try:
+                await write
+            except KubeError as error:
+                deps.metrics.reconcile_errors.labels(type(error).__name__).inc()
+                return error
+        return None
+
+    results = await asyncio.gather(*map(bounded, writes))
+    return [error for error in results if error is not None]
+
+
+async def _delete(ref: ObjectRef, deps: Deps) -> None:
+    await deps.kube.delete(ref)
+    logger.info("deleted %s %s/%s", ref.kind, ref.namespace, ref.name)
+
+
+async def _apply(manifest: Manifest, deps: Deps) -> None:
+    await deps.kube.apply(manifest)
+    ref = ref_of(manifest)
+    logger.info("applied %s %s/%s", ref.kind, ref.namespace, ref.name)
+
+
+async def _write_status(
+    job: JobView, decision: Decision, *, known: Known, deps: Deps
+) -> float | None:
+    """Write a status that differs; returns the seconds to wait when it is too early for it.
+
+    A change of phase never waits.
+    """
+    if decision.status == job.status:
+        return None
+    now = deps.monotonic()
+    wait = 0.0 if known.written_at is None else known.written_at + STATUS_INTERVAL_S - now
+    if wait > 0 and decision.status.phase is job.status.phase:
+        return wait
+    ref = job_ref(job.key.namespace, job.key.name)
+    await deps.kube.apply_status(ref, job.uid, status=status_body(decision.status))
+    known.written_at = now
+    deps.metrics.status_writes.inc()
+    await _emit(job, decision.events, deps=deps)
+    return None
+
+
+def status_body(status: FederatedJobStatus) -> Manifest:
+    """The status as it is written: server-side apply removes what is left out."""
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+async def _emit(job: JobView, events: Iterable[EventNote], *, deps: Deps) -> None:
+    """Events are for people: one that cannot be written is logged and left."""
+    for index, note in enumerate(events):
+        try:
+            await deps.kube.create_event(event_body(job, note, now=deps.clock(), index=index))
+        except KubeError as error:
+            logger.warning("event %s of %s not written: %s", note.reason, job.key.name, error)
+
+
+def event_body(job: JobView, note: EventNote, *, now: datetime, index: int = 0) -> Manifest:
+    """A core/v1 Event on the job."""
+    at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = f"{int(now.timestamp() * 1e6) + index:x}"
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{names.shorten(job.key.name, 200)}.{stamp}",
+            "namespace": job.key.namespace,
+        },
+        "involvedObject": {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "namespace": job.key.namespace,
+            "name": job.key.name,
+            "uid": job.uid,
+        },
+        "type": note.type,
+        "reason": note.reason,
+        "message": note.message[:1024],
+        "source": {"component": names.MANAGER},
+        "reportingComponent": names.MANAGER,
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "count": 1,
+    }
+
+
+def finished(outcome: Outcome) -> bool:
+    """Whether the job's status says that it has ended."""
+    return outcome.phase in FINISHED

@@ -1,0 +1,195 @@
+"""One loop a job: waits to be woken, makes a pass, waits again; handlers and planner wake it.
+
+A job's passes never overlap. A failed pass is repeated with jittered backoff, an undisturbed job is
+looked at again after the resync time. A loop ends when its job is gone, and at shutdown.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from lockstep_api import names
+from lockstep_operator.core.model import JobKey
+from lockstep_operator.errors import KubeError, Throttled
+from lockstep_operator.metrics import Metrics
+from lockstep_operator.reconcile import Outcome
+
+FIRST_BACKOFF_S = 1.0
+MAX_BACKOFF_S = 60.0
+
+logger = logging.getLogger(__name__)
+
+Pass = Callable[[JobKey], Awaitable[Outcome]]
+
+
+@dataclass(slots=True)
+class _Loop:
+    """A job's loop and who waits for its next pass."""
+
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: list[asyncio.Future[Outcome]] = field(default_factory=list)
+    failures: int = 0
+    task: asyncio.Task[None] | None = None
+
+
+class Runtime:
+    """The loops of all jobs."""
+
+    def __init__(
+        self,
+        make_pass: Pass,
+        metrics: Metrics,
+        *,
+        resync_s: float,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._make_pass = make_pass
+        self._metrics = metrics
+        self._resync_s = resync_s
+        self._jitter = jitter
+        self._loops: dict[JobKey, _Loop] = {}
+        self._by_label: dict[JobKey, JobKey] = {}
+        self._last_pass = time.monotonic()
+
+    def __copy__(self) -> "Runtime":
+        """Kopf copies its memo for every object; all share the one runtime."""
+        return self
+
+    def seen(self, key: JobKey, *, gone: bool = False) -> None:
+        """A job exists or was changed: start or wake its loop. A gone one finds out by itself."""
+        if key not in self._loops:
+            if gone:
+                return
+            loop = self._loops[key] = _Loop()
+            self._by_label[_label(key)] = key
+            loop.task = asyncio.create_task(self._run(key, loop), name=f"job {key.name}")
+        self._loops[key].woken.set()
+
+    def wake(self, key: JobKey) -> None:
+        """Something of a job changed; it is named by its label's value, not always its name."""
+        key = self._by_label.get(key, key)
+        if key in self._loops:
+            self._loops[key].woken.set()
+
+    async def pass_now(self, key: JobKey) -> Outcome:
+        """Make a pass that begins after this call, and return how it went.
+
+        Raises:
+            KubeError: the pass failed.
+        """
+        self.seen(key)
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._loops[key].waiting.append(done)
+        return await done
+
+    @property
+    def jobs(self) -> int:
+        return len(self._loops)
+
+    @property
+    def queue_depth(self) -> int:
+        return sum(loop.woken.is_set() for loop in self._loops.values())
+
+    @property
+    def last_pass_age_s(self) -> float:
+        """Seconds since a pass was finished, or failed in a way that was handled."""
+        return time.monotonic() - self._last_pass
+
+    async def shutdown(self) -> None:
+        """End all loops; passes under way are cancelled."""
+        tasks = [loop.task for loop in self._loops.values() if loop.task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, key: JobKey, loop: _Loop) -> None:
+        wait_s: float | None = None
+        try:
+            while True:
+                await self._sleep(loop, wait_s)
+                loop.woken.clear()
+                wait_s = await self._one_pass(key, loop)
+                if wait_s is None and not loop.woken.is_set():
+                    return
+        finally:
+            del self._loops[key]
+            self._by_label.pop(_label(key), None)
+            for future in loop.waiting:
+                future.cancel()
+
+    async def _sleep(self, loop: _Loop, wait_s: float | None) -> None:
+        try:
+            async with asyncio.timeout(wait_s):
+                await loop.woken.wait()
+        except TimeoutError:
+            return
+
+    async def _one_pass(self, key: JobKey, loop: _Loop) -> float | None:
+        """Make a pass; returns the seconds until the next one, None when the job is gone."""
+        waiting, loop.waiting = loop.waiting, []
+        try:
+            with self._metrics.reconcile_seconds.time():
+                outcome = await self._make_pass(key)
+        except asyncio.CancelledError:
+            _fail(waiting, asyncio.CancelledError())
+            raise
+        except Exception as error:  # noqa: BLE001  the loop boundary: a loop must never die
+            _fail(waiting, error)
+            return self._after_error(key, loop, error)
+        finally:
+            self._last_pass = time.monotonic()
+        _answer(waiting, outcome)
+        return self._after(key, loop, outcome)
+
+    def _after(self, key: JobKey, loop: _Loop, outcome: Outcome) -> float | None:
+        if outcome.gone:
+            return None
+        if outcome.failure is not None:
+            return self._after_error(key, loop, outcome.failure, counted=True)
+        loop.failures = 0
+        resync_s = self._resync_s * (0.9 + 0.2 * self._jitter())
+        return resync_s if outcome.requeue_in_s is None else min(outcome.requeue_in_s, resync_s)
+
+    def _after_error(
+        self, key: JobKey, loop: _Loop, error: Exception, *, counted: bool = False
+    ) -> float:
+        """Log it, count it and say how long to wait."""
+        if not counted:
+            self._metrics.reconcile_errors.labels(type(error).__name__).inc()
+        known = isinstance(error, KubeError)
+        logger.warning(
+            "job %s/%s: %s", key.namespace, key.name, error, exc_info=None if known else error
+        )
+        loop.failures += 1
+        wait_s = backoff_s(loop.failures, self._jitter())
+        return max(wait_s, error.retry_after) if isinstance(error, Throttled) else wait_s
+
+
+def _label(key: JobKey) -> JobKey:
+    """A job as its pods' label names it."""
+    return JobKey(key.namespace, names.label_value(key.name))
+
+
+def backoff_s(failures: int, jitter: float) -> float:
+    """1, 2, 4 … 60 s after so many failures in a row, half of it by chance."""
+    full = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 10))
+    return full * (0.5 + 0.5 * jitter)
+
+
+def _answer(waiting: list[asyncio.Future[Outcome]], outcome: Outcome) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(outcome)
+
+
+def _fail(waiting: list[asyncio.Future[Outcome]], error: BaseException) -> None:
+    for future in waiting:
+        if future.done():
+            continue
+        if isinstance(error, asyncio.CancelledError):
+            future.cancel()
+        else:
+            future.set_exception(error)
