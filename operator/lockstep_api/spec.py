@@ -460,8 +460,9 @@ class Allocation(ApiModel):
     )
 
     policy: AllocationPolicy = AllocationPolicy.MAX
-    """`max`: every device at its maximum; `static`: fixed for the whole job, so that equal steps take
-    the time of the slowest device (from cpuAtMax); `equalize`, `ppo`: from each round's bandwidth."""
+    """`max`: every device at its maximum; `static`: fixed for the whole job, so that equal steps
+    take the time of the slowest device (from cpuAtMax); `equalize`, `ppo`: from each round's
+    bandwidth."""
     energy_weight: Annotated[float, Field(ge=0, le=1e6)] = 0.1
     """λ in the cost time + λ · energy, in s/J."""
     actuator: Actuator = Actuator.RESIZE
