@@ -59,23 +59,38 @@ def decide(observed: Observed, settings: Settings, now: datetime) -> Decision:
 def _run(
     observed: Observed, spec: FederatedJobSpec, *, settings: Settings, now: datetime
 ) -> Decision:
-    """Place the job if it has no place, and bring its children about."""
+    """Place the job if it has no place, and bring its children about.
+
+    A started job one of whose nodes is gone keeps its place until another one fits.
+    """
     kept = read_placement(observed.job.status, spec)
     found = kept if kept and not _node_gone(kept, observed) else place(spec, observed.nodes)
-    placement = kept if isinstance(found, Refused) else found
-    if placement is None or (isinstance(found, Refused) and not _has_started(observed)):
-        message = found.message if isinstance(found, Refused) else ""
-        return _wait(observed, spec, message=message, now=now)
-    status = _running_status(observed, spec, placement=placement, now=now)
-    if isinstance(found, Refused):
-        status = _with_misfit(observed, status, message=found.message, now=now)
+    if not isinstance(found, Refused):
+        progressing = _progressing(observed)
+        placement = found
+    elif kept is not None and _has_started(observed):
+        message = f"a node of the job is gone, and without it the job {found.message}"
+        progressing = Finding("False", "DoesNotFit", message)
+        placement = kept
+    else:
+        return _wait(observed, spec, message=found.message, now=now)
+    status = _running_status(observed, spec, placement=placement, progressing=progressing, now=now)
     wanted = children(observed.job, placement, settings)
-    return Decision(
-        _to_apply(observed, wanted),
-        _to_replace(observed, wanted),
-        status,
-        _events(observed.job, status, "pods are being started"),
-    )
+    events = _events(observed.job, status, "pods are being started")
+    return Decision(_to_apply(observed, wanted), _to_replace(observed, wanted), status, events)
+
+
+def _progressing(observed: Observed) -> Finding:
+    if _is_running(observed):
+        return Finding("True", "Training", "rounds are running")
+    return Finding("True", "Starting", "pods are starting")
+
+
+def _is_running(observed: Observed) -> bool:
+    """Round 1 has been planned, as the status or the report says."""
+    heard = progress_of(observed.report)
+    known = observed.job.status.start_time is not None
+    return known or heard.plan is not None or heard.report is not None
 
 
 def _has_started(observed: Observed) -> bool:
@@ -89,7 +104,12 @@ def _node_gone(placement: Placement, observed: Observed) -> bool:
 
 
 def _running_status(
-    observed: Observed, spec: FederatedJobSpec, *, placement: Placement, now: datetime
+    observed: Observed,
+    spec: FederatedJobSpec,
+    *,
+    placement: Placement,
+    progressing: Finding,
+    now: datetime,
 ) -> FederatedJobStatus:
     heard = progress_of(observed.report)
     base = with_progress(observed.job.status, heard, spec=spec, now=now).model_copy(
@@ -98,26 +118,14 @@ def _running_status(
             "clients": connected(observed, spec),
         }
     )
-    running = base.start_time is not None
-    doing = ("Training", "rounds are running") if running else ("Starting", "pods are starting")
     findings = {
         ConditionType.ACCEPTED: _ACCEPTED,
         ConditionType.READY: readiness(observed, spec),
-        ConditionType.PROGRESSING: Finding("True", *doing),
+        ConditionType.PROGRESSING: progressing,
         ConditionType.DEGRADED: degradation(base, observed.report),
     }
-    phase = Phase.RUNNING if running else Phase.STARTING
+    phase = Phase.RUNNING if _is_running(observed) else Phase.STARTING
     return status_for(observed, phase=phase, base=base, findings=findings, now=now)
-
-
-def _with_misfit(
-    observed: Observed, status: FederatedJobStatus, *, message: str, now: datetime
-) -> FederatedJobStatus:
-    """A started job one of whose nodes is gone keeps its place until another one fits."""
-    gone = Finding("False", "DoesNotFit", f"a node of the job is gone and the job {message}")
-    findings = {ConditionType.PROGRESSING: gone}
-    phase = status.phase or Phase.STARTING
-    return status_for(observed, phase=phase, base=status, findings=findings, now=now)
 
 
 def _wait(observed: Observed, spec: FederatedJobSpec, *, message: str, now: datetime) -> Decision:
