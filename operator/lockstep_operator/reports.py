@@ -26,13 +26,12 @@ class Reports:
 
     def round_done(self, uid: str, report: RoundReport | None) -> int:
         """Store a report; returns how many clients had another frequency than planned."""
-        if report is None:
-            return 0
         before = self._of(uid)
+        if report is None or (before.report and before.report.round == report.round):
+            return 0  # a repeated request: its plan may be the next round's already
         found = mismatches(before.plan, report) if before.plan else {}
-        known = before.report is not None and before.report.round == report.round
         self._by_uid[uid] = replace(before, report=report, mismatches=found)
-        return 0 if known else len(found)
+        return len(found)
 
     def planned(self, uid: str, plan: RoundPlan, *, now: datetime) -> None:
         before = self._of(uid)

@@ -1,0 +1,220 @@
+"""The operator's process: reads the configuration, wires the parts and runs Kopf and the planner.
+
+Both run in one asyncio loop until SIGTERM or SIGINT. When one ends by itself the process ends with
+an error, so that Kubernetes starts it again.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any
+
+import kopf
+import typer
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config import ConfigException
+from prometheus_client import (
+    GC_COLLECTOR,
+    PLATFORM_COLLECTOR,
+    CollectorRegistry,
+    ProcessCollector,
+)
+from pydantic import ValidationError
+
+from lockstep_operator.actuate import Actuator
+from lockstep_operator.auth import Authenticator
+from lockstep_operator.config import OperatorConfig
+from lockstep_operator.handlers import build_registry, operator_settings
+from lockstep_operator.kube import ApiKube, load_configuration
+from lockstep_operator.log import set_up_logging
+from lockstep_operator.login import login_from
+from lockstep_operator.metrics import Metrics
+from lockstep_operator.observe import Sources
+from lockstep_operator.planner import Planner, planner_app
+from lockstep_operator.reconcile import Deps, reconcile
+from lockstep_operator.reports import Reports
+from lockstep_operator.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the process has one set, for both parts."""
+
+    def capture_signals(self) -> Any:
+        return _no_capture()
+
+
+class _no_capture:  # noqa: N801  used like a function
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@dataclass(slots=True)
+class _Flags:
+    """What the tasks tell each other."""
+
+    stop: asyncio.Event
+    watching: asyncio.Event
+    kopf_alive: bool = True
+
+
+def make_deps(config: OperatorConfig, kube: ApiKube) -> Deps:
+    """What the loops and the planner share."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR):
+        registry.register(collector)
+    return Deps(
+        kube=kube,
+        sources=Sources(kube, Reports(), config.namespaces),
+        settings=config.settings(),
+        metrics=Metrics(registry),
+        clock=lambda: datetime.now(UTC),
+    )
+
+
+async def run(config: OperatorConfig) -> int:
+    """Run until stopped; returns the exit code."""
+    configuration = await load_configuration(config.kubeconfig, config.context)
+    kube = ApiKube(configuration)
+    deps = make_deps(config, kube)
+    runtime = Runtime(partial(reconcile, deps=deps), deps.metrics, resync_s=config.resync_seconds)
+    flags = _Flags(asyncio.Event(), asyncio.Event())
+    _stop_on_signals(flags.stop)
+    planner = Planner(
+        deps=deps,
+        runtime=runtime,
+        actuator=Actuator(kube, deps.metrics),
+        authenticator=Authenticator(kube) if config.planner_auth else None,
+        watching=lambda: flags.kopf_alive,
+        ready=flags.watching.is_set,
+        resync_s=config.resync_seconds,
+    )
+    try:
+        return await _run_both(
+            config, configuration, app=planner_app(planner), runtime=runtime, flags=flags
+        )
+    finally:
+        await runtime.shutdown()
+        await kube.close()
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def _run_both(
+    config: OperatorConfig,
+    configuration: Configuration,
+    *,
+    app: FastAPI,
+    runtime: Runtime,
+    flags: _Flags,
+) -> int:
+    server = _Server(
+        uvicorn.Config(app, host=config.host, port=config.port, log_config=None, access_log=False)
+    )
+    http = asyncio.create_task(_serve(server), name="planner")
+    watch = asyncio.create_task(_watch(config, configuration, runtime, flags), name="kopf")
+    stopped = asyncio.create_task(flags.stop.wait(), name="stop")
+    await asyncio.wait({http, watch, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    wanted = flags.stop.is_set()
+    flags.stop.set()
+    server.should_exit = True
+    results = await asyncio.gather(http, watch, stopped, return_exceptions=True)
+    for error in (one for one in results if isinstance(one, BaseException)):
+        logger.error("stopped: %s", str(error) or type(error).__name__)
+    return 0 if wanted else 1
+
+
+async def _serve(server: uvicorn.Server) -> None:
+    """uvicorn ends the process itself when its port is taken; here that is an error as any."""
+    try:
+        await server.serve()
+    except SystemExit as error:
+        address = f"{server.config.host}:{server.config.port}"
+        raise RuntimeError(f"the planner could not listen on {address}") from error
+
+
+async def _watch(
+    config: OperatorConfig, configuration: Configuration, runtime: Runtime, flags: _Flags
+) -> None:
+    try:
+        await kopf.operator(
+            registry=build_registry(login_from(configuration)),
+            settings=operator_settings(),
+            memo=runtime,
+            standalone=True,
+            clusterwide=not config.namespaces,
+            namespaces=config.namespaces,
+            stop_flag=flags.stop,
+            ready_flag=flags.watching,
+        )
+    finally:
+        flags.kopf_alive = False
+
+
+Namespaces = Annotated[
+    list[str] | None, typer.Option("--namespace", help="Namespace to watch; repeat. All if none.")
+]
+
+
+def command(
+    kubeconfig: Annotated[str | None, typer.Option(help="Kubeconfig file.")] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    planner_url: Annotated[
+        str | None, typer.Option(help="Where cloud pods reach this process.")
+    ] = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT of planner and metrics.")] = None,
+    namespace: Namespaces = None,
+    worker_image: Annotated[str | None, typer.Option(help="Default image of workers.")] = None,
+    resync_seconds: Annotated[
+        float | None, typer.Option(help="Seconds between two looks at an undisturbed job.")
+    ] = None,
+    planner_auth: Annotated[
+        bool | None, typer.Option(help="Check the tokens of the planner's callers.")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="plain or json.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
+) -> None:
+    """Run the Lockstep operator. Options override the variables LOCKSTEP_*."""
+    given = {key: value for key, value in locals().items() if value is not None}
+    if names := given.pop("namespace", None):
+        given["namespaces"] = tuple(names)
+    sys.exit(start(given))
+
+
+def start(options: dict[str, Any]) -> int:
+    """Run with options over the environment; returns the exit code."""
+    try:
+        config = OperatorConfig(**options)
+    except ValidationError as error:
+        return _usage(
+            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        )
+    set_up_logging(config.log_format, config.log_level)
+    try:
+        return uvloop.run(run(config))
+    except (ConfigException, OSError) as error:
+        return _usage(f"no way to reach Kubernetes: {error}")
+
+
+def _usage(message: str) -> int:
+    sys.stderr.write(f"lockstep-operator: {message}\n")
+    return 2
+
+
+def main() -> None:
+    """The console script."""
+    typer.run(command)

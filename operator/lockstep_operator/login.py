@@ -1,0 +1,36 @@
+"""Kopf's credentials, taken from the same configuration as those of `kube`.
+
+`app` makes the login and `handlers` registers it. Kopf asks again when the apiserver refuses its
+token, and before it expires, so the configuration's own token refresh is what counts.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+import kopf
+from kubernetes.aio.client.configuration import Configuration
+
+from lockstep_operator.handlers import Login
+
+TOKEN_LIFE = timedelta(minutes=5)
+
+
+def login_from(configuration: Configuration) -> Login:
+    """A login that reads the configuration anew each time."""
+
+    async def login() -> kopf.ConnectionInfo:
+        header = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        scheme, _, token = (header or "").rpartition(" ")
+        return kopf.ConnectionInfo(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            insecure=not configuration.verify_ssl,
+            scheme=scheme or ("Bearer" if token else None),
+            token=token.strip() or None,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+            username=configuration.username or None,
+            password=configuration.password or None,
+            expiration=datetime.now(UTC) + TOKEN_LIFE if token else None,
+        )
+
+    return login

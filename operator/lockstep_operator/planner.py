@@ -1,0 +1,195 @@
+"""The planner: plans a round for a job's cloud pod and takes the job's outcome; probes and metrics.
+
+`app` serves it beside Kopf, in the same loop. A plan is answered when its CPU limits are in force
+(or it says which are not); an outcome only when it is in the job's status, so it is never lost.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Header, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from lockstep_api import names
+from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.wire import Outcome, PlanRequest, RoundPlan
+from lockstep_operator.actuate import Actuator, actuate
+from lockstep_operator.auth import Authenticator, Forbidden, Unauthenticated
+from lockstep_operator.core.model import JobKey, JobView
+from lockstep_operator.core.plan import plan_round, with_applied
+from lockstep_operator.errors import InvalidSpec, KubeError, NotFound
+from lockstep_operator.observe import FINISHED, read_job
+from lockstep_operator.reconcile import Deps, finished
+from lockstep_operator.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+_NOT_PLANNED = FINISHED | {"Refused"}
+
+
+class JobEnded(Exception):
+    """A job that takes no more rounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """What the routes need; made by `app`."""
+
+    deps: Deps
+    runtime: Runtime
+    actuator: Actuator
+    authenticator: Authenticator | None
+    """None: callers are not checked."""
+    watching: Callable[[], bool]
+    """Whether Kopf's task is alive."""
+    ready: Callable[[], bool]
+    """Whether Kopf has begun to watch."""
+    resync_s: float
+
+    async def plan(self, key: JobKey, request: PlanRequest) -> RoundPlan:
+        """Plan a round, put its limits in force and tell what is not.
+
+        Raises:
+            NotFound, JobEnded, InvalidSpec: there is nothing to plan.
+            ValueError: the request does not fit the job.
+            KubeError: Kubernetes did not answer.
+        """
+        with self.deps.metrics.plan_seconds.time():
+            job, spec = await self._plannable(key)
+            drawn = plan_round(spec, request)
+            reports = self.deps.sources.reports
+            off = reports.round_done(job.uid, request.report)
+            self.deps.metrics.frequency_mismatches.inc(off)
+            failures = await self._put_in_force(key, spec, drawn)
+            plan = with_applied(drawn, failures)
+            reports.planned(job.uid, plan, now=self.deps.clock())
+        self.runtime.seen(key)
+        return plan
+
+    async def outcome(self, key: JobKey, outcome: Outcome) -> bool:
+        """Take the end of a job; True when it is in the job's status."""
+        job = await self._job(key)
+        if job.status.phase in FINISHED:
+            return True
+        self.deps.sources.reports.ended(job.uid, outcome)
+        return finished(await self.runtime.pass_now(key))
+
+    def healthy(self) -> str | None:
+        """What is wrong; None when all is well."""
+        if not self.watching():
+            return "the watch of jobs has ended"
+        age = self.runtime.last_pass_age_s
+        if self.runtime.jobs and age > 3 * self.resync_s:
+            return f"no pass over a job for {age:.0f} s"
+        return None
+
+    def metrics(self) -> bytes:
+        """All metrics in the text format."""
+        metrics = self.deps.metrics
+        metrics.queue_depth.set(self.runtime.queue_depth)
+        metrics.last_pass_age.set(self.runtime.last_pass_age_s)
+        metrics.jobs.clear()
+        for known in self.deps.known.values():
+            if known.phase is not None:
+                metrics.jobs.labels(known.phase.value).inc()
+        return generate_latest(metrics.registry)
+
+    async def _job(self, key: JobKey) -> JobView:
+        job = await read_job(key, self.deps.kube)
+        if job is None:
+            raise NotFound(f"no job {key.namespace}/{key.name}")
+        return job
+
+    async def _plannable(self, key: JobKey) -> tuple[JobView, FederatedJobSpec]:
+        job = await self._job(key)
+        if job.status.phase in _NOT_PLANNED:
+            raise JobEnded(f"job {key.namespace}/{key.name} is {job.status.phase}")
+        if job.spec is None:
+            raise InvalidSpec(job.spec_error or "the spec cannot be read")
+        return job, job.spec
+
+    async def _put_in_force(
+        self, key: JobKey, spec: FederatedJobSpec, plan: RoundPlan
+    ) -> dict[str, str]:
+        if spec.allocation.actuator != "resize":
+            return {}
+        return await actuate(key, plan, actuator=self.actuator)
+
+
+def planner_app(planner: Planner) -> FastAPI:
+    """The HTTP application."""
+    app = FastAPI(title="Lockstep planner", docs_url=None, redoc_url=None, openapi_url=None)
+    _add_errors(app)
+
+    async def allow(key: JobKey, authorization: str | None) -> None:
+        if planner.authenticator is not None:
+            await planner.authenticator.check(key, authorization)
+
+    @app.post(names.PLAN_ROUTE)
+    async def plan(
+        namespace: str, job: str, body: PlanRequest, authorization: str | None = Header(None)
+    ) -> Response:
+        key = JobKey(namespace, job)
+        await allow(key, authorization)
+        return _json((await planner.plan(key, body)).to_json())
+
+    @app.post(names.OUTCOME_ROUTE)
+    async def outcome(
+        namespace: str, job: str, body: Outcome, authorization: str | None = Header(None)
+    ) -> Response:
+        key = JobKey(namespace, job)
+        await allow(key, authorization)
+        if await planner.outcome(key, body):
+            return _json("{}")
+        return _message(503, "the outcome is not in the job's status yet: send it again")
+
+    _add_probes(app, planner)
+    return app
+
+
+def _add_probes(app: FastAPI, planner: Planner) -> None:
+    @app.get("/healthz")
+    async def healthz() -> JSONResponse:
+        problem = planner.healthy()
+        body = {"message": problem or "ok", "lastPassAgeSeconds": planner.runtime.last_pass_age_s}
+        return JSONResponse(body, status_code=503 if problem else 200)
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        ready = planner.ready()
+        return _message(200 if ready else 503, "ok" if ready else "not watching yet")
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(planner.metrics(), media_type=CONTENT_TYPE_LATEST)
+
+
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (Unauthenticated, 401),
+    (Forbidden, 403),
+    (NotFound, 404),
+    (JobEnded, 409),
+    (InvalidSpec, 422),
+    (ValueError, 422),
+    (KubeError, 503),
+)
+
+
+def _add_errors(app: FastAPI) -> None:
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        status = next(code for kind, code in _STATUS if isinstance(error, kind))
+        logger.info("%s: %d %s", request.url.path, status, error)
+        return _message(status, str(error))
+
+    for kind, _ in _STATUS:
+        app.add_exception_handler(kind, answer)
+
+
+def _message(status: int, text: str) -> JSONResponse:
+    return JSONResponse({"message": text}, status_code=status)
+
+
+def _json(text: str) -> Response:
+    return Response(text, media_type="application/json")
