@@ -138,7 +138,8 @@ def structural(schema: Schema, defs: Schema) -> Schema:
     return out
 
 
-def _part(model: type[ApiModel]) -> Schema:
+def part_schema(model: type[ApiModel]) -> Schema:
+    """The structural schema of a model, with the defaults of its nested models."""
     raw = model.model_json_schema(by_alias=True, schema_generator=_WithModelDefaults)
     return structural(raw, raw.get("$defs", {}))
 
@@ -154,8 +155,8 @@ def crd() -> Schema:
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": _part(FederatedJobSpec),
-            "status": _part(FederatedJobStatus),
+            "spec": part_schema(FederatedJobSpec),
+            "status": part_schema(FederatedJobStatus),
         },
     }
     columns = [

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 _PATTERN = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|[kMGTPE]|[KMGTPE]i)?$"
 _MORE_THAN_0 = r"^(0*[1-9][0-9]*(\.[0-9]*)?|0*\.0*[1-9][0-9]*)(m|[kMGTPE]|[KMGTPE]i)?$"
-_RULE = f"type(self) == int ? int(self) > 0 : string(self).matches(r'{_MORE_THAN_0}')"
+CEL_RULE = f"type(self) == int ? int(self) > 0 : string(self).matches(r'{_MORE_THAN_0}')"
 _MESSAGE = "must be a quantity of more than 0, such as 500m, 2 or 256Mi"
 _SCALE = {
     "m": 1e-3,
@@ -24,7 +24,7 @@ def parse_quantity(text: str) -> float:
     Raises:
         ValueError: the text is not a non-negative Kubernetes quantity.
     """
-    match = re.match(_PATTERN, text)
+    match = re.fullmatch(_PATTERN, text)
     if match is None:
         raise ValueError(f"{text!r} is not a quantity: write for example 500m, 2 or 256Mi")
     return float(match[1]) * _SCALE[match[3] or ""]
@@ -53,7 +53,7 @@ Quantity = Annotated[
         max_length=32,
         json_schema_extra={
             "x-kubernetes-int-or-string": True,
-            "x-kubernetes-validations": [{"rule": _RULE, "message": _MESSAGE}],
+            "x-kubernetes-validations": [{"rule": CEL_RULE, "message": _MESSAGE}],
         },
     ),
 ]
