@@ -1,0 +1,251 @@
+"""The in-memory Kubernetes of the operator's unit tests, and what is promised of it.
+
+It keeps what an apiserver keeps (objects, resource versions, uids, label selectors, watches) and
+records every write. A kubelet is played by `kubelet`: it puts a resized limit in force.
+"""
+
+import asyncio
+import copy
+import itertools
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from lockstep_api import names
+from lockstep_operator.core.model import JobKey, Manifest, ObjectRef, Settings
+from lockstep_operator.errors import KubeError, NotFound
+from lockstep_operator.kube import POD, Kube, Listing, job_ref, ref_of
+from lockstep_operator.metrics import Metrics
+from lockstep_operator.observe import Sources
+from lockstep_operator.reconcile import Deps
+from lockstep_operator.reports import Reports
+
+KEY = JobKey("lab", "digits")
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+SETTINGS = Settings(worker_image="worker:1", planner_url="http://planner:8080")
+
+
+def job_body(**spec: Any) -> Manifest:
+    """A FederatedJob with two devices, as the apiserver would give it."""
+    base: Manifest = {
+        "model": {"name": "mlp"},
+        "data": {"name": "fashion-mnist"},
+        "training": {"rounds": 3},
+        "devices": [{"name": "fast", "replicas": 2, "cpuAtMax": "400m"}],
+    }
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": KEY.name, "namespace": KEY.namespace, "generation": 1},
+        "spec": base | spec,
+    }
+
+
+def node_body(name: str = "node", cpu: str = "8") -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {}},
+        "status": {
+            "allocatable": {"cpu": cpu, "memory": "16Gi"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+
+
+def device_pod(name: str, cpu: str = "1") -> Manifest:
+    """A running device pod whose CPU limit is in force."""
+    resources = {"limits": {"cpu": cpu}, "requests": {"cpu": "50m"}}
+    labels = {names.JOB_LABEL: KEY.name, names.ROLE_LABEL: "device", names.GROUP_LABEL: "fast"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": KEY.namespace, "labels": labels},
+        "spec": {"containers": [{"name": "worker", "resources": resources}], "nodeName": "node"},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [
+                {"name": "worker", "ready": True, "resources": copy.deepcopy(resources)}
+            ],
+        },
+    }
+
+
+@dataclass
+class FakeKube:
+    """`Kube` in memory."""
+
+    objects: dict[ObjectRef, Manifest] = field(default_factory=dict)
+    writes: list[tuple[str, str]] = field(default_factory=list)
+    """(verb, kind/name) in order."""
+    events: list[Manifest] = field(default_factory=list)
+    reviews: list[tuple[str, str]] = field(default_factory=list)
+    users: dict[str, str] = field(default_factory=dict)
+    """Token → user."""
+    fail: Callable[[str, str], KubeError | None] = lambda verb, name: None
+    """Verb and name → what goes wrong."""
+    kubelet: bool = True
+    """Whether a resize is put in force."""
+    _watches: list[asyncio.Queue[Manifest]] = field(default_factory=list)
+    _version: Any = field(default_factory=lambda: itertools.count(1))
+
+    def put(self, manifest: Manifest) -> None:
+        """Store an object as if somebody else had written it."""
+        ref, stored = ref_of(manifest), copy.deepcopy(manifest)
+        version = str(next(self._version))
+        stored["metadata"].setdefault("uid", f"uid-{version}")
+        stored["metadata"]["resourceVersion"] = version
+        kind = "MODIFIED" if ref in self.objects else "ADDED"
+        self.objects[ref] = stored
+        self._tell(kind, stored)
+
+    def remove(self, ref: ObjectRef) -> None:
+        self._tell("DELETED", self.objects.pop(ref))
+
+    async def get(self, ref: ObjectRef) -> Manifest:
+        self._check("get", ref.name)
+        return copy.deepcopy(self._stored(ref))
+
+    async def list(
+        self, kind: tuple[str, str], namespace: str | None = None, *, labels: str = ""
+    ) -> Listing:
+        self._check("list", kind[1])
+        found = [
+            copy.deepcopy(manifest)
+            for ref, manifest in self.objects.items()
+            if (ref.api_version, ref.kind) == kind
+            and namespace in (None, ref.namespace)
+            and _selected(manifest, labels)
+        ]
+        return Listing(found, str(next(self._version)))
+
+    async def apply(self, manifest: Manifest) -> Manifest:
+        ref = ref_of(manifest)
+        self._write("apply", ref.kind, ref.name)
+        self.put(manifest)
+        return self.objects[ref]
+
+    async def apply_status(self, ref: ObjectRef, uid: str, *, status: Manifest) -> None:
+        self._write("status", ref.kind, ref.name)
+        stored = self._stored(ref)
+        assert stored["metadata"]["uid"] == uid
+        self.put({**stored, "status": status})
+
+    async def delete(self, ref: ObjectRef) -> None:
+        self._write("delete", ref.kind, ref.name)
+        self.objects.pop(ref, None)
+
+    async def resize(self, namespace: str, pod: str, *, container: str, cpu: str) -> Manifest:
+        self._write("resize", "Pod", pod)
+        changed = copy.deepcopy(self._stored(ObjectRef(*POD, namespace, pod)))
+        assert changed["spec"]["containers"][0]["name"] == container
+        changed["spec"]["containers"][0]["resources"]["limits"]["cpu"] = cpu
+        self.put(changed)
+        if self.kubelet:
+            changed["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"] = cpu
+            self.put(changed)
+        return changed
+
+    async def watch_pods(
+        self, namespace: str, labels: str, *, resource_version: str, timeout_s: float
+    ) -> AsyncGenerator[Manifest, None]:
+        self._check("watch", "pods")
+        since = int(resource_version)
+        queue: asyncio.Queue[Manifest] = asyncio.Queue()
+        self._watches.append(queue)
+        for stored in [*self.objects.values()]:
+            if stored["kind"] == "Pod" and int(stored["metadata"]["resourceVersion"]) > since:
+                queue.put_nowait({"type": "MODIFIED", "object": copy.deepcopy(stored)})
+        try:
+            while True:
+                event = await queue.get()
+                if _selected(event["object"], labels):
+                    yield event
+        finally:
+            self._watches.remove(queue)
+
+    async def create_event(self, event: Manifest) -> None:
+        self._check("event", event["reason"])
+        self.events.append(event)
+
+    async def review_token(self, token: str, audience: str) -> str | None:
+        self._check("review", audience)
+        self.reviews.append((token, audience))
+        return self.users.get(token)
+
+    def _stored(self, ref: ObjectRef) -> Manifest:
+        if ref not in self.objects:
+            raise NotFound(f"{ref.kind} {ref.name} not found")
+        return self.objects[ref]
+
+    def _write(self, verb: str, kind: str, name: str) -> None:
+        self._check(verb, name)
+        self.writes.append((verb, f"{kind}/{name}"))
+
+    def _check(self, verb: str, name: str) -> None:
+        if error := self.fail(verb, name):
+            raise error
+
+    def _tell(self, kind: str, manifest: Manifest) -> None:
+        if manifest["kind"] == "Pod":
+            for queue in self._watches:
+                queue.put_nowait({"type": kind, "object": copy.deepcopy(manifest)})
+
+
+def _selected(manifest: Manifest, labels: str) -> bool:
+    wanted = dict(pair.split("=") for pair in labels.split(",") if pair)
+    return wanted.items() <= manifest["metadata"].get("labels", {}).items()
+
+
+def failing(verb: str, error: KubeError, name: str = "") -> Callable[[str, str], KubeError | None]:
+    """Fails every call of a verb whose name contains `name`."""
+    return lambda done, on: error if done == verb and name in on else None
+
+
+def make_deps(kube: Kube, **changes: Any) -> Deps:
+    return Deps(
+        kube=kube,
+        sources=Sources(kube, Reports()),
+        settings=SETTINGS,
+        metrics=Metrics(CollectorRegistry()),
+        clock=lambda: NOW,
+        **changes,
+    )
+
+
+def cluster_with(job: Manifest | None = None, *others: Manifest) -> FakeKube:
+    kube = FakeKube()
+    for manifest in (job or job_body(), node_body(), *others):
+        kube.put(manifest)
+    return kube
+
+
+def status_of(kube: FakeKube) -> Manifest:
+    status: Manifest = kube.objects[job_ref(KEY.namespace, KEY.name)].get("status", {})
+    return status
+
+
+async def test_the_fake_selects_by_label_and_namespace() -> None:
+    kube = cluster_with(None, device_pod("a"))
+    assert len((await kube.list(POD, "lab", labels="lockstep.dev/role=device")).items) == 1
+    assert not (await kube.list(POD, "lab", labels="lockstep.dev/role=cloud")).items
+    assert not (await kube.list(POD, "elsewhere")).items
+
+
+async def test_the_fake_watches_from_a_resource_version() -> None:
+    kube = cluster_with(None, device_pod("a"))
+    listing = await kube.list(POD, "lab")
+    await kube.resize("lab", "a", container="worker", cpu="100m")
+    watch = kube.watch_pods("lab", "", resource_version=listing.resource_version, timeout_s=1)
+    event = await anext(watch)
+    await watch.aclose()
+    assert event["object"]["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"] == "100m"
+
+
+async def test_the_fake_knows_what_is_absent() -> None:
+    with pytest.raises(NotFound):
+        await FakeKube().get(job_ref("lab", "nothing"))

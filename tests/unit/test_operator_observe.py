@@ -1,0 +1,168 @@
+"""What observe reads of a cluster: the job however wrong, its pods' problems, the room on nodes."""
+
+from typing import Any
+
+import pytest
+
+from lockstep_api import names
+from lockstep_operator.core.model import Manifest
+from lockstep_operator.observe import Sources, job_view, observe, pod_view
+from lockstep_operator.reports import Reports
+from tests.unit.test_operator_fake import (
+    KEY,
+    FakeKube,
+    cluster_with,
+    device_pod,
+    job_body,
+    node_body,
+)
+
+PLACED = {"placement": [{"name": "cloud", "nodes": ["node"]}]}
+
+
+def other_pod(cpu: str = "500m", **meta: Any) -> Manifest:
+    pod = device_pod("other", cpu)
+    pod["metadata"] = {"name": "other", "namespace": "elsewhere", **meta}
+    pod["spec"]["containers"][0]["resources"] = {"requests": {"cpu": cpu, "memory": "1Gi"}}
+    return pod
+
+
+def sources(kube: FakeKube) -> Sources:
+    return Sources(kube, Reports())
+
+
+async def test_a_job_that_is_gone_is_nothing() -> None:
+    assert await observe(KEY, sources(FakeKube())) is None
+
+
+async def test_a_job_that_is_being_deleted_is_nothing() -> None:
+    job = job_body()
+    job["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert await observe(KEY, sources(cluster_with(job))) is None
+
+
+async def test_children_are_found_by_label_with_their_kinds() -> None:
+    child = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "s", "namespace": "lab", "labels": {names.JOB_LABEL: KEY.name}},
+    }
+    seen = await observe(KEY, sources(cluster_with(None, child)))
+    assert seen is not None
+    assert [(ref.kind, ref.name) for ref in seen.children] == [("StatefulSet", "s")]
+
+
+def test_a_wrong_spec_is_said_in_the_users_words() -> None:
+    body = job_body(devices=[{"name": "a", "cpuAtMax": "lots"}])
+    body["metadata"]["uid"] = "u"
+    view = job_view(body)
+    assert view.spec is None
+    assert view.spec_error is not None
+    assert view.spec_error.startswith("spec.devices.0.cpuAtMax: ")
+
+
+def test_a_status_of_another_version_counts_as_none() -> None:
+    body = job_body() | {"status": {"phase": "Dreaming"}}
+    body["metadata"]["uid"] = "u"
+    assert job_view(body).status.phase is None
+
+
+async def free(kube: FakeKube) -> float:
+    seen = await observe(KEY, sources(kube))
+    assert seen is not None
+    return seen.nodes[0].free_cpu
+
+
+async def test_pods_of_others_use_their_requests() -> None:
+    assert await free(cluster_with(None, other_pod("500m"))) == pytest.approx(7.5)
+
+
+async def test_devices_of_other_jobs_use_their_most() -> None:
+    pod = other_pod("50m", annotations={"lockstep.dev/cpu-at-max": "2"})
+    assert await free(cluster_with(None, pod)) == pytest.approx(6.0)
+
+
+async def test_own_and_finished_pods_use_nothing() -> None:
+    finished = other_pod("3")
+    finished["status"]["phase"] = "Succeeded"
+    assert await free(cluster_with(None, device_pod("mine"), finished)) == pytest.approx(8.0)
+
+
+async def test_init_containers_count_when_they_are_larger() -> None:
+    pod = other_pod("500m")
+    pod["spec"]["initContainers"] = [{"resources": {"requests": {"cpu": "2"}}}]
+    assert await free(cluster_with(None, pod)) == pytest.approx(6.0)
+
+
+async def test_a_placed_job_asks_nothing_of_other_pods() -> None:
+    assert await free(cluster_with(job_body() | {"status": PLACED}, other_pod("3"))) == 8.0
+
+
+async def test_a_placed_job_whose_node_is_gone_does() -> None:
+    status = {"placement": [{"name": "cloud", "nodes": ["lost"]}]}
+    assert await free(cluster_with(job_body() | {"status": status}, other_pod("3"))) == 5.0
+
+
+async def test_a_finished_job_needs_no_nodes() -> None:
+    seen = await observe(KEY, sources(cluster_with(job_body() | {"status": {"phase": "Failed"}})))
+    assert seen is not None
+    assert seen.nodes == ()
+
+
+async def test_a_cordoned_node_is_not_ready() -> None:
+    node = node_body()
+    node["spec"] = {"unschedulable": True, "taints": [{"key": "k", "effect": "NoSchedule"}]}
+    kube = cluster_with()
+    kube.put(node)
+    seen = await observe(KEY, sources(kube))
+    assert seen is not None
+    assert not seen.nodes[0].ready
+    assert seen.nodes[0].taints[0]["key"] == "k"
+
+
+def waiting(reason: str, message: str = "", **more: Any) -> Manifest:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"containerStatuses": [{"name": "worker", "state": state, **more}]}
+
+
+TERMINATED = {"terminated": {"reason": "Error", "exitCode": 1, "message": "no such module"}}
+UNSCHEDULABLE = {
+    "conditions": [
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/3 nodes are available",
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        ({}, None),
+        (waiting("ContainerCreating"), None),
+        (waiting("ImagePullBackOff", "no such image"), "ImagePullBackOff: no such image"),
+        (
+            waiting("CrashLoopBackOff", "back-off 5m", lastState=TERMINATED),
+            "CrashLoopBackOff: Error, exit code 1: no such module",
+        ),
+        (UNSCHEDULABLE, "Unschedulable: 0/3 nodes are available"),
+        ({"phase": "Failed", "reason": "Evicted", "message": "disk"}, "Evicted: disk"),
+        (
+            {"containerStatuses": [{"name": "w", "restartCount": 4, "lastState": TERMINATED}]},
+            "Restarting: 4 restarts; Error, exit code 1: no such module",
+        ),
+        ({"containerStatuses": [{"name": "w", "restartCount": 4, "ready": True}]}, None),
+    ],
+)
+def test_the_problem_of_a_pod_is_named(status: Manifest, problem: str | None) -> None:
+    pod = device_pod("a")
+    pod["status"] = status
+    assert pod_view(pod).problem == problem
+
+
+def test_a_pod_has_role_group_node_and_readiness() -> None:
+    view = pod_view(device_pod("a"))
+    assert (view.role, view.group, view.node, view.ready) == ("device", "fast", "node", True)

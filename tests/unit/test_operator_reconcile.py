@@ -1,0 +1,133 @@
+"""A pass over a job: what is written, in which order, and what a failure leaves."""
+
+from lockstep_api.wire import Outcome
+from lockstep_operator.core.model import ObjectRef
+from lockstep_operator.errors import Refused, Unavailable
+from lockstep_operator.kube import job_ref
+from lockstep_operator.reconcile import finished, reconcile
+from tests.unit.test_operator_fake import (
+    KEY,
+    FakeKube,
+    cluster_with,
+    failing,
+    job_body,
+    make_deps,
+    status_of,
+)
+
+
+async def test_a_job_gets_its_children_then_its_status_then_an_event() -> None:
+    kube = cluster_with()
+    outcome = await reconcile(KEY, make_deps(kube))
+    assert outcome.phase == "Starting"
+    assert kube.writes[-1] == ("status", "FederatedJob/digits")
+    assert {kind.split("/")[0] for verb, kind in kube.writes if verb == "apply"} == {
+        "ServiceAccount",
+        "ConfigMap",
+        "PersistentVolumeClaim",
+        "Service",
+        "StatefulSet",
+    }
+    assert [event["reason"] for event in kube.events] == ["Starting"]
+    assert kube.events[0]["involvedObject"]["name"] == KEY.name
+
+
+async def test_accounts_come_before_what_uses_them() -> None:
+    kube = cluster_with()
+    await reconcile(KEY, make_deps(kube))
+    kinds = [name.split("/")[0] for verb, name in kube.writes if verb == "apply"]
+    assert kinds.index("StatefulSet") > max(
+        index for index, kind in enumerate(kinds) if kind != "StatefulSet"
+    )
+
+
+async def test_a_second_pass_writes_nothing() -> None:
+    kube = cluster_with()
+    deps = make_deps(kube)
+    await reconcile(KEY, deps)
+    kube.writes.clear()
+    await reconcile(KEY, deps)
+    assert kube.writes == []
+
+
+async def test_a_lost_child_comes_back() -> None:
+    kube = cluster_with()
+    deps = make_deps(kube)
+    await reconcile(KEY, deps)
+    kube.writes.clear()
+    kube.remove(ObjectRef("v1", "ConfigMap", KEY.namespace, "digits-settings"))
+    await reconcile(KEY, deps)
+    assert kube.writes == [("apply", "ConfigMap/digits-settings")]
+
+
+async def test_a_job_that_is_gone_is_forgotten() -> None:
+    kube = cluster_with()
+    deps = make_deps(kube)
+    await reconcile(KEY, deps)
+    uid = deps.known[KEY].uid
+    deps.sources.reports.ended(uid, Outcome(result="Failed", message="no"))
+    kube.remove(job_ref(KEY.namespace, KEY.name))
+    assert (await reconcile(KEY, deps)).gone
+    assert deps.known == {}
+    assert deps.sources.reports.get(uid) is None
+
+
+async def test_the_status_is_written_although_a_child_is_refused() -> None:
+    kube = cluster_with()
+    kube.fail = failing("apply", Refused("quota exceeded"), "digits-cloud")
+    deps = make_deps(kube)
+    outcome = await reconcile(KEY, deps)
+    assert str(outcome.failure) == "quota exceeded"
+    assert status_of(kube)["phase"] == "Starting"
+    errors = deps.metrics.registry.get_sample_value(
+        "lockstep_reconcile_errors_total", {"error": "Refused"}
+    )
+    assert errors == 4  # account, volume, service, set
+
+
+async def test_a_lost_event_does_not_fail_the_pass() -> None:
+    kube = cluster_with()
+    kube.fail = failing("event", Unavailable("gone"))
+    assert (await reconcile(KEY, make_deps(kube))).failure is None
+
+
+async def test_the_status_waits_its_second() -> None:
+    now = [100.0]
+    kube = cluster_with()
+    deps = make_deps(kube, monotonic=lambda: now[0])
+    await reconcile(KEY, deps)
+    kube.writes.clear()
+    _edit_rounds(kube, 5)
+    now[0] += 0.25
+    outcome = await reconcile(KEY, deps)
+    assert outcome.requeue_in_s == 0.75
+    assert ("status", "FederatedJob/digits") not in kube.writes
+    now[0] += 0.75
+    assert (await reconcile(KEY, deps)).requeue_in_s is None
+    assert status_of(kube)["rounds"] == 5
+
+
+async def test_a_new_phase_does_not_wait() -> None:
+    kube = cluster_with()
+    deps = make_deps(kube, monotonic=lambda: 100.0)
+    await reconcile(KEY, deps)
+    done = Outcome(result="RoundsCompleted", message="3 rounds")
+    deps.sources.reports.ended(deps.known[KEY].uid, done)
+    outcome = await reconcile(KEY, deps)
+    assert finished(outcome)
+    assert status_of(kube)["phase"] == "Completed"
+
+
+async def test_an_unsupported_job_is_refused_without_children() -> None:
+    kube = cluster_with(job_body(allocation={"policy": "ppo"}))
+    outcome = await reconcile(KEY, make_deps(kube))
+    assert outcome.phase == "Refused"
+    assert [verb for verb, _ in kube.writes] == ["status"]
+    accepted = status_of(kube)["conditions"][0]
+    assert (accepted["type"], accepted["reason"]) == ("Accepted", "NotSupported")
+    assert [event["type"] for event in kube.events] == ["Warning"]
+
+
+def _edit_rounds(kube: FakeKube, rounds: int) -> None:
+    stored = kube.objects[job_ref(KEY.namespace, KEY.name)]
+    kube.put({**stored, "spec": {**stored["spec"], "training": {"rounds": rounds}}})
