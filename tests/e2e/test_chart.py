@@ -1,0 +1,346 @@
+"""The chart with the real helm: what it installs, what the operator may do, what it leaves behind.
+
+Installed for one namespace only, so that it takes no job away from another operator in the cluster.
+"""
+
+import json
+import re
+import subprocess
+import time
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster import api
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = str(ROOT / "charts" / "lockstep")
+CRD_FILE = ROOT / "crds" / "lockstep.dev_federatedjobs.yaml"
+CRD_NAME = "federatedjobs.lockstep.dev"
+KINDS = (
+    "deployments,replicasets,pods,services,configmaps,serviceaccounts,roles,rolebindings,"
+    "persistentvolumeclaims,clusterroles,clusterrolebindings"
+)
+
+Json = dict[str, Any]
+
+
+def tool(name: str, *words: str, stdin: str | None = None) -> tuple[int, str]:
+    """Exit code and all that kubectl or helm said: here errors are results, too."""
+    done = subprocess.run(
+        [str(api.tools() / name), f"--kubeconfig={api.kubeconfig()}", *words],
+        input=stdin, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def rendered(*words: str, namespace: str = "lockstep-system") -> dict[tuple[str, str], Json]:
+    """What `helm template` makes, by kind and name."""
+    text = api.helm("template", "lockstep", CHART, "--namespace", namespace, *words)
+    made = [document for document in yaml.safe_load_all(text) if document]
+    return {(document["kind"], document["metadata"]["name"]): document for document in made}
+
+
+def test_lint(cluster: Path) -> None:
+    code, said = tool("helm", "lint", "--strict", CHART)
+    assert code == 0, said
+
+
+VALUES = {
+    "defaults": [],
+    "list-of-namespaces": ["--set", "watchNamespaces={default,kube-public}"],
+    "persistent": ["--set", "prometheus.storage.persistent=true"],
+    "no-prometheus": ["--set", "prometheus.enabled=false,rbac.aggregate=false"],
+    "everything": [
+        "--set", "image.registry=registry.example.org/team/,image.tag=v2,image.pullSecrets={key}",
+        "--set", "operator.cpuWatts=3.5,operator.planner.auth=false,operator.logFormat=json",
+        "--set", "priorityClassName=system-cluster-critical,nodeSelector.disk=ssd",
+        "--set", "operator.podAnnotations.a=b,prometheus.podAnnotations.c=d",
+        "--set-json", 'tolerations=[{"key":"x","operator":"Exists"}]',
+        "--set-json", "operator.resources={}",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", VALUES.values(), ids=VALUES.keys())
+def test_the_apiserver_takes_what_it_renders(namespace: str, words: list[str]) -> None:
+    manifests = api.helm("template", "lockstep", CHART, "--namespace", namespace, *words)
+    apply = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-")
+    code, said = tool("kubectl", *apply, stdin=manifests)
+    assert code == 0, said
+    assert "Warning" not in said
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("image.pullPolicy=Sometimes", "value must be one of 'Always', 'IfNotPresent', 'Never'"),
+        ("operator.cpuWatts=0", "exclusiveMinimum: got 0, want 0"),
+        ("operator.boostCores=-0.5", "does not match pattern"),
+        ("operator.planner.auth=maybe", "got string, want boolean"),
+        ("promtheus.enabled=false", "additional properties 'promtheus' not allowed"),
+        ("operator.replicas=2", "additional properties 'replicas' not allowed"),
+        ("watchNamespaces={Team_A}", "does not match pattern"),
+        ("watchNamespaces=default", "got string, want array"),
+        ("prometheus.scrapeInterval=often", "does not match pattern"),
+        ("operator.resources.limits.cpu=lots", "does not match pattern"),
+    ],
+)
+def test_a_wrong_value_is_refused(cluster: Path, value: str, message: str) -> None:
+    code, said = tool("helm", "template", "lockstep", CHART, "--set", value)
+    assert code != 0
+    assert message in said
+    assert re.split("[.=]", value, maxsplit=1)[0] in said
+
+
+def test_every_value_is_explained_and_in_the_schema(cluster: Path) -> None:
+    text = (ROOT / "charts" / "lockstep" / "values.yaml").read_text()
+    schema = json.loads((ROOT / "charts" / "lockstep" / "values.schema.json").read_text())
+    values = yaml.safe_load(text)
+    assert set(values) == set(schema["properties"]) - {"global"}
+    for name in ("image", "crds", "operator", "worker", "prometheus", "rbac"):
+        assert set(values[name]) == set(schema["properties"][name]["properties"])
+        block = text.split(f"\n{name}:\n", 1)[1].split("\n\n", 1)[0].splitlines()
+        for key in values[name]:
+            line = next(i for i, found in enumerate(block) if found.startswith(f"  {key}:"))
+            parts = isinstance(values[name][key], dict) and block[line].endswith(":")
+            assert "#" in block[line - 1] or (parts and "#" in block[line + 1]), f"{name}.{key}"
+
+
+def images_of(made: dict[tuple[str, str], Json]) -> list[str]:
+    """The images of the operator, of jobs' pods and of Prometheus."""
+    operator, prometheus = (
+        made["Deployment", f"lockstep-{name}"]["spec"]["template"]["spec"]["containers"][0]
+        for name in ("operator", "prometheus")
+    )
+    env = {variable["name"]: variable["value"] for variable in operator["env"]}
+    return [operator["image"], env["LOCKSTEP_WORKER_IMAGE"], prometheus["image"]]
+
+
+def test_images_are_those_that_make_builds_or_pushes(cluster: Path) -> None:
+    parts = ("operator", "worker", "prometheus")
+    assert images_of(rendered()) == [f"lockstep.local/{part}:0.1.0" for part in parts]
+    registry = ("--set", "image.registry=registry.example.org/team")
+    pushed = [f"registry.example.org/team/lockstep-{part}:0.1.0" for part in parts]
+    assert images_of(rendered(*registry)) == pushed
+    own = images_of(rendered(*registry, "--set", "worker.image=mine:1"))
+    assert own == [pushed[0], "mine:1", pushed[2]]
+
+
+def test_the_crd_is_that_of_the_models_and_stays(cluster: Path) -> None:
+    made = rendered()["CustomResourceDefinition", CRD_NAME]
+    assert made["spec"] == yaml.safe_load(CRD_FILE.read_text())["spec"]
+    assert made["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    unkept = rendered("--set", "crds.keep=false")["CustomResourceDefinition", CRD_NAME]
+    assert "annotations" not in unkept["metadata"]
+    assert ("CustomResourceDefinition", CRD_NAME) not in rendered("--set", "crds.install=false")
+
+
+def test_pods_are_locked_down(cluster: Path) -> None:
+    for name in ("operator", "prometheus"):
+        pod = rendered()["Deployment", f"lockstep-{name}"]["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert {"startupProbe", "livenessProbe", "readinessProbe"} <= set(container)
+
+
+def test_rights_follow_the_namespaces(cluster: Path) -> None:
+    """For all namespaces one ClusterRole; for a list Roles there, and little in the cluster."""
+    everywhere = rendered()
+    assert not [kind for kind, _ in everywhere if kind == "Role"]
+    text = api.helm("template", "lockstep", CHART, "--set", "watchNamespaces={a,b}")
+    made = [document for document in yaml.safe_load_all(text) if document]
+    roles = [d for d in made if d["kind"] == "Role" and d["metadata"]["name"].endswith("operator")]
+    assert [role["metadata"]["namespace"] for role in roles] == ["a", "b"]
+    cluster_role = next(
+        d for d in made if d["kind"] == "ClusterRole" and d["metadata"]["name"].endswith("operator")
+    )
+    assert {verb for rule in cluster_role["rules"] for verb in rule["verbs"]} == {
+        "get", "list", "watch", "create",
+    }  # fmt: skip
+    created = [rule["resources"] for rule in cluster_role["rules"] if "create" in rule["verbs"]]
+    assert created == [["tokenreviews"]]
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: Path) -> Iterator[str]:
+    """The chart, installed in a namespace of its own and for that only."""
+    name = f"test-chart-{time.time_ns() % 10**8}"
+    only = f"watchNamespaces={{{name}}}"
+    api.kubectl("create", "namespace", name)
+    api.helm("install", "lockstep", CHART, "--namespace", name, "--set", only)
+    yield name
+    api.helm("uninstall", "lockstep", "--namespace", name)
+    api.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def may(namespace: str, account: str, question: str, *, within: str) -> bool:
+    """The apiserver's answer to "may this account …", such as `patch pods/resize`."""
+    verb, resource = question.split()
+    resource, _, part = resource.partition("/")
+    words = ["auth", "can-i", verb, resource, f"--as=system:serviceaccount:{namespace}:{account}"]
+    words += [f"--subresource={part}"] if part else []
+    words += ["--namespace", within] if within else ["--all-namespaces"]
+    return tool("kubectl", *words)[1].split()[0] == "yes"
+
+
+NEEDED = [
+    *(f"{verb} federatedjobs.lockstep.dev" for verb in ("get", "list", "watch")),
+    "patch federatedjobs.lockstep.dev/status",
+    *(f"{verb} pods" for verb in ("get", "list", "watch")),
+    "patch pods/resize",
+    *(
+        f"{verb} {kind}"
+        for kind in (
+            "statefulsets.apps", "services", "configmaps", "serviceaccounts",
+            "persistentvolumeclaims",
+        )
+        for verb in ("get", "list", "create", "patch", "delete")
+    ),
+    "create events",
+    "list nodes",
+    "create tokenreviews.authentication.k8s.io",
+]  # fmt: skip
+TOO_MUCH = [
+    *(f"{verb} secrets" for verb in ("get", "list", "create")),
+    *(f"{verb} pods" for verb in ("create", "delete", "patch", "update")),
+    "create pods/exec",
+    "create federatedjobs.lockstep.dev",
+    "patch federatedjobs.lockstep.dev",
+    "update federatedjobs.lockstep.dev/status",
+    "create serviceaccounts/token",
+    *(f"{verb} nodes" for verb in ("patch", "delete")),
+    "create roles.rbac.authorization.k8s.io",
+    "create customresourcedefinitions.apiextensions.k8s.io",
+    "patch customresourcedefinitions.apiextensions.k8s.io",
+    "create namespaces",
+    "impersonate users",
+    "create deployments.apps",
+]
+
+
+@pytest.mark.parametrize("question", NEEDED)
+def test_the_operator_may(installed: str, question: str) -> None:
+    assert may(installed, "lockstep-operator", question, within=installed)
+
+
+@pytest.mark.parametrize("question", TOO_MUCH)
+def test_the_operator_may_not(installed: str, question: str) -> None:
+    assert not may(installed, "lockstep-operator", question, within=installed)
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["list federatedjobs.lockstep.dev", "create statefulsets.apps", "patch pods/resize"],
+)
+def test_it_has_no_rights_in_namespaces_that_are_not_its(installed: str, question: str) -> None:
+    assert not may(installed, "lockstep-operator", question, within="kube-public")
+    assert not may(installed, "lockstep-operator", question, within="")
+
+
+def test_prometheus_may_only_find_pods(installed: str) -> None:
+    assert may(installed, "lockstep-prometheus", "watch pods", within=installed)
+    for question in ("get secrets", "list configmaps", "delete pods"):
+        assert not may(installed, "lockstep-prometheus", question, within=installed)
+    assert not may(installed, "lockstep-prometheus", "list pods", within="kube-system")
+
+
+def test_both_become_available(installed: str) -> None:
+    for name in ("lockstep-operator", "lockstep-prometheus"):
+        words = ("rollout", "status", f"deployment/{name}", "--timeout=120s")
+        code, said = tool("kubectl", "-n", installed, *words)
+        assert code == 0, said
+
+
+def query(namespace: str, question: str) -> list[Json]:
+    """The series that Prometheus answers with, asked through the apiserver."""
+    service = f"/api/v1/namespaces/{namespace}/services/lockstep-prometheus:9090/proxy"
+    path = f"{service}/api/v1/query?query={urllib.parse.quote(question)}"
+    code, said = tool("kubectl", "get", "--raw", path)
+    if code != 0:  # it is still starting
+        return []
+    found: list[Json] = json.loads(said)["data"]["result"]
+    return found
+
+
+def eventually(namespace: str, question: str, *, timeout_s: float = 60) -> Json:
+    """The first series, as soon as there is one."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := query(namespace, question)):
+        assert time.monotonic() < deadline, f"no series: {question}"
+        time.sleep(0.5)
+    return found[0]["metric"]  # type: ignore[no-any-return]
+
+
+SERVE = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Metrics(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.end_headers()
+        self.wfile.write(b'lockstep_own{job="said-by-the-pod"} 1\\nlockstep_bare 1\\n')
+HTTPServer(("", 8080), Metrics).serve_forever()
+"""
+
+
+def job_pod(name: str, port_name: str) -> Json:
+    """A pod that serves metrics as those of a job do."""
+    labels = {"app.kubernetes.io/part-of": "lockstep", "lockstep.dev/job": "labelled"}
+    container = {
+        "name": "worker",
+        "image": "lockstep.local/worker:0.1.0",
+        "command": ["python3", "-c", SERVE],
+        "ports": [{"name": port_name, "containerPort": 8080}],
+    }
+    spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
+    metadata = {"name": name, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def test_prometheus_scrapes_pods_of_jobs(installed: str) -> None:
+    """By label and port name; a series that names its job keeps that."""
+    pods = [job_pod("scraped", "http"), job_pod("ignored", "other")]
+    listed = {"apiVersion": "v1", "kind": "List", "items": pods}
+    api.kubectl("-n", installed, "apply", "-f", "-", stdin=json.dumps(listed))
+    own = eventually(installed, "lockstep_own")
+    assert own["job"] == "said-by-the-pod"
+    assert (own["namespace"], own["pod"]) == (installed, "scraped")
+    assert eventually(installed, "lockstep_bare")["job"] == "labelled"
+    assert not query(installed, 'up{pod="ignored"}')
+
+
+def test_prometheus_scrapes_the_operator(installed: str) -> None:
+    up = eventually(installed, 'up{pod=~"lockstep-operator-.*"} == 1')
+    assert up["namespace"] == installed
+
+
+def test_uninstall_leaves_the_crd_only(namespace: str) -> None:
+    """The notes give the next command; after uninstalling, no object of the release is left."""
+    only = f"watchNamespaces={{{namespace}}}"
+    release = f"gone-{namespace}"
+    said = api.helm("install", release, CHART, "--namespace", namespace, "--set", only)
+    assert f"kubectl -n {namespace} apply -f docs/examples/fashion-mnist.yaml" in said
+    assert "get fj --watch" in said
+    assert f"kubectl -n {namespace} port-forward svc/lockstep-prometheus 9090" in said
+    ours = ("get", KINDS, "--namespace", namespace, "-o", "name")
+    label = f"--selector=app.kubernetes.io/instance={release}"
+    assert len(api.kubectl(*ours, label).split()) > 10
+    api.helm("uninstall", release, "--namespace", namespace, "--wait")
+    deadline = time.monotonic() + 60
+    while left := api.kubectl(*ours, label).split():
+        assert time.monotonic() < deadline, left
+        time.sleep(0.5)
+    assert CRD_NAME in api.kubectl("get", "crd", CRD_NAME, "-o", "name")
