@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI, Response
 
 from lockstep_api.settings import GroupSettings, JobSettings
-from lockstep_api.spec import Data, LocalSteps, Mode, Model, Partition, Strategy, Target, Training
+from lockstep_api.spec import Data, Mode, Model, Partition, Strategy, Target, Training
 from lockstep_api.wire import ClientPlan, Outcome, PlanRequest, RoundPlan
 
 
@@ -104,8 +104,3 @@ async def serving(app: Any, port: int) -> AsyncIterator[None]:
     finally:
         server.should_exit = True
         await running
-
-
-def local_steps(count: int) -> LocalSteps:
-    """A fixed number of steps."""
-    return LocalSteps(fixed=count)

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -45,12 +45,12 @@ async def worker(role: str, folder: Path, **env: str) -> AsyncIterator[asyncio.s
                 await process.wait()
 
 
-def device(folder: Path, number: int) -> "asyncio.subprocess.Process":
+def device(folder: Path, number: int) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """A device process of group d."""
     return worker(
         "device", folder, LOCKSTEP_POD=f"job-device-d-{number}", LOCKSTEP_GROUP="d",
         LOCKSTEP_PORT=str(free_port()),
-    )  # type: ignore[return-value]  # fmt: skip
+    )  # fmt: skip
 
 
 async def run_job(folder: Path, job: JobSettings, planner: FakePlanner) -> None:
@@ -61,9 +61,9 @@ async def run_job(folder: Path, job: JobSettings, planner: FakePlanner) -> None:
     async with (
         serving(planner.app(), planner_port),
         worker("cloud", folder, LOCKSTEP_PORT=cloud_port),
-        device(folder, 0),  # type: ignore[attr-defined]
-        device(folder, 1),  # type: ignore[attr-defined]
-        device(folder, 2),  # type: ignore[attr-defined]
+        device(folder, 0),
+        device(folder, 1),
+        device(folder, 2),
     ):
         await asyncio.wait_for(asyncio.shield(planner.outcome), 120)
 

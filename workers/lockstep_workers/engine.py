@@ -107,8 +107,8 @@ class Round:
         deadline = self.deadline_s()
         if deadline is None or now_s < deadline:
             return False
-        quorum = self.plan.quorum or len(self.plan.participants)
-        return len(self.accepted) >= quorum
+        everyone = len(self.plan.participants)
+        return len(self.accepted) >= min(self.plan.quorum or everyone, everyone)
 
 
 def add_energy(total: EnergyJoules, more: EnergyJoules) -> EnergyJoules:

@@ -1,0 +1,192 @@
+"""Seconds of a round without training: 10 clients, 4 MB and 40 MB models, beside raw sockets.
+
+    .venv/bin/python -m tests.bench.wire_round [--clients 10] [--megabytes 4 40] [--rounds 20]
+
+The server is the cloud pod's own (coordinator and routes, uvicorn) in a process of its own; each
+client is a process that uses the device's own calls and sends the model back. The floor is a
+star of blocking sockets with the same bytes. Both in one run, since machines differ.
+"""
+
+import argparse
+import multiprocessing as mp
+import resource
+import socket
+import statistics
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx2
+import numpy as np
+import uvloop
+from torch import nn
+
+from lockstep_api.status import EnergyJoules
+from lockstep_api.wire import Registration, UpdateReport
+from lockstep_workers.cloud.bulk import BulkRoutes
+from lockstep_workers.cloud.coordinator import Coordinator, Parts
+from lockstep_workers.cloud.main import ordinary_app
+from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.cloud.planner import Planner
+from lockstep_workers.cloud.store import Store
+from lockstep_workers.data import Examples
+from lockstep_workers.device import connection as device
+from lockstep_workers.learning.parameters import flatten
+from lockstep_workers.learning.strategies import fedavg
+from tests.wire.jobs import FakePlanner, free_port, serving, settings
+
+_CHUNK = 1 << 20
+
+
+class _Tiny(nn.Module):
+    """A model of a given size whose evaluation costs nothing."""
+
+    def __init__(self, n_values: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(np_zeros(n_values))
+
+    def forward(self, x):  # type: ignore[no-untyped-def]
+        return x.new_zeros(len(x), 10)
+
+
+def np_zeros(n_values: int):  # type: ignore[no-untyped-def]
+    """A tensor of zeros."""
+    import torch  # noqa: PLC0415 - only the server needs it
+
+    return torch.zeros(n_values)
+
+
+async def _serve(
+    port: int, planner_port: int, n: int, clients: int, rounds: int, out: Connection
+) -> None:
+    job = settings(cloud_port=port, planner_port=planner_port, replicas=clients)
+    planner = FakePlanner(rounds=rounds)
+    test = Examples(np.zeros((1, 28, 28), np.uint8), np.zeros(1, np.int64))
+    metrics = CloudMetrics(job.job)
+    with TemporaryDirectory() as folder:
+        async with httpx2.AsyncClient() as http:
+            parts = Parts(
+                job=job, strategy=fedavg(), model=flatten(_Tiny(n)), test=test, metrics=metrics,
+                planner=Planner(job, Path(folder) / "t", http), store=Store(Path(folder), job.uid),
+            )  # fmt: skip
+            coordinator = Coordinator(parts)
+            before_mb = _rss_mb()
+            app = BulkRoutes(coordinator, ordinary_app(metrics))
+            async with serving(planner.app(), planner_port), serving(app, port):
+                await coordinator.run()
+                seconds = [r.report.seconds for r in planner.requests[1:] if r.report]
+                out.send((seconds, before_mb, _rss_mb()))
+
+
+def _rss_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _server(*args: object) -> None:
+    uvloop.run(_serve(*args))  # type: ignore[arg-type]
+
+
+def _client(url: str, number: int) -> None:
+    name = f"d-{number}"
+    while True:
+        try:
+            session = device.connect(url)
+            break
+        except OSError:
+            time.sleep(0.05)  # the server's process is starting
+    registration = Registration(client=name, incarnation="1", examples=1)
+    held = device.open_session(session, registration)
+    connection = device.connect(url)
+    after = 0
+    while (work := device.get_work(connection, name, after)) is not None:
+        after = work.task.round
+        report = UpdateReport(
+            client=name, round=after, examples=1, steps=1, download_seconds=0, compute_seconds=0,
+            cpu_seconds=0, throttled_seconds=0, frequency_ghz=1, energy_joules=EnergyJoules(),
+        )  # fmt: skip
+        device.send_update(connection, report, work.body)
+    connection.close()
+    held.close()
+    session.close()
+
+
+def lockstep_rounds(n: int, clients: int, rounds: int) -> tuple[list[float], float, float]:
+    """Seconds of each round, the server's RSS before and at its peak, in MB."""
+    port = free_port()
+    ours, theirs = mp.Pipe()
+    server = mp.Process(target=_server, args=(port, free_port(), n, clients, rounds, theirs))
+    server.start()
+    people = [
+        mp.Process(target=_client, args=(f"http://127.0.0.1:{port}", i)) for i in range(clients)
+    ]
+    for each in people:
+        each.start()
+    seconds, before, peak = ours.recv()
+    for each in [server, *people]:
+        each.join()
+    return seconds, before, peak
+
+
+def _raw_client(port: int, size: int, rounds: int) -> None:
+    body = bytearray(size)
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        for _ in range(rounds):
+            _receive(sock, memoryview(body))
+            sock.sendall(body)
+
+
+def _receive(sock: socket.socket, view: memoryview) -> None:
+    got = 0
+    while got < len(view):
+        got += sock.recv_into(view[got:], min(_CHUNK, len(view) - got))
+
+
+def raw_rounds(n: int, clients: int, rounds: int) -> list[float]:
+    """The floor: a star of blocking sockets, the same bytes, one running sum."""
+    size = 4 * n
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    people = [mp.Process(target=_raw_client, args=(port, size, rounds)) for _ in range(clients)]
+    for each in people:
+        each.start()
+    sockets = [listener.accept()[0] for _ in people]
+    body, total, seconds = bytearray(size), np.zeros(n, np.float32), []
+    for _ in range(rounds):
+        began = time.monotonic()
+        for sock in sockets:
+            sock.sendall(body)
+        for sock in sockets:
+            _receive(sock, memoryview(body))
+            total += np.frombuffer(body, np.float32)
+        seconds.append(time.monotonic() - began)
+    for sock in [*sockets, listener]:
+        sock.close()
+    for each in people:
+        each.join()
+    return seconds
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clients", type=int, default=10)
+    parser.add_argument("--megabytes", type=float, nargs="+", default=[4, 40])
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args()
+    for megabytes in options.megabytes:
+        n = int(megabytes * 1e6 / 4)
+        seconds, before, peak = lockstep_rounds(n, options.clients, options.rounds)
+        floor = raw_rounds(n, options.clients, options.rounds)
+        ours, raw = statistics.median(seconds), statistics.median(floor)
+        print(
+            f"{options.clients} clients x {megabytes:g} MB: {ours:.3f} s a round "
+            f"(fastest {min(seconds):.3f}), raw sockets {raw:.3f} s, ratio {ours / raw:.2f}; "
+            f"server {before:.0f} MB at start, peak +{peak - before:.0f} MB "
+            f"= {(peak - before) / megabytes:.1f} models"
+        )
+
+
+if __name__ == "__main__":
+    mp.set_start_method("spawn")
+    main()

@@ -1,0 +1,136 @@
+"""The round's ledger: who is in, who is lost, when it closes; the accumulator; the report."""
+
+import numpy as np
+import pytest
+
+from lockstep_api.spec import Target
+from lockstep_api.status import EnergyJoules
+from lockstep_api.wire import ClientPlan, ClientReport, Refusal, RoundPlan, UpdateReport
+from lockstep_workers.engine import (
+    Accumulator,
+    Progress,
+    Round,
+    add_energy,
+    repeat_plan,
+    round_report,
+    target_reached,
+)
+from lockstep_workers.errors import RefusedUpdate
+
+
+def plan(*clients: str, **more: object) -> RoundPlan:
+    """A plan of round 2."""
+    chosen = [
+        ClientPlan(client=c, frequency_ghz=1, cpu_milli=100, steps=1, applied=True) for c in clients
+    ]
+    return RoundPlan.model_validate({"round": 2, "rounds": 5, "participants": chosen, **more})
+
+
+def update(client: str, *, round_number: int = 2) -> ClientReport:
+    """An update in order, with 3 J."""
+    report = UpdateReport(
+        client=client, round=round_number, examples=1, steps=1, download_seconds=0,
+        compute_seconds=0, cpu_seconds=0, throttled_seconds=0, frequency_ghz=1,
+        energy_joules=EnergyJoules(model=3.0),
+    )  # fmt: skip
+    return ClientReport(update=report, arrived_seconds=0, upload_seconds=0, bytes=0)
+
+
+def test_a_round_closes_when_all_are_in_or_lost() -> None:
+    now = Round(plan("a", "b"), began_s=0)
+    assert not now.is_closed(1e9)
+    now.accept(update("a"))
+    assert now.waiting() == ["b"]
+    now.lose("b", "gone")
+    now.lose("a", "gone after its update: it counts")
+    assert now.is_closed(0)
+    assert now.lost == {"b": "gone"}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "now_s", "closed"),
+    [(("a",), 10.0, False), (("a", "b"), 10.0, True), (("a", "b"), 9.9, False)],
+)
+def test_the_deadline_needs_the_quorum(
+    accepted: tuple[str, ...], now_s: float, closed: bool
+) -> None:
+    now = Round(plan("a", "b", "c", quorum=2, deadlineSeconds=5), began_s=5)
+    for client in accepted:
+        now.accept(update(client))
+    assert now.is_closed(now_s) is closed
+
+
+def test_a_quorum_above_a_sampled_round_means_all_of_it() -> None:
+    now = Round(plan("a", "b", quorum=5, deadlineSeconds=5), began_s=0)
+    now.accept(update("a"))
+    assert not now.is_closed(6)
+    now.accept(update("b"))
+    assert now.is_closed(6)
+
+
+@pytest.mark.parametrize(
+    ("client", "round_number", "reason"),
+    [
+        ("a", 2, Refusal.DUPLICATE),
+        ("b", 1, Refusal.WRONG_ROUND),
+        ("c", 2, Refusal.NOT_IN_ROUND),
+        ("x", 2, Refusal.NOT_IN_ROUND),
+    ],
+)
+def test_updates_that_are_not_welcome(client: str, round_number: int, reason: Refusal) -> None:
+    now = Round(plan("a", "b", "c"), began_s=0)
+    now.accept(update("a"))
+    now.lose("c", "gone")
+    with pytest.raises(RefusedUpdate) as caught:
+        now.check(update(client, round_number=round_number).update)
+    assert caught.value.reason is reason
+
+
+def test_the_mean_is_weighted_and_does_not_depend_on_the_block() -> None:
+    rng = np.random.default_rng(0)
+    total = Accumulator(200_000)
+    vectors = rng.normal(size=(3, 200_000)).astype(np.float32)
+    for weight, vector in zip((1.0, 2.0, 5.0), vectors, strict=True):
+        total.add(vector, weight)
+    expected = np.average(vectors, axis=0, weights=[1, 2, 5])
+    np.testing.assert_allclose(total.mean(), expected, rtol=1e-4, atol=1e-5)
+    total.reset()
+    total.add(vectors[0], 4.0)
+    np.testing.assert_allclose(total.mean(), vectors[0], rtol=1e-6)
+
+
+def test_the_report_counts_who_is_missing_and_adds_up_energy() -> None:
+    now = Round(plan("a", "b", "c"), began_s=10)
+    now.accept(update("a"))
+    now.lose("b", "gone")
+    before = Progress(round=1, energy=EnergyJoules(model=1.0))
+    report = round_report(now, before, now_s=12, result={"accuracy": 0.5, "loss": 1.0})
+    assert (report.lost, report.seconds, report.elapsed_seconds) == (["b", "c"], 2, 12)
+    assert report.energy_joules == EnergyJoules(model=4.0)
+
+
+def test_energy_of_different_sources_stays_apart() -> None:
+    total = add_energy(EnergyJoules(model=1.0), EnergyJoules(cpu=2.0))
+    assert total == EnergyJoules(model=1.0, cpu=2.0)
+    assert total.measured is None
+
+
+@pytest.mark.parametrize(
+    ("target", "reached"),
+    [
+        (None, False),
+        (Target(value=0.5), True),
+        (Target(value=0.51), False),
+        (Target(metric="loss", value=1.0), True),
+        (Target(metric="loss", value=0.9), False),
+    ],
+)
+def test_the_target(target: Target | None, reached: bool) -> None:
+    now = Round(plan("a"), began_s=0)
+    report = round_report(now, Progress(), now_s=1, result={"accuracy": 0.5, "loss": 1.0})
+    assert target_reached(plan("a", target=target), report) is reached
+
+
+def test_without_the_planner_the_last_plan_serves_again() -> None:
+    again = repeat_plan(plan("a"), round_number=3)
+    assert (again.round, again.planned, again.participants) == (3, False, plan("a").participants)

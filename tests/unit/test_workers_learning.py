@@ -1,0 +1,109 @@
+"""Local training, strategies and models: the formulas, checked against plain torch."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from lockstep_api.spec import Model, Strategy, StrategyName
+from lockstep_workers.data import Examples, as_batch, load_train, read_idx
+from lockstep_workers.errors import InvalidJob
+from lockstep_workers.learning.evaluation import evaluate
+from lockstep_workers.learning.parameters import flatten, named_tensors
+from lockstep_workers.learning.strategies import MODEL, ClientMemory, build_strategy
+from lockstep_workers.learning.training import Sgd, batches, train
+from lockstep_workers.models import build_model
+
+RNG = np.random.default_rng(0)
+EXAMPLES = Examples(RNG.integers(0, 256, (40, 28, 28), np.uint8), RNG.integers(0, 10, 40))
+SGD = Sgd(learning_rate=0.05, momentum=0.9, batch_size=16)
+
+
+def reference(model: nn.Module, steps: int, mu: float) -> None:
+    """The same training by torch's own optimiser, with the proximal term in the loss."""
+    start = [p.detach().clone() for p in model.parameters()]
+    optimiser = torch.optim.SGD(model.parameters(), lr=SGD.learning_rate, momentum=SGD.momentum)
+    drawn = batches(40, SGD.batch_size, np.random.default_rng(np.random.SeedSequence((1, 2, 3))))
+    for _ in range(steps):
+        x, y = as_batch(EXAMPLES, next(drawn))
+        pull = sum(((p - s) ** 2).sum() for p, s in zip(model.parameters(), start, strict=True))
+        loss = cross_entropy(model(x), y) + mu / 2 * pull
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.3])
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_training_is_sgd_with_momentum_and_the_proximal_term(name: str, mu: float) -> None:
+    model = flatten(build_model(Model.model_validate({"name": name}), seed=1))
+    plain = build_model(Model.model_validate({"name": name}), seed=1)
+    strategy = build_strategy(Strategy(name=StrategyName.FEDPROX, mu=mu))
+    correction = strategy.begin({MODEL: model.vector.clone()}, ClientMemory({}))
+    train(model, EXAMPLES, steps=5, sgd=SGD, correction=correction, seed=(1, 2, 3))
+    reference(plain, 5, mu)
+    for got, wanted in zip(model.module.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_the_vector_is_the_model() -> None:
+    model = flatten(build_model(Model(name="mlp"), seed=0))
+    model.vector.zero_()
+    assert all(not p.any() for p in model.module.parameters())
+    assert set(named_tensors(model)) == {"1.weight", "1.bias", "3.weight", "3.bias"}
+
+
+def test_running_statistics_are_refused() -> None:
+    with pytest.raises(InvalidJob, match="use GroupNorm"):
+        flatten(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+
+
+def test_initial_weights_follow_the_seed() -> None:
+    first, same, other = (flatten(build_model(Model(name="cnn"), seed=s)).vector for s in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_every_example_is_used_before_one_repeats() -> None:
+    drawn = batches(10, 4, np.random.default_rng(0))
+    epoch = np.concatenate([next(drawn) for _ in range(3)])
+    assert sorted(epoch) == list(range(10))
+
+
+def test_evaluation_counts() -> None:
+    model = flatten(build_model(Model(name="mlp"), seed=0))
+    result = evaluate(model, EXAMPLES)
+    x, y = as_batch(EXAMPLES, np.arange(40))
+    scores = model.module(x).detach()
+    assert result.accuracy == pytest.approx(float((scores.argmax(1) == y).float().mean()))
+    assert result.loss == pytest.approx(float(cross_entropy(scores, y)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"hidden": "many"}, "do not fit model mlp"), ({"depth": 3}, "unexpected keyword")],
+)
+def test_arguments_that_a_model_does_not_take(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidJob, match=message):
+        build_model(Model(name="mlp", args=arguments), seed=0)
+
+
+def test_a_strategy_of_a_later_version_is_refused() -> None:
+    with pytest.raises(InvalidJob, match="use fedavg or fedprox"):
+        build_strategy(Strategy(name=StrategyName.SCAFFOLD))
+
+
+def test_idx_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(struct.pack(">BBBBII", 0, 0, 8, 2, 2, 3) + bytes(range(6))))
+    assert read_idx(path).tolist() == [[0, 1, 2], [3, 4, 5]]
+    path.write_bytes(gzip.compress(struct.pack(">BBBBII", 0, 0, 8, 2, 2, 3) + bytes(5)))
+    with pytest.raises(InvalidJob, match="not an IDX file"):
+        read_idx(path)
+    with pytest.raises(InvalidJob, match="cannot read the data file"):
+        load_train("fashion-mnist", tmp_path)
