@@ -218,6 +218,8 @@ TOO_MUCH = [
     *(f"{verb} pods" for verb in ("create", "delete", "patch", "update")),
     "create pods/exec",
     "create federatedjobs.lockstep.dev",
+    "delete federatedjobs.lockstep.dev",
+    "get namespaces",
     "patch federatedjobs.lockstep.dev",
     "update federatedjobs.lockstep.dev/status",
     "create serviceaccounts/token",
