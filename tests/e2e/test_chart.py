@@ -182,6 +182,7 @@ def installed(cluster: Path) -> Iterator[str]:
     api.kubectl("create", "namespace", name)
     api.helm("install", "lockstep", CHART, "--namespace", name, "--set", only)
     yield name
+    api.kubectl("-n", name, "delete", "fj", "--all")
     api.helm("uninstall", "lockstep", "--namespace", name)
     api.kubectl("delete", "namespace", name, "--wait=false")
 
@@ -264,6 +265,28 @@ def test_both_become_available(installed: str) -> None:
         words = ("rollout", "status", f"deployment/{name}", "--timeout=120s")
         code, said = tool("kubectl", "-n", installed, *words)
         assert code == 0, said
+
+
+def test_the_installed_operator_answers_a_job(installed: str) -> None:
+    """With the rights and the network that it has there. The job is suspended: no pod starts."""
+    job = {
+        "apiVersion": "lockstep.dev/v1alpha1",
+        "kind": "FederatedJob",
+        "metadata": {"name": "asked"},
+        "spec": {
+            "suspend": True,
+            "model": {"name": "mlp"},
+            "data": {"name": "fashion-mnist"},
+            "training": {"rounds": 1},
+            "devices": [{"name": "all"}],
+        },
+    }
+    api.kubectl("-n", installed, "apply", "-f", "-", stdin=json.dumps(job))
+    seen = "--for=jsonpath={.status.observedGeneration}=1"
+    code, said = tool("kubectl", "-n", installed, "wait", "fj/asked", seen, "--timeout=60s")
+    log = tool("kubectl", "-n", installed, "logs", "deployment/lockstep-operator", "--tail=20")[1]
+    assert code == 0, f"{said}\n{log}"
+    assert "is forbidden" not in log
 
 
 def query(namespace: str, question: str) -> list[Json]:
