@@ -131,8 +131,8 @@ async def _wait(
     except TimeoutError:
         problem = None
     for pod in resize.waiting:
-        label, reason = _pending(last.get(pod, {}), actuator.wait_s)
-        resize.fail(pod, label, problem or reason)
+        label, reason = _pending(last.get(pod, {}))
+        resize.fail(pod, label, problem or reason or f"not in force after {actuator.wait_s:g} s")
 
 
 async def _follow(
@@ -171,14 +171,23 @@ def _note(pod: str, event: Manifest, *, resize: _Resize, metrics: Metrics) -> No
     elif _in_force(event["object"], milli) and _asked(event["object"], milli):
         resize.waiting.discard(pod)
         metrics.resize_seconds.observe(time.monotonic() - resize.patched_at[pod])
+    elif _pending(event["object"])[0] == "Infeasible":
+        resize.waiting.discard(pod)
+        resize.fail(pod, *_pending(event["object"]))
 
 
-def _pending(pod: Manifest, wait_s: float) -> tuple[str, str]:
-    """Label and reason of a limit that was accepted but is not in force."""
+def _pending(pod: Manifest) -> tuple[str, str]:
+    """Label and reason of a limit that was accepted but that the kubelet holds back."""
     status = pod.get("status", {})
     for kind in ("PodResizePending", "PodResizeInProgress"):
         found = condition(status, kind)
-        if found.get("status") == "True":
+        if found.get("status") == "True" and _is_current(found, pod):
             word = found.get("reason") or kind
             return word, ": ".join(filter(None, (word, found.get("message"))))
-    return "TimedOut", f"not in force after {wait_s:g} s"
+    return "TimedOut", ""
+
+
+def _is_current(found: Mapping[str, Any], pod: Manifest) -> bool:
+    """Whether a condition is about the pod as it is now, not about the resize before."""
+    generation = pod["metadata"].get("generation")
+    return bool(found.get("observedGeneration", generation) == generation)

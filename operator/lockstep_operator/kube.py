@@ -36,6 +36,7 @@ PAGE = 500
 JOB = (names.API_VERSION, names.KIND)
 POD = ("v1", "Pod")
 NODE = ("v1", "Node")
+SET = ("apps/v1", "StatefulSet")
 CHILD_KINDS = (
     ("apps/v1", "StatefulSet"),
     ("v1", "Service"),
@@ -136,7 +137,7 @@ class ApiKube:
     """`Kube` over HTTP."""
 
     def __init__(self, configuration: Configuration) -> None:
-        configuration.retries = False  # the runtime's loops retry with their own backoff
+        configuration.retries = None  # the loops retry with their own backoff
         self._client = ApiClient(configuration)
 
     async def close(self) -> None:

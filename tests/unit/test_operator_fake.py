@@ -90,6 +90,8 @@ class FakeKube:
     """Verb and name → what goes wrong."""
     kubelet: bool = True
     """Whether a resize is put in force."""
+    watched: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when somebody watches pods."""
     _watches: list[asyncio.Queue[Manifest]] = field(default_factory=list)
     _version: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -157,6 +159,7 @@ class FakeKube:
         since = int(resource_version)
         queue: asyncio.Queue[Manifest] = asyncio.Queue()
         self._watches.append(queue)
+        self.watched.set()
         for stored in [*self.objects.values()]:
             if stored["kind"] == "Pod" and int(stored["metadata"]["resourceVersion"]) > since:
                 queue.put_nowait({"type": "MODIFIED", "object": copy.deepcopy(stored)})
@@ -198,7 +201,8 @@ class FakeKube:
 
 def _selected(manifest: Manifest, labels: str) -> bool:
     wanted = dict(pair.split("=") for pair in labels.split(",") if pair)
-    return wanted.items() <= manifest["metadata"].get("labels", {}).items()
+    labelled: dict[str, str] = manifest["metadata"].get("labels", {})
+    return wanted.items() <= labelled.items()
 
 
 def failing(verb: str, error: KubeError, name: str = "") -> Callable[[str, str], KubeError | None]:

@@ -1,0 +1,272 @@
+"""The planner over HTTP: who may call, what a plan does, when an outcome is taken, the probes."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import httpx2
+import pytest
+
+from lockstep_api import names
+from lockstep_operator.actuate import Actuator
+from lockstep_operator.auth import CACHE_S, Authenticator, Unauthenticated
+from lockstep_operator.core.model import JobReport, Manifest
+from lockstep_operator.errors import Refused, Unavailable
+from lockstep_operator.kube import job_ref
+from lockstep_operator.planner import Planner, planner_app
+from lockstep_operator.reconcile import Deps, reconcile
+from lockstep_operator.runtime import Runtime
+from tests.unit.test_operator_fake import (
+    KEY,
+    FakeKube,
+    cluster_with,
+    device_pod,
+    failing,
+    job_body,
+    make_deps,
+    status_of,
+)
+
+PLAN = names.PLAN_ROUTE.format(namespace="lab", job="digits")
+OUTCOME = names.OUTCOME_ROUTE.format(namespace="lab", job="digits")
+CLOUD_USER = "system:serviceaccount:lab:digits-cloud"
+POD_0, POD_1 = "digits-device-fast-0", "digits-device-fast-1"
+DONE = {"result": "RoundsCompleted", "message": "3 of 3 rounds"}
+
+
+@dataclass
+class Setup:
+    """A planner, its cluster and a client with the cloud pod's token."""
+
+    kube: FakeKube
+    deps: Deps
+    planner: Planner
+    http: httpx2.AsyncClient
+
+    @property
+    def report(self) -> JobReport | None:
+        uid = self.kube.objects[job_ref("lab", "digits")]["metadata"]["uid"]
+        return self.deps.sources.reports.get(uid)
+
+    def sample(self, name: str) -> float | None:
+        return self.deps.metrics.registry.get_sample_value(name)
+
+
+def client(planner: Planner, token: str | None = "cloud") -> httpx2.AsyncClient:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    transport = httpx2.ASGITransport(app=planner_app(planner))
+    return httpx2.AsyncClient(transport=transport, base_url="http://planner", headers=headers)
+
+
+@pytest.fixture
+async def setup() -> AsyncIterator[Setup]:
+    kube = cluster_with(None, device_pod(POD_0), device_pod(POD_1))
+    kube.users = {"cloud": CLOUD_USER, "device": "system:serviceaccount:lab:digits-device"}
+    deps = make_deps(kube)
+    runtime = Runtime(partial(reconcile, deps=deps), deps.metrics, resync_s=100)
+    planner = Planner(
+        deps=deps,
+        runtime=runtime,
+        actuator=Actuator(kube, deps.metrics, wait_s=0.05),
+        authenticator=Authenticator(kube),
+        watching=lambda: True,
+        ready=lambda: True,
+        resync_s=100,
+    )
+    async with client(planner) as http:
+        yield Setup(kube, deps, planner, http)
+    await runtime.shutdown()
+
+
+def request(round: int = 1, *clients: str, report: Manifest | None = None) -> Manifest:
+    registered = [
+        {"client": name, "incarnation": "a", "examples": 10, "labelHistogram": []}
+        for name in clients or ("fast-0", "fast-1")
+    ]
+    return {"round": round, "clients": registered, "report": report}
+
+
+def report(round: int, ghz: float) -> Manifest:
+    energy: Manifest = {"model": 1.0}
+    update = {
+        "client": "fast-0", "round": round, "examples": 10, "steps": 10, "trainLoss": 1.0,
+        "downloadSeconds": 0.1, "computeSeconds": 1.0, "cpuSeconds": 0.5, "throttledSeconds": 0.0,
+        "frequencyGHz": ghz, "energyJoules": energy,
+    }  # fmt: skip
+    arrived = {"update": update, "arrivedSeconds": 1.2, "uploadSeconds": 0.1, "bytes": 100}
+    return {
+        "round": round, "planned": True, "seconds": 1.3, "elapsedSeconds": 1.3,
+        "clients": [arrived], "accuracy": 0.5, "loss": 1.0, "energyJoules": energy,
+    }  # fmt: skip
+
+
+async def test_a_plan_is_answered_with_its_limits_in_force(setup: Setup) -> None:
+    answer = await setup.http.post(PLAN, json=request())
+    assert answer.status_code == 200
+    plan = answer.json()
+    assert [entry["client"] for entry in plan["participants"]] == ["fast-0", "fast-1"]
+    assert all(entry["applied"] for entry in plan["participants"])
+    assert [name for verb, name in setup.kube.writes if verb == "resize"] == [
+        f"Pod/{POD_0}",
+        f"Pod/{POD_1}",
+    ]
+    assert setup.sample("lockstep_plan_seconds_count") == 1
+
+
+async def test_a_limit_that_is_not_in_force_is_in_the_answer(setup: Setup) -> None:
+    setup.kube.fail = failing("resize", Refused("no such feature"), POD_1)
+    plan = (await setup.http.post(PLAN, json=request())).json()
+    entry = plan["participants"][1]
+    assert (entry["applied"], entry["reason"]) == (False, "resize failed: no such feature")
+
+
+async def test_a_plan_reaches_the_status(setup: Setup) -> None:
+    await setup.http.post(PLAN, json=request())
+    await setup.planner.runtime.pass_now(KEY)
+    assert status_of(setup.kube)["lastPlan"]["round"] == 1
+    assert status_of(setup.kube)["startTime"] == "2026-01-02T03:04:05Z"
+
+
+async def test_a_report_with_another_frequency_is_counted_once(setup: Setup) -> None:
+    await setup.http.post(PLAN, json=request())
+    for _ in range(2):
+        await setup.http.post(PLAN, json=request(2, report=report(1, ghz=0.3)))
+    assert setup.sample("lockstep_frequency_mismatches_total") == 1
+    assert setup.report is not None
+    assert list(setup.report.mismatches) == ["fast-0"]
+
+
+async def test_a_client_of_no_group_is_refused_in_words(setup: Setup) -> None:
+    answer = await setup.http.post(PLAN, json=request(1, "ghost-0"))
+    assert answer.status_code == 422
+    assert "ghost-0" in answer.json()["message"]
+
+
+async def test_a_body_that_is_no_request_is_refused(setup: Setup) -> None:
+    assert (await setup.http.post(PLAN, json={"round": 0})).status_code == 422
+
+
+async def test_a_job_that_does_not_exist(setup: Setup) -> None:
+    setup.kube.remove(job_ref("lab", "digits"))
+    assert (await setup.http.post(PLAN, json=request())).status_code == 404
+
+
+@pytest.mark.parametrize("phase", ["Completed", "Failed", "Refused"])
+async def test_a_job_that_takes_no_rounds(setup: Setup, phase: str) -> None:
+    stored = setup.kube.objects[job_ref("lab", "digits")]
+    setup.kube.put({**stored, "status": {"phase": phase}})
+    answer = await setup.http.post(PLAN, json=request())
+    assert answer.status_code == 409
+    assert phase in answer.json()["message"]
+
+
+async def test_kubernetes_does_not_answer(setup: Setup) -> None:
+    setup.kube.fail = failing("list", Unavailable("connection lost"), "Pod")
+    answer = await setup.http.post(PLAN, json=request())
+    assert (answer.status_code, answer.json()) == (503, {"message": "connection lost"})
+
+
+async def test_an_outcome_is_taken_when_it_is_in_the_status(setup: Setup) -> None:
+    await setup.http.post(PLAN, json=request())
+    answer = await setup.http.post(OUTCOME, json=DONE | {"report": report(3, 1.0)})
+    assert answer.status_code == 200
+    assert status_of(setup.kube)["phase"] == "Completed"
+    assert status_of(setup.kube)["round"] == 3
+
+
+async def test_a_repeated_outcome_is_taken_again(setup: Setup) -> None:
+    for _ in range(2):
+        assert (await setup.http.post(OUTCOME, json=DONE)).status_code == 200
+
+
+async def test_an_outcome_is_not_taken_while_the_status_cannot_be_written(setup: Setup) -> None:
+    setup.kube.fail = failing("status", Unavailable("connection lost"))
+    assert (await setup.http.post(OUTCOME, json=DONE)).status_code == 503
+    setup.kube.fail = lambda verb, name: None
+    assert (await setup.http.post(OUTCOME, json=DONE)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("token", "status"), [(None, 401), ("made-up", 401), ("device", 403), ("cloud", 200)]
+)
+@pytest.mark.parametrize("route", [PLAN, OUTCOME])
+async def test_only_the_cloud_pod_may_call(
+    setup: Setup, token: str | None, status: int, route: str
+) -> None:
+    async with client(setup.planner, token) as http:
+        body: Any = request() if route == PLAN else DONE
+        answer = await http.post(route, json=body)
+    assert answer.status_code == status
+    assert status == 200 or answer.json()["message"]
+
+
+async def test_the_cloud_pod_of_another_job_may_not_call(setup: Setup) -> None:
+    setup.kube.users["cloud"] = "system:serviceaccount:lab:other-cloud"
+    assert (await setup.http.post(PLAN, json=request())).status_code == 403
+
+
+async def test_the_check_can_be_switched_off(setup: Setup) -> None:
+    async with client(replace(setup.planner, authenticator=None), None) as http:
+        assert (await http.post(PLAN, json=request())).status_code == 200
+
+
+async def test_a_token_is_reviewed_once_a_minute() -> None:
+    now = [0.0]
+    kube = FakeKube(users={"cloud": CLOUD_USER})
+    checked = Authenticator(kube, clock=lambda: now[0])
+    for moment in (0.0, CACHE_S - 1, CACHE_S + 1):
+        now[0] = moment
+        await checked.check(KEY, "Bearer cloud")
+    assert kube.reviews == [("cloud", names.PLANNER_AUDIENCE)] * 2
+
+
+async def test_a_refused_token_is_reviewed_every_time() -> None:
+    kube = FakeKube()
+    for _ in range(2):
+        with pytest.raises(Unauthenticated):
+            await Authenticator(kube).check(KEY, "Bearer made-up")
+    assert len(kube.reviews) == 2
+
+
+async def test_health_is_the_age_of_the_last_pass(setup: Setup) -> None:
+    answer = await setup.http.get("/healthz")
+    assert answer.status_code == 200
+    assert answer.json()["lastPassAgeSeconds"] >= 0
+
+
+async def test_a_dead_watch_is_unhealthy(setup: Setup) -> None:
+    async with client(replace(setup.planner, watching=lambda: False)) as http:
+        assert (await http.get("/healthz")).status_code == 503
+
+
+async def test_no_pass_for_long_is_unhealthy_only_with_jobs(setup: Setup) -> None:
+    async with client(replace(setup.planner, resync_s=-1.0)) as http:
+        assert (await http.get("/healthz")).status_code == 200
+        await setup.planner.runtime.pass_now(KEY)
+        assert (await http.get("/healthz")).status_code == 503
+
+
+async def test_readiness_needs_the_watch(setup: Setup) -> None:
+    assert (await setup.http.get("/readyz")).status_code == 200
+    async with client(replace(setup.planner, ready=lambda: False)) as http:
+        assert (await http.get("/readyz")).status_code == 503
+
+
+async def test_metrics_count_jobs_by_phase(setup: Setup) -> None:
+    await setup.planner.runtime.pass_now(KEY)
+    text = (await setup.http.get("/metrics")).text
+    assert 'lockstep_jobs{phase="Starting"} 1.0' in text
+    assert "lockstep_queue_depth 0.0" in text
+
+
+async def test_an_unreadable_spec_is_refused_with_its_path(setup: Setup) -> None:
+    setup.kube.put(_with_uid(setup, job_body(devices=[])))
+    answer = await setup.http.post(PLAN, json=request())
+    assert answer.status_code == 422
+    assert "spec.devices" in answer.json()["message"]
+
+
+def _with_uid(setup: Setup, job: Manifest) -> Manifest:
+    job["metadata"]["uid"] = setup.kube.objects[job_ref("lab", "digits")]["metadata"]["uid"]
+    return job

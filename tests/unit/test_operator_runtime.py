@@ -1,0 +1,204 @@
+"""The loops: one pass at a time, woken by events, repeated after failures, ended with the job."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from lockstep_api import names
+from lockstep_operator.core.model import JobKey
+from lockstep_operator.errors import Refused, Throttled, Unavailable
+from lockstep_operator.metrics import Metrics
+from lockstep_operator.reconcile import Outcome
+from lockstep_operator.runtime import Runtime, backoff_s
+
+KEY = JobKey("lab", "digits")
+STEP_S = 5.0
+
+
+class Passes:
+    """A pass that tells when it was made and answers from a list, then with `Outcome()`."""
+
+    def __init__(self, *answers: Outcome | Exception) -> None:
+        self.answers = list(answers)
+        self.made: asyncio.Queue[JobKey] = asyncio.Queue()
+        self.gate: asyncio.Event | None = None
+        self.under_way = 0
+
+    async def __call__(self, key: JobKey) -> Outcome:
+        self.under_way += 1
+        assert self.under_way == 1
+        self.made.put_nowait(key)
+        if self.gate is not None:
+            await self.gate.wait()
+        self.under_way -= 1
+        answer = self.answers.pop(0) if self.answers else Outcome()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def next(self) -> JobKey:
+        async with asyncio.timeout(STEP_S):
+            return await self.made.get()
+
+
+Start = Callable[..., Runtime]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Makes runtimes and ends them."""
+    started: list[Runtime] = []
+
+    def make(passes: Callable[[JobKey], Awaitable[Outcome]], resync_s: float = 1000.0) -> Runtime:
+        metrics = Metrics(CollectorRegistry())
+        started.append(Runtime(passes, metrics, resync_s=resync_s, jitter=lambda: 0.0))
+        return started[-1]
+
+    yield make
+    for runtime in started:
+        await runtime.shutdown()
+
+
+async def test_a_seen_job_gets_a_pass(start: Start) -> None:
+    passes = Passes()
+    start(passes).seen(KEY)
+    assert await passes.next() == KEY
+
+
+async def test_waking_makes_another_pass(start: Start) -> None:
+    passes = Passes()
+    runtime = start(passes)
+    runtime.seen(KEY)
+    await passes.next()
+    runtime.wake(KEY)
+    await passes.next()
+
+
+async def test_many_wakes_in_a_pass_make_one_more(start: Start) -> None:
+    passes = Passes()
+    passes.gate = asyncio.Event()
+    runtime = start(passes)
+    runtime.seen(KEY)
+    await passes.next()
+    for _ in range(5):
+        runtime.wake(KEY)
+    assert runtime.queue_depth == 1
+    passes.gate.set()
+    await passes.next()
+    await runtime.pass_now(KEY)
+    assert passes.made.qsize() == 1
+
+
+async def test_pods_of_unknown_jobs_wake_nothing(start: Start) -> None:
+    runtime = start(Passes())
+    runtime.wake(KEY)
+    assert runtime.jobs == 0
+
+
+async def test_a_deleted_job_that_is_unknown_starts_nothing(start: Start) -> None:
+    runtime = start(Passes())
+    runtime.seen(KEY, gone=True)
+    assert runtime.jobs == 0
+
+
+async def test_the_loop_ends_when_the_job_is_gone(start: Start) -> None:
+    runtime = start(Passes(Outcome(gone=True)))
+    assert (await runtime.pass_now(KEY)).gone
+    await asyncio.sleep(0)
+    assert runtime.jobs == 0
+
+
+async def test_a_long_name_is_woken_by_its_label(start: Start) -> None:
+    long = JobKey("lab", "x" * 100)
+    passes = Passes()
+    runtime = start(passes)
+    runtime.seen(long)
+    await passes.next()
+    runtime.wake(JobKey("lab", names.label_value(long.name)))
+    assert await passes.next() == long
+
+
+async def test_an_undisturbed_job_is_looked_at_again(start: Start) -> None:
+    passes = Passes()
+    start(passes, resync_s=0.01).seen(KEY)
+    await passes.next()
+    await passes.next()
+
+
+async def test_a_pass_can_ask_for_another(start: Start) -> None:
+    passes = Passes(Outcome(requeue_in_s=0.01))
+    start(passes).seen(KEY)
+    await passes.next()
+    await passes.next()
+
+
+@pytest.mark.parametrize("error", [Unavailable("gone"), ValueError("a bug")])
+async def test_a_failed_pass_is_repeated(start: Start, error: Exception) -> None:
+    passes = Passes(error)
+    start(passes).seen(KEY)
+    await passes.next()
+    await passes.next()
+
+
+async def test_a_partly_failed_pass_is_repeated(start: Start) -> None:
+    passes = Passes(Outcome(failure=Refused("quota")))
+    start(passes).seen(KEY)
+    await passes.next()
+    await passes.next()
+
+
+async def test_an_event_cuts_the_backoff_short(start: Start) -> None:
+    passes = Passes(Throttled("slow down", retry_after=900))
+    runtime = start(passes)
+    runtime.seen(KEY)
+    await passes.next()
+    runtime.wake(KEY)
+    await passes.next()
+
+
+async def test_pass_now_returns_the_outcome_of_a_new_pass(start: Start) -> None:
+    asked = Outcome(requeue_in_s=7.0)
+    passes = Passes(Outcome(), asked)
+    passes.gate = asyncio.Event()
+    runtime = start(passes)
+    runtime.seen(KEY)
+    await passes.next()
+    waiting = asyncio.create_task(runtime.pass_now(KEY))
+    await asyncio.sleep(0)
+    passes.gate.set()
+    assert await waiting is asked
+
+
+async def test_pass_now_raises_what_went_wrong(start: Start) -> None:
+    with pytest.raises(Unavailable):
+        await start(Passes(Unavailable("gone"))).pass_now(KEY)
+
+
+async def test_a_caller_that_leaves_disturbs_nobody(start: Start) -> None:
+    passes = Passes(Unavailable("gone"))
+    passes.gate = asyncio.Event()
+    runtime = start(passes)
+    waiting = asyncio.create_task(runtime.pass_now(KEY))
+    await passes.next()
+    waiting.cancel()
+    passes.gate.set()
+    await passes.next()
+
+
+async def test_shutdown_ends_passes_under_way(start: Start) -> None:
+    passes = Passes()
+    passes.gate = asyncio.Event()
+    runtime = start(passes)
+    waiting = asyncio.create_task(runtime.pass_now(KEY))
+    await passes.next()
+    await runtime.shutdown()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert runtime.jobs == 0
+
+
+def test_backoff_doubles_up_to_a_minute() -> None:
+    assert [backoff_s(n, 1.0) for n in (1, 2, 3, 7, 50)] == [1, 2, 4, 60, 60]
+    assert backoff_s(3, 0.0) == 2.0

@@ -1,0 +1,295 @@
+"""What the operator's adapter puts on the wire, and what it makes of the answers.
+
+A small HTTP server on localhost records each request and answers as the test says.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+from kubernetes.aio.client.configuration import Configuration
+
+from lockstep_operator.core.model import ObjectRef
+from lockstep_operator.errors import (
+    Conflict,
+    KubeError,
+    NotFound,
+    Refused,
+    Throttled,
+    Unavailable,
+)
+from lockstep_operator.kube import JOB, NODE, POD, ApiKube, job_ref
+
+PODS = "/api/v1/namespaces/lab/pods"
+JOB_PATH = "/apis/lockstep.dev/v1alpha1/namespaces/lab/federatedjobs/digits"
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    query: dict[str, str]
+    content_type: str
+    authorization: str
+    body: Any
+
+
+@dataclass
+class Server:
+    """Answers requests from a list; the last answer is given again and again."""
+
+    url: str = ""
+    answers: list[web.Response] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    """What a watch streams before it stays silent."""
+
+    def answer(self, body: Any, status: int = 200, **headers: str) -> None:
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        self.answers.append(web.json_response(body, status=status, headers=named))
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        text = await request.text()
+        self.requests.append(
+            Request(
+                request.method,
+                request.path,
+                dict(request.query),
+                request.content_type,
+                request.headers.get("authorization", ""),
+                json.loads(text) if text else None,
+            )
+        )
+        if "watch" in request.query:
+            return await self._stream(request)
+        return self.answers.pop(0)
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        for line in self.lines:
+            await stream.write(json.dumps(line).encode() + b"\n")
+        return stream
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    found = Server()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", found.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    found.url = f"http://{host}:{port}"
+    yield found
+    await runner.cleanup()
+
+
+def configuration(url: str) -> Configuration:
+    made: Configuration = type.__call__(Configuration)
+    made.host = url
+    made.api_key = {"BearerToken": "bearer secret"}
+    return made
+
+
+@pytest.fixture
+async def kube(server: Server) -> AsyncIterator[ApiKube]:
+    made = ApiKube(configuration(server.url))
+    yield made
+    await made.close()
+
+
+async def test_get(kube: ApiKube, server: Server) -> None:
+    server.answer({"metadata": {"name": "digits"}})
+    assert (await kube.get(job_ref("lab", "digits")))["metadata"]["name"] == "digits"
+    asked = server.requests[0]
+    assert (asked.method, asked.path) == ("GET", JOB_PATH)
+    assert asked.authorization == "bearer secret"
+
+
+async def test_list_follows_its_pages_and_names_the_kind(kube: ApiKube, server: Server) -> None:
+    page = {"resourceVersion": "7", "continue": "next/page="}
+    server.answer({"metadata": page, "items": [{"metadata": {"name": "a"}}]})
+    server.answer({"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "b"}}]})
+    listing = await kube.list(POD, "lab", labels="lockstep.dev/job=digits")
+    assert [item["metadata"]["name"] for item in listing.items] == ["a", "b"]
+    assert {(item["apiVersion"], item["kind"]) for item in listing.items} == {POD}
+    assert listing.resource_version == "7"
+    first, second = server.requests
+    assert (first.method, first.path) == ("GET", PODS)
+    assert first.query == {"limit": "500", "labelSelector": "lockstep.dev/job=digits"}
+    assert second.query == first.query | {"continue": "next/page="}
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        (NODE, "/api/v1/nodes"),
+        (POD, "/api/v1/pods"),
+        (JOB, "/apis/lockstep.dev/v1alpha1/federatedjobs"),
+    ],
+)
+async def test_list_of_the_whole_cluster(
+    kube: ApiKube, server: Server, kind: tuple[str, str], path: str
+) -> None:
+    server.answer({"metadata": {"resourceVersion": "1"}, "items": []})
+    await kube.list(kind)
+    assert server.requests[0].path == path
+
+
+async def test_apply_is_server_side_and_takes_over(kube: ApiKube, server: Server) -> None:
+    manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "digits-cloud", "namespace": "lab"},
+    }
+    server.answer(manifest)
+    await kube.apply(manifest)
+    sent = server.requests[0]
+    assert (sent.method, sent.path) == (
+        "PATCH",
+        "/apis/apps/v1/namespaces/lab/statefulsets/digits-cloud",
+    )
+    assert sent.query == {"fieldManager": "lockstep-operator", "force": "true"}
+    assert sent.content_type == "application/apply-patch+yaml"
+    assert sent.body == manifest
+
+
+async def test_the_status_is_applied_for_one_uid(kube: ApiKube, server: Server) -> None:
+    server.answer({})
+    await kube.apply_status(job_ref("lab", "digits"), "uid-1", status={"phase": "Running"})
+    sent = server.requests[0]
+    assert (sent.method, sent.path) == ("PATCH", JOB_PATH + "/status")
+    assert sent.content_type == "application/apply-patch+yaml"
+    assert sent.body["metadata"] == {"name": "digits", "namespace": "lab", "uid": "uid-1"}
+    assert sent.body["status"] == {"phase": "Running"}
+
+
+async def test_delete_is_in_the_background(kube: ApiKube, server: Server) -> None:
+    server.answer({})
+    await kube.delete(ObjectRef("v1", "Service", "lab", "digits-cloud"))
+    sent = server.requests[0]
+    assert (sent.method, sent.path) == ("DELETE", "/api/v1/namespaces/lab/services/digits-cloud")
+    assert sent.query == {"propagationPolicy": "Background"}
+
+
+async def test_deleting_what_is_gone_is_done(kube: ApiKube, server: Server) -> None:
+    server.answer({"message": "not found"}, 404)
+    await kube.delete(ObjectRef("v1", "Service", "lab", "digits-cloud"))
+
+
+async def test_a_resize_sets_nothing_but_the_cpu_limit(kube: ApiKube, server: Server) -> None:
+    server.answer({})
+    await kube.resize("lab", "pod-0", container="worker", cpu="125m")
+    sent = server.requests[0]
+    assert (sent.method, sent.path) == ("PATCH", PODS + "/pod-0/resize")
+    assert sent.content_type == "application/strategic-merge-patch+json"
+    limits = {"limits": {"cpu": "125m"}}
+    assert sent.body == {"spec": {"containers": [{"name": "worker", "resources": limits}]}}
+
+
+async def test_a_watch_goes_on_from_a_list(kube: ApiKube, server: Server) -> None:
+    server.lines = [{"type": "MODIFIED", "object": {"metadata": {"name": "a"}}}]
+    watch = kube.watch_pods("lab", "a=b", resource_version="7", timeout_s=2.0)
+    async with aclosing(watch):
+        events = [event async for event in watch]
+    assert [event["object"]["metadata"]["name"] for event in events] == ["a"]
+    assert server.requests[0].path == PODS
+    assert server.requests[0].query == {
+        "watch": "true",
+        "labelSelector": "a=b",
+        "resourceVersion": "7",
+        "timeoutSeconds": "2",
+    }
+
+
+async def test_an_expired_watch_is_unavailable(kube: ApiKube, server: Server) -> None:
+    server.lines = [{"type": "ERROR", "object": {"code": 410, "message": "too old"}}]
+    watch = kube.watch_pods("lab", "", resource_version="7", timeout_s=1.0)
+    async with aclosing(watch):
+        with pytest.raises(Unavailable, match="too old"):
+            await anext(watch)
+
+
+async def test_an_event_is_posted(kube: ApiKube, server: Server) -> None:
+    server.answer({}, 201)
+    await kube.create_event({"metadata": {"name": "e", "namespace": "lab"}, "reason": "Running"})
+    sent = server.requests[0]
+    assert (sent.method, sent.path) == ("POST", "/api/v1/namespaces/lab/events")
+    assert sent.content_type == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("status", "user"),
+    [
+        ({"authenticated": True, "audiences": ["us"], "user": {"username": "u"}}, "u"),
+        ({"authenticated": True, "audiences": ["others"], "user": {"username": "u"}}, None),
+        ({"authenticated": False}, None),
+        ({"authenticated": True, "user": {"username": "u"}}, None),
+    ],
+)
+async def test_a_token_counts_only_for_its_audience(
+    kube: ApiKube, server: Server, status: dict[str, Any], user: str | None
+) -> None:
+    server.answer({"status": status}, 201)
+    assert await kube.review_token("token", "us") == user
+    sent = server.requests[0]
+    assert (sent.method, sent.path) == ("POST", "/apis/authentication.k8s.io/v1/tokenreviews")
+    assert sent.body["spec"] == {"token": "token", "audiences": ["us"]}
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (404, NotFound),
+        (409, Conflict),
+        (410, Unavailable),
+        (400, Refused),
+        (403, Refused),
+        (422, Refused),
+        (500, Unavailable),
+        (503, Unavailable),
+    ],
+)
+async def test_errors_have_a_class_and_the_apiservers_words(
+    kube: ApiKube, server: Server, status: int, error: type[KubeError]
+) -> None:
+    server.answer({"kind": "Status", "message": "because of this"}, status)
+    with pytest.raises(error, match="because of this") as caught:
+        await kube.get(job_ref("lab", "digits"))
+    assert type(caught.value) is error
+    assert JOB_PATH in str(caught.value)
+
+
+async def test_being_slowed_down_says_for_how_long(kube: ApiKube, server: Server) -> None:
+    server.answer({"message": "too many"}, 429, Retry_After="7")
+    with pytest.raises(Throttled) as caught:
+        await kube.get(job_ref("lab", "digits"))
+    assert caught.value.retry_after == 7.0
+
+
+async def test_an_error_that_is_no_json(kube: ApiKube, server: Server) -> None:
+    server.answers.append(web.Response(status=502, text="bad gateway"))
+    with pytest.raises(Unavailable, match="bad gateway"):
+        await kube.get(job_ref("lab", "digits"))
+
+
+async def test_a_good_answer_that_is_no_json(kube: ApiKube, server: Server) -> None:
+    server.answers.append(web.Response(text="<html>"))
+    with pytest.raises(Unavailable):
+        await kube.get(job_ref("lab", "digits"))
+
+
+async def test_nobody_listens(unused_tcp_port: int) -> None:
+    kube = ApiKube(configuration(f"http://127.0.0.1:{unused_tcp_port}"))
+    async with asyncio.timeout(10):
+        with pytest.raises(Unavailable, match="GET"):
+            await kube.get(job_ref("lab", "digits"))
+    await kube.close()
