@@ -98,9 +98,9 @@ def _client(url: str, number: int) -> None:
     registration = Registration(client=name, incarnation="1", examples=1)
     held = device.open_session(session, registration)
     connection = device.connect(url)
-    after = 0
-    while (work := device.get_work(connection, name, after)) is not None:
-        after = work.task.round
+    after, model = 0, None
+    while (work := device.get_work(connection, name, after, reuse=model)) is not None:
+        after, model = work.task.round, work.body
         report = UpdateReport(
             client=name, round=after, examples=1, steps=1, download_seconds=0, compute_seconds=0,
             cpu_seconds=0, throttled_seconds=0, frequency_ghz=1, energy_joules=EnergyJoules(),

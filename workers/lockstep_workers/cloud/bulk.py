@@ -11,9 +11,9 @@ import mmap
 import re
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -33,7 +33,7 @@ Headers = dict[bytes, bytes]
 _PIECE = 1 << 20
 _MAX_REGISTRATION = 1 << 16
 _PATIENCE_S = 0.005
-_IN_MEMORY = 2  # buffers of updates in memory; further ones are pages of a temporary file
+_IN_MEMORY = 1  # buffers of updates in memory; those of slow senders are pages of a file
 _CLIENT = r"/v1/clients/(?P<client>[a-z0-9-]{1,63})"
 _SESSION = re.compile(_CLIENT + "/session")
 _WORK = re.compile(_CLIENT + "/work")
@@ -49,7 +49,7 @@ _STATUS = {
 }
 
 
-_Buffer = TypeVar("_Buffer", bytearray, mmap.mmap)
+_Buffer = bytearray | mmap.mmap
 
 
 class _Gone(Exception):
@@ -62,54 +62,69 @@ class Reader:
     def __init__(self) -> None:
         """One turn for all."""
         self._turn = asyncio.Semaphore(1)
-        self._in_memory = 0
+        self._in_use = 0
+        self._spare: list[bytearray] = []
 
-    async def read(self, receive: Receive, size: int) -> bytearray | mmap.mmap:
-        """A body of `size` bytes.
+    @asynccontextmanager
+    async def body(self, receive: Receive, size: int) -> AsyncIterator[_Buffer]:
+        """A body of `size` bytes, in a buffer that is used again afterwards.
 
         Raises:
             _Gone: the connection was closed.
             RefusedUpdate: the body has another size.
         """
-        if self._in_memory >= _IN_MEMORY:
-            return await self._read_into(_file_pages(size), receive, size)
-        self._in_memory += 1
-        try:
-            return await self._read_into(bytearray(size), receive, size)
-        finally:
-            self._in_memory -= 1
-
-    async def _read_into(self, buffer: _Buffer, receive: Receive, size: int) -> _Buffer:
-        filled, more = 0, True
         await self._turn.acquire()
+        buffer = self._take(size)
+        self._in_use += 1
         try:
-            while more:
-                message = await self._next(receive)
-                if message["type"] == "http.disconnect":
-                    raise _Gone
-                piece, more = message.get("body", b""), message.get("more_body", False)
-                end = filled + len(piece)
-                if end > size:
-                    raise RefusedUpdate(Refusal.MALFORMED, "the body is longer than announced")
-                buffer[filled:end] = piece
-                filled = end
+            try:
+                await self._fill(buffer, receive, size)
+            finally:
+                self._turn.release()
+            yield buffer
         finally:
-            self._turn.release()
+            self._in_use -= 1
+            if isinstance(buffer, bytearray):
+                self._spare = [buffer]
+
+    def _take(self, size: int) -> _Buffer:
+        if self._in_use >= _IN_MEMORY:
+            return _file_pages(size)
+        if self._spare and len(self._spare[0]) == size:
+            return self._spare.pop()
+        return bytearray(size)
+
+    async def _fill(self, buffer: _Buffer, receive: Receive, size: int) -> None:
+        filled, more = 0, True
+        while more:
+            message = await self._next(receive)
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            piece, more = message.get("body", b""), message.get("more_body", False)
+            end = filled + len(piece)
+            if end > size:
+                raise RefusedUpdate(Refusal.MALFORMED, "the body is longer than announced")
+            buffer[filled:end] = piece
+            filled = end
         if filled != size:
             raise RefusedUpdate(Refusal.MALFORMED, f"the body has {filled} of {size} bytes")
-        return buffer
 
     async def _next(self, receive: Receive) -> Message:
-        """The next piece; gives the turn away while the sender is slow."""
-        task = asyncio.ensure_future(receive())
-        done, _ = await asyncio.wait({task}, timeout=_PATIENCE_S)
-        if done:
-            return task.result()
-        self._turn.release()
+        """The next piece; a sender that lets it wait loses the turn until its data is there."""
+        given_away = False
+
+        def give_away() -> None:
+            nonlocal given_away
+            given_away = True
+            self._turn.release()
+
+        timer = asyncio.get_running_loop().call_later(_PATIENCE_S, give_away)
         try:
-            return await task
+            return await receive()
         finally:
-            await self._turn.acquire()
+            timer.cancel()
+            if given_away:
+                await self._turn.acquire()
 
 
 def _file_pages(size: int) -> mmap.mmap:
@@ -229,18 +244,22 @@ class BulkRoutes:
         self._coordinator.check(report)
         size = _size(headers, max_body_bytes(self._coordinator.n_values))
         began = time.monotonic()
-        body = await self._reader.read(receive, size)
-        upload_s = time.monotonic() - began
-        flat = decode(memoryview(body), n_values=self._coordinator.n_values)
+        async with self._reader.body(receive, size) as body:
+            upload_s = time.monotonic() - began
+            self._add(report, memoryview(body), upload_s)
+
+    def _add(self, report: UpdateReport, body: memoryview, upload_s: float) -> None:
+        """Checks a whole body and adds it, with nothing in between."""
+        flat = decode(body, n_values=self._coordinator.n_values)
         if not is_finite(flat):
             raise RefusedUpdate(Refusal.NON_FINITE, "the update has values that are not finite")
-        arrived_s = self._coordinator.elapsed_in_round()
-        self._coordinator.add(
-            ClientReport(
-                update=report, arrived_seconds=arrived_s, upload_seconds=upload_s, bytes=size
-            ),
-            flat,
+        arrived = ClientReport(
+            update=report,
+            arrived_seconds=self._coordinator.elapsed_in_round(),
+            upload_seconds=upload_s,
+            bytes=len(body),
         )
+        self._coordinator.add(arrived, flat)
 
 
 def _report(headers: Headers, client: str, number: int) -> UpdateReport:

@@ -285,6 +285,7 @@ class Coordinator:
         if self._began is None:
             self._began = self._p.clock()
         self._sum.reset()
+        self.body = bytearray()  # the last round's model can go before this one is made
         self.body = encode([self._state.vectors[name] for name in self._p.strategy.broadcasts])
         self._p.metrics.model_bytes.set(len(self.body))
         self._p.metrics.began(plan)

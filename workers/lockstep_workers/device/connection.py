@@ -80,8 +80,16 @@ def open_session(
     return response
 
 
-def get_work(connection: http.client.HTTPConnection, client: str, after: int) -> Work | None:
+def get_work(
+    connection: http.client.HTTPConnection,
+    client: str,
+    after: int,
+    *,
+    reuse: bytearray | None = None,
+) -> Work | None:
     """Waits for work after round `after`; None when the job is over.
+
+    The model is read into `reuse`, the buffer of earlier work, when it has the right size.
 
     Raises:
         NoSession: the session has to be opened first.
@@ -96,7 +104,8 @@ def get_work(connection: http.client.HTTPConnection, client: str, after: int) ->
         raise NoSession(_message(response.read()))
     task = Task.model_validate_json(response.headers[names.TASK_HEADER])
     began = time.monotonic()
-    body = bytearray(response.length or 0)
+    size = response.length or 0
+    body = reuse if reuse is not None and len(reuse) == size else bytearray(size)
     view, filled = memoryview(body), 0
     while filled < len(body):
         count = response.readinto(view[filled:])

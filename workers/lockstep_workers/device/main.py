@@ -150,8 +150,9 @@ class DeviceLoop:
 
     def _use(self, connection: http.client.HTTPConnection) -> None:
         """Serves rounds over one connection; returns when the job is over."""
-        while (work := get_work(connection, self._client, self._after)) is not None:
-            self._after = work.task.round
+        model: bytearray | None = None
+        while (work := get_work(connection, self._client, self._after, reuse=model)) is not None:
+            self._after, model = work.task.round, work.body
             self._serve(connection, work)
 
     def _serve(self, connection: http.client.HTTPConnection, work: Work) -> None:
