@@ -5,7 +5,8 @@ shape of Kubernetes objects. Children are found by label, never from a cache.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +24,12 @@ from lockstep_operator.core.model import (
     Observed,
     PodView,
 )
-from lockstep_operator.errors import InvalidSpec, NotFound
-from lockstep_operator.kube import CHILD_KINDS, NODE, POD, Kube, job_ref, ref_of
+from lockstep_operator.core.pods import CPU_AT_MAX
+from lockstep_operator.errors import InvalidSpec, NotFound, Refused
+from lockstep_operator.kube import CHILD_KINDS, NODE, POD, SET, Kube, job_ref, ref_of
 from lockstep_operator.reports import Reports
 
-CPU_AT_MAX = "lockstep.dev/cpu-at-max"
+Usage = dict[str, tuple[float, float]]
 FINISHED = frozenset({Phase.COMPLETED, Phase.FAILED})
 _MANY_RESTARTS = 3
 _HARMLESS = frozenset({"ContainerCreating", "PodInitializing"})
@@ -40,7 +42,7 @@ class Sources:
     kube: Kube
     reports: Reports
     namespaces: tuple[str, ...] = ()
-    """Namespaces whose pods count as using the nodes; all when empty."""
+    """Namespaces whose pods count as using the nodes where those of all may not be listed."""
 
 
 async def observe(key: JobKey, sources: Sources) -> Observed | None:
@@ -124,7 +126,8 @@ def pod_view(pod: Manifest) -> PodView:
         role=labels.get(names.ROLE_LABEL, ""),
         group=labels.get(names.GROUP_LABEL, ""),
         node=pod.get("spec", {}).get("nodeName"),
-        ready=condition(status, "Ready").get("status") == "True",
+        ready=condition(status, "Ready").get("status") == "True"
+        and "deletionTimestamp" not in pod["metadata"],
         problem=_problem(status),
     )
 
@@ -177,10 +180,12 @@ async def _nodes(job: JobView, sources: Sources) -> tuple[NodeView, ...]:
     if job.status.phase in FINISHED:
         return ()
     nodes = await sources.kube.list(NODE)
-    others: list[Manifest] = []
+    used: Usage = {}
     if _needs_place(job.status, {node["metadata"]["name"] for node in nodes.items}):
-        others = [pod for pod in await _pods(sources) if not _mine(pod, job.key)]
-    used = _used(others)
+        pods, sets = await asyncio.gather(*(_everywhere(kind, sources) for kind in (POD, SET)))
+        others = [pod for pod in pods if not _mine(pod, job.key)]
+        used = _used(others)
+        _reserve([one for one in sets if not _mine(one, job.key)], others, nodes.items, used=used)
     return tuple(_node_view(node, used) for node in nodes.items)
 
 
@@ -190,21 +195,27 @@ def _needs_place(status: FederatedJobStatus, nodes: Set[str]) -> bool:
     return any(node not in nodes for placed in status.placement for node in placed.nodes)
 
 
-async def _pods(sources: Sources) -> list[Manifest]:
-    scopes: Sequence[str | None] = sources.namespaces or (None,)
-    listings = [await sources.kube.list(POD, scope) for scope in scopes]
-    return [pod for listing in listings for pod in listing.items]
+async def _everywhere(kind: tuple[str, str], sources: Sources) -> list[Manifest]:
+    """All pods, and the sets of all jobs; of the watched namespaces where no more is allowed."""
+    labels = names.JOB_LABEL if kind == SET else ""
+    try:
+        return (await sources.kube.list(kind, labels=labels)).items
+    except Refused:
+        if not sources.namespaces:
+            raise
+    listings = [await sources.kube.list(kind, one, labels=labels) for one in sources.namespaces]
+    return [item for listing in listings for item in listing.items]
 
 
-def _mine(pod: Manifest, key: JobKey) -> bool:
-    meta = pod["metadata"]
+def _mine(item: Manifest, key: JobKey) -> bool:
+    meta = item["metadata"]
     label = meta.get("labels", {}).get(names.JOB_LABEL)
     return bool(meta["namespace"] == key.namespace and label == names.label_value(key.name))
 
 
-def _used(pods: Iterable[Manifest]) -> dict[str, tuple[float, float]]:
+def _used(pods: Iterable[Manifest]) -> Usage:
     """Node → cores and bytes that pods hold there."""
-    used: dict[str, tuple[float, float]] = {}
+    used: Usage = {}
     for pod in pods:
         node = pod.get("spec", {}).get("nodeName")
         if node and pod.get("status", {}).get("phase") not in {"Succeeded", "Failed"}:
@@ -240,9 +251,53 @@ def amount(quantity: Any) -> float:
         return 0.0
 
 
-def _node_view(node: Manifest, used: Mapping[str, tuple[float, float]]) -> NodeView:
-    name = node["metadata"]["name"]
+def _reserve(
+    sets: Iterable[Manifest], pods: Iterable[Manifest], nodes: Iterable[Manifest], *, used: Usage
+) -> None:
+    """Count what placed jobs will hold once their missing pods are there."""
+    bound = Counter(_set_of(pod) for pod in pods if pod.get("spec", {}).get("nodeName"))
+    rooms = {node["metadata"]["name"]: _allocatable(node) for node in nodes}
+    for one in sets:
+        template = one["spec"]["template"]
+        need = (_pod_cpu(template), _request(template, "memory"))
+        chosen = [node for node in _affine(template) if node in rooms]
+        for _ in range(one["spec"].get("replicas", 1) - bound[_set_of(one)] if chosen else 0):
+            node = next((name for name in chosen if _fits(need, rooms[name], used.get(name))), "")
+            cpu, memory = used.get(node or chosen[0], (0.0, 0.0))
+            used[node or chosen[0]] = (cpu + need[0], memory + need[1])
+
+
+def _set_of(item: Manifest) -> tuple[str, ...]:
+    """What a job's set and its pods have in common."""
+    meta = item["metadata"]
+    labels = meta.get("labels", {})
+    keys = (names.JOB_LABEL, names.ROLE_LABEL, names.GROUP_LABEL)
+    return (meta["namespace"], *(labels.get(key, "") for key in keys))
+
+
+def _affine(template: Manifest) -> list[str]:
+    """The nodes that a job's placement chose, strongest first."""
+    affinity = template["spec"].get("affinity", {}).get("nodeAffinity", {})
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    fields = [f for term in required.get("nodeSelectorTerms", []) for f in term["matchFields"]]
+    return [node for field in fields for node in field["values"]]
+
+
+def _fits(
+    need: tuple[float, float], room: tuple[float, float], taken: tuple[float, float] | None
+) -> bool:
+    cpu, memory = taken or (0.0, 0.0)
+    return room[0] - cpu >= need[0] and room[1] - memory >= need[1]
+
+
+def _allocatable(node: Manifest) -> tuple[float, float]:
     room = node.get("status", {}).get("allocatable", {})
+    return amount(room.get("cpu", "0")), amount(room.get("memory", "0"))
+
+
+def _node_view(node: Manifest, used: Usage) -> NodeView:
+    name = node["metadata"]["name"]
+    room = _allocatable(node)
     cpu, memory = used.get(name, (0.0, 0.0))
     ready = condition(node.get("status", {}), "Ready").get("status") == "True"
     return NodeView(
@@ -250,7 +305,7 @@ def _node_view(node: Manifest, used: Mapping[str, tuple[float, float]]) -> NodeV
         labels=node["metadata"].get("labels", {}),
         ready=ready and not node.get("spec", {}).get("unschedulable", False),
         taints=tuple(node.get("spec", {}).get("taints") or ()),
-        cpu=amount(room.get("cpu", "0")),
-        free_cpu=amount(room.get("cpu", "0")) - cpu,
-        free_memory=amount(room.get("memory", "0")) - memory,
+        cpu=room[0],
+        free_cpu=room[0] - cpu,
+        free_memory=room[1] - memory,
     )

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -31,6 +32,7 @@ from lockstep_operator.observe import FINISHED, Sources, observe
 
 CONCURRENT_WRITES = 20
 STATUS_INTERVAL_S = 1.0
+PLACED = FINISHED | {Phase.STARTING, Phase.RUNNING}
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class Deps:
     clock: Callable[[], datetime]
     monotonic: Callable[[], float] = time.monotonic
     known: dict[JobKey, Known] = field(default_factory=dict)
+    placing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the pass of a job that may need a place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,17 @@ async def reconcile(key: JobKey, deps: Deps) -> Outcome:
     Raises:
         KubeError: it could not be observed, or its status not written.
     """
+    async with _turn(key, deps):
+        return await _one_pass(key, deps)
+
+
+def _turn(key: JobKey, deps: Deps) -> AbstractAsyncContextManager[object]:
+    """Jobs are placed one at a time, so that each sees what the one before it took."""
+    known = deps.known.get(key)
+    return nullcontext() if known is not None and known.phase in PLACED else deps.placing
+
+
+async def _one_pass(key: JobKey, deps: Deps) -> Outcome:
     seen = await observe(key, deps.sources)
     if seen is None:
         _forget(key, deps)

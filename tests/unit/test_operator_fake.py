@@ -200,9 +200,9 @@ class FakeKube:
 
 
 def _selected(manifest: Manifest, labels: str) -> bool:
-    wanted = dict(pair.split("=") for pair in labels.split(",") if pair)
     labelled: dict[str, str] = manifest["metadata"].get("labels", {})
-    return wanted.items() <= labelled.items()
+    wanted = [pair.partition("=") for pair in labels.split(",") if pair]
+    return all(labelled.get(key) == value if eq else key in labelled for key, eq, value in wanted)
 
 
 def failing(verb: str, error: KubeError, name: str = "") -> Callable[[str, str], KubeError | None]:

@@ -131,3 +131,16 @@ async def test_an_unsupported_job_is_refused_without_children() -> None:
 def _edit_rounds(kube: FakeKube, rounds: int) -> None:
     stored = kube.objects[job_ref(KEY.namespace, KEY.name)]
     kube.put({**stored, "spec": {**stored["spec"], "training": {"rounds": rounds}}})
+
+
+async def test_another_number_of_pods_is_set_right() -> None:
+    kube = cluster_with()
+    deps = make_deps(kube)
+    await reconcile(KEY, deps)
+    ref = ObjectRef("apps/v1", "StatefulSet", "lab", "digits-device-fast")
+    stored = kube.objects[ref]
+    kube.put({**stored, "spec": {**stored["spec"], "replicas": 0}})
+    kube.writes.clear()
+    await reconcile(KEY, deps)
+    assert ("apply", "StatefulSet/digits-device-fast") in kube.writes
+    assert kube.objects[ref]["spec"]["replicas"] == 2

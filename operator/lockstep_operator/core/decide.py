@@ -36,7 +36,7 @@ from lockstep_operator.core.support import unsupported
 TERMINAL = (Phase.COMPLETED, Phase.FAILED)
 _STARTED = (Phase.STARTING, Phase.RUNNING)
 _STOPPED_KINDS = ("StatefulSet", "Service", "ServiceAccount")
-_WARNINGS = (Phase.REFUSED, Phase.FAILED)
+_WARNINGS = (Phase.PENDING, Phase.REFUSED, Phase.FAILED)
 _ACCEPTED = Finding("True", "Valid", "the job can be run")
 _NOT_READY = Finding("False", "NotPlaced", "the job has no pods yet")
 
@@ -199,7 +199,13 @@ def _differs(observed: Observed, manifest: Manifest) -> bool:
         return True
     if _is_going(existing) or _is_of_another(existing, observed.job):
         return False
-    return spec_hash(existing) != spec_hash(manifest)
+    return spec_hash(existing) != spec_hash(manifest) or _scaled(existing, manifest)
+
+
+def _scaled(existing: Manifest, manifest: Manifest) -> bool:
+    """Whether somebody else has set another number of pods: the hash does not see that."""
+    wanted = manifest.get("spec", {}).get("replicas")
+    return wanted is not None and existing.get("spec", {}).get("replicas") != wanted
 
 
 def _to_replace(observed: Observed, wanted: Iterable[Manifest]) -> tuple[ObjectRef, ...]:

@@ -11,6 +11,7 @@ from lockstep_operator.core.model import Manifest, Settings
 CLOUD = "cloud"
 DEVICE = "device"
 TOKEN_SECONDS = 3600
+CPU_AT_MAX = "lockstep.dev/cpu-at-max"
 _USER = 65532
 
 
@@ -35,7 +36,7 @@ def cloud_template(
     pod = _pod(job, CLOUD, spec=spec, nodes=nodes, container=container)
     claim = {"claimName": names.cloud_name(job)}
     pod["volumes"] += [{"name": "data", "persistentVolumeClaim": claim}, _token_volume()]
-    return _template(spec, labels, pod=pod, selector={})
+    return _template(spec, labels, pod=pod, selector={}, annotations={})
 
 
 def device_template(
@@ -57,7 +58,9 @@ def device_template(
     container["resources"] = device_resources(group, settings)
     container["resizePolicy"] = [{"resourceName": "cpu", "restartPolicy": "NotRequired"}]
     pod = _pod(job, DEVICE, spec=spec, nodes=nodes, container=container)
-    return _template(spec, labels, pod=pod, selector=group.node_selector)
+    # What it can use at maxGHz: other jobs are placed beside that, not beside its small request.
+    at_max = {CPU_AT_MAX: group.cpu_at_max}
+    return _template(spec, labels, pod=pod, selector=group.node_selector, annotations=at_max)
 
 
 def device_resources(group: DeviceGroup, settings: Settings) -> Manifest:
@@ -192,11 +195,12 @@ def _template(
     *,
     pod: Manifest,
     selector: Mapping[str, str],
+    annotations: Mapping[str, str],
 ) -> Manifest:
     user = spec.pod_template or PodTemplate()
     metadata: Manifest = {"labels": {**user.labels, **labels}}
-    if user.annotations:
-        metadata["annotations"] = dict(user.annotations)
+    if annotated := {**user.annotations, **annotations}:
+        metadata["annotations"] = annotated
     if merged := {**user.node_selector, **selector}:
         pod["nodeSelector"] = merged
     return {"metadata": metadata, "spec": pod}
