@@ -31,10 +31,10 @@ class Authenticator:
         self._kube = kube
         self._clock = clock
         self._users: dict[str, tuple[str, float]] = {}
-        """Hash of a token → its user and when to ask again."""
+        """Hash of a job's uid and a token → its user and when to ask again."""
 
-    async def check(self, key: JobKey, authorization: str | None) -> None:
-        """Let the job's cloud pod pass.
+    async def check(self, key: JobKey, authorization: str | None, *, uid: str = "") -> None:
+        """Let the job's cloud pod pass; with a job's uid, one that was reviewed for this very job.
 
         Raises:
             Unauthenticated: no valid token.
@@ -44,13 +44,13 @@ class Authenticator:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated("send the pod's token: Authorization: Bearer …")
-        user = await self._user(token.strip())
+        user = await self._user(token.strip(), uid)
         account = names.service_account_name(key.name, "cloud")
         if user != f"system:serviceaccount:{key.namespace}:{account}":
             raise Forbidden(f"{user} is not the cloud pod of job {key.namespace}/{key.name}")
 
-    async def _user(self, token: str) -> str:
-        digest = hashlib.sha256(token.encode()).hexdigest()
+    async def _user(self, token: str, uid: str) -> str:
+        digest = hashlib.sha256(f"{uid} {token}".encode()).hexdigest()
         user, until = self._users.get(digest, ("", 0.0))
         if user and self._clock() < until:
             return user

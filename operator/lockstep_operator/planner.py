@@ -48,7 +48,7 @@ class Planner:
     """Whether Kopf has begun to watch."""
     resync_s: float
 
-    async def plan(self, key: JobKey, request: PlanRequest) -> RoundPlan:
+    async def plan(self, key: JobKey, request: PlanRequest, authorization: str | None) -> RoundPlan:
         """Plan a round, put its limits in force and tell what is not.
 
         Raises:
@@ -57,7 +57,7 @@ class Planner:
             KubeError: Kubernetes did not answer.
         """
         with self.deps.metrics.plan_seconds.time():
-            job, spec = await self._plannable(key)
+            job, spec = await self._plannable(key, authorization)
             drawn = plan_round(spec, request)
             reports = self.deps.sources.reports
             off = reports.round_done(job.uid, request.report)
@@ -68,9 +68,9 @@ class Planner:
         self.runtime.seen(key)
         return plan
 
-    async def outcome(self, key: JobKey, outcome: Outcome) -> bool:
+    async def outcome(self, key: JobKey, outcome: Outcome, authorization: str | None) -> bool:
         """Take the end of a job; True when it is in the job's status."""
-        job = await self._job(key)
+        job = await self._job(key, authorization)
         if job.status.phase in FINISHED:
             return True
         self.deps.sources.reports.ended(job.uid, outcome)
@@ -96,14 +96,29 @@ class Planner:
                 metrics.jobs.labels(known.phase.value).inc()
         return generate_latest(metrics.registry)
 
-    async def _job(self, key: JobKey) -> JobView:
+    async def _job(self, key: JobKey, authorization: str | None) -> JobView:
+        """The job of the caller.
+
+        The cloud pod of a deleted job still runs for some seconds, and it must not speak for a new
+        job of the same name. That job's first pass deletes what the old one left: its
+        ServiceAccount too, so the old token is not valid any more when it is reviewed after that.
+        """
+        if self.authenticator is not None:
+            await self.authenticator.check(key, authorization)
         job = await read_job(key, self.deps.kube)
         if job is None:
             raise NotFound(f"no job {key.namespace}/{key.name}")
+        known = self.deps.known.get(key)
+        if known is None or known.uid != job.uid or known.phase is None:
+            await self.runtime.pass_now(key)
+        if self.authenticator is not None:
+            await self.authenticator.check(key, authorization, uid=job.uid)
         return job
 
-    async def _plannable(self, key: JobKey) -> tuple[JobView, FederatedJobSpec]:
-        job = await self._job(key)
+    async def _plannable(
+        self, key: JobKey, authorization: str | None
+    ) -> tuple[JobView, FederatedJobSpec]:
+        job = await self._job(key, authorization)
         if job.status.phase in _NOT_PLANNED:
             raise JobEnded(f"job {key.namespace}/{key.name} is {job.status.phase}")
         if job.spec is None:
@@ -123,25 +138,19 @@ def planner_app(planner: Planner) -> FastAPI:
     app = FastAPI(title="Lockstep planner", docs_url=None, redoc_url=None, openapi_url=None)
     _add_errors(app)
 
-    async def allow(key: JobKey, authorization: str | None) -> None:
-        if planner.authenticator is not None:
-            await planner.authenticator.check(key, authorization)
-
     @app.post(names.PLAN_ROUTE)
     async def plan(
         namespace: str, job: str, body: PlanRequest, authorization: str | None = Header(None)
     ) -> Response:
         key = JobKey(namespace, job)
-        await allow(key, authorization)
-        return _json((await planner.plan(key, body)).to_json())
+        return _json((await planner.plan(key, body, authorization)).to_json())
 
     @app.post(names.OUTCOME_ROUTE)
     async def outcome(
         namespace: str, job: str, body: Outcome, authorization: str | None = Header(None)
     ) -> Response:
         key = JobKey(namespace, job)
-        await allow(key, authorization)
-        if await planner.outcome(key, body):
+        if await planner.outcome(key, body, authorization):
             return _json("{}")
         return _message(503, "the outcome is not in the job's status yet: send it again")
 

@@ -11,7 +11,7 @@ import pytest
 from lockstep_api import names
 from lockstep_operator.actuate import Actuator
 from lockstep_operator.auth import CACHE_S, Authenticator, Unauthenticated
-from lockstep_operator.core.model import JobReport, Manifest
+from lockstep_operator.core.model import JobReport, Manifest, ObjectRef
 from lockstep_operator.errors import Refused, Unavailable
 from lockstep_operator.kube import job_ref
 from lockstep_operator.planner import Planner, planner_app
@@ -270,3 +270,22 @@ async def test_an_unreadable_spec_is_refused_with_its_path(setup: Setup) -> None
 def _with_uid(setup: Setup, job: Manifest) -> Manifest:
     job["metadata"]["uid"] = setup.kube.objects[job_ref("lab", "digits")]["metadata"]["uid"]
     return job
+
+
+async def test_the_cloud_pod_of_a_deleted_job_does_not_speak_for_the_next_of_its_name(
+    setup: Setup,
+) -> None:
+    assert (await setup.http.post(PLAN, json=request())).status_code == 200
+    setup.kube.put(job_body() | {"metadata": job_body()["metadata"] | {"uid": "new"}})
+    deleted = setup.kube.delete
+
+    async def delete(ref: ObjectRef) -> None:
+        await deleted(ref)
+        if ref.name == "digits-cloud" and ref.kind == "ServiceAccount":
+            setup.kube.users.clear()  # as the apiserver: its tokens are not valid any more
+
+    setup.kube.delete = delete  # type: ignore[method-assign]
+    for route, body in ((PLAN, request(7)), (OUTCOME, DONE)):
+        assert (await setup.http.post(route, json=body)).status_code == 401
+    assert status_of(setup.kube)["phase"] == "Starting"
+    assert setup.deps.sources.reports.get("new") is None
