@@ -132,6 +132,7 @@ async def _run_both(
     wanted = flags.stop.is_set()
     flags.stop.set()
     server.should_exit = True
+    await runtime.shutdown()  # before Kopf waits for the tasks that it takes for its own
     results = await asyncio.gather(http, watch, stopped, return_exceptions=True)
     for error in (one for one in results if isinstance(one, BaseException)):
         logger.error("stopped: %s", str(error) or type(error).__name__)
@@ -150,8 +151,9 @@ async def _serve(server: uvicorn.Server) -> None:
 async def _watch(
     config: OperatorConfig, configuration: Configuration, runtime: Runtime, flags: _Flags
 ) -> None:
+    others = asyncio.all_tasks()
     try:
-        await kopf.operator(
+        tasks = await kopf.spawn_tasks(
             registry=build_registry(login_from(configuration)),
             settings=operator_settings(),
             memo=runtime,
@@ -161,6 +163,8 @@ async def _watch(
             stop_flag=flags.stop,
             ready_flag=flags.watching,
         )
+        _stop_on_signals(flags.stop)  # Kopf has put its own handlers in their place
+        await kopf.run_tasks(tasks, ignored=others)
     finally:
         flags.kopf_alive = False
 

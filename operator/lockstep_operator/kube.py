@@ -117,6 +117,7 @@ async def load_configuration(kubeconfig: str | None, context: str | None) -> Con
     """The configuration from a kubeconfig, or in-cluster when neither file nor context is named."""
     # The class's own call returns a copy of a process-wide default; type.__call__ makes a new one.
     configuration: Configuration = type.__call__(Configuration)
+    configuration.disable_strict_ssl_verification = True  # see `login`
     if kubeconfig or context:
         await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
             config_file=kubeconfig, context=context, client_configuration=configuration

@@ -4,6 +4,7 @@
 token, and before it expires, so the configuration's own token refresh is what counts.
 """
 
+import ssl
 from datetime import UTC, datetime, timedelta
 
 import kopf
@@ -14,13 +15,25 @@ from lockstep_operator.handlers import Login
 TOKEN_LIFE = timedelta(minutes=5)
 
 
+class _Connection(kopf.ConnectionInfo):
+    """Takes certificates without key identifiers, as kubectl does and as `kube` is configured.
+
+    Python 3.13 refuses them by default; many clusters' certificate authorities write none.
+    """
+
+    def as_ssl_context(self) -> ssl.SSLContext:
+        context = super().as_ssl_context()
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return context
+
+
 def login_from(configuration: Configuration) -> Login:
     """A login that reads the configuration anew each time."""
 
     async def login() -> kopf.ConnectionInfo:
         header = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         scheme, _, token = (header or "").rpartition(" ")
-        return kopf.ConnectionInfo(
+        return _Connection(
             server=configuration.host,
             ca_path=configuration.ssl_ca_cert,
             insecure=not configuration.verify_ssl,

@@ -100,10 +100,19 @@ async def _one_pass(key: JobKey, deps: Deps) -> Outcome:
         return Outcome(gone=True)
     known = _known(seen.job, deps)
     decision = decide(seen, deps.settings, deps.clock())
-    failures = await _carry_out(decision, deps)
-    wait = await _write_status(seen.job, decision, known=known, deps=deps)
+    wait: float | None = None
+    if _ends(seen.job, decision):  # written down before its pods go: the outcome is nowhere else
+        await _write_status(seen.job, decision, known=known, deps=deps)
+        failures = await _carry_out(decision, deps)
+    else:
+        failures = await _carry_out(decision, deps)
+        wait = await _write_status(seen.job, decision, known=known, deps=deps)
     known.phase = decision.status.phase
     return Outcome(phase=known.phase, requeue_in_s=wait, failure=next(iter(failures), None))
+
+
+def _ends(job: JobView, decision: Decision) -> bool:
+    return decision.status.phase in FINISHED and job.status.phase not in FINISHED
 
 
 def _known(job: JobView, deps: Deps) -> Known:

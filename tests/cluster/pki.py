@@ -69,7 +69,14 @@ class Authority:
 
     def _write(self, name: str, builder: x509.CertificateBuilder) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        signed = builder.public_key(key.public_key()).sign(self.key, hashes.SHA256())
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        subject = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        signed = (
+            builder.public_key(key.public_key())
+            .add_extension(issuer, critical=False)
+            .add_extension(subject, critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
         _write_key(self.folder / f"{name}.key", key)
         (self.folder / f"{name}.crt").write_bytes(signed.public_bytes(Encoding.PEM))
 
@@ -134,6 +141,7 @@ def _create_authority(folder: Path, server: str) -> Authority:
         .public_key(key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     _write_key(folder / "ca.key", key)
