@@ -51,7 +51,7 @@ def environment() -> dict[str, str]:
 def run(console: Console, *argv: str) -> None:
     """Shows a command and runs it; its output is shown only when it fails."""
     step = Step(argv)
-    console.print(f"[bold]$ {step.text()}[/]", highlight=False)
+    console.print(f"[bold]$ {step.text()}[/]", highlight=False, soft_wrap=True)
     done = subprocess.run(argv, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         console.print(done.stdout + done.stderr, highlight=False, markup=False)
@@ -139,7 +139,7 @@ class Screen:
             self.bar.update(self.task, total=rounds, completed=status.get("round") or 0)
             self.live.update(Group(self.bar, line, devices_table(status)))
         elif line != self.last:
-            self.console.print(line, highlight=False)
+            self.console.print(line, highlight=False, soft_wrap=True)
         self.last = line
 
 
@@ -197,7 +197,7 @@ def summary(console: Console, job: Job, seconds: float) -> None:
         if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
             console.print(f"{condition['type']}: {condition['message']}", highlight=False)
     line = ", ".join(f"{name} {value}" for name, value in figures(status).items())
-    console.print(f"[bold]{JOB}[/]: {line}", highlight=False)
+    console.print(f"[bold]{JOB}[/]: {line}", highlight=False, soft_wrap=True)
     console.print(f"chart, pods and training took {seconds:.0f} s", highlight=False)
     console.print(
         f"""
@@ -206,10 +206,11 @@ look further:
   kubectl get fj
   kubectl describe fj {JOB}
   kubectl -n {RELEASE_NAMESPACE} logs deploy/lockstep-operator
-  kubectl -n {RELEASE_NAMESPACE} port-forward svc/lockstep-prometheus 9090   # http://localhost:9090
+  kubectl -n {RELEASE_NAMESPACE} port-forward svc/lockstep-prometheus 9090  # localhost:9090
   make cluster-down                                # takes it all away""",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
 
 

@@ -50,8 +50,10 @@ async def job_seen(
 
 
 async def pod_changed(
-    namespace: str | None, body: Mapping[str, Any], memo: Runtime, **_: Any
+    namespace: str | None, type: str | None, body: Mapping[str, Any], memo: Runtime, **_: Any
 ) -> None:
-    """A pod of a job changed."""
+    """A pod of a job changed, or is gone and left room."""
     labels = body["metadata"].get("labels", {})
     memo.wake(JobKey(str(namespace), labels[names.JOB_LABEL]))
+    if type == "DELETED":
+        memo.room_freed()

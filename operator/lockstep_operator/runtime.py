@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from lockstep_api import names
+from lockstep_api.status import Phase
 from lockstep_operator.core.model import JobKey
 from lockstep_operator.errors import KubeError, Throttled
 from lockstep_operator.metrics import Metrics
@@ -32,6 +33,7 @@ class _Loop:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: list[asyncio.Future[Outcome]] = field(default_factory=list)
     failures: int = 0
+    without_place: bool = False
     task: asyncio.Task[None] | None = None
 
 
@@ -73,6 +75,12 @@ class Runtime:
         key = self._by_label.get(key, key)
         if key in self._loops:
             self._loops[key].woken.set()
+
+    def room_freed(self) -> None:
+        """A pod of some job is gone: jobs that found no room look again."""
+        for loop in self._loops.values():
+            if loop.without_place:
+                loop.woken.set()
 
     async def pass_now(self, key: JobKey) -> Outcome:
         """Make a pass that begins after this call, and return how it went.
@@ -147,6 +155,7 @@ class Runtime:
     def _after(self, key: JobKey, loop: _Loop, outcome: Outcome) -> float | None:
         if outcome.gone:
             return None
+        loop.without_place = outcome.phase is Phase.PENDING
         if outcome.failure is not None:
             return self._after_error(key, loop, outcome.failure, counted=True)
         loop.failures = 0

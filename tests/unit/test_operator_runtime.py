@@ -7,8 +7,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from lockstep_api import names
+from lockstep_api.status import Phase
 from lockstep_operator.core.model import JobKey
 from lockstep_operator.errors import Refused, Throttled, Unavailable
+from lockstep_operator.handlers import pod_changed
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.reconcile import Outcome
 from lockstep_operator.runtime import Runtime, backoff_s
@@ -89,6 +91,18 @@ async def test_many_wakes_in_a_pass_make_one_more(start: Start) -> None:
     await passes.next()
     await runtime.pass_now(KEY)
     assert passes.made.qsize() == 1
+
+
+async def test_a_pod_that_is_gone_wakes_the_jobs_without_a_place(start: Start) -> None:
+    other = JobKey("lab", "other")
+    passes = Passes(Outcome(phase=Phase.PENDING), Outcome(phase=Phase.STARTING))
+    runtime = start(passes)
+    await runtime.pass_now(KEY)
+    await runtime.pass_now(other)
+    deleted = {"metadata": {"labels": {names.JOB_LABEL: "third"}}}
+    await pod_changed(namespace="lab", type="DELETED", body=deleted, memo=runtime)
+    assert [await passes.next() for _ in range(3)] == [KEY, other, KEY]
+    assert runtime.queue_depth == 0
 
 
 async def test_pods_of_unknown_jobs_wake_nothing(start: Start) -> None:
