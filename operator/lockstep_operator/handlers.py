@@ -54,6 +54,6 @@ async def pod_changed(
 ) -> None:
     """A pod of a job changed, or is gone and left room."""
     labels = body["metadata"].get("labels", {})
-    memo.wake(JobKey(str(namespace), labels[names.JOB_LABEL]))
+    memo.wake_labelled(str(namespace), labels[names.JOB_LABEL])
     if type == "DELETED":
         memo.room_freed()

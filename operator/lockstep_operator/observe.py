@@ -279,7 +279,9 @@ def _affine(template: Manifest) -> list[str]:
     """The nodes that a job's placement chose, strongest first."""
     affinity = template["spec"].get("affinity", {}).get("nodeAffinity", {})
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {})
-    fields = [f for term in required.get("nodeSelectorTerms", []) for f in term["matchFields"]]
+    fields = [
+        f for term in required.get("nodeSelectorTerms", []) for f in term.get("matchFields", [])
+    ]
     return [node for field in fields for node in field["values"]]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from lockstep_api import names
+from lockstep_api.names import label_value
 from lockstep_api.status import Phase
 from lockstep_operator.core.model import JobKey
 from lockstep_operator.errors import KubeError, Throttled
@@ -75,6 +76,13 @@ class Runtime:
         key = self._by_label.get(key, key)
         if key in self._loops:
             self._loops[key].woken.set()
+
+    def wake_labelled(self, namespace: str, label: str) -> None:
+        """Something with a job's label changed; a long name is shortened in the label."""
+        for key in [JobKey(namespace, label), *self._loops]:
+            if key in self._loops and (namespace, label) == (key.namespace, label_value(key.name)):
+                return self.wake(key)
+        return None
 
     def room_freed(self) -> None:
         """A pod of some job is gone: jobs that found no room look again."""

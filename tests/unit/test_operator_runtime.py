@@ -105,6 +105,20 @@ async def test_a_pod_that_is_gone_wakes_the_jobs_without_a_place(start: Start) -
     assert runtime.queue_depth == 0
 
 
+@pytest.mark.parametrize("name", ["digits", "digits-" * 12 + "x"])
+async def test_a_pod_wakes_its_job_by_the_label(start: Start, name: str) -> None:
+    key = JobKey("lab", name)
+    passes = Passes()
+    runtime = start(passes)
+    runtime.seen(JobKey("elsewhere", name))
+    runtime.seen(key)
+    assert {await passes.next(), await passes.next()} == {key, JobKey("elsewhere", name)}
+    changed = {"metadata": {"labels": {names.JOB_LABEL: names.label_value(name)}}}
+    await pod_changed(namespace="lab", type="MODIFIED", body=changed, memo=runtime)
+    assert await passes.next() == key
+    assert runtime.queue_depth == 0
+
+
 async def test_pods_of_unknown_jobs_wake_nothing(start: Start) -> None:
     runtime = start(Passes())
     runtime.wake(KEY)
