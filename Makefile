@@ -62,6 +62,9 @@ lint: venv
 	@$(VENV)/bin/lockstep-crds /dev/stdout | cmp - $(CRD) || { echo "$(CRD) is not what the models say: run make crds"; exit 1; }
 	@cmp $(CRD) $(CHART_CRD) || { echo "$(CHART_CRD) differs from $(CRD): run make crds"; exit 1; }
 
+bench: venv ## measures a round's overhead on the wire, beside raw sockets
+	$(PY) -m tests.bench.wire_round
+
 format: venv ## formats the Python code
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .

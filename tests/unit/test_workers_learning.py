@@ -18,6 +18,7 @@ from lockstep_workers.learning.parameters import flatten, named_tensors
 from lockstep_workers.learning.strategies import MODEL, ClientMemory, build_strategy
 from lockstep_workers.learning.training import Sgd, batches, train
 from lockstep_workers.models import build_model
+from tests.wire.jobs import write_idx
 
 RNG = np.random.default_rng(0)
 EXAMPLES = Examples(RNG.integers(0, 256, (40, 28, 28), np.uint8), RNG.integers(0, 10, 40))
@@ -100,7 +101,7 @@ def test_a_strategy_of_a_later_version_is_refused() -> None:
 
 def test_idx_files(tmp_path: Path) -> None:
     path = tmp_path / "a.gz"
-    path.write_bytes(gzip.compress(struct.pack(">BBBBII", 0, 0, 8, 2, 2, 3) + bytes(range(6))))
+    write_idx(path, np.arange(6, dtype=np.uint8).reshape(2, 3))
     assert read_idx(path).tolist() == [[0, 1, 2], [3, 4, 5]]
     path.write_bytes(gzip.compress(struct.pack(">BBBBII", 0, 0, 8, 2, 2, 3) + bytes(5)))
     with pytest.raises(InvalidJob, match="not an IDX file"):

@@ -1,14 +1,18 @@
 """A small job and a planner for tests of the workers on loopback."""
 
 import asyncio
+import gzip
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import uvicorn
 from fastapi import FastAPI, Response
+from numpy.typing import NDArray
 
 from lockstep_api.settings import GroupSettings, JobSettings
 from lockstep_api.spec import Data, Mode, Model, Partition, Strategy, Target, Training
@@ -104,3 +108,22 @@ async def serving(app: Any, port: int) -> AsyncIterator[None]:
     finally:
         server.should_exit = True
         await running
+
+
+def write_dataset(root: Path, *, train: int = 3000, test: int = 500) -> None:
+    """A small data set in the files of Fashion-MNIST: ten noisy prototypes, easy to tell apart."""
+    rng = np.random.default_rng(0)
+    prototypes = rng.integers(0, 256, (10, 28, 28))
+    folder = root / "fashion-mnist"
+    folder.mkdir(parents=True)
+    for part, count in (("train", train), ("t10k", test)):
+        labels = rng.integers(0, 10, count).astype(np.uint8)
+        noisy = prototypes[labels] / 4 + rng.normal(96, 60, (count, 28, 28))
+        write_idx(folder / f"{part}-images-idx3-ubyte.gz", noisy.clip(0, 255).astype(np.uint8))
+        write_idx(folder / f"{part}-labels-idx1-ubyte.gz", labels)
+
+
+def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
+    """An array of unsigned bytes in the IDX format, gzipped."""
+    head = bytes((0, 0, 8, array.ndim)) + np.asarray(array.shape, ">u4").tobytes()
+    path.write_bytes(gzip.compress(head + array.tobytes(), compresslevel=1))
