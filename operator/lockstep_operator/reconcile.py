@@ -32,6 +32,8 @@ from lockstep_operator.observe import FINISHED, Sources, observe
 
 CONCURRENT_WRITES = 20
 STATUS_INTERVAL_S = 1.0
+ROOM_INTERVAL_S = 5.0
+"""Between two looks for room: what others free on the nodes gives this job no event."""
 PLACED = FINISHED | {Phase.STARTING, Phase.RUNNING}
 
 logger = logging.getLogger(__name__)
@@ -108,6 +110,8 @@ async def _one_pass(key: JobKey, deps: Deps) -> Outcome:
         failures = await _carry_out(decision, deps)
         wait = await _write_status(seen.job, decision, known=known, deps=deps)
     known.phase = decision.status.phase
+    if known.phase is Phase.PENDING and wait is None:
+        wait = ROOM_INTERVAL_S
     return Outcome(phase=known.phase, requeue_in_s=wait, failure=next(iter(failures), None))
 
 

@@ -3,8 +3,10 @@
 A cluster that was up stays up; one that was brought up for the tests is taken down after them.
 """
 
+import json
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,10 +27,31 @@ def cluster() -> Iterator[Path]:
     kubeconfig = api.up()
     try:
         api.load(folders)
-        yield kubeconfig
+        with other_operators_paused():
+            yield kubeconfig
     finally:
         if not was_up:
             api.down()
+
+
+@contextmanager
+def other_operators_paused() -> Iterator[None]:
+    """An operator that was installed before, by `make demo` say, would run the tests' jobs, too."""
+    label = "app.kubernetes.io/part-of=lockstep,app.kubernetes.io/component=operator"
+    found = json.loads(api.kubectl("get", "deployments", "-A", "-l", label, "-o", "json"))["items"]
+    for each in found:
+        _scale(each["metadata"], 0)
+    try:
+        yield
+    finally:
+        if api.is_up():
+            for each in found:
+                _scale(each["metadata"], each["spec"]["replicas"])
+
+
+def _scale(deployment: dict[str, str], replicas: int) -> None:
+    name = f"deployment/{deployment['name']}"
+    api.kubectl("-n", deployment["namespace"], "scale", name, f"--replicas={replicas}")
 
 
 @pytest.fixture
