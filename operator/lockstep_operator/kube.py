@@ -66,6 +66,14 @@ class Listing:
     resource_version: str
 
 
+@dataclass(frozen=True, slots=True)
+class User:
+    """Whom a token stands for; of a ServiceAccount the uid tells two of one name apart."""
+
+    name: str
+    uid: str
+
+
 class Kube(Protocol):
     """What the operator needs of Kubernetes."""
 
@@ -89,7 +97,7 @@ class Kube(Protocol):
 
     async def create_event(self, event: Manifest) -> None: ...
 
-    async def review_token(self, token: str, audience: str) -> str | None: ...
+    async def review_token(self, token: str, audience: str) -> User | None: ...
 
 
 def path_of(kind: tuple[str, str], namespace: str | None = None, name: str = "") -> str:
@@ -203,7 +211,7 @@ class ApiKube:
         path = path_of(("v1", "Event"), event["metadata"]["namespace"])
         await self._call("POST", path, body=event)
 
-    async def review_token(self, token: str, audience: str) -> str | None:
+    async def review_token(self, token: str, audience: str) -> User | None:
         """The user that a token stands for; None when it is not valid for the audience."""
         kind = ("authentication.k8s.io/v1", "TokenReview")
         review = {
@@ -213,7 +221,9 @@ class ApiKube:
         }
         status = (await self._call("POST", path_of(kind), body=review)).get("status", {})
         valid = status.get("authenticated") and audience in status.get("audiences", [])
-        return str(status["user"]["username"]) if valid else None
+        if not valid:
+            return None
+        return User(status["user"]["username"], status["user"].get("uid", ""))
 
     async def _apply(self, path: str, manifest: Manifest) -> Manifest:
         query = {"fieldManager": names.MANAGER, "force": "true"}

@@ -97,22 +97,15 @@ class Planner:
         return generate_latest(metrics.registry)
 
     async def _job(self, key: JobKey, authorization: str | None) -> JobView:
-        """The job of the caller.
-
-        The cloud pod of a deleted job still runs for some seconds, and it must not speak for a new
-        job of the same name. That job's first pass deletes what the old one left: its
-        ServiceAccount too, so the old token is not valid any more when it is reviewed after that.
-        """
+        """The job of the caller."""
+        caller = None
         if self.authenticator is not None:
-            await self.authenticator.check(key, authorization)
+            caller = await self.authenticator.check(key, authorization)
         job = await read_job(key, self.deps.kube)
         if job is None:
             raise NotFound(f"no job {key.namespace}/{key.name}")
-        known = self.deps.known.get(key)
-        if known is None or known.uid != job.uid or known.phase is None:
-            await self.runtime.pass_now(key)
-        if self.authenticator is not None:
-            await self.authenticator.check(key, authorization, uid=job.uid)
+        if self.authenticator is not None and caller is not None:
+            await self.authenticator.check_owner(key, caller, job.uid)
         return job
 
     async def _plannable(

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from lockstep_api import names
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef, Settings
 from lockstep_operator.errors import KubeError, NotFound
-from lockstep_operator.kube import POD, Kube, Listing, job_ref, ref_of
+from lockstep_operator.kube import POD, Kube, Listing, User, job_ref, ref_of
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources
 from lockstep_operator.reconcile import Deps
@@ -84,8 +84,7 @@ class FakeKube:
     """(verb, kind/name) in order."""
     events: list[Manifest] = field(default_factory=list)
     reviews: list[tuple[str, str]] = field(default_factory=list)
-    users: dict[str, str] = field(default_factory=dict)
-    """Token → user."""
+    users: dict[str, User] = field(default_factory=dict)
     fail: Callable[[str, str], KubeError | None] = lambda verb, name: None
     """Verb and name → what goes wrong."""
     kubelet: bool = True
@@ -128,7 +127,9 @@ class FakeKube:
     async def apply(self, manifest: Manifest) -> Manifest:
         ref = ref_of(manifest)
         self._write("apply", ref.kind, ref.name)
-        self.put(manifest)
+        old = self.objects.get(ref, {}).get("metadata", {})
+        kept = {"uid": old["uid"]} if "uid" in old else {}
+        self.put({**manifest, "metadata": kept | manifest["metadata"]})
         return self.objects[ref]
 
     async def apply_status(self, ref: ObjectRef, uid: str, *, status: Manifest) -> None:
@@ -175,10 +176,16 @@ class FakeKube:
         self._check("event", event["reason"])
         self.events.append(event)
 
-    async def review_token(self, token: str, audience: str) -> str | None:
+    async def review_token(self, token: str, audience: str) -> User | None:
         self._check("review", audience)
         self.reviews.append((token, audience))
         return self.users.get(token)
+
+    def account(self, token: str, name: str) -> None:
+        """A token of a ServiceAccount as it is now."""
+        found = self._stored(ObjectRef("v1", "ServiceAccount", KEY.namespace, name))
+        user = f"system:serviceaccount:{KEY.namespace}:{name}"
+        self.users[token] = User(user, found["metadata"]["uid"])
 
     def _stored(self, ref: ObjectRef) -> Manifest:
         if ref not in self.objects:

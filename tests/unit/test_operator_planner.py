@@ -11,9 +11,9 @@ import pytest
 from lockstep_api import names
 from lockstep_operator.actuate import Actuator
 from lockstep_operator.auth import CACHE_S, Authenticator, Unauthenticated
-from lockstep_operator.core.model import JobReport, Manifest, ObjectRef
+from lockstep_operator.core.model import JobReport, Manifest
 from lockstep_operator.errors import Refused, Unavailable
-from lockstep_operator.kube import job_ref
+from lockstep_operator.kube import User, job_ref
 from lockstep_operator.planner import Planner, planner_app
 from lockstep_operator.reconcile import Deps, reconcile
 from lockstep_operator.runtime import Runtime
@@ -62,7 +62,16 @@ def client(planner: Planner, token: str | None = "cloud") -> httpx2.AsyncClient:
 @pytest.fixture
 async def setup() -> AsyncIterator[Setup]:
     kube = cluster_with(None, device_pod(POD_0), device_pod(POD_1))
-    kube.users = {"cloud": CLOUD_USER, "device": "system:serviceaccount:lab:digits-device"}
+    owner = {
+        "kind": names.KIND,
+        "uid": kube.objects[job_ref("lab", "digits")]["metadata"]["uid"],
+        "controller": True,
+    }
+    for role in ("cloud", "device"):
+        meta: Manifest = {"name": f"digits-{role}", "namespace": "lab", "ownerReferences": [owner]}
+        meta["labels"] = {names.JOB_LABEL: KEY.name}
+        kube.put({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
+        kube.account(role, f"digits-{role}")
     deps = make_deps(kube)
     runtime = Runtime(partial(reconcile, deps=deps), deps.metrics, resync_s=100)
     planner = Planner(
@@ -202,7 +211,7 @@ async def test_only_the_cloud_pod_may_call(
 
 
 async def test_the_cloud_pod_of_another_job_may_not_call(setup: Setup) -> None:
-    setup.kube.users["cloud"] = "system:serviceaccount:lab:other-cloud"
+    setup.kube.users["cloud"] = User("system:serviceaccount:lab:other-cloud", "x")
     assert (await setup.http.post(PLAN, json=request())).status_code == 403
 
 
@@ -213,7 +222,7 @@ async def test_the_check_can_be_switched_off(setup: Setup) -> None:
 
 async def test_a_token_is_reviewed_once_a_minute() -> None:
     now = [0.0]
-    kube = FakeKube(users={"cloud": CLOUD_USER})
+    kube = FakeKube(users={"cloud": User(CLOUD_USER, "x")})
     checked = Authenticator(kube, clock=lambda: now[0])
     for moment in (0.0, CACHE_S - 1, CACHE_S + 1):
         now[0] = moment
@@ -277,15 +286,18 @@ async def test_the_cloud_pod_of_a_deleted_job_does_not_speak_for_the_next_of_its
 ) -> None:
     assert (await setup.http.post(PLAN, json=request())).status_code == 200
     setup.kube.put(job_body() | {"metadata": job_body()["metadata"] | {"uid": "new"}})
-    deleted = setup.kube.delete
 
-    async def delete(ref: ObjectRef) -> None:
-        await deleted(ref)
-        if ref.name == "digits-cloud" and ref.kind == "ServiceAccount":
-            setup.kube.users.clear()  # as the apiserver: its tokens are not valid any more
+    async def statuses() -> list[int]:
+        calls = ((PLAN, request(7)), (OUTCOME, DONE))
+        return [(await setup.http.post(route, json=body)).status_code for route, body in calls]
 
-    setup.kube.delete = delete  # type: ignore[method-assign]
-    for route, body in ((PLAN, request(7)), (OUTCOME, DONE)):
-        assert (await setup.http.post(route, json=body)).status_code == 401
+    assert await statuses() == [403, 403]
+    await setup.planner.runtime.pass_now(KEY)  # deletes what is left of the old job
+    assert await statuses() == [403, 403]
+    await setup.planner.runtime.pass_now(KEY)
+    assert await statuses() == [403, 403]
     assert status_of(setup.kube)["phase"] == "Starting"
     assert setup.deps.sources.reports.get("new") is None
+    setup.kube.account("cloud", "digits-cloud")
+    async with client(replace(setup.planner, authenticator=Authenticator(setup.kube))) as http:
+        assert (await http.post(PLAN, json=request())).status_code == 200

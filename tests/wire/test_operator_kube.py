@@ -23,8 +23,9 @@ from lockstep_operator.errors import (
     Throttled,
     Unavailable,
 )
-from lockstep_operator.kube import JOB, NODE, POD, ApiKube, job_ref
+from lockstep_operator.kube import JOB, NODE, POD, ApiKube, User, job_ref
 
+USER = {"username": "u", "uid": "1-2"}
 PODS = "/api/v1/namespaces/lab/pods"
 JOB_PATH = "/apis/lockstep.dev/v1alpha1/namespaces/lab/federatedjobs/digits"
 
@@ -229,14 +230,14 @@ async def test_an_event_is_posted(kube: ApiKube, server: Server) -> None:
 @pytest.mark.parametrize(
     ("status", "user"),
     [
-        ({"authenticated": True, "audiences": ["us"], "user": {"username": "u"}}, "u"),
-        ({"authenticated": True, "audiences": ["others"], "user": {"username": "u"}}, None),
+        ({"authenticated": True, "audiences": ["us"], "user": USER}, User("u", "1-2")),
+        ({"authenticated": True, "audiences": ["others"], "user": USER}, None),
         ({"authenticated": False}, None),
-        ({"authenticated": True, "user": {"username": "u"}}, None),
+        ({"authenticated": True, "user": USER}, None),
     ],
 )
 async def test_a_token_counts_only_for_its_audience(
-    kube: ApiKube, server: Server, status: dict[str, Any], user: str | None
+    kube: ApiKube, server: Server, status: dict[str, Any], user: User | None
 ) -> None:
     server.answer({"status": status}, 201)
     assert await kube.review_token("token", "us") == user
