@@ -329,7 +329,7 @@ class Storage(ApiModel):
 class Cloud(ApiModel):
     """The cloud pod: coordinator and evaluation."""
 
-    cpu: Quantity = "1"
+    cpu: Quantity = "500m"
     """CPU request in cores; there is no CPU limit."""
     memory: Quantity = "1Gi"
     """Memory request and limit in bytes."""

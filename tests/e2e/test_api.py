@@ -304,7 +304,7 @@ def test_the_apiserver_fills_in_the_defaults(jobs: str) -> None:
         },
         "strategy": {"name": "fedavg"},
         "participation": {"fraction": 1},
-        "cloud": {"cpu": "1", "memory": "1Gi", "storage": {"size": "1Gi"}},
+        "cloud": {"cpu": "500m", "memory": "1Gi", "storage": {"size": "1Gi"}},
         "allocation": {"policy": "max", "energyWeight": 0.1, "actuator": "resize"},
         "devices": [
             {

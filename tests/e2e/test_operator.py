@@ -85,6 +85,7 @@ def job(name: str, **spec: Any) -> Json:
         "model": {"name": "mlp"},
         "data": {"name": "fashion-mnist"},
         "training": {"rounds": 2},
+        "cloud": {"cpu": "50m"},
         "devices": [{"name": "small", "replicas": 1, "cpuAtMax": "100m", "memory": "256Mi"}],
     }
     return {

@@ -167,7 +167,7 @@ def test_affinity_has_one_term_a_node() -> None:
 
 def test_the_cloud_has_no_cpu_limit() -> None:
     assert container("demo-cloud")["resources"] == {
-        "requests": {"cpu": "1", "memory": "1Gi"},
+        "requests": {"cpu": "500m", "memory": "1Gi"},
         "limits": {"memory": "1Gi"},
     }
 

@@ -38,6 +38,7 @@ def spec(**change: Any) -> FederatedJobSpec:
         "data": {"name": "fashion-mnist"},
         "training": {"rounds": 3},
         "devices": [{"name": "d", "replicas": 2}],
+        "cloud": {"cpu": "1"},
     }
     return FederatedJobSpec.model_validate(base | change)
 

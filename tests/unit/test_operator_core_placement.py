@@ -41,6 +41,7 @@ def spec(*devices: dict[str, Any], **other: Any) -> FederatedJobSpec:
         "model": {"name": "mlp"},
         "data": {"name": "fashion-mnist"},
         "training": {"rounds": 1},
+        "cloud": {"cpu": "1"},
         "devices": list(devices) or [{"name": "d"}],
     }
     return FederatedJobSpec.model_validate(base | other)

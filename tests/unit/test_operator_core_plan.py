@@ -74,7 +74,7 @@ def test_policy_static_gives_every_device_the_cores_of_the_slowest() -> None:
     static = spec(allocation={"policy": "static"})
     levels = allocate(static, ["fast-0", "slow-0"])
     assert levels == pytest.approx({"fast-0": 0.8, "slow-0": 1.0})
-    assert [cpu_milli(static, client, level) for client, level in levels.items()] == [400, 400]
+    assert [cpu_milli(groups[client], level) for client, level in levels.items()] == [400, 400]
 
 
 def test_policy_static_stays_above_the_minimum() -> None:
@@ -93,7 +93,7 @@ def test_a_policy_of_a_later_version_is_an_error() -> None:
 
 @pytest.mark.parametrize(("level", "milli"), [(2.0, 1000), (1.0, 500), (0.001, 1), (0.0, 1)])
 def test_a_frequency_as_a_cpu_limit(level: float, milli: int) -> None:
-    assert cpu_milli(spec(), "fast-1", level) == milli
+    assert cpu_milli(groups_by_client(spec())["fast-1"], level) == milli
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from lockstep_api.settings import GroupSettings
 from lockstep_workers.device.cgroup import CpuCgroup, CpuReading
-from lockstep_workers.device.main import energy, spent
+from lockstep_workers.device.spending import energy, spent
 from tests.wire.jobs import settings
 
 GROUP = GroupSettings(
@@ -16,25 +16,20 @@ GROUP = GroupSettings(
 
 def cgroup_v1(tmp_path: Path, *, quota: int, path: str) -> CpuCgroup:
     """A container's files under cgroup v1."""
-    (tmp_path / "cgroup").write_text(f"4:cpu:{path}\n5:cpuacct:{path}\n0::{path}\n")
-    mounts = [
-        f"30 29 0:26 /kubepods/pod1/c1 {tmp_path}/{name} ro,nosuid - cgroup cgroup rw,{name}"
-        for name in ("cpu", "cpuacct")
-    ]
-    (tmp_path / "mountinfo").write_text("\n".join(mounts) + "\n")
-    for name in ("cpu", "cpuacct"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "cgroup").write_text(f"4:cpu,cpuacct:{path}\n0::{path}\n")
+    mount = f"{tmp_path}/cpu ro,nosuid - cgroup cgroup rw,cpu,cpuacct"
+    (tmp_path / "mountinfo").write_text(f"30 29 0:26 /kubepods/pod1/c1 {mount}\n")
+    (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
     (tmp_path / "cpu" / "cpu.stat").write_text("nr_periods 4\nthrottled_time 2500000000\n")
-    (tmp_path / "cpuacct" / "cpuacct.usage").write_text("1500000000\n")
     return CpuCgroup(tmp_path)
 
 
 @pytest.mark.parametrize(("quota", "cores"), [(25_000, 0.25), (-1, None)])
 @pytest.mark.parametrize("path", ["/kubepods/pod1/c1", "/"])
 def test_cgroup_v1(tmp_path: Path, quota: int, cores: float | None, path: str) -> None:
-    assert cgroup_v1(tmp_path, quota=quota, path=path).read() == CpuReading(cores, 1.5, 2.5)
+    assert cgroup_v1(tmp_path, quota=quota, path=path).read() == CpuReading(cores, 2.5)
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("20000 100000", 0.2), ("max 100000", None)])
@@ -44,35 +39,36 @@ def test_cgroup_v2(tmp_path: Path, quota: str, cores: float | None) -> None:
     (tmp_path / "cg").mkdir()
     (tmp_path / "cg" / "cpu.max").write_text(quota + "\n")
     (tmp_path / "cg" / "cpu.stat").write_text("usage_usec 1500000\nthrottled_usec 2500000\n")
-    assert CpuCgroup(tmp_path).read() == CpuReading(cores, 1.5, 2.5)
+    assert CpuCgroup(tmp_path).read() == CpuReading(cores, 2.5)
 
 
 def test_without_accounting_nothing_is_invented(tmp_path: Path) -> None:
     (tmp_path / "cgroup").write_text("")
     (tmp_path / "mountinfo").write_text("")
-    assert CpuCgroup(tmp_path).read() == CpuReading(None, None, None)
+    assert CpuCgroup(tmp_path).read() == CpuReading(None, None)
 
 
 @pytest.mark.parametrize(
     ("quota", "ghz"), [(0.25, 1.0), (0.5, 2.0), (1.0, 2.0), (None, 2.0), (0.125, 0.5)]
 )
 def test_the_quota_is_the_frequency(quota: float | None, ghz: float) -> None:
-    before, after = CpuReading(1.0, 1.0, 0.5), CpuReading(quota, 3.0, 0.75)
-    used = spent(GROUP, before, after, compute_s=9.0, cpu_s=99.0)
+    before, after = CpuReading(1.0, 0.5), CpuReading(quota, 0.75)
+    used = spent(GROUP, before, after, compute_s=9.0, cpu_s=2.0)
     assert used.frequency_ghz == pytest.approx(ghz)
     assert (used.cpu_s, used.throttled_s, used.compute_s) == (2.0, 0.25, 9.0)
 
 
-def test_the_process_clock_stands_in_for_missing_accounting() -> None:
-    nothing = CpuReading(None, None, None)
+def test_without_a_quota_the_device_runs_at_its_maximum() -> None:
+    nothing = CpuReading(None, None)
     used = spent(GROUP, nothing, nothing, compute_s=9.0, cpu_s=4.0)
     assert (used.cpu_s, used.throttled_s, used.quota_cores) == (4.0, 0.0, None)
+    assert used.frequency_ghz == GROUP.max_ghz
 
 
 def test_energy_by_source() -> None:
     """1 core-second at cpuAtMax 0.5 and 2 GHz is 4e9 cycles: κ·c·f² = 1e-28·4e9·(1e9)² = 0.4 J."""
-    before, after = CpuReading(None, 0.0, 0.0), CpuReading(0.25, 1.0, 0.0)
-    used = spent(GROUP, before, after, compute_s=4.0, cpu_s=0.0)
+    before, after = CpuReading(None, 0.0), CpuReading(0.25, 0.0)
+    used = spent(GROUP, before, after, compute_s=4.0, cpu_s=1.0)
     job = settings(cloud_port=1, planner_port=2)
     joules = energy(job, GROUP, used, idle_s=2.0)
     assert joules.model == pytest.approx(0.4 + 0.5 * 2.0)

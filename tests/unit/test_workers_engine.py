@@ -10,11 +10,11 @@ from lockstep_workers.engine import (
     Accumulator,
     Progress,
     Round,
-    add_energy,
     repeat_plan,
     round_report,
     target_reached,
 )
+from lockstep_workers.energy import add_energy
 from lockstep_workers.errors import RefusedUpdate
 
 
