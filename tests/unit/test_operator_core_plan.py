@@ -1,12 +1,13 @@
 """A round's plan: who takes part, at which frequency, and what became of it."""
 
+import time
 from typing import Any
 
 import pytest
 
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import PlanRequest, RoundPlan, RoundReport
-from lockstep_operator.core.allocate import allocate, cpu_milli
+from lockstep_operator.core.allocate import allocate, cpu_milli, groups_by_client
 from lockstep_operator.core.plan import mismatches, plan_round, with_applied
 from lockstep_operator.core.sampling import sample
 
@@ -73,6 +74,7 @@ def test_policy_max_gives_every_device_its_maximum() -> None:
 def test_policy_static_gives_every_device_the_cores_of_the_slowest() -> None:
     static = spec(allocation={"policy": "static"})
     levels = allocate(static, ["fast-0", "slow-0"])
+    groups = groups_by_client(static)
     assert levels == pytest.approx({"fast-0": 0.8, "slow-0": 1.0})
     assert [cpu_milli(groups[client], level) for client, level in levels.items()] == [400, 400]
 
@@ -163,3 +165,11 @@ def test_what_was_not_applied_or_not_reported_is_no_mismatch() -> None:
 
 def test_a_report_of_another_round_says_nothing() -> None:
     assert mismatches(planned(), report(2, slow_0=0.4)) == {}
+
+
+def test_a_plan_of_10_000_devices_takes_less_than_a_second_of_cpu() -> None:
+    many = spec(devices=[{"name": "many", "replicas": 10_000}])
+    asked = request(*(f"many-{index}" for index in range(10_000)))
+    began = time.process_time()
+    assert len(with_applied(plan_round(many, asked), {}).participants) == 10_000
+    assert time.process_time() - began < 1.0

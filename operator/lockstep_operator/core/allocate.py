@@ -44,8 +44,7 @@ def _level(group: DeviceGroup, cores: float) -> float:
     return min(max(ghz, frequency.min_ghz), frequency.max_ghz)
 
 
-def cpu_milli(spec: FederatedJobSpec, client: str, ghz: float) -> int:
-    """The CPU limit in millicores that stands for `ghz` on `client`, at least 1."""
-    group = groups_by_client(spec)[client]
+def cpu_milli(group: DeviceGroup, ghz: float) -> int:
+    """The CPU limit in millicores that stands for `ghz` on a device of `group`, at least 1."""
     cores = limit_cores(ghz, parse_quantity(group.cpu_at_max), group.frequency.max_ghz)
     return max(1, round(1000 * cores))

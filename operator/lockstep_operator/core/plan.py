@@ -47,11 +47,12 @@ def _participants(spec: FederatedJobSpec, clients: Sequence[str]) -> list[Client
     steps = spec.training.local_steps.fixed
     if steps is None:
         raise ValueError("training.localSteps needs fixed: nothing else is supported yet")
+    groups = groups_by_client(spec)
     return [
         ClientPlan(
             client=client,
             frequency_ghz=ghz,
-            cpu_milli=cpu_milli(spec, client, ghz),
+            cpu_milli=cpu_milli(groups[client], ghz),
             steps=steps,
             applied=False,
         )
