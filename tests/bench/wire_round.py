@@ -32,7 +32,6 @@ from lockstep_workers.cloud.planner import Planner
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
 from lockstep_workers.device import connection as device
-from lockstep_workers.learning.parameters import flatten
 from lockstep_workers.learning.strategies import fedavg
 from tests.wire.jobs import FakePlanner, free_port, serving, settings
 
@@ -67,7 +66,7 @@ async def _serve(
     with TemporaryDirectory() as folder:
         async with httpx2.AsyncClient() as http:
             parts = Parts(
-                job=job, strategy=fedavg(), model=flatten(_Tiny(n)), test=test, metrics=metrics,
+                job=job, strategy=fedavg(), module=_Tiny(n), test=test, metrics=metrics,
                 planner=Planner(job, Path(folder) / "t", http), store=Store(Path(folder), job.uid),
             )  # fmt: skip
             coordinator = Coordinator(parts)

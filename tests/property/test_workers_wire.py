@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lockstep_api.wire import Refusal
 from lockstep_workers.errors import RefusedUpdate
-from lockstep_workers.wire import decode, encode, is_finite, max_body_bytes, split
+from lockstep_workers.wire import check_values, decode, encode, max_body_bytes, split
 
 FLOATS = st.lists(st.floats(width=32), min_size=1, max_size=64)
 
@@ -45,13 +45,18 @@ def test_any_header_is_decoded_or_refused(entry: dict[str, object]) -> None:
 
 
 @given(values=FLOATS)
-def test_finite_means_finite(values: list[float]) -> None:
+def test_what_is_not_finite_is_refused(values: list[float]) -> None:
     vector = np.asarray(values, np.float32)
-    assert is_finite(vector) == bool(np.isfinite(vector).all())
+    if not np.isfinite(vector).all():
+        with pytest.raises(RefusedUpdate, match="not finite"):
+            check_values(vector)
+    elif np.abs(vector).max() < 1e18:
+        check_values(vector)
 
 
-def test_a_sum_of_squares_that_overflows_is_finite_still() -> None:
-    assert is_finite(np.full(4, 3e38, np.float32))
+def test_values_whose_sum_could_overflow_are_refused_for_that() -> None:
+    with pytest.raises(RefusedUpdate, match="too large to be averaged"):
+        check_values(np.full(4, 3e38, np.float32))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from lockstep_api.spec import Target
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import ClientPlan, ClientReport, Refusal, RoundPlan, UpdateReport
+from lockstep_workers.energy import add_energy
 from lockstep_workers.engine import (
     Accumulator,
     Progress,
@@ -14,7 +15,6 @@ from lockstep_workers.engine import (
     round_report,
     target_reached,
 )
-from lockstep_workers.energy import add_energy
 from lockstep_workers.errors import RefusedUpdate
 
 

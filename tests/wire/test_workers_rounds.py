@@ -23,7 +23,6 @@ from lockstep_workers.cloud.planner import Planner
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
 from lockstep_workers.device import connection as device
-from lockstep_workers.learning.parameters import flatten
 from lockstep_workers.learning.strategies import fedavg
 from lockstep_workers.models import build_model
 from lockstep_workers.wire import decode, encode
@@ -60,7 +59,7 @@ async def cloud(folder: Path, planner: FakePlanner, *, replicas: int = 3) -> Asy
     async with httpx2.AsyncClient() as http:
         coordinator = Coordinator(
             Parts(
-                job=job, strategy=fedavg(), model=flatten(build_model(job.model, seed=0)),
+                job=job, strategy=fedavg(), module=build_model(job.model, seed=0),
                 test=test, planner=Planner(job, folder / "token", http),
                 store=Store(folder, job.uid), metrics=metrics,
             )
@@ -211,7 +210,7 @@ async def test_the_deadline_closes_a_round_with_the_quorum(tmp_path: Path) -> No
 async def test_the_round_goes_on_without_the_planner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockstep_workers.cloud.planner._backoff_s", lambda _attempt: 0.001)
+    monkeypatch.setattr("lockstep_workers.cloud.coordinator._PLAN_WITHIN_S", 0.3)
     async with cloud(tmp_path, FakePlanner(rounds=2)) as server, devices(server, 3) as made:
         await first_task(made)
         server.planner.broken = True

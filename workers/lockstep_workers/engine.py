@@ -10,8 +10,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import ClientReport, Refusal, RoundPlan, RoundReport, UpdateReport
+from lockstep_api.wire import (
+    ClientPlan,
+    ClientReport,
+    Refusal,
+    RoundPlan,
+    RoundReport,
+    UpdateReport,
+)
+from lockstep_workers.energy import add_energy
 from lockstep_workers.errors import RefusedUpdate
+from lockstep_workers.learning.strategies import Totals
 from lockstep_workers.wire import Flat
 
 _BLOCK = 1 << 16
@@ -40,8 +49,12 @@ class Accumulator:
         self.weight += weight
 
     def mean(self) -> Flat:
-        """A new vector: the weighted mean of what was added."""
-        return self._sum / np.float32(self.weight)
+        """Turns the sum into the weighted mean, in place; the vector is valid until `reset`."""
+        return np.divide(self._sum, np.float32(self.weight), out=self._sum)
+
+    def holds(self, vector: Flat) -> bool:
+        """Whether `vector` lies in the memory that `reset` overwrites."""
+        return bool(np.may_share_memory(vector, self._sum))
 
 
 @dataclass(slots=True)
@@ -53,6 +66,11 @@ class Round:
     accepted: dict[str, ClientReport] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     refused: dict[Refusal, int] = field(default_factory=dict)
+    _waiting: dict[str, ClientPlan] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """At first all participants are waited for."""
+        self._waiting = {p.client: p for p in self.plan.participants}
 
     @property
     def number(self) -> int:
@@ -65,12 +83,18 @@ class Round:
 
     def waiting(self) -> list[str]:
         """Clients that are neither in nor lost."""
-        return [c for c in self.participants() if c not in self.accepted and c not in self.lost]
+        return list(self._waiting)
 
-    def lose(self, client: str, why: str) -> None:
-        """A client that will give no update any more; nothing happens when it is not waited for."""
-        if client in self.waiting():
-            self.lost[client] = why
+    def waits_for(self, client: str) -> ClientPlan | None:
+        """The plan of a client that is neither in nor lost."""
+        return self._waiting.get(client)
+
+    def lose(self, client: str, why: str) -> bool:
+        """A client that will give no update any more; False when it was not waited for."""
+        if self._waiting.pop(client, None) is None:
+            return False
+        self.lost[client] = why
+        return True
 
     def count_refusal(self, reason: Refusal) -> None:
         """Counts a refused update."""
@@ -87,12 +111,13 @@ class Round:
             raise RefusedUpdate(Refusal.WRONG_ROUND, message)
         if report.client in self.accepted:
             raise RefusedUpdate(Refusal.DUPLICATE, f"{report.client} has already been added")
-        if report.client not in self.waiting():
+        if report.client not in self._waiting:
             message = f"{report.client} is not waited for: {self.lost.get(report.client, 'not in')}"
             raise RefusedUpdate(Refusal.NOT_IN_ROUND, message)
 
     def accept(self, report: ClientReport) -> None:
         """Notes an update that was added."""
+        del self._waiting[report.update.client]
         self.accepted[report.update.client] = report
 
     def deadline_s(self) -> float | None:
@@ -102,7 +127,7 @@ class Round:
 
     def is_closed(self, now_s: float) -> bool:
         """All are in or lost; or the deadline has passed and the quorum is in."""
-        if not self.waiting():
+        if not self._waiting:
             return True
         deadline = self.deadline_s()
         if deadline is None or now_s < deadline:
@@ -111,17 +136,12 @@ class Round:
         return len(self.accepted) >= min(self.plan.quorum or everyone, everyone)
 
 
-def add_energy(total: EnergyJoules, more: EnergyJoules) -> EnergyJoules:
-    """Sums two figures source by source; a source that neither has stays empty."""
-
-    def both(a: float | None, b: float | None) -> float | None:
-        return None if a is None and b is None else (a or 0.0) + (b or 0.0)
-
-    return EnergyJoules(
-        model=both(total.model, more.model),
-        cpu=both(total.cpu, more.cpu),
-        measured=both(total.measured, more.measured),
-    )
+def totals(done: Round, *, clients: int, weights: Mapping[str, float]) -> Totals:
+    """What a strategy's server side may need of a closed round beside the mean."""
+    everything = sum(weights.values())
+    steps = {name: report.update.steps for name, report in done.accepted.items()}
+    mean_steps = sum(weights[name] * n for name, n in steps.items()) / everything
+    return Totals(accepted=len(steps), clients=clients, mean_steps=mean_steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,8 +85,16 @@ def split(flat: Flat, names: Sequence[str]) -> dict[str, Flat]:
     return dict(zip(names, np.split(flat, len(names)), strict=True))
 
 
-def is_finite(flat: Flat) -> bool:
-    """Whether all values are finite: one pass; a dot product that overflows needs a second look."""
+def check_values(flat: Flat) -> None:
+    """One pass over a vector: ‖x‖² is finite only if every value is, and none is huge.
+
+    A huge vector (a norm above 1.8e19) is refused too: its weighted sum could overflow.
+
+    Raises:
+        RefusedUpdate: values that are not finite, or huge.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         square = np.dot(flat, flat)
-    return bool(np.isfinite(square)) or bool(np.isfinite(flat).all())
+    if not np.isfinite(square):
+        what = "too large to be averaged" if np.isfinite(flat).all() else "not finite"
+        raise RefusedUpdate(Refusal.NON_FINITE, f"the update has values that are {what}")

@@ -1,18 +1,15 @@
 """The three routes that devices use, as plain ASGI: sessions, long-polls for work, updates.
 
 Mounted before the ordinary app. Plain ASGI, because a framework would hold whole bodies in memory
-and copy them: a model goes out in pieces, an update is read into one buffer. Bodies are read one at
-a time, so that they stay in the cache, but a reader that waits for its sender gives its turn away.
+and copy them: a model goes out in pieces, an update is read into one buffer (`cloud.reading`).
 """
 
 import asyncio
 import json
-import mmap
 import re
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,20 +17,17 @@ from pydantic import ValidationError
 from lockstep_api.names import REPORT_HEADER, TASK_HEADER, TENSORS
 from lockstep_api.wire import ClientReport, Refusal, Registration, UpdateReport
 from lockstep_workers.cloud.coordinator import Coordinator
+from lockstep_workers.cloud.reading import Gone, Message, Reader, Receive
 from lockstep_workers.errors import RefusedUpdate
-from lockstep_workers.wire import decode, is_finite, max_body_bytes
+from lockstep_workers.wire import check_values, decode, max_body_bytes
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = dict[bytes, bytes]
 
 _PIECE = 1 << 20
 _MAX_REGISTRATION = 1 << 16
-_PATIENCE_S = 0.005
-_IN_MEMORY = 1  # buffers of updates in memory; those of slow senders are pages of a file
 _CLIENT = r"/v1/clients/(?P<client>[a-z0-9-]{1,63})"
 _SESSION = re.compile(_CLIENT + "/session")
 _WORK = re.compile(_CLIENT + "/work")
@@ -47,91 +41,6 @@ _STATUS = {
     Refusal.CONTENT_TYPE: 415,
     Refusal.TOO_LARGE: 413,
 }
-
-
-_Buffer = bytearray | mmap.mmap
-
-
-class _Gone(Exception):
-    """The sender closed its connection before the body was complete."""
-
-
-class Reader:
-    """Reads bodies into buffers, one body at a time among those whose data is there."""
-
-    def __init__(self) -> None:
-        """One turn for all."""
-        self._turn = asyncio.Semaphore(1)
-        self._in_use = 0
-        self._spare: list[bytearray] = []
-
-    @asynccontextmanager
-    async def body(self, receive: Receive, size: int) -> AsyncIterator[_Buffer]:
-        """A body of `size` bytes, in a buffer that is used again afterwards.
-
-        Raises:
-            _Gone: the connection was closed.
-            RefusedUpdate: the body has another size.
-        """
-        await self._turn.acquire()
-        buffer = self._take(size)
-        self._in_use += 1
-        try:
-            try:
-                await self._fill(buffer, receive, size)
-            finally:
-                self._turn.release()
-            yield buffer
-        finally:
-            self._in_use -= 1
-            if isinstance(buffer, bytearray):
-                self._spare = [buffer]
-
-    def _take(self, size: int) -> _Buffer:
-        if self._in_use >= _IN_MEMORY:
-            return _file_pages(size)
-        if self._spare and len(self._spare[0]) == size:
-            return self._spare.pop()
-        return bytearray(size)
-
-    async def _fill(self, buffer: _Buffer, receive: Receive, size: int) -> None:
-        filled, more = 0, True
-        while more:
-            message = await self._next(receive)
-            if message["type"] == "http.disconnect":
-                raise _Gone
-            piece, more = message.get("body", b""), message.get("more_body", False)
-            end = filled + len(piece)
-            if end > size:
-                raise RefusedUpdate(Refusal.MALFORMED, "the body is longer than announced")
-            buffer[filled:end] = piece
-            filled = end
-        if filled != size:
-            raise RefusedUpdate(Refusal.MALFORMED, f"the body has {filled} of {size} bytes")
-
-    async def _next(self, receive: Receive) -> Message:
-        """The next piece; a sender that lets it wait loses the turn until its data is there."""
-        given_away = False
-
-        def give_away() -> None:
-            nonlocal given_away
-            given_away = True
-            self._turn.release()
-
-        timer = asyncio.get_running_loop().call_later(_PATIENCE_S, give_away)
-        try:
-            return await receive()
-        finally:
-            timer.cancel()
-            if given_away:
-                await self._turn.acquire()
-
-
-def _file_pages(size: int) -> mmap.mmap:
-    """A buffer in a nameless temporary file: the kernel can write its pages out."""
-    with tempfile.TemporaryFile() as file:
-        file.truncate(size)
-        return mmap.mmap(file.fileno(), size)
 
 
 class BulkRoutes:
@@ -187,9 +96,9 @@ class BulkRoutes:
         try:
             await _start(send, 200, b"application/jsonl", None)
             await _body(send, b'{"session":"open"}\n', more=True)
-            over = asyncio.ensure_future(self._coordinator.session_over(session))
+            over = asyncio.ensure_future(session.over.wait())
             if await _first(over, receive):
-                await _body(send, b'{"session":"over"}\n', more=False)
+                await _body(send, json.dumps(session.ended()).encode() + b"\n", more=False)
         finally:
             self._coordinator.close_session(session)
 
@@ -198,7 +107,10 @@ class BulkRoutes:
     async def _work(self, match: re.Match[str], scope: Scope, receive: Receive, send: Send) -> None:
         """Waits for a round with this client, then sends task and model."""
         client = match["client"]
-        if client not in self._coordinator.sessions:
+        if not self._coordinator.knows(client):
+            await _json(send, 404, {"message": f"this job has no client {client}"})
+            return
+        if client not in self._coordinator.sessions and self._coordinator.outcome is None:
             await _json(send, 409, {"message": f"{client} has no session: open one first"})
             return
         after = re.fullmatch(rb"after=([0-9]{1,9})", scope["query_string"])
@@ -230,7 +142,7 @@ class BulkRoutes:
         client = match["client"]
         try:
             await self._take(client, int(match["round"]), dict(scope["headers"]), receive)
-        except _Gone:
+        except Gone:  # the sender comes back with the update, or its session ends too
             return
         except RefusedUpdate as error:
             self._coordinator.refuse(client, error)
@@ -246,13 +158,12 @@ class BulkRoutes:
         began = time.monotonic()
         async with self._reader.body(receive, size) as body:
             upload_s = time.monotonic() - began
-            self._add(report, memoryview(body), upload_s)
+            self._add(report, body, upload_s)
 
     def _add(self, report: UpdateReport, body: memoryview, upload_s: float) -> None:
         """Checks a whole body and adds it, with nothing in between."""
         flat = decode(body, n_values=self._coordinator.n_values)
-        if not is_finite(flat):
-            raise RefusedUpdate(Refusal.NON_FINITE, "the update has values that are not finite")
+        check_values(flat)
         arrived = ClientReport(
             update=report,
             arrived_seconds=self._coordinator.elapsed_in_round(),
@@ -280,6 +191,8 @@ def _size(headers: Headers, limit: int) -> int:
     text = headers.get(b"content-length", b"")
     if not text.isdigit():
         raise RefusedUpdate(Refusal.TOO_LARGE, "content-length is needed")
+    if int(text) == 0:
+        raise RefusedUpdate(Refusal.MALFORMED, "the body is empty")
     if int(text) > limit:
         raise RefusedUpdate(Refusal.TOO_LARGE, f"{int(text)} bytes, at most {limit} are taken")
     return int(text)

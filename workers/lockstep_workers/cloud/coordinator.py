@@ -1,17 +1,20 @@
 """Runs a job's rounds: plan, hand out, collect, average, evaluate, report.
 
 Owned by `cloud.main`; `cloud.bulk` calls it for every session, long-poll and update, all in one
-event loop, so state changes between two awaits are whole. Anything that waits, waits on `_pulse`.
+event loop, so state changes between two awaits are whole. The job waits on `_pulse`, the devices'
+long-polls on `_news`, a session on its own event: an update wakes the job and nobody else.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 import torch
+from torch import nn
 
 from lockstep_api.settings import JobSettings
 from lockstep_api.wire import (
@@ -36,15 +39,17 @@ from lockstep_workers.engine import (
     repeat_plan,
     round_report,
     target_reached,
+    totals,
 )
 from lockstep_workers.errors import RefusedUpdate, WorkerError
 from lockstep_workers.learning.evaluation import evaluate
-from lockstep_workers.learning.parameters import FlatModel
+from lockstep_workers.learning.parameters import flatten, use_vector
 from lockstep_workers.learning.strategies import MODEL, ServerState, Strategy
-from lockstep_workers.wire import Flat, encode, split
+from lockstep_workers.wire import Flat, decode, encode, split
 
 _log = structlog.get_logger()
-_PLAN_TRIES = 4
+_PLAN_WITHIN_S = 15.0
+_MAX_COUNT = 2**31 - 1  # examples or steps; a weight above it could make a sum overflow
 _MISSING_LOG_S = (10.0, 30.0, 60.0)
 # The update itself is bad: its client gives none to this round.
 _FATAL = frozenset(
@@ -65,7 +70,12 @@ class Session:
     """A client's open connection."""
 
     registration: Registration
-    replaced: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    result: str | None = None
+
+    def ended(self) -> dict[str, str]:
+        """The last line of the session: the job's result, or that a newer session took over."""
+        return {"over": self.result} if self.result else {"replaced": self.registration.client}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +84,7 @@ class Parts:
 
     job: JobSettings
     strategy: Strategy
-    model: FlatModel
+    module: nn.Module
     test: Examples
     planner: Planner
     store: Store
@@ -88,31 +98,33 @@ class Coordinator:
     def __init__(self, parts: Parts) -> None:
         """Nothing happens until `run`."""
         self._p = parts
+        self._model = flatten(parts.module)
         self.sessions: dict[str, Session] = {}
         self.round: Round | None = None
         self.outcome: Outcome | None = None
         self.body = bytearray()
-        self.n_values = parts.model.vector.numel() * len(parts.strategy.uploads)
+        self.n_values = self._model.vector.numel() * len(parts.strategy.uploads)
         self._known = frozenset(parts.job.clients())
-        self._state = ServerState({MODEL: parts.model.vector.numpy().copy()})
+        self._state = ServerState({MODEL: self._model.vector.numpy()})
         self._sum = Accumulator(self.n_values)
         self._pulse = asyncio.Event()
+        self._news = asyncio.Event()
         self._logged: set[tuple[str, int, Refusal]] = set()
         self._began: float | None = None
+        self._progress = Progress()
 
     # -- waiting ---------------------------------------------------------------------------------
 
-    def pulse(self) -> None:
-        """Something changed: wakes everything that waits."""
-        old, self._pulse = self._pulse, asyncio.Event()
-        old.set()
-
     async def _changed(self, timeout_s: float | None = None) -> None:
-        """Returns at the next pulse, or after the time."""
-        try:
+        """Waits until sessions or the round have changed since the last call."""
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._pulse.wait(), timeout_s)
-        except TimeoutError:
-            return
+        self._pulse.clear()
+
+    def _tell_devices(self) -> None:
+        """Wakes the long-polls: a round has begun or the job is over."""
+        old, self._news = self._news, asyncio.Event()
+        old.set()
 
     def _now(self) -> float:
         """Seconds since round 1 began."""
@@ -128,12 +140,14 @@ class Coordinator:
         """A client is there; an older session of it ends."""
         client = registration.client
         if older := self.sessions.get(client):
-            older.replaced = True
+            older.over.set()
             self._lose(client, "it started anew")
         session = self.sessions[client] = Session(registration)
         self._p.metrics.connected.set(len(self.sessions))
         _log.info("client connected", client=client, examples=registration.examples)
-        self.pulse()
+        if self.outcome is not None:
+            self._end_session(session, self.outcome)
+        self._pulse.set()
         return session
 
     def close_session(self, session: Session) -> None:
@@ -144,27 +158,21 @@ class Coordinator:
         del self.sessions[client]
         self._p.metrics.connected.set(len(self.sessions))
         self._lose(client, "its connection closed")
-        self.pulse()
+        self._pulse.set()
 
     def _lose(self, client: str, why: str) -> None:
-        if self.round is not None and client in self.round.waiting():
-            self.round.lose(client, why)
+        if self.round is not None and self.round.lose(client, why):
             _log.warning("client lost", client=client, round=self.round.number, why=why)
-
-    async def session_over(self, session: Session) -> None:
-        """Waits until the job is over or the session was replaced."""
-        while self.outcome is None and not session.replaced:
-            await self._changed()
 
     async def next_task(self, client: str, after: int) -> tuple[Task, bytearray] | None:
         """Waits for a round after `after` with this client; None when the job is over."""
         while self.outcome is None:
             now = self.round
-            if now is not None and now.number > after and client in now.waiting():
-                plan = next(p for p in now.plan.participants if p.client == client)
+            plan = now.waits_for(client) if now is not None else None
+            if now is not None and plan is not None and now.number > after:
                 task = Task(round=now.number, steps=plan.steps, frequency_ghz=plan.frequency_ghz)
                 return task, self.body
-            await self._changed()
+            await self._news.wait()
         return None
 
     def check(self, report: UpdateReport) -> None:
@@ -178,6 +186,8 @@ class Coordinator:
             raise RefusedUpdate(Refusal.UNKNOWN_CLIENT, message)
         if self.round is None:
             raise RefusedUpdate(Refusal.WRONG_ROUND, "no round is under way")
+        if max(report.examples, report.steps) > _MAX_COUNT:
+            raise RefusedUpdate(Refusal.BAD_REPORT, f"examples or steps are above {_MAX_COUNT}")
         self.round.check(report)
 
     def add(self, report: ClientReport, flat: Flat) -> None:
@@ -189,7 +199,7 @@ class Coordinator:
         self._sum.add(flat, weight)
         self.round.accept(report)
         self._p.metrics.accepted.inc()
-        self.pulse()
+        self._pulse.set()
 
     def refuse(self, client: str, error: RefusedUpdate) -> None:
         """Counts and logs a refused update; one that is bad loses its client to the round."""
@@ -206,9 +216,9 @@ class Coordinator:
             )
         if self.round is not None:
             self.round.count_refusal(error.reason)
-            if error.reason in _FATAL and client in self.round.waiting():
-                self.round.lose(client, f"its update was refused: {error}")
-            self.pulse()
+            if error.reason in _FATAL:
+                self._lose(client, f"its update was refused: {error}")
+                self._pulse.set()
 
     def elapsed_in_round(self) -> float:
         """Seconds since the current round began."""
@@ -231,24 +241,28 @@ class Coordinator:
         """The job is over: everything that waits is told."""
         self.outcome = outcome
         _log.info("job over", result=outcome.result, message=outcome.message)
-        self.pulse()
+        for session in self.sessions.values():
+            self._end_session(session, outcome)
+        self._tell_devices()
+
+    def _end_session(self, session: Session, outcome: Outcome) -> None:
+        session.result = outcome.result
+        session.over.set()
 
     async def _outcome(self) -> Outcome:
         try:
             return await self._train()
         except WorkerError as error:
-            return Outcome(result="Failed", message=str(error))
+            return Outcome(result="Failed", message=str(error), report=self._progress.report)
 
     async def _train(self) -> Outcome:
         await self._all_connected()
-        progress = Progress()
         while True:
-            plan = await self._plan(progress)
+            await self._any_connected()
+            plan = await self._plan(self._progress)
             done = await self._play(plan)
-            report = await self._finish(done, progress)
-            progress = replace(
-                progress, round=report.round, energy=report.energy_joules, report=report, plan=plan
-            )
+            report = await self._finish(done, self._progress)
+            self._progress = Progress(report.round, report.energy_joules, report, plan)
             if target_reached(plan, report):
                 return await self._end_well("TargetReached", report, plan)
             if report.round >= plan.rounds:
@@ -265,6 +279,13 @@ class Coordinator:
                 next_log = waited + next(waits, _MISSING_LOG_S[-1])
             await self._changed(max(0.1, next_log - waited))
 
+    async def _any_connected(self) -> None:
+        """A plan needs somebody to plan for: with nobody there the job waits, it does not fail."""
+        if not self.sessions:
+            _log.warning("no client is connected: waiting for one")
+        while not self.sessions:
+            await self._changed()
+
     async def _plan(self, progress: Progress) -> RoundPlan:
         """The next round's plan; without a planner the last one again, except for round 1."""
         request = PlanRequest(
@@ -273,9 +294,9 @@ class Coordinator:
             report=progress.report,
         )
         if progress.plan is None:
-            return await self._p.planner.plan(request, tries=None)
+            return await self._p.planner.plan(request, within_s=None)
         try:
-            return await self._p.planner.plan(request, tries=_PLAN_TRIES)
+            return await self._p.planner.plan(request, within_s=_PLAN_WITHIN_S)
         except PlannerUnreachable as error:
             _log.warning("round goes on with the last plan", round=request.round, why=str(error))
             return repeat_plan(progress.plan, round_number=request.round)
@@ -284,21 +305,36 @@ class Coordinator:
         """One round, from handing out the model until it closes."""
         if self._began is None:
             self._began = self._p.clock()
+        self._encode()
         self._sum.reset()
-        self.body = bytearray()  # the last round's model can go before this one is made
-        self.body = encode([self._state.vectors[name] for name in self._p.strategy.broadcasts])
+        self._logged.clear()
         self._p.metrics.model_bytes.set(len(self.body))
         self._p.metrics.began(plan)
         self.round = now = Round(plan, began_s=self._now())
         for client in now.participants():
             if client not in self.sessions:
                 self._lose(client, "it is not connected")
-        self.pulse()
+        self._tell_devices()
         while not now.is_closed(self._now()):
             deadline = now.deadline_s()
             left = None if deadline is None else deadline - self._now()
             await self._changed(left if left is not None and left > 0 else None)
         return now
+
+    def _encode(self) -> None:
+        """The model's body; afterwards the state lives in it, so that it is in memory once."""
+        names, state = self._p.strategy.broadcasts, self._state.vectors
+        self.body = encode([state[name] for name in names])
+        size = sum(state[name].size for name in names)
+        kept = {
+            n: v.copy() if self._sum.holds(v) else v for n, v in state.items() if n not in names
+        }
+        self._state = ServerState(kept | split(decode(self.body, n_values=size), names))
+        self._use_model()
+
+    def _use_model(self) -> None:
+        """Puts the global model into the module without copying it."""
+        self._model = use_vector(self._p.module, torch.from_numpy(self._state.vectors[MODEL]))
 
     async def _finish(self, done: Round, before: Progress) -> RoundReport:
         """Averages, evaluates and reports a closed round."""
@@ -306,8 +342,7 @@ class Coordinator:
         self.round = None
         if not done.accepted:
             raise WorkerError(f"round {done.number} got no update: {_why_lost(done)}")
-        mean = split(self._sum.mean(), self._p.strategy.uploads)
-        self._state = self._p.strategy.aggregate(self._state, mean)
+        self._aggregate(done)
         result = await self._evaluate()
         report = round_report(done, before, now_s=now_s, result=result)
         self._p.metrics.ended(report)
@@ -322,15 +357,26 @@ class Coordinator:
         )
         return report
 
+    def _aggregate(self, done: Round) -> None:
+        weights = {
+            name: self._p.strategy.weigh(examples=r.update.examples, steps=r.update.steps)
+            for name, r in done.accepted.items()
+        }
+        figures = totals(done, clients=len(self._known), weights=weights)
+        mean = split(self._sum.mean(), self._p.strategy.uploads)
+        # The last model can go before the next one is made: its round is over.
+        self.body = bytearray()
+        self._state = self._p.strategy.aggregate(self._state, mean, figures)
+        self._use_model()
+
     async def _evaluate(self) -> dict[str, float]:
         began = self._p.clock()
-        self._p.model.vector.copy_(torch.from_numpy(self._state.vectors[MODEL]))
-        result = await asyncio.to_thread(evaluate, self._p.model, self._p.test)
+        result = await asyncio.to_thread(evaluate, self._model, self._p.test)
         self._p.metrics.evaluate_seconds.set(self._p.clock() - began)
         return {"accuracy": result.accuracy, "loss": result.loss}
 
     async def _end_well(self, result: Any, report: RoundReport, plan: RoundPlan) -> Outcome:
-        await asyncio.to_thread(self._p.store.save_model, self._p.model)
+        await asyncio.to_thread(self._p.store.save_model, self._model)
         message = f"accuracy {report.accuracy:.4f} after {report.round} of {plan.rounds} rounds"
         return Outcome(result=result, message=message, report=report)
 

@@ -1,6 +1,8 @@
 """Wires the cloud role: settings, model, data, planner, coordinator, HTTP server."""
 
 import asyncio
+import signal
+import socket
 from collections.abc import Awaitable
 
 import httpx2
@@ -20,10 +22,10 @@ from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import load_test, load_train
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import InvalidJob, WorkerError
-from lockstep_workers.learning.parameters import flatten
 from lockstep_workers.learning.partition import partition
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.models import build_model
+from lockstep_workers.sockets import watch_peer
 
 _log = structlog.get_logger()
 _KEEP_ALIVE_S = 24 * 3600  # a device computes between two requests on its connection
@@ -42,11 +44,10 @@ async def _run(environment: Environment) -> None:
         planner = Planner(job, environment.token_file, http)
         store = Store(environment.data_dir, job.uid)
         try:
-            parts = _parts(job, environment, planner, store, metrics)
+            coordinator = Coordinator(_parts(job, environment, planner, store, metrics))
         except InvalidJob as error:
             await _serve(ordinary_app(metrics), environment, _tell(planner, store, error))
             return
-        coordinator = Coordinator(parts)
         app = BulkRoutes(coordinator, ordinary_app(metrics))
         await _serve(app, environment, coordinator.run())
 
@@ -72,7 +73,7 @@ def _parts(
     return Parts(
         job=job,
         strategy=build_strategy(job.strategy),
-        model=flatten(build_model(job.model, seed=job.training.seed)),
+        module=build_model(job.model, seed=job.training.seed),
         test=load_test(job.data.name, environment.datasets),
         planner=planner,
         store=store,
@@ -96,12 +97,18 @@ def ordinary_app(metrics: CloudMetrics) -> FastAPI:
     return app
 
 
+def listener(host: str, port: int) -> socket.socket:
+    """A listening socket whose connections notice a vanished peer: they inherit its options."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.create_server((host, port), family=family, backlog=2048)
+    watch_peer(sock)
+    return sock
+
+
 async def _serve(app: object, environment: Environment, work: Awaitable[None]) -> None:
     """Serves until SIGTERM, with `work` beside it; a crash of `work` ends the process."""
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
-        host=environment.host,
-        port=environment.port,
         http="httptools",
         loop="none",
         ws="none",
@@ -112,6 +119,8 @@ async def _serve(app: object, environment: Environment, work: Awaitable[None]) -
         timeout_graceful_shutdown=_GRACE_S,
     )
     server = uvicorn.Server(config)
+    # uvicorn raises the signal again after it has shut down; the work below ends in order first.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     job = asyncio.ensure_future(work)
 
     def stop_on_crash(done: asyncio.Future[None]) -> None:
@@ -119,7 +128,7 @@ async def _serve(app: object, environment: Environment, work: Awaitable[None]) -
             server.should_exit = True
 
     job.add_done_callback(stop_on_crash)
-    await server.serve()
+    await server.serve(sockets=[listener(environment.host, environment.port)])
     if job.done():
         job.result()
     job.cancel()

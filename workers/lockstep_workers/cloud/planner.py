@@ -56,16 +56,28 @@ class Planner:
         """
         answer = await self._post(self._plan_url, request.to_json())
         try:
-            return RoundPlan.model_validate_json(answer)
+            plan = RoundPlan.model_validate_json(answer)
         except ValueError as error:
             raise PlannerUnreachable(f"the answer is not a plan: {error}") from error
+        if plan.round != request.round or not plan.participants:
+            raise PlannerUnreachable(
+                f"the answer is a plan of round {plan.round} for {len(plan.participants)} clients"
+            )
+        return plan
 
-    async def plan(self, request: PlanRequest, *, tries: int | None) -> RoundPlan:
-        """Asks up to `tries` times (None: until there is a plan).
+    async def plan(self, request: PlanRequest, *, within_s: float | None) -> RoundPlan:
+        """Asks again and again, for `within_s` seconds in all (None: until there is a plan).
 
         Raises:
-            PlannerUnreachable: all tries failed.
+            PlannerUnreachable: there was no plan in time.
         """
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._insist(request)
+        except TimeoutError as error:
+            raise PlannerUnreachable(f"no plan within {within_s} s") from error
+
+    async def _insist(self, request: PlanRequest) -> RoundPlan:
         attempt = 0
         while True:
             try:
@@ -73,8 +85,6 @@ class Planner:
             except PlannerUnreachable as error:
                 attempt += 1
                 _log.warning("no plan yet", round=request.round, attempt=attempt, why=str(error))
-                if tries is not None and attempt >= tries:
-                    raise
             await asyncio.sleep(_backoff_s(attempt))
 
     async def tell_outcome(self, outcome: Outcome) -> None:

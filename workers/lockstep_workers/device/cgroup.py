@@ -1,6 +1,6 @@
-"""What the kernel says of this container's CPU: quota, time used, time held back (cgroup v1, v2).
+"""What the kernel says of this container's CPU: quota, time held back (cgroup v1, v2).
 
-Invariant: reads only; a file that is not there gives None (no quota, no accounting), not an error.
+Invariant: reads only; a file that is not there gives None (no quota, no figure), not an error.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,6 @@ class CpuReading:
 
     quota_cores: float | None
     """CPU quota in cores; None: no quota is set."""
-    used_s: float | None
-    """Core-seconds used since the container started."""
     throttled_s: float | None
     """Seconds that the quota held it back since it started."""
 
@@ -30,7 +28,6 @@ class CpuCgroup:
         groups = (proc / "cgroup").read_text()
         self._v2 = _folder(mounts, groups, "")
         self._cpu = _folder(mounts, groups, "cpu")
-        self._accounting = _folder(mounts, groups, "cpuacct")
 
     def read(self) -> CpuReading:
         """What the kernel says now."""
@@ -40,23 +37,19 @@ class CpuCgroup:
         quota = _number(folder / "cpu.cfs_quota_us")
         period = _number(folder / "cpu.cfs_period_us")
         limited = quota is not None and period is not None and quota > 0
-        used = _number(self._accounting / "cpuacct.usage") if self._accounting else None
         throttled = _field(folder / "cpu.stat", "throttled_time")
         return CpuReading(
             quota / period if limited and quota and period else None,
-            None if used is None else used * _NANO,
             None if throttled is None else throttled * _NANO,
         )
 
     def _read_v2(self) -> CpuReading:
         if self._v2 is None:
-            return CpuReading(None, None, None)
+            return CpuReading(None, None)
         quota, _, period = (_text(self._v2 / "cpu.max") or "max 100000").partition(" ")
-        used = _field(self._v2 / "cpu.stat", "usage_usec")
         throttled = _field(self._v2 / "cpu.stat", "throttled_usec")
         return CpuReading(
             None if quota == "max" else float(quota) / float(period),
-            None if used is None else used * _MICRO,
             None if throttled is None else throttled * _MICRO,
         )
 

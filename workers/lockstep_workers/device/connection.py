@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 from lockstep_api import names
 from lockstep_api.wire import Registration, Task, UpdateReport
 from lockstep_workers.errors import WorkerError
+from lockstep_workers.sockets import watch_peer
 
 CONNECT_TIMEOUT_S = 10.0
+_NEVER = (404, 422)
 LOST = (OSError, http.client.HTTPException)
 """What a broken connection raises."""
 
@@ -42,6 +44,8 @@ class Answer:
     """What the cloud pod said of an update."""
 
     accepted: bool
+    reason: str
+    """Why not, a `Refusal`; empty when accepted."""
     message: str
     seconds: float
     """Seconds that the upload took, to the answer."""
@@ -56,10 +60,7 @@ def connect(cloud_url: str) -> http.client.HTTPConnection:
     connection.connect()
     connection.sock.settimeout(None)
     connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):
-            connection.sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    watch_peer(connection.sock)
     return connection
 
 
@@ -69,15 +70,29 @@ def open_session(
     """Opens the session; the response ends with it.
 
     Raises:
-        Forbidden: the job has no such client.
+        Forbidden: the job has no such client, or takes no such registration.
     """
     path = names.SESSION_ROUTE.format(client=registration.client)
     connection.request("POST", path, registration.to_json(), {"content-type": "application/json"})
     response = connection.getresponse()
-    if response.status != 200:
+    if response.status in _NEVER:
         raise Forbidden(f"the cloud pod refuses the session: {_message(response.read())}")
+    if response.status != 200:
+        raise http.client.HTTPException(f"{response.status}: {_message(response.read())}")
     response.readline()
     return response
+
+
+def session_end(response: http.client.HTTPResponse) -> Mapping[str, object]:
+    """Waits for the end of a session; what the cloud pod says last, nothing if it just broke."""
+    last = b""
+    while line := response.readline():
+        last = line
+    try:
+        content = json.loads(last or b"{}")
+    except ValueError:  # cut off in the middle of the line
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def get_work(
@@ -134,12 +149,19 @@ def send_update(
     connection.sock.sendall(memoryview(body))
     response = connection.getresponse()
     text = response.read()
-    return Answer(response.status == 200, _message(text), time.monotonic() - began)
+    accepted = response.status == 200
+    reason = "" if accepted else _field(text, "reason")
+    return Answer(accepted, reason, _message(text), time.monotonic() - began)
 
 
 def _message(body: bytes) -> str:
+    return _field(body, "message") or body[:500].decode(errors="replace")
+
+
+def _field(body: bytes, name: str) -> str:
+    """A text of a JSON object; empty when there is none."""
     try:
         content = json.loads(body)
     except ValueError:
-        return body[:500].decode(errors="replace")
-    return str(content.get("message", content)) if isinstance(content, dict) else str(content)
+        return ""
+    return str(content.get(name, "")) if isinstance(content, dict) else ""

@@ -4,6 +4,7 @@ import math
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Task, UpdateReport
 
 _LABELS = ["job", "client"]
@@ -56,8 +57,8 @@ class DeviceMetrics:
         self._download.inc(seconds)
         self._download_bytes.inc(n_bytes)
 
-    def trained(self, report: UpdateReport) -> None:
-        """Local training is done."""
+    def trained(self, report: UpdateReport, energy: EnergyJoules) -> None:
+        """Local training is done; it took `energy`."""
         self.applied.set(report.frequency_ghz)
         self.limit.set(report.quota_cores or 0.0)
         self.train_loss.set(math.nan if report.train_loss is None else report.train_loss)
@@ -65,7 +66,7 @@ class DeviceMetrics:
         self._steps.inc(report.steps)
         self._cpu.inc(report.cpu_seconds)
         self._throttled.inc(report.throttled_seconds)
-        for source, joules in report.energy_joules.model_dump(exclude_none=True).items():
+        for source, joules in energy.model_dump(exclude_none=True).items():
             self._energy.labels(*self._labels, source).inc(joules)
 
     def uploaded(self, *, seconds: float, n_bytes: int) -> None:

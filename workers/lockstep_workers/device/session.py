@@ -2,20 +2,28 @@
 
 import random
 import threading
+import time
 
 import structlog
 
 from lockstep_api.wire import Registration
-from lockstep_workers.device.connection import LOST, Forbidden, connect, open_session
+from lockstep_workers.device.connection import (
+    LOST,
+    Forbidden,
+    connect,
+    open_session,
+    session_end,
+)
 
 _log = structlog.get_logger()
-_MAX_BACKOFF_S = 5.0
+_FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
+_STEADY_S = 10.0
 
 
 class SessionKeeper:
     """The session of one client.
 
-    `opened` counts sessions, so that the training loop can tell a new one from the last.
+    Sessions are counted, so that the training loop can tell a new one from the last.
     """
 
     def __init__(self, cloud_url: str, registration: Registration) -> None:
@@ -24,61 +32,66 @@ class SessionKeeper:
         self._registration = registration
         self._state = threading.Condition()
         self._open = False
-        self.opened = 0
-        self.error: Forbidden | None = None
+        self._opened = 0
+        self._over = False
+        self._error: Forbidden | None = None
 
     def start(self) -> None:
         """Opens the session as soon as the cloud pod answers."""
         threading.Thread(target=self._keep, name="session", daemon=True).start()
 
     def is_open(self) -> bool:
-        """Whether the session is open now."""
-        return self._open
+        """Whether the session is open now, or not needed any more because the job is over."""
+        return self._open or self._over
 
-    def wait_open(self) -> int:
-        """Waits until the session is open; returns its number.
+    def wait_open(self) -> int | None:
+        """Waits until the session is open; returns its number, None when the job is over.
 
         Raises:
             Forbidden: the cloud pod will never take this client.
         """
         with self._state:
-            self._state.wait_for(lambda: self._open or self.error is not None)
-            if self.error is not None:
-                raise self.error
-            return self.opened
+            self._state.wait_for(lambda: self._open or self._over or self._error is not None)
+            if self._error is not None:
+                raise self._error
+            return None if self._over else self._opened
 
-    def _set(self, *, is_open: bool, error: Forbidden | None = None) -> None:
+    def _set(self, *, is_open: bool, over: bool = False, error: Forbidden | None = None) -> None:
         with self._state:
             self._open = is_open
-            self.opened += is_open
-            self.error = error
+            self._opened += is_open
+            self._over, self._error = over, error
             self._state.notify_all()
 
     def _keep(self) -> None:
-        backoff_s = 0.1
+        backoff_s = _FIRST_BACKOFF_S
         idle = threading.Event()
         while True:
+            began = time.monotonic()
             try:
-                self._hold()
-                backoff_s = 0.1
+                if self._hold():
+                    self._set(is_open=False, over=True)
+                    return
             except Forbidden as error:
                 self._set(is_open=False, error=error)
                 return
             except LOST as error:
-                _log.info("no session yet", cloud=self._cloud_url, why=str(error))
+                _log.info("no session", cloud=self._cloud_url, why=str(error))
             self._set(is_open=False)
+            if time.monotonic() - began > _STEADY_S:
+                backoff_s = _FIRST_BACKOFF_S
             idle.wait(random.uniform(0.5, 1.0) * backoff_s)
             backoff_s = min(_MAX_BACKOFF_S, 2 * backoff_s)
 
-    def _hold(self) -> None:
-        """Opens the session and returns when it has ended."""
+    def _hold(self) -> bool:
+        """Opens the session and returns when it has ended: whether the job is over."""
         connection = connect(self._cloud_url)
         try:
-            response = open_session(connection, self._registration)
-            self._set(is_open=True)
-            _log.info("session open", number=self.opened)
-            while response.readline():
-                pass
-            _log.info("session closed")
+            with open_session(connection, self._registration) as response:
+                self._set(is_open=True)
+                _log.info("session open", number=self._opened)
+                end = session_end(response)
+            _log.info("session closed", end=end)
+            return "over" in end
         finally:
             connection.close()

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Registration, UpdateReport
 from lockstep_workers.data import label_histogram, load_train
 from lockstep_workers.device.connection import Work
+from lockstep_workers.device.spending import Spent
 from lockstep_workers.learning.parameters import flatten
 from lockstep_workers.learning.partition import partition
 from lockstep_workers.learning.strategies import (
@@ -24,9 +24,6 @@ from lockstep_workers.learning.strategies import (
 from lockstep_workers.learning.training import Sgd, train
 from lockstep_workers.models import build_model
 from lockstep_workers.wire import decode, encode, split
-
-if TYPE_CHECKING:
-    from lockstep_workers.device.main import Spent
 
 
 class Trainer:
@@ -89,7 +86,7 @@ class Trainer:
     def report(
         self,
         work: Work,
-        used: "Spent",
+        used: Spent,
         *,
         loss: float,
         energy: EnergyJoules,

@@ -1,9 +1,10 @@
 """A model's parameters as one flat vector; the vector is the storage, the module sees views of it.
 
-Called by training and evaluation. Invariant: after `flatten`, writing to the vector writes to the
-module, and autograd adds into the gradient vector.
+Called by training, evaluation and the cloud role. Invariant: writing to the vector writes to the
+module; after `flat_gradient`, autograd adds into the gradient vector.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +17,11 @@ from lockstep_workers.errors import InvalidJob
 class FlatModel:
     """A module whose parameters live in one vector.
 
-    `vector`, `gradient`: float32 of shape (n,), n = number of parameters.
+    `vector`: float32 of shape (n,), n = number of parameters.
     """
 
     module: nn.Module
     vector: Tensor
-    gradient: Tensor
 
 
 def flatten(module: nn.Module) -> FlatModel:
@@ -37,16 +37,32 @@ def flatten(module: nn.Module) -> FlatModel:
             f"the model has running statistics ({', '.join(buffers[:3])}), which are not averaged: "
             "use GroupNorm or LayerNorm instead of BatchNorm"
         )
-    parameters = list(module.parameters())
-    vector = torch.cat([p.detach().reshape(-1).float() for p in parameters])
-    gradient = torch.zeros_like(vector)
+    vector = torch.cat([p.detach().reshape(-1).float() for p in module.parameters()])
+    return use_vector(module, vector)
+
+
+def use_vector(module: nn.Module, vector: Tensor) -> FlatModel:
+    """Puts the parameters of `module` into `vector`, float32 of shape (n,): nothing is copied."""
+    for p, part in zip(module.parameters(), _parts(module, vector), strict=True):
+        p.data = part
+    return FlatModel(module, vector)
+
+
+def flat_gradient(model: FlatModel) -> Tensor:
+    """A new vector of zeros, (n,), into which autograd adds from now on."""
+    gradient = torch.zeros_like(model.vector)
+    for p, part in zip(model.module.parameters(), _parts(model.module, gradient), strict=True):
+        p.grad = part
+    return gradient
+
+
+def _parts(module: nn.Module, vector: Tensor) -> Iterator[Tensor]:
+    """A view of `vector` for each parameter, in its shape."""
     start = 0
-    for p in parameters:
+    for p in module.parameters():
         end = start + p.numel()
-        p.data = vector[start:end].view_as(p)
-        p.grad = gradient[start:end].view_as(p)
+        yield vector[start:end].view_as(p)
         start = end
-    return FlatModel(module, vector, gradient)
 
 
 def named_tensors(flat: FlatModel) -> dict[str, Tensor]:

@@ -52,6 +52,18 @@ class LocalResult:
     """Training examples that the client holds."""
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Figures of a closed round that the mean does not tell."""
+
+    accepted: int
+    """Updates in the mean."""
+    clients: int
+    """Clients of the job."""
+    mean_steps: float
+    """Mean of the local steps, with the weights of the updates."""
+
+
 class Weigh(Protocol):
     """The weight of an update in the mean, from what its client reports."""
 
@@ -63,7 +75,7 @@ BeginRound = Callable[[Mapping[str, Tensor], ClientMemory], Correction | None]
 FinishRound = Callable[
     [Mapping[str, Tensor], LocalResult, ClientMemory], tuple[Mapping[str, Tensor], ClientMemory]
 ]
-Aggregate = Callable[[ServerState, Mapping[str, Vector]], ServerState]
+Aggregate = Callable[[ServerState, Mapping[str, Vector], Totals], ServerState]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +93,7 @@ class Strategy:
     weigh: Weigh
     """Server: the weight of an update."""
     aggregate: Aggregate
-    """Server: (state, weighted mean of the uploads) → the next state."""
+    """Server: (state, weighted mean of the uploads, figures) → the next state."""
 
 
 def _no_correction(_received: Mapping[str, Tensor], _memory: ClientMemory) -> None:
@@ -98,7 +110,7 @@ def _by_examples(*, examples: int, steps: int) -> float:
     return float(examples)
 
 
-def _take_mean(state: ServerState, mean: Mapping[str, Vector]) -> ServerState:
+def _take_mean(state: ServerState, mean: Mapping[str, Vector], _totals: Totals) -> ServerState:
     return ServerState({**state.vectors, MODEL: mean[MODEL]})
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lockstep_workers.data import Examples, as_batch
-from lockstep_workers.learning.parameters import FlatModel
+from lockstep_workers.learning.parameters import FlatModel, flat_gradient
 from lockstep_workers.learning.strategies import Correction
 
 
@@ -59,24 +59,28 @@ def train(
     velocity = torch.zeros_like(model.vector) if sgd.momentum else None
     drawn = batches(len(examples.labels), sgd.batch_size, rng)
     model.module.train()
-    losses = [_step(model, examples, next(drawn), sgd, correction, velocity) for _ in range(steps)]
+    gradient = flat_gradient(model)
+    losses = [
+        _step(model, gradient, as_batch(examples, next(drawn)), sgd, correction, velocity)
+        for _ in range(steps)
+    ]
     return float(torch.stack(losses).mean())
 
 
 def _step(
     model: FlatModel,
-    examples: Examples,
-    chosen: NDArray[np.int64],
+    gradient: Tensor,
+    batch: tuple[Tensor, Tensor],
     sgd: Sgd,
     correction: Correction | None,
     velocity: Tensor | None,
 ) -> Tensor:
-    x, y = as_batch(examples, chosen)
-    model.gradient.zero_()
+    x, y = batch
+    gradient.zero_()
     loss = cross_entropy(model.module(x), y)
     loss.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        step = model.gradient
+        step = gradient
         if correction is not None:
             correction(model.vector, step)
         if velocity is not None:

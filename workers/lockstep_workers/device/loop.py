@@ -1,0 +1,153 @@
+"""A device's rounds: wait for work, train, upload, until the job is over.
+
+Run by `device.main` in the main thread. Invariant: an update that was made is sent until the cloud
+pod has answered it or a new session has begun; a broken connection alone costs no training.
+"""
+
+import http.client
+import random
+import threading
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from lockstep_api.settings import JobSettings
+from lockstep_api.status import EnergyJoules
+from lockstep_api.wire import Refusal, UpdateReport
+from lockstep_workers.device.cgroup import CpuCgroup
+from lockstep_workers.device.connection import LOST, NoSession, Work, connect, get_work, send_update
+from lockstep_workers.device.metrics import DeviceMetrics
+from lockstep_workers.device.session import SessionKeeper
+from lockstep_workers.device.spending import Spent, energy, spent
+from lockstep_workers.energy import add_energy
+
+_log = structlog.get_logger()
+
+
+class Learner(Protocol):
+    """The learning part of a device, as its loop needs it."""
+
+    def train(self, work: Work) -> tuple[float, bytearray]:
+        """(mean loss in nats, the update's body)."""
+
+    def accepted(self) -> None:
+        """The last update was taken."""
+
+    def report(
+        self,
+        work: Work,
+        used: Spent,
+        *,
+        loss: float,
+        energy: EnergyJoules,
+        previous_upload: tuple[float, int] | None,
+    ) -> UpdateReport:
+        """What goes with the update."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """An update that the cloud pod has not answered yet."""
+
+    report: UpdateReport
+    body: bytearray
+    sent_before: bool = False
+
+
+class DeviceLoop:
+    """The rounds of one device."""
+
+    def __init__(
+        self,
+        job: JobSettings,
+        client: str,
+        session: SessionKeeper,
+        learner: Learner,
+        metrics: DeviceMetrics,
+    ) -> None:
+        """`learner` does the learning, the rest is bookkeeping."""
+        self._job, self._client, self._session = job, client, session
+        self._learner, self._metrics = learner, metrics
+        self._group = job.group_of(client)
+        self._cgroup = CpuCgroup()
+        self._after = 0
+        self._update: Update | None = None
+        self._session_number = 0
+        self._previous_upload: tuple[float, int] | None = None
+        self._unreported = EnergyJoules()
+        self._idle_since = time.monotonic()
+
+    def run(self) -> None:
+        """Returns when the job is over."""
+        pause = threading.Event()
+        while (number := self._session.wait_open()) is not None:
+            self._session_changed(number)
+            try:
+                connection = connect(self._job.cloud_url)
+                try:
+                    self._use(connection)
+                finally:
+                    connection.close()
+                return
+            except NoSession as error:
+                _log.info("session is opened anew", why=str(error))
+            except LOST as error:
+                _log.info("connection lost", why=f"{type(error).__name__}: {error}")
+            pause.wait(random.uniform(0.05, 0.5))
+
+    def _session_changed(self, number: int) -> None:
+        """In a new session, maybe with a new cloud pod, rounds may start from 1 again."""
+        if number != self._session_number:
+            self._session_number = number
+            self._after = 0
+            self._update = None
+
+    def _use(self, connection: http.client.HTTPConnection) -> None:
+        """Serves rounds over one connection; returns when the job is over."""
+        self._send(connection)
+        model: bytearray | None = None
+        while (work := get_work(connection, self._client, self._after, reuse=model)) is not None:
+            model = work.body
+            self._update = self._train(work)
+            self._send(connection)
+
+    def _train(self, work: Work) -> Update:
+        self._metrics.began(work.task, seconds=work.seconds, n_bytes=len(work.body))
+        before, cpu, began = self._cgroup.read(), time.process_time(), time.monotonic()
+        idle_s = began - self._idle_since
+        loss, body = self._learner.train(work)
+        compute_s, cpu_s = time.monotonic() - began, time.process_time() - cpu
+        used = spent(self._group, before, self._cgroup.read(), compute_s=compute_s, cpu_s=cpu_s)
+        joules = energy(self._job, self._group, used, idle_s=idle_s)
+        # Energy for an update that was not taken is told with the next one.
+        self._unreported = add_energy(self._unreported, joules)
+        report = self._learner.report(
+            work,
+            used,
+            loss=loss,
+            energy=self._unreported,
+            previous_upload=self._previous_upload,
+        )
+        self._metrics.trained(report, joules)
+        self._idle_since = time.monotonic()
+        return Update(report, body)
+
+    def _send(self, connection: http.client.HTTPConnection) -> None:
+        """Sends the update that waits to be sent, if there is one."""
+        update = self._update
+        if update is None:
+            return
+        self._update = Update(update.report, update.body, sent_before=True)
+        answer = send_update(connection, update.report, update.body)
+        self._update = None
+        self._after = update.report.round
+        self._previous_upload = (answer.seconds, len(update.body))
+        self._metrics.uploaded(seconds=answer.seconds, n_bytes=len(update.body))
+        # The first try may have arrived although its answer did not.
+        if answer.accepted or (update.sent_before and answer.reason == Refusal.DUPLICATE):
+            self._learner.accepted()
+            self._unreported = EnergyJoules()
+        else:
+            _log.warning("update refused", round=update.report.round, why=answer.message)

@@ -1,0 +1,45 @@
+"""What a round's training cost a device: CPU time, the frequency it had, energy by source. Pure."""
+
+from dataclasses import dataclass
+
+from lockstep_api.energy import cycles, frequency_ghz, modelled_joules
+from lockstep_api.settings import GroupSettings, JobSettings
+from lockstep_api.status import EnergyJoules
+from lockstep_workers.device.cgroup import CpuReading
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a round's training took."""
+
+    compute_s: float
+    cpu_s: float
+    """Core-seconds of this process: what others do in the same cgroup is not counted."""
+    throttled_s: float
+    quota_cores: float | None
+    frequency_ghz: float
+
+
+def spent(
+    group: GroupSettings, before: CpuReading, after: CpuReading, *, compute_s: float, cpu_s: float
+) -> Spent:
+    """Reads two readings around the training.
+
+    The quota is the one in force at the end of the training. Without a quota, or above maxGHz,
+    the device counts as running at maxGHz.
+    """
+    throttled = (after.throttled_s or 0.0) - (before.throttled_s or 0.0)
+    quota = after.quota_cores
+    ghz = group.max_ghz
+    if quota is not None:
+        ghz = min(ghz, frequency_ghz(quota, group.cpu_at_max, group.max_ghz))
+    return Spent(compute_s, cpu_s, max(0.0, throttled), quota, ghz)
+
+
+def energy(job: JobSettings, group: GroupSettings, used: Spent, *, idle_s: float) -> EnergyJoules:
+    """A round's energy of one device by source, in J."""
+    n_cycles = cycles(used.cpu_s, group.cpu_at_max, group.max_ghz)
+    modelled = modelled_joules(
+        group.energy_model(), n_cycles=n_cycles, ghz=used.frequency_ghz, idle_s=idle_s
+    )
+    return EnergyJoules(model=modelled, cpu=used.cpu_s * job.cpu_watts)
