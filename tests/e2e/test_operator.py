@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,12 @@ def _answers(url: str) -> bool:
         return False
 
 
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @dataclass
 class Operator:
     """A running operator and what it watches."""
@@ -41,22 +47,21 @@ class Operator:
     namespace: str
     kubeconfig: Path
     log: Path
+    port: int = field(default_factory=_free_port)
+    """The same after a restart: the planner's address is in the job's settings."""
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Returns when it watches."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         command = [
             sys.executable, "-m", "lockstep_operator", "--kubeconfig", str(self.kubeconfig),
-            "--namespace", self.namespace, "--listen", f"127.0.0.1:{port}",
-            "--planner-url", f"http://127.0.0.1:{port}",
+            "--namespace", self.namespace, "--listen", f"127.0.0.1:{self.port}",
+            "--planner-url", f"http://127.0.0.1:{self.port}",
         ]  # fmt: skip
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, stdout=log, env=dict(os.environ))
         until = time.monotonic() + 60
-        while not _answers(f"http://127.0.0.1:{port}/readyz"):
+        while not _answers(f"http://127.0.0.1:{self.port}/readyz"):
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < until, self.log.read_text()
             time.sleep(0.1)  # another process starting gives no event
@@ -176,6 +181,36 @@ def test_a_restarted_operator_goes_on(operator: Operator) -> None:
         "-n", operator.namespace, "wait", "--for=create", "configmap/later-settings",
         "--timeout=60s",
     )  # fmt: skip
+
+
+def identities(namespace: str, name: str) -> dict[str, Json]:
+    """What an operator could have changed of a job's children: their identity and their spec."""
+    selector = f"{JOB_LABEL}={name}"
+    text = api.kubectl("-n", namespace, "get", CHILDREN, "-l", selector, "-o", "json")
+    return {
+        f"{item['kind']}/{item['metadata']['name']}": {
+            "uid": item["metadata"]["uid"],
+            "generation": item["metadata"].get("generation"),
+            "annotations": item["metadata"].get("annotations"),
+            "content": item.get("spec") or item.get("data"),
+        }
+        for item in json.loads(text)["items"]
+    }
+
+
+def test_a_restart_changes_nothing(operator: Operator) -> None:
+    create(operator.namespace, job("steady"))
+    wait_for_phase(operator.namespace, "steady", "Starting")
+    api.kubectl(
+        "-n", operator.namespace, "wait", "--for=condition=Ready", "pod/steady-cloud-0",
+        "--timeout=120s", timeout_s=130,
+    )  # fmt: skip
+    before = identities(operator.namespace, "steady")
+    assert operator.stop() == 0
+    operator.start()
+    create(operator.namespace, job("other", allocation={"policy": "ppo"}))
+    wait_for_phase(operator.namespace, "other", "Refused")  # the new operator is at work
+    assert identities(operator.namespace, "steady") == before
 
 
 def test_a_wrong_option_is_said_in_one_line() -> None:
