@@ -9,7 +9,6 @@ star of blocking sockets with the same bytes. Both in one run, since machines di
 
 import argparse
 import multiprocessing as mp
-import resource
 import socket
 import statistics
 import time
@@ -17,72 +16,72 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import httpx2
 import numpy as np
-import uvloop
-from torch import nn
 
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Registration, UpdateReport
-from lockstep_workers.cloud.bulk import BulkRoutes
-from lockstep_workers.cloud.coordinator import Coordinator, Parts
-from lockstep_workers.cloud.main import ordinary_app
-from lockstep_workers.cloud.metrics import CloudMetrics
-from lockstep_workers.cloud.planner import Planner
-from lockstep_workers.cloud.store import Store
-from lockstep_workers.data import Examples
 from lockstep_workers.device import connection as device
-from lockstep_workers.learning.strategies import fedavg
 from tests.wire.jobs import FakePlanner, free_port, serving, settings
 
 _CHUNK = 1 << 20
 
 
-class _Tiny(nn.Module):
-    """A model of a given size whose evaluation costs nothing."""
-
-    def __init__(self, n_values: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(np_zeros(n_values))
-
-    def forward(self, x):  # type: ignore[no-untyped-def]
-        return x.new_zeros(len(x), 10)
-
-
-def np_zeros(n_values: int):  # type: ignore[no-untyped-def]
-    """A tensor of zeros."""
-    import torch  # noqa: PLC0415 - only the server needs it
-
-    return torch.zeros(n_values)
-
-
 async def _serve(
     port: int, planner_port: int, n: int, clients: int, rounds: int, out: Connection
 ) -> None:
+    # torch is imported by the server's process only.
+    import httpx2  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
+    from lockstep_workers.cloud import coordinator as cloud  # noqa: PLC0415
+    from lockstep_workers.cloud.bulk import BulkRoutes  # noqa: PLC0415
+    from lockstep_workers.cloud.main import ordinary_app  # noqa: PLC0415
+    from lockstep_workers.cloud.metrics import CloudMetrics  # noqa: PLC0415
+    from lockstep_workers.cloud.planner import Planner  # noqa: PLC0415
+    from lockstep_workers.cloud.store import Store  # noqa: PLC0415
+    from lockstep_workers.data import Examples  # noqa: PLC0415
+    from lockstep_workers.learning.strategies import fedavg  # noqa: PLC0415
+
+    class Tiny(torch.nn.Module):
+        """A model of a given size whose evaluation costs nothing."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(n))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.new_zeros(len(x), 10)
+
     job = settings(cloud_port=port, planner_port=planner_port, replicas=clients)
     planner = FakePlanner(rounds=rounds)
     test = Examples(np.zeros((1, 28, 28), np.uint8), np.zeros(1, np.int64))
     metrics = CloudMetrics(job.job)
+    before_mb = _memory_mb("VmRSS")
     with TemporaryDirectory() as folder:
         async with httpx2.AsyncClient() as http:
-            parts = Parts(
-                job=job, strategy=fedavg(), module=_Tiny(n), test=test, metrics=metrics,
+            parts = cloud.Parts(
+                job=job, strategy=fedavg(), module=Tiny(), test=test, metrics=metrics,
                 planner=Planner(job, Path(folder) / "t", http), store=Store(Path(folder), job.uid),
             )  # fmt: skip
-            coordinator = Coordinator(parts)
-            before_mb = _rss_mb()
+            coordinator = cloud.Coordinator(parts)
             app = BulkRoutes(coordinator, ordinary_app(metrics))
             async with serving(planner.app(), planner_port), serving(app, port):
                 await coordinator.run()
                 seconds = [r.report.seconds for r in planner.requests[1:] if r.report]
-                out.send((seconds, before_mb, _rss_mb()))
+                out.send((seconds, before_mb, _memory_mb("VmHWM")))
 
 
-def _rss_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _memory_mb(field: str) -> float:
+    """A field of /proc/self/status (getrusage would also tell the parent's peak)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 def _server(*args: object) -> None:
+    import structlog  # noqa: PLC0415
+    import uvloop  # noqa: PLC0415
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     uvloop.run(_serve(*args))  # type: ignore[arg-type]
 
 
@@ -111,7 +110,7 @@ def _client(url: str, number: int) -> None:
 
 
 def lockstep_rounds(n: int, clients: int, rounds: int) -> tuple[list[float], float, float]:
-    """Seconds of each round, the server's RSS before and at its peak, in MB."""
+    """Seconds of each round, the server's memory before there is a model and at its peak, in MB."""
     port = free_port()
     ours, theirs = mp.Pipe()
     server = mp.Process(target=_server, args=(port, free_port(), n, clients, rounds, theirs))

@@ -14,7 +14,7 @@ from lockstep_api.spec import Model, Strategy, StrategyName
 from lockstep_workers.data import Examples, as_batch, load_train, read_idx
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.evaluation import evaluate
-from lockstep_workers.learning.parameters import flatten, named_tensors
+from lockstep_workers.learning.parameters import flatten, shapes
 from lockstep_workers.learning.strategies import MODEL, ClientMemory, build_strategy
 from lockstep_workers.learning.training import Sgd, batches, train
 from lockstep_workers.models import build_model
@@ -56,7 +56,12 @@ def test_the_vector_is_the_model() -> None:
     model = flatten(build_model(Model(name="mlp"), seed=0))
     model.vector.zero_()
     assert all(not p.any() for p in model.module.parameters())
-    assert set(named_tensors(model)) == {"1.weight", "1.bias", "3.weight", "3.bias"}
+    assert shapes(model) == {
+        "1.weight": (128, 784),
+        "1.bias": (128,),
+        "3.weight": (10, 128),
+        "3.bias": (10,),
+    }
 
 
 def test_running_statistics_are_refused() -> None:

@@ -1,159 +1,23 @@
 """Rounds of a real cloud server on loopback, driven over real sockets by hand-made devices."""
 
 import asyncio
+import http.client
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import struct
+import threading
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import numpy as np
 import pytest
 
 from lockstep_api import names
-from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import Refusal, Registration, UpdateReport
-from lockstep_workers.cloud.bulk import BulkRoutes
-from lockstep_workers.cloud.coordinator import Coordinator, Parts
-from lockstep_workers.cloud.main import ordinary_app
-from lockstep_workers.cloud.metrics import CloudMetrics
-from lockstep_workers.cloud.planner import Planner
-from lockstep_workers.cloud.store import Store
-from lockstep_workers.data import Examples
+from lockstep_api.wire import Refusal, RoundPlan
 from lockstep_workers.device import connection as device
-from lockstep_workers.learning.strategies import fedavg
-from lockstep_workers.models import build_model
+from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.wire import decode, encode
-from tests.wire.jobs import FakePlanner, free_port, serving, settings
-
-
-@dataclass
-class Cloud:
-    """A cloud server under test and the URL of its job."""
-
-    coordinator: Coordinator
-    planner: FakePlanner
-    metrics: CloudMetrics
-    url: str
-
-    @property
-    def n_values(self) -> int:
-        """Values of an update."""
-        return self.coordinator.n_values
-
-    def refused(self, reason: Refusal) -> float:
-        """How often updates were refused for a reason."""
-        labels = {"job": "job", "reason": reason.value}
-        return self.metrics.registry.get_sample_value("lockstep_updates_refused_total", labels) or 0
-
-
-@asynccontextmanager
-async def cloud(folder: Path, planner: FakePlanner, *, replicas: int = 3) -> AsyncIterator[Cloud]:
-    """A running cloud pod in this process, over real sockets."""
-    job = settings(cloud_port=free_port(), planner_port=free_port(), replicas=replicas)
-    rng = np.random.default_rng(0)
-    test = Examples(rng.integers(0, 256, (50, 28, 28), np.uint8), rng.integers(0, 10, 50))
-    metrics = CloudMetrics(job.job)
-    async with httpx2.AsyncClient() as http:
-        coordinator = Coordinator(
-            Parts(
-                job=job, strategy=fedavg(), module=build_model(job.model, seed=0),
-                test=test, planner=Planner(job, folder / "token", http),
-                store=Store(folder, job.uid), metrics=metrics,
-            )
-        )  # fmt: skip
-        app = BulkRoutes(coordinator, ordinary_app(metrics))
-        port, planner_port = (int(u.rpartition(":")[2]) for u in (job.cloud_url, job.planner_url))
-        async with serving(planner.app(), planner_port), serving(app, port):
-            running = asyncio.ensure_future(coordinator.run())
-            try:
-                yield Cloud(coordinator, planner, metrics, job.cloud_url)
-            finally:
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
-
-
-class Device:
-    """A device made by hand, from the calls of the real one."""
-
-    def __init__(self, cloud: Cloud, client: str) -> None:
-        """Connects lazily."""
-        self.cloud, self.client = cloud, client
-        self._open: list[Any] = []
-
-    async def connect(self) -> Any:
-        """A new connection to the cloud pod."""
-        connection = await asyncio.to_thread(device.connect, self.cloud.url)
-        self._open.append(connection)
-        return connection
-
-    async def open(self) -> Any:
-        """Opens the session; returns its connection."""
-        connection = await self.connect()
-        registration = Registration(client=self.client, incarnation="1", examples=10)
-        response = await asyncio.to_thread(device.open_session, connection, registration)
-        self._open.append(response)
-        return connection
-
-    async def work(self, after: int = 0) -> device.Work | None:
-        """Waits for work."""
-        connection = await self.connect()
-        return await asyncio.to_thread(device.get_work, connection, self.client, after)
-
-    async def send(
-        self, round_number: int = 1, body: bytearray | None = None, **report: Any
-    ) -> tuple[int, dict[str, Any]]:
-        """Sends an update; (status, answer)."""
-        async with httpx2.AsyncClient() as http:
-            path = names.UPDATE_ROUTE.format(client=self.client, round=round_number)
-            headers = {
-                "content-type": report.pop("content_type", names.TENSORS),
-                names.REPORT_HEADER: report.pop("text", None)
-                or self.report(round_number, **report).to_json(),
-            }
-            content = bytes(self.update(0.0) if body is None else body)
-            answer = await http.put(self.cloud.url + path, content=content, headers=headers)
-            return answer.status_code, answer.json()
-
-    def update(self, value: float) -> bytearray:
-        """An update with all values alike."""
-        return encode([np.full(self.cloud.n_values, value, np.float32)])
-
-    def report(self, round_number: int, **more: Any) -> UpdateReport:
-        """A report that is in order."""
-        fields: dict[str, Any] = {
-            "client": self.client, "round": round_number, "examples": 10, "steps": 1,
-            "train_loss": 1.0, "download_seconds": 0, "compute_seconds": 0, "cpu_seconds": 0,
-            "throttled_seconds": 0, "frequency_ghz": 1.0, "energy_joules": EnergyJoules(model=1.0),
-        }  # fmt: skip
-        return UpdateReport(**(fields | more))
-
-    def close(self) -> None:
-        """Closes every connection."""
-        for each in reversed(self._open):
-            each.close()
-
-
-@asynccontextmanager
-async def devices(cloud: Cloud, count: int) -> AsyncIterator[list[Device]]:
-    """Connected devices d-0, d-1, …"""
-    made = [Device(cloud, f"d-{i}") for i in range(count)]
-    try:
-        for each in made:
-            await each.open()
-        yield made
-    finally:
-        for each in made:
-            each.close()
-
-
-async def first_task(made: list[Device]) -> None:
-    """Waits until round 1 has reached all."""
-    for work in await asyncio.gather(*(d.work() for d in made)):
-        assert work is not None
-        assert work.task.round == 1
+from tests.wire.cloud import Device, cloud, devices, first_task
+from tests.wire.jobs import FakePlanner
 
 
 async def test_the_model_is_the_weighted_mean(tmp_path: Path) -> None:
@@ -243,7 +107,146 @@ async def test_when_the_job_is_over_everyone_is_told(tmp_path: Path) -> None:
         assert (await server.planner.outcome).result == "RoundsCompleted"
 
 
+async def test_with_nobody_connected_the_job_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluating, go_on = threading.Event(), threading.Event()
+
+    def evaluate(*_: object) -> Evaluation:
+        evaluating.set()
+        go_on.wait(10)
+        return Evaluation(0.5, 1.0)
+
+    monkeypatch.setattr("lockstep_workers.cloud.coordinator.evaluate", evaluate)
+    async with cloud(tmp_path, FakePlanner(rounds=2), replicas=1) as server:
+        async with devices(server, 1) as made:
+            await first_task(made)
+            await made[0].send()
+            await asyncio.to_thread(evaluating.wait, 10)
+            server.coordinator._pulse.clear()
+        await asyncio.wait_for(server.coordinator._pulse.wait(), 10)
+        assert not server.coordinator.sessions
+        go_on.set()
+        async with devices(server, 1) as made:
+            work = await asyncio.wait_for(made[0].work(after=1), 10)
+            assert work is not None
+            assert work.task.round == 2
+            assert [c.client for c in server.planner.requests[1].clients] == ["d-0"]
+
+
+@pytest.mark.parametrize("answer", [{"round": 9}, {"participants": []}])
+async def test_an_answer_that_is_no_plan_for_this_round_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("lockstep_workers.cloud.coordinator._PLAN_WITHIN_S", 0.3)
+    planner = FakePlanner(rounds=2)
+    async with cloud(tmp_path, planner) as server, devices(server, 3) as made:
+        await first_task(made)
+        right = planner.plan
+
+        def wrong(request: Any) -> RoundPlan:
+            return right(request).model_copy(update=answer)
+
+        monkeypatch.setattr(planner, "plan", wrong)
+        for each in made:
+            await each.send()
+        work = await asyncio.wait_for(made[0].work(after=1), 10)
+        assert work is not None
+        assert work.task.round == 2
+        assert server.coordinator.round is not None
+        assert not server.coordinator.round.plan.planned
+
+
+async def test_a_newer_session_takes_over(tmp_path: Path) -> None:
+    async with cloud(tmp_path, FakePlanner()) as server, devices(server, 3) as made:
+        await first_task(made)
+        again = Device(server, "d-0")
+        await again.open()
+        end = await asyncio.to_thread(device.session_end, made[0].session)
+        assert end == {"replaced": "d-0"}
+        assert server.coordinator.round is not None
+        assert server.coordinator.round.lost == {"d-0": "it started anew"}
+        again.close()
+
+
+async def test_work_without_a_session_is_refused(tmp_path: Path) -> None:
+    async with cloud(tmp_path, FakePlanner()) as server:
+        for client, message in (("d-0", "d-0 has no session"), ("x-9", "no client x-9")):
+            each = Device(server, client)
+            with pytest.raises(device.NoSession, match=message):
+                await each.work()
+            each.close()
+
+
+async def test_after_the_job_nobody_needs_a_session(tmp_path: Path) -> None:
+    async with cloud(tmp_path, FakePlanner(rounds=1)) as server:
+        async with devices(server, 3) as made:
+            await first_task(made)
+            for each in made:
+                await each.send()
+            end = await asyncio.to_thread(device.session_end, made[0].session)
+            assert end == {"over": "RoundsCompleted"}
+        late = Device(server, "d-0")
+        assert await late.work() is None
+        await late.open()
+        end = await asyncio.to_thread(device.session_end, late.session)
+        assert end == {"over": "RoundsCompleted"}
+        late.close()
+
+
+async def test_a_client_outside_the_round_is_refused_and_costs_nothing(tmp_path: Path) -> None:
+    planner = FakePlanner(rounds=2, choose=lambda _request: ["d-0", "d-1"])
+    async with cloud(tmp_path, planner) as server, devices(server, 3) as made:
+        await first_task(made[:2])
+        status, answer = await made[2].send()
+        assert (status, answer["reason"]) == (409, "not_in_round")
+        assert server.coordinator.round is not None
+        assert server.coordinator.round.waiting() == ["d-0", "d-1"]
+
+
+async def test_a_body_of_unknown_length_is_not_read(tmp_path: Path) -> None:
+    async with cloud(tmp_path, FakePlanner(rounds=2)) as server, devices(server, 3) as made:
+        await first_task(made)
+        status, answer = await asyncio.to_thread(send_chunked, made[0])
+        assert (status, answer["reason"]) == (413, "too_large")
+        assert server.coordinator._sum.weight == 0
+
+
+def send_chunked(each: Device) -> tuple[int, dict[str, Any]]:
+    """An update without a content-length."""
+    connection = http.client.HTTPConnection(each.cloud.url.removeprefix("http://"))
+    path = names.UPDATE_ROUTE.format(client=each.client, round=1)
+    headers = {"content-type": names.TENSORS, names.REPORT_HEADER: each.report(1).to_json()}
+    connection.request("PUT", path, iter([b"piece"]), headers, encode_chunked=True)
+    response = connection.getresponse()
+    answer = json.loads(response.read())
+    connection.close()
+    return response.status, answer
+
+
+async def test_a_refused_update_loses_its_client_and_the_round_ends(tmp_path: Path) -> None:
+    async with cloud(tmp_path, FakePlanner(rounds=2)) as server, devices(server, 3) as made:
+        await first_task(made)
+        await made[0].send(body=made[0].update(NAN))
+        for each in made[1:]:
+            await each.send(body=each.update(2.0))
+        work = await asyncio.wait_for(made[1].work(after=1), 10)
+        assert work is not None
+        flat = decode(work.body, n_values=server.n_values)
+        np.testing.assert_array_equal(flat, np.full(server.n_values, 2.0, np.float32))
+        report = server.planner.requests[1].report
+        assert report is not None
+        assert (report.lost, report.refused) == (["d-0"], {Refusal.NON_FINITE: 1})
+
+
 NAN = float("nan")
+
+
+def half_precision(n_values: int) -> bytearray:
+    """A body of the right length that says it holds another dtype."""
+    entry = {"dtype": "F16", "shape": [n_values], "data_offsets": [0, 4 * n_values]}
+    text = json.dumps({"flat": entry}).encode()
+    return bytearray(struct.pack("<Q", len(text)) + text + bytes(4 * n_values))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +257,11 @@ NAN = float("nan")
         (Refusal.WRONG_ROUND, 409, {"round_number": 7}),
         (Refusal.MALFORMED, 422, {"body": bytearray(b"\xff" * 100)}),
         (Refusal.SHAPE, 422, {"body": encode([np.zeros(3, np.float32)])}),
+        (Refusal.DTYPE, 422, {"body": half_precision(101_770)}),
+        (Refusal.MALFORMED, 422, {"body": bytearray()}),
+        (Refusal.BAD_REPORT, 422, {"examples": 2**40}),
         (Refusal.NON_FINITE, 422, {"value": NAN}),
+        (Refusal.NON_FINITE, 422, {"value": 3e38}),
         (Refusal.TOO_LARGE, 413, {"value": 0.0, "extra": 4096}),
     ],
 )

@@ -4,6 +4,7 @@ The header is parsed strictly, since it comes from another pod; nothing is ever 
 """
 
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 
@@ -20,17 +21,21 @@ _PREFIX = struct.Struct("<Q")
 Flat = NDArray[np.float32]
 
 
-def header(n_values: int) -> bytes:
-    """The length prefix and header of a body with one float32 tensor of `n_values` values."""
-    entry = {"dtype": "F32", "shape": [n_values], "data_offsets": [0, 4 * n_values]}
-    text = json.dumps({TENSOR: entry}, separators=(",", ":")).encode()
+def header(shapes: Mapping[str, Sequence[int]]) -> bytes:
+    """The length prefix and header of float32 tensors that follow one after another."""
+    entries, start = {}, 0
+    for name, shape in shapes.items():
+        end = start + 4 * math.prod(shape)
+        entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-(len(text) + _PREFIX.size) % 8)  # the tensor starts at a multiple of 8
     return _PREFIX.pack(len(text)) + text
 
 
 def encode(vectors: Sequence[Flat]) -> bytearray:
     """One body with the vectors one after another."""
-    head = header(sum(v.size for v in vectors))
+    head = header({TENSOR: [sum(v.size for v in vectors)]})
     body = bytearray(len(head) + 4 * sum(v.size for v in vectors))
     body[: len(head)] = head
     flat = np.frombuffer(body, np.float32, offset=len(head))

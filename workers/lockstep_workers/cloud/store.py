@@ -3,11 +3,10 @@
 import os
 from pathlib import Path
 
-from safetensors.torch import save
-
 from lockstep_api.base import WireModel
 from lockstep_api.wire import Outcome, RoundReport
-from lockstep_workers.learning.parameters import FlatModel, named_tensors
+from lockstep_workers.learning.parameters import FlatModel, shapes
+from lockstep_workers.wire import header
 
 MODEL_FILE = "model.safetensors"
 HISTORY_FILE = "history.jsonl"
@@ -23,11 +22,12 @@ class EndedJob(WireModel):
     """How it ended."""
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, *pieces: bytes | memoryview) -> None:
     """Writes a file so that after a crash the old or the new one is there, never a part."""
     temporary = path.with_suffix(path.suffix + ".tmp")
     with temporary.open("wb") as file:
-        file.write(content)
+        for piece in pieces:
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -57,8 +57,9 @@ class Store:
             file.write(report.to_json() + "\n")
 
     def save_model(self, model: FlatModel) -> None:
-        """Writes the model with its parameters' names."""
-        write_whole(self._folder / MODEL_FILE, save(named_tensors(model)))
+        """Writes the model as safetensors with its parameters' names, straight from its vector."""
+        values = model.vector.numpy().data.cast("B")
+        write_whole(self._folder / MODEL_FILE, header(shapes(model)), values)
 
     def outcome(self) -> Outcome | None:
         """How the job ended, when it has."""

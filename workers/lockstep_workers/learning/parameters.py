@@ -65,6 +65,6 @@ def _parts(module: nn.Module, vector: Tensor) -> Iterator[Tensor]:
         start = end
 
 
-def named_tensors(flat: FlatModel) -> dict[str, Tensor]:
-    """Copies of the parameters by name, for a model file."""
-    return {name: p.detach().clone() for name, p in flat.module.named_parameters()}
+def shapes(flat: FlatModel) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the parameters, in the order in which the vector holds them."""
+    return {name: tuple(p.shape) for name, p in flat.module.named_parameters()}

@@ -1,0 +1,157 @@
+"""A real cloud server on loopback, and devices made by hand that talk to it over real sockets."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+
+from lockstep_api import names
+from lockstep_api.settings import JobSettings
+from lockstep_api.status import EnergyJoules
+from lockstep_api.wire import Refusal, Registration, UpdateReport
+from lockstep_workers.cloud.bulk import BulkRoutes
+from lockstep_workers.cloud.coordinator import Coordinator, Parts
+from lockstep_workers.cloud.main import ordinary_app
+from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.cloud.planner import Planner
+from lockstep_workers.cloud.store import Store
+from lockstep_workers.data import Examples
+from lockstep_workers.device import connection as device
+from lockstep_workers.learning.strategies import fedavg
+from lockstep_workers.models import build_model
+from lockstep_workers.wire import encode
+from tests.wire.jobs import FakePlanner, free_port, serving, settings
+
+
+@dataclass
+class Cloud:
+    """A cloud server under test and the URL of its job."""
+
+    job: JobSettings
+    coordinator: Coordinator
+    planner: FakePlanner
+    metrics: CloudMetrics
+    url: str
+
+    @property
+    def n_values(self) -> int:
+        """Values of an update."""
+        return self.coordinator.n_values
+
+    def refused(self, reason: Refusal) -> float:
+        """How often updates were refused for a reason."""
+        labels = {"job": "job", "reason": reason.value}
+        return self.metrics.registry.get_sample_value("lockstep_updates_refused_total", labels) or 0
+
+
+@asynccontextmanager
+async def cloud(folder: Path, planner: FakePlanner, *, replicas: int = 3) -> AsyncIterator[Cloud]:
+    """A running cloud pod in this process, over real sockets."""
+    job = settings(cloud_port=free_port(), planner_port=free_port(), replicas=replicas)
+    rng = np.random.default_rng(0)
+    test = Examples(rng.integers(0, 256, (50, 28, 28), np.uint8), rng.integers(0, 10, 50))
+    metrics = CloudMetrics(job.job)
+    async with httpx2.AsyncClient() as http:
+        coordinator = Coordinator(
+            Parts(
+                job=job, strategy=fedavg(), module=build_model(job.model, seed=0),
+                test=test, planner=Planner(job, folder / "token", http),
+                store=Store(folder, job.uid), metrics=metrics,
+            )
+        )  # fmt: skip
+        app = BulkRoutes(coordinator, ordinary_app(metrics))
+        port, planner_port = (int(u.rpartition(":")[2]) for u in (job.cloud_url, job.planner_url))
+        async with serving(planner.app(), planner_port), serving(app, port):
+            running = asyncio.ensure_future(coordinator.run())
+            try:
+                yield Cloud(job, coordinator, planner, metrics, job.cloud_url)
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+
+class Device:
+    """A device made by hand, from the calls of the real one."""
+
+    def __init__(self, cloud: Cloud, client: str) -> None:
+        """Connects lazily."""
+        self.cloud, self.client = cloud, client
+        self._open: list[Any] = []
+        self.session: Any = None
+
+    async def connect(self) -> Any:
+        """A new connection to the cloud pod."""
+        connection = await asyncio.to_thread(device.connect, self.cloud.url)
+        self._open.append(connection)
+        return connection
+
+    async def open(self) -> Any:
+        """Opens the session; returns its connection."""
+        connection = await self.connect()
+        registration = Registration(client=self.client, incarnation="1", examples=10)
+        self.session = await asyncio.to_thread(device.open_session, connection, registration)
+        self._open.append(self.session)
+        return connection
+
+    async def work(self, after: int = 0) -> device.Work | None:
+        """Waits for work."""
+        connection = await self.connect()
+        return await asyncio.to_thread(device.get_work, connection, self.client, after)
+
+    async def send(
+        self, round_number: int = 1, body: bytearray | None = None, **report: Any
+    ) -> tuple[int, dict[str, Any]]:
+        """Sends an update; (status, answer)."""
+        async with httpx2.AsyncClient() as http:
+            path = names.UPDATE_ROUTE.format(client=self.client, round=round_number)
+            headers = {
+                "content-type": report.pop("content_type", names.TENSORS),
+                names.REPORT_HEADER: report.pop("text", None)
+                or self.report(round_number, **report).to_json(),
+            }
+            content = bytes(self.update(0.0) if body is None else body)
+            answer = await http.put(self.cloud.url + path, content=content, headers=headers)
+            return answer.status_code, answer.json()
+
+    def update(self, value: float) -> bytearray:
+        """An update with all values alike."""
+        return encode([np.full(self.cloud.n_values, value, np.float32)])
+
+    def report(self, round_number: int, **more: Any) -> UpdateReport:
+        """A report that is in order."""
+        fields: dict[str, Any] = {
+            "client": self.client, "round": round_number, "examples": 10, "steps": 1,
+            "train_loss": 1.0, "download_seconds": 0, "compute_seconds": 0, "cpu_seconds": 0,
+            "throttled_seconds": 0, "frequency_ghz": 1.0, "energy_joules": EnergyJoules(model=1.0),
+        }  # fmt: skip
+        return UpdateReport(**(fields | more))
+
+    def close(self) -> None:
+        """Closes every connection."""
+        for each in reversed(self._open):
+            each.close()
+
+
+@asynccontextmanager
+async def devices(cloud: Cloud, count: int) -> AsyncIterator[list[Device]]:
+    """Connected devices d-0, d-1, …"""
+    made = [Device(cloud, f"d-{i}") for i in range(count)]
+    try:
+        for each in made:
+            await each.open()
+        yield made
+    finally:
+        for each in made:
+            each.close()
+
+
+async def first_task(made: list[Device]) -> None:
+    """Waits until round 1 has reached all."""
+    for work in await asyncio.gather(*(d.work() for d in made)):
+        assert work is not None
+        assert work.task.round == 1

@@ -1,0 +1,214 @@
+"""A device's own loop and session against a real cloud server on loopback, without training."""
+
+import asyncio
+import contextlib
+import http.client
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lockstep_api.status import EnergyJoules
+from lockstep_api.wire import Registration, UpdateReport
+from lockstep_workers.device import loop as device_loop
+from lockstep_workers.device.connection import (
+    Answer,
+    Forbidden,
+    Work,
+    connect,
+    get_work,
+    send_update,
+)
+from lockstep_workers.device.loop import DeviceLoop
+from lockstep_workers.device.metrics import DeviceMetrics
+from lockstep_workers.device.session import SessionKeeper
+from lockstep_workers.device.spending import Spent
+from lockstep_workers.wire import encode
+from tests.wire.cloud import Cloud, cloud
+from tests.wire.jobs import FakePlanner, free_port
+
+Send = Callable[[http.client.HTTPConnection, UpdateReport, bytearray], Answer]
+
+
+class Learner:
+    """Trains by saying the round's number; remembers what it was asked and told."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        """For the cloud's model."""
+        self._n_values = cloud.n_values
+        self.trained: list[int] = []
+        self.taken = 0
+        self.energies: list[EnergyJoules] = []
+
+    def train(self, work: Work) -> tuple[float, bytearray]:
+        """An update with the value of the round."""
+        self.trained.append(work.task.round)
+        return 1.0, encode([np.full(self._n_values, work.task.round, np.float32)])
+
+    def accepted(self) -> None:
+        """The update was taken."""
+        self.taken += 1
+
+    def report(
+        self,
+        work: Work,
+        used: Spent,
+        *,
+        loss: float,
+        energy: EnergyJoules,
+        previous_upload: tuple[float, int] | None,
+    ) -> UpdateReport:
+        """A report of what was measured."""
+        self.energies.append(energy)
+        return UpdateReport(
+            client="d-0", round=work.task.round, examples=10, steps=work.task.steps,
+            download_seconds=work.seconds, compute_seconds=used.compute_s,
+            cpu_seconds=used.cpu_s, throttled_seconds=used.throttled_s,
+            frequency_ghz=used.frequency_ghz, energy_joules=energy,
+        )  # fmt: skip
+
+
+def keeper(url: str, client: str = "d-0") -> SessionKeeper:
+    """A session that is being opened."""
+    made = SessionKeeper(url, Registration(client=client, incarnation="1", examples=10))
+    made.start()
+    return made
+
+
+@asynccontextmanager
+async def running(server: Cloud, learner: Learner) -> AsyncIterator[asyncio.Future[None]]:
+    """The device d-0 at work in a thread; the future ends when the device sees the job's end."""
+    metrics = DeviceMetrics("job", "d-0")
+    loop = DeviceLoop(server.job, "d-0", keeper(server.url), learner, metrics)
+    yield asyncio.ensure_future(asyncio.to_thread(loop.run))
+
+
+async def test_a_device_works_until_the_job_is_over(tmp_path: Path) -> None:
+    async with cloud(tmp_path, FakePlanner(rounds=3), replicas=1) as server:
+        learner = Learner(server)
+        async with running(server, learner) as done:
+            await asyncio.wait_for(done, 20)
+        assert learner.trained == [1, 2, 3]
+        assert learner.taken == 3
+        assert (await server.planner.outcome).result == "RoundsCompleted"
+
+
+async def test_an_update_outlives_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks before, then after the server took the update: it trains once each."""
+    calls: list[int] = []
+
+    def flaky(
+        connection: http.client.HTTPConnection, report: UpdateReport, body: bytearray
+    ) -> Answer:
+        calls.append(report.round)
+        if calls == [1]:
+            raise ConnectionResetError("before the update was sent")
+        answer = send_update(connection, report, body)
+        if calls == [1, 1, 2]:
+            raise ConnectionResetError("before the answer arrived")
+        return answer
+
+    monkeypatch.setattr(device_loop, "send_update", flaky)
+    async with cloud(tmp_path, FakePlanner(rounds=2), replicas=1) as server:
+        learner = Learner(server)
+        async with running(server, learner) as done:
+            await asyncio.wait_for(done, 20)
+        assert learner.trained == [1, 2]
+        assert calls[:3] == [1, 1, 2]
+        assert server.coordinator.outcome is not None
+        assert server.coordinator.outcome.result == "RoundsCompleted"
+
+
+async def test_energy_of_a_refused_update_is_told_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused_first(
+        connection: http.client.HTTPConnection, report: UpdateReport, body: bytearray
+    ) -> Answer:
+        if report.round == 1:
+            report = report.model_copy(update={"round": 99})
+        return send_update(connection, report, body)
+
+    monkeypatch.setattr(device_loop, "send_update", refused_first)
+    monkeypatch.setattr(
+        device_loop, "energy", lambda *_args, **_more: EnergyJoules(model=2.0, cpu=1.0)
+    )
+    planner = FakePlanner(rounds=2, quorum=1, deadline_seconds=0.2)
+    async with cloud(tmp_path, planner, replicas=2) as server:
+        learner = Learner(server)
+        second = keeper(server.url, "d-1")
+        async with running(server, learner) as done:
+            other = asyncio.ensure_future(asyncio.to_thread(one_update, server, second))
+            await asyncio.wait_for(done, 20)
+            await other
+        assert [e.model for e in learner.energies] == [2.0, 4.0]
+        assert [e.cpu for e in learner.energies] == [1.0, 2.0]
+        assert learner.taken == 1
+
+
+def one_update(server: Cloud, session: SessionKeeper) -> None:
+    """d-1 gives the update of round 1 that closes it at the deadline, and nothing after it."""
+    session.wait_open()
+    connection = connect(server.url)
+    work = get_work(connection, "d-1", 0)
+    assert work is not None
+    report = UpdateReport(
+        client="d-1", round=1, examples=10, steps=1, download_seconds=0, compute_seconds=0,
+        cpu_seconds=0, throttled_seconds=0, frequency_ghz=1, energy_joules=EnergyJoules(),
+    )  # fmt: skip
+    assert send_update(connection, report, work.body).accepted
+    connection.close()
+
+
+async def test_the_session_ends_with_the_job(tmp_path: Path) -> None:
+    async with cloud(tmp_path, FakePlanner(rounds=1), replicas=1) as server:
+        learner = Learner(server)
+        session = keeper(server.url)
+        metrics = DeviceMetrics("job", "d-0")
+        loop = DeviceLoop(server.job, "d-0", session, learner, metrics)
+        await asyncio.wait_for(asyncio.to_thread(loop.run), 20)
+        over = asyncio.to_thread(session_over, session)
+        await asyncio.wait_for(over, 10)
+        assert session.is_open()  # ready, although there is nothing left to do
+
+
+def session_over(session: SessionKeeper) -> None:
+    """Waits until the session knows that the job is over."""
+    with session._state:
+        session._state.wait_for(lambda: session._over)
+    assert session.wait_open() is None
+
+
+async def test_a_device_waits_for_its_cloud_pod(tmp_path: Path) -> None:
+    """The first connections are refused: nobody listens yet."""
+    port = free_port()
+    session = keeper(f"http://127.0.0.1:{port}")
+    assert not session.is_open()
+    opened = threading.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"}")
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{}\n")
+        await asyncio.to_thread(opened.wait, 10)
+        writer.write(b'{"over":"Failed"}\n')
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", port)
+    assert await asyncio.wait_for(asyncio.to_thread(session.wait_open), 10) == 1
+    opened.set()
+    await asyncio.wait_for(asyncio.to_thread(session_over, session), 10)
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_client_that_the_job_has_not_is_told_so(tmp_path: Path) -> None:
+    async with cloud(tmp_path, FakePlanner(), replicas=1) as server:
+        session = keeper(server.url, "x-9")
+        with pytest.raises(Forbidden, match="no client x-9"):
+            await asyncio.wait_for(asyncio.to_thread(session.wait_open), 10)
