@@ -92,7 +92,11 @@ def test_evaluation_counts() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"hidden": "many"}, "do not fit model mlp"), ({"depth": 3}, "unexpected keyword")],
+    [
+        ({"hidden": "many"}, "do not fit model mlp: hidden must be a positive multiple of 1"),
+        ({"hidden": 0}, "hidden must be a positive multiple of 1, not 0"),
+        ({"depth": 3}, "unexpected keyword"),
+    ],
 )
 def test_arguments_that_a_model_does_not_take(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidJob, match=message):

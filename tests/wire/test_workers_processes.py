@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from safetensors.numpy import load_file
 
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import Target
+from lockstep_api.wire import PlanRequest
 from tests.wire.jobs import FakePlanner, free_port, serving, settings, write_dataset
 
 
 @asynccontextmanager
 async def worker(role: str, folder: Path, **env: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A worker process; ended by SIGTERM, killed if that does not end it."""
+    """A worker process; SIGTERM must end it in order, unless the test has killed it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "lockstep_workers", role,
         env={
@@ -32,10 +33,11 @@ async def worker(role: str, folder: Path, **env: str) -> AsyncIterator[asyncio.s
         if process.returncode is None:
             process.terminate()
             try:
-                await asyncio.wait_for(process.wait(), 20)
+                assert await asyncio.wait_for(process.wait(), 20) == 0
             except TimeoutError:
                 process.kill()
                 await process.wait()
+                raise
 
 
 def device(folder: Path, number: int) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
@@ -46,29 +48,33 @@ def device(folder: Path, number: int) -> AbstractAsyncContextManager[asyncio.sub
     )  # fmt: skip
 
 
-async def run_job(folder: Path, job: JobSettings, planner: FakePlanner) -> None:
-    """Runs the job's processes until the planner has the outcome."""
+def cloud(
+    folder: Path, job: JobSettings
+) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    """The cloud pod's process."""
+    return worker("cloud", folder, LOCKSTEP_PORT=job.cloud_url.rpartition(":")[2])
+
+
+def prepare(folder: Path, job: JobSettings) -> None:
+    """Writes the files that the processes read."""
     (folder / "job.json").write_text(job.to_json())
     write_dataset(folder / "datasets")
-    cloud_port = job.cloud_url.rpartition(":")[2]
-    planner_port = int(job.planner_url.rpartition(":")[2])
-    async with (
-        serving(planner.app(), planner_port),
-        worker("cloud", folder, LOCKSTEP_PORT=cloud_port),
-        device(folder, 0),
-        device(folder, 1),
-        device(folder, 2),
-    ):
-        await asyncio.wait_for(asyncio.shield(planner.outcome), 120)
 
 
 async def test_a_job_trains_to_its_target(tmp_path: Path) -> None:
     target = Target(metric="accuracy", value=0.9)
     planner = FakePlanner(rounds=30, steps=30, target=target)
     job = settings(cloud_port=free_port(), planner_port=free_port())
-    await run_job(tmp_path, job, planner)
-
-    outcome = planner.outcome.result()
+    prepare(tmp_path, job)
+    planner_port = int(job.planner_url.rpartition(":")[2])
+    async with (
+        serving(planner.app(), planner_port),
+        cloud(tmp_path, job),
+        device(tmp_path, 0),
+        device(tmp_path, 1),
+        device(tmp_path, 2),
+    ):
+        outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), 120)
     assert outcome.result == "TargetReached", outcome.message
     assert outcome.report is not None
     assert outcome.report.accuracy is not None
@@ -87,6 +93,59 @@ async def test_a_job_that_cannot_begin_says_why(tmp_path: Path) -> None:
     bad = job.model_copy(
         update={"model": job.model.model_copy(update={"args": {"hidden": "many"}})}
     )
-    await run_job(tmp_path, bad, planner)
-    assert planner.outcome.result().result == "Failed"
-    assert "model.args do not fit model mlp" in planner.outcome.result().message
+    prepare(tmp_path, bad)
+    planner_port = int(job.planner_url.rpartition(":")[2])
+    async with serving(planner.app(), planner_port), cloud(tmp_path, bad):
+        outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), 60)
+        async with device(tmp_path, 0) as broken:
+            assert await asyncio.wait_for(broken.wait(), 60) == 1
+    assert outcome.result == "Failed"
+    assert "model.args do not fit model mlp: hidden must be" in outcome.message
+
+
+class Watch:
+    """Lets a test wait for a plan request of some kind."""
+
+    def __init__(self, planner: FakePlanner) -> None:
+        """Sees every request from now on."""
+        self._wanted: Callable[[PlanRequest], bool] | None = None
+        self._seen = asyncio.Event()
+        planner.choose = self._choose
+
+    def _choose(self, request: PlanRequest) -> list[str]:
+        if self._wanted is not None and self._wanted(request):
+            self._seen.set()
+        return [c.client for c in request.clients]
+
+    async def until(self, wanted: Callable[[PlanRequest], bool]) -> None:
+        """Returns when such a request has come."""
+        self._seen.clear()
+        self._wanted = wanted
+        await asyncio.wait_for(self._seen.wait(), 60)
+
+
+async def test_killed_pods_come_back_and_the_job_finishes(tmp_path: Path) -> None:
+    planner = FakePlanner(rounds=1_000_000, steps=20)
+    watch = Watch(planner)
+    job = settings(cloud_port=free_port(), planner_port=free_port())
+    prepare(tmp_path, job)
+    planner_port = int(job.planner_url.rpartition(":")[2])
+    async with serving(planner.app(), planner_port), device(tmp_path, 1), device(tmp_path, 2):
+        async with cloud(tmp_path, job) as first:
+            async with device(tmp_path, 0) as lost:
+                await watch.until(lambda request: request.round >= 3)
+                lost.kill()
+                await watch.until(lambda request: len(request.clients) == 2)
+            async with device(tmp_path, 0):
+                await watch.until(lambda request: len(request.clients) == 3)
+                first.kill()
+                await first.wait()
+                async with cloud(tmp_path, job):
+                    await watch.until(lambda request: request.round == 1)
+                    planner.rounds = 5  # rounds may change while the job runs
+                    outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), 60)
+        assert outcome.result == "RoundsCompleted"
+        planner.outcome = asyncio.Future()
+        async with cloud(tmp_path, job):  # it has ended before: the outcome is told again
+            again = await asyncio.wait_for(asyncio.shield(planner.outcome), 60)
+        assert again == outcome

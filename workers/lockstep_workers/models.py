@@ -11,10 +11,14 @@ from lockstep_workers.data import CLASSES
 from lockstep_workers.errors import InvalidJob
 
 
+def _check(name: str, value: object, *, multiple_of: int) -> None:
+    if not isinstance(value, int) or value < 1 or value % multiple_of:
+        raise ValueError(f"{name} must be a positive multiple of {multiple_of}, not {value!r}")
+
+
 def mlp(*, hidden: int = 128) -> nn.Module:
     """A perceptron with one hidden layer for (1, 28, 28) images."""
-    if hidden < 1:
-        raise ValueError(f"hidden must be at least 1, not {hidden}")
+    _check("hidden", hidden, multiple_of=1)
     return nn.Sequential(
         nn.Flatten(), nn.Linear(28 * 28, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES)
     )
@@ -22,8 +26,7 @@ def mlp(*, hidden: int = 128) -> nn.Module:
 
 def cnn(*, channels: int = 16) -> nn.Module:
     """Two 5×5 convolutions with GroupNorm and pooling for (1, 28, 28) images."""
-    if channels < 1 or channels % 4:
-        raise ValueError(f"channels must be a multiple of 4, not {channels}")
+    _check("channels", channels, multiple_of=4)
     return nn.Sequential(
         nn.Conv2d(1, channels, 5, padding=2), nn.GroupNorm(4, channels), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(channels, 2 * channels, 5, padding=2), nn.GroupNorm(4, 2 * channels), nn.ReLU(),

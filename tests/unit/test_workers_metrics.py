@@ -1,0 +1,62 @@
+"""Every series of the workers is in docs/metrics.md, with its labels on every sample."""
+
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from lockstep_api.status import EnergyJoules
+from lockstep_api.wire import Refusal, Task, UpdateReport
+from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.device.metrics import DeviceMetrics
+
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+@pytest.mark.parametrize(
+    ("registry", "labels"),
+    [
+        (CloudMetrics("j").registry, {"job": "j"}),
+        (DeviceMetrics("j", "d-0").registry, {"job": "j", "client": "d-0"}),
+    ],
+)
+def test_each_series_is_documented_and_labelled(
+    registry: CollectorRegistry, labels: dict[str, str]
+) -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    for family in registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        assert f"`{name}`" in text
+        for sample in family.samples:
+            assert labels.items() <= sample.labels.items()
+
+
+def test_a_device_counts_its_own_energy_and_uploads() -> None:
+    metrics = DeviceMetrics("j", "d-0")
+    report = UpdateReport(
+        client="d-0", round=1, examples=1, steps=7, download_seconds=0, compute_seconds=2,
+        cpu_seconds=1, throttled_seconds=0.5, quota_cores=0.25, frequency_ghz=1,
+        energy_joules=EnergyJoules(model=9.0, cpu=8.0),
+    )  # fmt: skip
+    metrics.began(Task(round=1, steps=7, frequency_ghz=1.5), seconds=0.5, n_bytes=100)
+    metrics.trained(report, EnergyJoules(model=3.0, cpu=2.0))
+    metrics.uploaded(seconds=2.0, n_bytes=1_000_000)
+    labels = {"job": "j", "client": "d-0"}
+
+    def value(name: str, **more: str) -> float | None:
+        return metrics.registry.get_sample_value(name, labels | more)
+
+    assert value("lockstep_steps_total") == 7
+    assert value("lockstep_throttled_seconds_total") == 0.5
+    assert value("lockstep_uplink_mbits_per_second") == pytest.approx(4.0)
+    assert value("lockstep_frequency_asked_ghz") == 1.5
+    assert value("lockstep_frequency_applied_ghz") == 1.0
+    assert value("lockstep_energy_joules_total", source="model") == 3.0
+    assert value("lockstep_energy_joules_total", source="cpu") == 2.0
+
+
+def test_refusals_are_counted_by_reason() -> None:
+    metrics = CloudMetrics("j")
+    metrics.refused(Refusal.SHAPE)
+    labels = {"job": "j", "reason": "shape"}
+    assert metrics.registry.get_sample_value("lockstep_updates_refused_total", labels) == 1
