@@ -4,6 +4,8 @@
 ARG BASE=debian:trixie-slim
 
 FROM ${BASE} AS pip
+# debconf would ask on the terminal of who builds; this is in no environment of the image.
+ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3-pip \
  && rm -rf /var/lib/apt/lists/*
@@ -36,6 +38,7 @@ RUN find /lib-lockstep -name __pycache__ -prune -exec rm -r {} + \
  && find /lib-lockstep -exec touch -h -d @0 {} +
 
 FROM ${BASE}
+ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3 \
  && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/cache/ldconfig/* \

@@ -3,6 +3,8 @@
 ARG BASE=debian:trixie-slim
 
 FROM ${BASE}
+# debconf would ask on the terminal of who builds; this is in no environment of the image.
+ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
  && apt-get install -y --no-install-recommends prometheus \
  && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/cache/ldconfig/* \

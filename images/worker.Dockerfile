@@ -4,6 +4,8 @@
 ARG BASE=debian:trixie-slim
 
 FROM ${BASE} AS pip
+# debconf would ask on the terminal of who builds; this is in no environment of the image.
+ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3-pip \
  && rm -rf /var/lib/apt/lists/*
@@ -31,6 +33,7 @@ RUN find /lib-lockstep -name __pycache__ -prune -exec rm -r {} + \
  && find /lib-lockstep -exec touch -h -d @0 {} +
 
 FROM ${BASE}
+ARG DEBIAN_FRONTEND=noninteractive
 # libopenblas0-pthread: without it torch runs on the reference BLAS, 7 to 19 times slower.
 # Left out: the test suites of torch, sympy and numpy, a tenth of the image.
 RUN apt-get update \
