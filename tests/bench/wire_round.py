@@ -12,6 +12,7 @@ import multiprocessing as mp
 import socket
 import statistics
 import time
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,8 +68,10 @@ async def _serve(
             app = BulkRoutes(coordinator, ordinary_app(metrics))
             async with serving(planner.app(), planner_port), serving(app, port):
                 await coordinator.run()
-                seconds = [r.report.seconds for r in planner.requests[1:] if r.report]
-                out.send((seconds, before_mb, _memory_mb("VmHWM")))
+                reports = [r.report for r in planner.requests[1:] if r.report]
+                seconds = [r.seconds for r in reports]
+                between = [b.elapsed_seconds - a.elapsed_seconds for a, b in pairwise(reports)]
+                out.send((seconds, between, before_mb, _memory_mb("VmHWM")))
 
 
 def _memory_mb(field: str) -> float:
@@ -109,8 +112,11 @@ def _client(url: str, number: int) -> None:
     session.close()
 
 
-def lockstep_rounds(n: int, clients: int, rounds: int) -> tuple[list[float], float, float]:
-    """Seconds of each round, the server's memory before there is a model and at its peak, in MB."""
+def lockstep_rounds(
+    n: int, clients: int, rounds: int
+) -> tuple[list[float], list[float], float, float]:
+    """Seconds of each round, and from one round's end to the next one's (plan and evaluation too),
+    the server's memory before there is a model and at its peak, in MB."""
     port = free_port()
     ours, theirs = mp.Pipe()
     server = mp.Process(target=_server, args=(port, free_port(), n, clients, rounds, theirs))
@@ -120,10 +126,10 @@ def lockstep_rounds(n: int, clients: int, rounds: int) -> tuple[list[float], flo
     ]
     for each in people:
         each.start()
-    seconds, before, peak = ours.recv()
+    seconds, between, before, peak = ours.recv()
     for each in [server, *people]:
         each.join()
-    return seconds, before, peak
+    return seconds, between, before, peak
 
 
 def _raw_client(port: int, size: int, rounds: int) -> None:
@@ -174,12 +180,14 @@ def main() -> None:
     options = parser.parse_args()
     for megabytes in options.megabytes:
         n = int(megabytes * 1e6 / 4)
-        seconds, before, peak = lockstep_rounds(n, options.clients, options.rounds)
+        seconds, between, before, peak = lockstep_rounds(n, options.clients, options.rounds)
         floor = raw_rounds(n, options.clients, options.rounds)
         ours, raw = statistics.median(seconds), statistics.median(floor)
+        whole = statistics.median(between)
         print(
             f"{options.clients} clients x {megabytes:g} MB: {ours:.3f} s a round "
-            f"(fastest {min(seconds):.3f}), raw sockets {raw:.3f} s, ratio {ours / raw:.2f}; "
+            f"(fastest {min(seconds):.3f}), {whole:.3f} s from end to end; "
+            f"raw sockets {raw:.3f} s, ratio {ours / raw:.2f}; "
             f"server {before:.0f} MB at start, peak +{peak - before:.0f} MB "
             f"= {(peak - before) / megabytes:.1f} models"
         )

@@ -1,8 +1,9 @@
 """Reads the bodies of updates: one at a time among those whose data is there.
 
 Called by `cloud.bulk`. One at a time, so that a body stays in the cache; but a reader that waits
-for its sender gives its turn away. One body is in memory, in a buffer that is used again; those
-that began while it was taken go to temporary files, so memory does not grow with slow senders.
+for its sender gives its turn away. One body, or a few small ones, are in memory, in buffers that
+are used again; those that begin while these are taken go to temporary files, so memory does not
+grow with the number of slow senders.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 _PATIENCE_S = 0.005
+_IN_MEMORY_BYTES = 16 << 20  # for all bodies together, or one body if that is more
 
 
 class Gone(Exception):
@@ -62,9 +64,10 @@ class Reader:
     """Reads bodies; what it yields is valid inside the context only."""
 
     def __init__(self) -> None:
-        """One turn, one buffer."""
+        """One turn, no buffer yet."""
         self._turn = asyncio.Semaphore(1)
-        self._spare: _Memory | None = _Memory(0)
+        self._spare: list[_Memory] = []
+        self._in_use_bytes = 0
 
     @asynccontextmanager
     async def body(self, receive: Receive, size: int) -> AsyncIterator[memoryview]:
@@ -85,13 +88,15 @@ class Reader:
         finally:
             place.close()
             if isinstance(place, _Memory):
-                self._spare = place
+                self._in_use_bytes -= size
+                self._spare.append(place)
 
     def _place(self, size: int) -> _Memory | _Spool:
-        spare, self._spare = self._spare, None
-        if spare is None:
+        if self._in_use_bytes and self._in_use_bytes + size > _IN_MEMORY_BYTES:
             return _Spool()
-        return spare if len(spare.buffer) == size else _Memory(size)
+        self._in_use_bytes += size
+        self._spare = [spare for spare in self._spare if len(spare.buffer) == size]
+        return self._spare.pop() if self._spare else _Memory(size)
 
     async def _fill(self, place: _Memory | _Spool, receive: Receive, size: int) -> None:
         filled, more = 0, True

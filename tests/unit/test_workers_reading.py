@@ -1,0 +1,90 @@
+"""The reader of bodies: turns, buffers, files for those that wait, broken senders."""
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+
+from lockstep_api.wire import Refusal
+from lockstep_workers.cloud import reading
+from lockstep_workers.cloud.reading import Gone, Message, Reader
+from lockstep_workers.errors import RefusedUpdate
+
+
+def part(body: bytes, *, more: bool) -> Message:
+    """A piece of a body as the server hands it out."""
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+class Sender:
+    """Hands out pieces; waits for `go_on` before the one that is None."""
+
+    def __init__(self, pieces: Iterable[Message | None]) -> None:
+        """The pieces in order."""
+        self._pieces = iter(pieces)
+        self.waits = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def receive(self) -> Message:
+        """ASGI's receive."""
+        piece = next(self._pieces)
+        if piece is None:
+            self.waits.set()
+            await self.go_on.wait()
+            return await self.receive()
+        return piece
+
+
+async def read(reader: Reader, sender: Sender, size: int) -> bytes:
+    """A whole body."""
+    async with reader.body(sender.receive, size) as body:
+        return bytes(body)
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 20])
+async def test_a_waiting_sender_does_not_hold_up_others(
+    monkeypatch: pytest.MonkeyPatch, memory: int
+) -> None:
+    """In memory or in files, each body is what its sender sent."""
+    monkeypatch.setattr(reading, "_IN_MEMORY_BYTES", memory)
+    reader = Reader()
+    senders = [
+        Sender([part(b"ab", more=True), None, part(letter * 2, more=False)])
+        for letter in (b"x", b"y", b"z")
+    ]
+    slow = [asyncio.ensure_future(read(reader, sender, 4)) for sender in senders]
+    for sender in senders:
+        await asyncio.wait_for(sender.waits.wait(), 10)
+    assert await asyncio.wait_for(read(reader, Sender([part(b"1234", more=False)]), 4), 10)
+    for sender in reversed(senders):
+        sender.go_on.set()
+    assert await asyncio.gather(*slow) == [b"abxx", b"abyy", b"abzz"]
+
+
+async def test_a_buffer_is_used_again() -> None:
+    reader = Reader()
+    async with reader.body(Sender([part(b"one", more=False)]).receive, 3) as first:
+        memory = first.obj
+    async with reader.body(Sender([part(b"two", more=False)]).receive, 3) as second:
+        assert second.obj is memory
+        assert bytes(second) == b"two"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "error"),
+    [
+        ([part(b"abc", more=True), {"type": "http.disconnect"}], Gone),
+        ([part(b"abc", more=False)], RefusedUpdate),
+        ([part(b"abc", more=True), part(b"de", more=True)], RefusedUpdate),
+    ],
+)
+async def test_a_bad_body_gives_turn_and_buffer_back(
+    pieces: list[Message], error: type[Exception]
+) -> None:
+    reader = Reader()
+    for _ in range(3):
+        with pytest.raises(error) as caught:
+            await asyncio.wait_for(read(reader, Sender(pieces), 4), 10)
+        if isinstance(caught.value, RefusedUpdate):
+            assert caught.value.reason is Refusal.MALFORMED
+    assert await asyncio.wait_for(read(reader, Sender([part(b"1234", more=False)]), 4), 10)
