@@ -22,7 +22,7 @@ from lockstep_workers.cloud.planner import Planner
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
 from lockstep_workers.device import connection as device
-from lockstep_workers.learning.strategies import fedavg
+from lockstep_workers.learning.strategies import Strategy, fedavg
 from lockstep_workers.models import build_model
 from lockstep_workers.wire import encode
 from tests.wire.jobs import FakePlanner, free_port, serving, settings
@@ -50,7 +50,9 @@ class Cloud:
 
 
 @asynccontextmanager
-async def cloud(folder: Path, planner: FakePlanner, *, replicas: int = 3) -> AsyncIterator[Cloud]:
+async def cloud(
+    folder: Path, planner: FakePlanner, *, replicas: int = 3, strategy: Strategy | None = None
+) -> AsyncIterator[Cloud]:
     """A running cloud pod in this process, over real sockets."""
     job = settings(cloud_port=free_port(), planner_port=free_port(), replicas=replicas)
     rng = np.random.default_rng(0)
@@ -59,7 +61,7 @@ async def cloud(folder: Path, planner: FakePlanner, *, replicas: int = 3) -> Asy
     async with httpx2.AsyncClient() as http:
         coordinator = Coordinator(
             Parts(
-                job=job, strategy=fedavg(), module=build_model(job.model, seed=0),
+                job=job, strategy=strategy or fedavg(), module=build_model(job.model, seed=0),
                 test=test, planner=Planner(job, folder / "token", http),
                 store=Store(folder, job.uid), metrics=metrics,
             )

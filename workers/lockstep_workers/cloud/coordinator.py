@@ -105,7 +105,7 @@ class Coordinator:
         self.body = bytearray()
         self.n_values = self._model.vector.numel() * len(parts.strategy.uploads)
         self._known = frozenset(parts.job.clients())
-        self._state = ServerState({MODEL: self._model.vector.numpy()})
+        self._state = parts.strategy.start(self._model.vector.numpy())
         self._sum = Accumulator(self.n_values)
         self._pulse = asyncio.Event()
         self._news = asyncio.Event()

@@ -71,6 +71,7 @@ class Weigh(Protocol):
         """A positive number; weights are normalised over the accepted updates."""
 
 
+Start = Callable[[Vector], ServerState]
 BeginRound = Callable[[Mapping[str, Tensor], ClientMemory], Correction | None]
 FinishRound = Callable[
     [Mapping[str, Tensor], LocalResult, ClientMemory], tuple[Mapping[str, Tensor], ClientMemory]
@@ -86,6 +87,8 @@ class Strategy:
     """Vectors sent to a client with a task; the first is the model."""
     uploads: tuple[str, ...]
     """Vectors that a client sends back; the first is its model."""
+    start: Start
+    """Server: the initial model → the state before round 1; holds every broadcast vector."""
     begin: BeginRound
     """Client: (received, memory) → the correction of each local gradient, or None."""
     finish: FinishRound
@@ -94,6 +97,10 @@ class Strategy:
     """Server: the weight of an update."""
     aggregate: Aggregate
     """Server: (state, weighted mean of the uploads, figures) → the next state."""
+
+
+def _model_only(model: Vector) -> ServerState:
+    return ServerState({MODEL: model})
 
 
 def _no_correction(_received: Mapping[str, Tensor], _memory: ClientMemory) -> None:
@@ -116,7 +123,15 @@ def _take_mean(state: ServerState, mean: Mapping[str, Vector], _totals: Totals) 
 
 def fedavg() -> Strategy:
     """FedAvg: the mean of the models weighted by examples (McMahan et al. 2017, algorithm 1)."""
-    return Strategy((MODEL,), (MODEL,), _no_correction, _upload_model, _by_examples, _take_mean)
+    return Strategy(
+        broadcasts=(MODEL,),
+        uploads=(MODEL,),
+        start=_model_only,
+        begin=_no_correction,
+        finish=_upload_model,
+        weigh=_by_examples,
+        aggregate=_take_mean,
+    )
 
 
 def with_proximal(base: Strategy, mu: float) -> Strategy:
