@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import socket
 import struct
 import threading
 from pathlib import Path
@@ -213,15 +214,18 @@ async def test_a_body_of_unknown_length_is_not_read(tmp_path: Path) -> None:
 
 
 def send_chunked(each: Device) -> tuple[int, dict[str, Any]]:
-    """An update without a content-length."""
-    connection = http.client.HTTPConnection(each.cloud.url.removeprefix("http://"))
-    path = names.UPDATE_ROUTE.format(client=each.client, round=1)
-    headers = {"content-type": names.TENSORS, names.REPORT_HEADER: each.report(1).to_json()}
-    connection.request("PUT", path, iter([b"piece"]), headers, encode_chunked=True)
-    response = connection.getresponse()
-    answer = json.loads(response.read())
-    connection.close()
-    return response.status, answer
+    """An update without a content-length, sent at once: the answer comes before it is read."""
+    host, _, port = each.cloud.url.removeprefix("http://").partition(":")
+    head = (
+        f"PUT {names.UPDATE_ROUTE.format(client=each.client, round=1)} HTTP/1.1\r\nhost: x\r\n"
+        f"content-type: {names.TENSORS}\r\ntransfer-encoding: chunked\r\n"
+        f"{names.REPORT_HEADER}: {each.report(1).to_json()}\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port))) as sock:
+        sock.sendall(head.encode() + b"5\r\npiece\r\n0\r\n\r\n")
+        response = http.client.HTTPResponse(sock)
+        response.begin()
+        return response.status, json.loads(response.read())
 
 
 async def test_a_refused_update_loses_its_client_and_the_round_ends(tmp_path: Path) -> None:
