@@ -10,7 +10,17 @@ from lockstep_api.base import WireModel
 from lockstep_api.energy import EnergyModel, PowerPoint
 from lockstep_api.names import client_name
 from lockstep_api.quantity import parse_quantity
-from lockstep_api.spec import Data, DeviceGroup, FederatedJobSpec, Mode, Model, Strategy, Training
+from lockstep_api.spec import (
+    Checkpoint,
+    Data,
+    DeviceGroup,
+    FederatedJobSpec,
+    Mode,
+    Model,
+    Participation,
+    Strategy,
+    Training,
+)
 
 DEFAULT_KAPPA = 1e-28
 
@@ -62,6 +72,10 @@ class JobSettings(WireModel):
     """Local training; rounds and target follow the plan."""
     strategy: Strategy
     """The federated optimisation method."""
+    participation: Participation = Field(default_factory=Participation)
+    """When round 1 may begin without everyone; later rounds follow the plan."""
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    """How often to write checkpoints and how many to keep."""
     groups: tuple[GroupSettings, ...]
     """The device groups, in the order of the spec."""
     cloud_url: str
@@ -126,6 +140,8 @@ def job_settings(
         data=spec.data,
         training=spec.training,
         strategy=spec.strategy,
+        participation=spec.participation,
+        checkpoint=spec.checkpoint,
         groups=tuple(_group_settings(group) for group in spec.devices),
         cloud_url=cloud_url,
         planner_url=planner_url,

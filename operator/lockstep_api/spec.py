@@ -240,7 +240,8 @@ class Training(ApiModel):
     seed: Seed = 0
     """Seed of initial weights, sampling, partition and mini-batches."""
     deterministic: bool = False
-    """Add updates in client order and fix threads, so that a run repeats bit for bit."""
+    """Repeat bit for bit: updates are added in client order, threads and seeds are fixed, and a
+    round waits for a participant whose connection closed instead of going on without it."""
     local_steps: LocalSteps = Field(default_factory=lambda: LocalSteps(fixed=10))
     """How much each device trains in a round; 10 steps when empty."""
 
@@ -318,7 +319,7 @@ class Distillation(ApiModel):
 
 
 class Storage(ApiModel):
-    """The cloud pod's volume: the final model, and checkpoints when asked for."""
+    """The cloud pod's volume: checkpoints and the final model."""
 
     size: Quantity = "1Gi"
     """Size of the volume in bytes."""
@@ -472,7 +473,7 @@ class Allocation(ApiModel):
 
 
 class Checkpoint(ApiModel):
-    """Checkpoints on the cloud pod's volume."""
+    """Checkpoints on the cloud pod's volume; a change counts for pods that start after it."""
 
     every_rounds: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Rounds between two checkpoints."""
@@ -560,8 +561,8 @@ class FederatedJobSpec(ApiModel):
     """Groups of devices."""
     allocation: Allocation = Field(default_factory=Allocation)
     """Per-round CPU frequency allocation."""
-    checkpoint: Checkpoint | None = None
-    """Checkpoints; none when empty."""
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    """Checkpoints, from which a cloud pod that was killed goes on."""
 
     def clients(self) -> int:
         """The number of devices of all groups."""

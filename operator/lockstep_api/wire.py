@@ -130,6 +130,27 @@ class RoundReport(WireModel):
     """Energy of all devices since round 1, in J by source."""
 
 
+class NoticeReason(StrEnum):
+    """What a cloud pod has to say beside its reports; the reason of a Kubernetes Event."""
+
+    RESUMED = "Resumed"
+    CHECKPOINT_CORRUPT = "CheckpointCorrupt"
+    CHECKPOINT_FAILED = "CheckpointFailed"
+    CLIENTS_MISSING = "ClientsMissing"
+    ROUND_REPEATED = "RoundRepeated"
+
+
+class Notice(WireModel):
+    """Something that people should read: it becomes one Event on the job."""
+
+    type: Literal["Normal", "Warning"]
+    """Type of the Event."""
+    reason: NoticeReason
+    """Reason of the Event."""
+    message: Annotated[str, Field(max_length=1024)]
+    """A sentence."""
+
+
 class PlanRequest(WireModel):
     """The cloud pod asks for a round's plan."""
 
@@ -139,6 +160,10 @@ class PlanRequest(WireModel):
     """The clients connected now."""
     report: RoundReport | None = None
     """The round before."""
+    notices: Annotated[list[Notice], Field(max_length=64)] = Field(default_factory=list)
+    """What happened since the last request that was answered."""
+    checkpoint_problem: Annotated[str, Field(max_length=1024)] | None = None
+    """Why the newest checkpoint is missing; empty: it is there."""
 
 
 class ClientPlan(WireModel):

@@ -17,11 +17,11 @@ from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import Outcome, PlanRequest, RoundPlan
 from lockstep_operator.actuate import Actuator, actuate
 from lockstep_operator.auth import Authenticator, Forbidden, Unauthenticated
-from lockstep_operator.core.model import JobKey, JobView
+from lockstep_operator.core.model import EventNote, JobKey, JobView
 from lockstep_operator.core.plan import plan_round, with_applied
 from lockstep_operator.errors import InvalidSpec, KubeError, NotFound
 from lockstep_operator.observe import FINISHED, read_job
-from lockstep_operator.reconcile import Deps, finished
+from lockstep_operator.reconcile import Deps, emit, finished
 from lockstep_operator.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,9 @@ class Planner:
         """
         with self.deps.metrics.plan_seconds.time():
             job, spec = await self._plannable(key, authorization)
+            notices = self.deps.sources.reports.asked(job.uid, request)
+            events = (EventNote(note.type, note.reason, note.message) for note in notices)
+            await emit(job, events, deps=self.deps)
             drawn = plan_round(spec, request)
             reports = self.deps.sources.reports
             off = reports.round_done(job.uid, request.report)

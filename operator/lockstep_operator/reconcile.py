@@ -186,7 +186,7 @@ async def _write_status(
     await deps.kube.apply_status(ref, job.uid, status=status_body(decision.status))
     known.written_at = now
     deps.metrics.status_writes.inc()
-    await _emit(job, decision.events, deps=deps)
+    await emit(job, decision.events, deps=deps)
     return None
 
 
@@ -195,7 +195,7 @@ def status_body(status: FederatedJobStatus) -> Manifest:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-async def _emit(job: JobView, events: Iterable[EventNote], *, deps: Deps) -> None:
+async def emit(job: JobView, events: Iterable[EventNote], *, deps: Deps) -> None:
     """Events are for people: one that cannot be written is logged and left."""
     for index, note in enumerate(events):
         try:

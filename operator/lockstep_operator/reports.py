@@ -7,7 +7,7 @@ what was known before. Reports belong to a job's uid, so a new job of the same n
 from dataclasses import replace
 from datetime import datetime
 
-from lockstep_api.wire import Outcome, RoundPlan, RoundReport
+from lockstep_api.wire import Notice, Outcome, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.model import JobReport
 from lockstep_operator.core.plan import mismatches
 
@@ -17,12 +17,25 @@ class Reports:
 
     def __init__(self) -> None:
         self._by_uid: dict[str, JobReport] = {}
+        self._noticed: dict[str, list[Notice]] = {}
 
     def get(self, uid: str) -> JobReport | None:
         return self._by_uid.get(uid)
 
     def forget(self, uid: str) -> None:
         self._by_uid.pop(uid, None)
+        self._noticed.pop(uid, None)
+
+    def asked(self, uid: str, request: PlanRequest) -> list[Notice]:
+        """Store what a request says of the job; returns the notices that were not in the last one.
+
+        A cloud pod repeats its notices until a request is answered.
+        """
+        problem = request.checkpoint_problem
+        self._by_uid[uid] = replace(self._of(uid), checkpoint_problem=problem)
+        before = self._noticed.get(uid, [])
+        self._noticed[uid] = list(request.notices)
+        return [notice for notice in request.notices if notice not in before]
 
     def round_done(self, uid: str, report: RoundReport | None) -> int:
         """Store a report; returns how many clients had another frequency than planned."""

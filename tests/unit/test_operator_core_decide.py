@@ -151,12 +151,12 @@ def test_an_unreadable_spec_is_refused() -> None:
 
 
 def test_what_is_not_supported_is_refused_until_the_spec_is_mended() -> None:
-    seen = fresh(checkpoint={}, allocation={"policy": "ppo"})
+    seen = fresh(offload={}, allocation={"policy": "ppo"})
     decision = step(seen)
     assert said(decision, ConditionType.ACCEPTED) == ("False", "NotSupported")
     message = condition(decision.status, ConditionType.ACCEPTED).message
     assert "allocation.policy ppo" in message
-    assert "checkpoint" in message
+    assert "offload" in message
     mended = step(edited(after(seen, decision)))
     assert mended.status.phase is Phase.STARTING
     assert mended.status.observed_generation == 2

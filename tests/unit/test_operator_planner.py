@@ -14,6 +14,7 @@ from lockstep_operator.auth import CACHE_S, Authenticator, Unauthenticated
 from lockstep_operator.core.model import JobReport, Manifest
 from lockstep_operator.errors import Refused, Unavailable
 from lockstep_operator.kube import User, job_ref
+from lockstep_operator.observe import condition as find
 from lockstep_operator.planner import Planner, planner_app
 from lockstep_operator.reconcile import Deps, reconcile
 from lockstep_operator.runtime import Runtime
@@ -301,3 +302,26 @@ async def test_the_cloud_pod_of_a_deleted_job_does_not_speak_for_the_next_of_its
     setup.kube.account("cloud", "digits-cloud")
     async with client(replace(setup.planner, authenticator=Authenticator(setup.kube))) as http:
         assert (await http.post(PLAN, json=request())).status_code == 200
+
+
+async def test_notices_become_events_once(setup: Setup) -> None:
+    notice = {"type": "Warning", "reason": "CheckpointCorrupt", "message": "round 7 is damaged"}
+    for _ in range(2):
+        answer = await setup.http.post(PLAN, json={**request(1), "notices": [notice]})
+        assert answer.status_code == 200
+    told = [event for event in setup.kube.events if event["reason"] == "CheckpointCorrupt"]
+    assert [(event["type"], event["message"]) for event in told] == [
+        ("Warning", "round 7 is damaged")
+    ]
+
+
+async def test_a_checkpoint_that_is_not_written_degrades_the_job(setup: Setup) -> None:
+    problem = "the checkpoint of round 2 cannot be written: No space left on device"
+    await setup.http.post(PLAN, json={**request(3), "checkpointProblem": problem})
+    await setup.planner.runtime.pass_now(KEY)
+    found = find(status_of(setup.kube), "Degraded")
+    assert (found["status"], found["reason"]) == ("True", "CheckpointFailed")
+    assert problem in found["message"]
+    await setup.http.post(PLAN, json=request(4))
+    assert setup.report is not None
+    assert setup.report.checkpoint_problem is None

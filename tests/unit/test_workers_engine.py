@@ -5,7 +5,14 @@ import pytest
 
 from lockstep_api.spec import Target
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import ClientPlan, ClientReport, Refusal, RoundPlan, UpdateReport
+from lockstep_api.wire import (
+    ClientPlan,
+    ClientReport,
+    Refusal,
+    RoundPlan,
+    RoundReport,
+    UpdateReport,
+)
 from lockstep_workers.energy import add_energy
 from lockstep_workers.engine import (
     Accumulator,
@@ -103,7 +110,11 @@ def test_the_report_counts_who_is_missing_and_adds_up_energy() -> None:
     now = Round(plan("a", "b", "c"), began_s=10)
     now.accept(update("a"))
     now.lose("b", "gone")
-    before = Progress(round=1, energy=EnergyJoules(model=1.0))
+    first = RoundReport(
+        round=1, planned=True, seconds=1, elapsed_seconds=1, clients=[],
+        energy_joules=EnergyJoules(model=1.0),
+    )  # fmt: skip
+    before = Progress(round=1, report=first)
     report = round_report(now, before, now_s=12, result={"accuracy": 0.5, "loss": 1.0})
     assert (report.lost, report.seconds, report.elapsed_seconds) == (["b", "c"], 2, 12)
     assert report.energy_joules == EnergyJoules(model=4.0)

@@ -12,6 +12,7 @@ import numpy as np
 
 from lockstep_api import names
 from lockstep_api.settings import JobSettings
+from lockstep_api.spec import Checkpoint, Participation
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Refusal, Registration, UpdateReport
 from lockstep_workers.cloud.bulk import BulkRoutes
@@ -43,6 +44,10 @@ class Cloud:
         """Values of an update."""
         return self.coordinator.n_values
 
+    def metric(self, name: str) -> float | None:
+        """A series of the cloud pod."""
+        return self.metrics.registry.get_sample_value(name, {"job": "job"})
+
     def refused(self, reason: Refusal) -> float:
         """How often updates were refused for a reason."""
         labels = {"job": "job", "reason": reason.value}
@@ -51,10 +56,24 @@ class Cloud:
 
 @asynccontextmanager
 async def cloud(
-    folder: Path, planner: FakePlanner, *, replicas: int = 3, strategy: Strategy | None = None
+    folder: Path,
+    planner: FakePlanner,
+    *,
+    replicas: int = 3,
+    strategy: Strategy | None = None,
+    every_rounds: int = 1,
+    participation: dict[str, Any] | None = None,
+    **training: Any,
 ) -> AsyncIterator[Cloud]:
     """A running cloud pod in this process, over real sockets."""
-    job = settings(cloud_port=free_port(), planner_port=free_port(), replicas=replicas)
+    job = settings(
+        cloud_port=free_port(), planner_port=free_port(), replicas=replicas, **training
+    ).model_copy(
+        update={
+            "checkpoint": Checkpoint(every_rounds=every_rounds),
+            "participation": Participation.model_validate(participation or {}),
+        }
+    )
     rng = np.random.default_rng(0)
     test = Examples(rng.integers(0, 256, (50, 28, 28), np.uint8), rng.integers(0, 10, 50))
     metrics = CloudMetrics(job.job)
@@ -75,6 +94,7 @@ async def cloud(
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
+                await coordinator.stop()
 
 
 class Device:

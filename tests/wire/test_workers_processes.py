@@ -5,7 +5,8 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from safetensors.numpy import load_file
@@ -141,11 +142,55 @@ async def test_killed_pods_come_back_and_the_job_finishes(tmp_path: Path) -> Non
                 first.kill()
                 await first.wait()
                 async with cloud(tmp_path, job):
-                    await watch.until(lambda request: request.round == 1)
-                    planner.rounds = 5  # rounds may change while the job runs
+                    await watch.until(lambda request: bool(request.notices))
+                    assert planner.requests[-1].round >= 4, "it goes on where it was"
+                    planner.rounds = planner.requests[-1].round + 2  # may change while it runs
                     outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), 60)
         assert outcome.result == "RoundsCompleted"
         planner.outcome = asyncio.Future()
         async with cloud(tmp_path, job):  # it has ended before: the outcome is told again
             again = await asyncio.wait_for(asyncio.shield(planner.outcome), 60)
         assert again == outcome
+
+
+async def run_to_the_end(folder: Path, kills: dict[int, tuple[str, ...]]) -> bytes:
+    """A deterministic job whose pods are killed in these rounds; the bytes of its final model."""
+    planner = FakePlanner(rounds=6, steps=20)
+    watch = Watch(planner)
+    job = settings(cloud_port=free_port(), planner_port=free_port(), deterministic=True)
+    prepare(folder, job)
+    makers = {
+        "cloud": lambda: cloud(folder, job),
+        **{f"d-{i}": partial(device, folder, i) for i in range(3)},
+    }
+    running: dict[str, tuple[AsyncExitStack, asyncio.subprocess.Process]] = {}
+
+    async def start(name: str) -> None:
+        stack = AsyncExitStack()
+        running[name] = (stack, await stack.enter_async_context(makers[name]()))
+
+    async with serving(planner.app(), int(job.planner_url.rpartition(":")[2])):
+        for name in makers:
+            await start(name)
+        for number, victims in kills.items():
+            await watch.until(lambda request, number=number: request.round >= number)
+            for name in victims:
+                stack, process = running[name]
+                process.kill()
+                await process.wait()
+                await stack.aclose()
+                await start(name)
+        outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), 120)
+        for stack, _ in running.values():
+            await stack.aclose()
+    assert outcome.result == "RoundsCompleted", outcome.message
+    return (folder / "data" / "model.safetensors").read_bytes()
+
+
+async def test_killed_pods_change_no_bit_of_a_deterministic_job(tmp_path: Path) -> None:
+    undisturbed, disturbed = tmp_path / "a", tmp_path / "b"
+    for folder in (undisturbed, disturbed):
+        folder.mkdir()
+    kills = {2: ("d-1",), 4: ("cloud", "d-0")}
+    expected = await run_to_the_end(undisturbed, {})
+    assert await run_to_the_end(disturbed, kills) == expected

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lockstep_api import names
-from lockstep_api.wire import Refusal, RoundPlan
+from lockstep_api.wire import NoticeReason, Refusal, RoundPlan
 from lockstep_workers.device import connection as device
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.wire import decode, encode
@@ -87,15 +87,27 @@ async def test_the_round_goes_on_without_the_planner(
         assert not server.coordinator.round.plan.planned
 
 
-async def test_a_round_without_any_update_fails_the_job(tmp_path: Path) -> None:
+async def test_a_round_that_everyone_left_is_repeated(tmp_path: Path) -> None:
+    async with cloud(tmp_path, FakePlanner(rounds=2)) as server:
+        async with devices(server, 3) as made:
+            await first_task(made)
+        async with devices(server, 3) as made:
+            await first_task(made)
+            again = server.planner.requests[-1]
+            assert again.round == 1
+            assert [notice.reason for notice in again.notices] == [NoticeReason.ROUND_REPEATED]
+            assert "d-0: its connection closed" in again.notices[0].message
+
+
+async def test_a_round_in_which_all_updates_were_refused_fails_the_job(tmp_path: Path) -> None:
     async with cloud(tmp_path, FakePlanner(rounds=2)) as server, devices(server, 3) as made:
         await first_task(made)
         for each in made:
-            each.close()
+            await each.send(body=each.update(NAN))
         outcome = await asyncio.wait_for(asyncio.shield(server.planner.outcome), 10)
         assert outcome.result == "Failed"
-        assert "round 1 got no update" in outcome.message
-        assert "d-0: its connection closed" in outcome.message
+        assert outcome.message.startswith("round 1: all updates were refused: d-0: ")
+        assert "non_finite" in outcome.message
 
 
 async def test_when_the_job_is_over_everyone_is_told(tmp_path: Path) -> None:

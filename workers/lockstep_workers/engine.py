@@ -4,11 +4,13 @@ The cloud role feeds it and acts on what it says; time comes in as seconds since
 Invariant: a client of a round is exactly one of waiting, accepted or lost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from pydantic import Field
 
+from lockstep_api.base import WireModel
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import (
     ClientPlan,
@@ -59,12 +61,19 @@ class Accumulator:
 
 @dataclass(slots=True)
 class Round:
-    """One round under way."""
+    """One round under way.
+
+    A patient round waits for a participant whose connection closed, until it comes back or the
+    deadline passes; any other loses it at once.
+    """
 
     plan: RoundPlan
     began_s: float
+    patient: bool = False
     accepted: dict[str, ClientReport] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
+    rejected: set[str] = field(default_factory=set)
+    """The lost clients whose update was bad."""
     refused: dict[Refusal, int] = field(default_factory=dict)
     _waiting: dict[str, ClientPlan] = field(init=False)
 
@@ -95,6 +104,21 @@ class Round:
             return False
         self.lost[client] = why
         return True
+
+    def disconnect(self, client: str, why: str) -> bool:
+        """A client's connection closed; whether it is lost by that."""
+        return not self.patient and self.lose(client, why)
+
+    def reject(self, client: str, why: str) -> bool:
+        """A client's update was bad; False when it was not waited for."""
+        if not self.lose(client, why):
+            return False
+        self.rejected.add(client)
+        return True
+
+    def all_rejected(self) -> bool:
+        """Whether every participant gave an update, and all were bad."""
+        return len(self.rejected) == len(self.plan.participants)
 
     def count_refusal(self, reason: Refusal) -> None:
         """Counts a refused update."""
@@ -136,6 +160,54 @@ class Round:
         return len(self.accepted) >= min(self.plan.quorum or everyone, everyone)
 
 
+Take = Callable[[], Flat]
+"""Gives a vector that was put aside back, once."""
+
+
+@dataclass(slots=True)
+class InOrder:
+    """Adds updates in the order of the plan, whatever order they arrive in.
+
+    Sums of floats depend on their order; this one repeats bit for bit. An update ahead of its turn
+    is put aside by the caller (`hold`) and taken back when all before it are added or lost.
+    """
+
+    into: Accumulator
+    _order: list[str] = field(default_factory=list)
+    _held: dict[str, tuple[Take, float]] = field(default_factory=dict)
+
+    def begin(self, order: list[str]) -> None:
+        """Starts a round of these clients."""
+        self._order = list(order)
+        self._held.clear()
+        self.into.reset()
+
+    def is_next(self, client: str) -> bool:
+        """Whether a client's update can be added now, without being put aside."""
+        return bool(self._order) and self._order[0] == client
+
+    def add(self, client: str, flat: Flat, weight: float) -> None:
+        """Adds the update whose turn it is, and those that waited for it."""
+        self._order.remove(client)
+        self.into.add(flat, weight)
+        self._catch_up()
+
+    def hold(self, client: str, take: Take, weight: float) -> None:
+        """Keeps an update for its turn."""
+        self._held[client] = (take, weight)
+
+    def skip(self, client: str) -> None:
+        """A client that will give nothing: those behind it need not wait for it."""
+        if client in self._order:
+            self._order.remove(client)
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        while self._order and self._order[0] in self._held:
+            take, weight = self._held.pop(self._order.pop(0))
+            self.into.add(take(), weight)
+
+
 def totals(done: Round, *, clients: int, weights: Mapping[str, float]) -> Totals:
     """What a strategy's server side may need of a closed round beside the mean."""
     everything = sum(weights.values())
@@ -144,22 +216,41 @@ def totals(done: Round, *, clients: int, weights: Mapping[str, float]) -> Totals
     return Totals(accepted=len(steps), clients=clients, mean_steps=mean_steps)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a job carries from round to round beside the strategy's state; could be saved."""
+class Progress(WireModel):
+    """What a job carries from round to round beside the strategy's state; checkpoints hold it."""
 
-    round: int = 0
+    round: int = Field(default=0, ge=0)
     """Finished rounds."""
-    energy: EnergyJoules = field(default_factory=EnergyJoules)
+    began_at: float = 0.0
+    """When round 1 began, in seconds since the epoch; 0: it has not."""
+    resumed: int = Field(default=0, ge=0)
+    """How often the job went on from a checkpoint."""
+    repeated: int = Field(default=0, ge=0)
+    """Finished rounds that were done again after that."""
     report: RoundReport | None = None
+    """The last finished round."""
     plan: RoundPlan | None = None
+    """Its plan."""
+
+    def energy(self) -> EnergyJoules:
+        """Energy of all devices since round 1."""
+        return EnergyJoules() if self.report is None else self.report.energy_joules
+
+    def after(self, report: RoundReport, plan: RoundPlan) -> "Progress":
+        """The progress when one more round has finished."""
+        return self.model_copy(update={"round": report.round, "report": report, "plan": plan})
+
+    def again(self, finished: int) -> "Progress":
+        """The progress of a job that goes on from here although `finished` rounds were done."""
+        repeated = self.repeated + max(0, finished - self.round)
+        return self.model_copy(update={"resumed": self.resumed + 1, "repeated": repeated})
 
 
 def round_report(
     done: Round, before: Progress, *, now_s: float, result: Mapping[str, float]
 ) -> RoundReport:
     """The report of a closed round; `result` holds accuracy and loss."""
-    energy = before.energy
+    energy = before.energy()
     for client in done.accepted.values():
         energy = add_energy(energy, client.update.energy_joules)
     return RoundReport(
@@ -184,6 +275,22 @@ def target_reached(plan: RoundPlan, report: RoundReport) -> bool:
     if target.metric == "accuracy":
         return report.accuracy is not None and report.accuracy >= target.value
     return report.loss is not None and report.loss <= target.value
+
+
+def is_over(plan: RoundPlan, report: RoundReport) -> str | None:
+    """How the job ends after this round: TargetReached, RoundsCompleted, or not yet (None)."""
+    if target_reached(plan, report):
+        return "TargetReached"
+    return "RoundsCompleted" if report.round >= plan.rounds else None
+
+
+def may_begin(
+    connected: int, *, clients: int, quorum: int | None, waited_s: float, limit_s: float | None
+) -> bool:
+    """Whether a job may (again) begin: everyone is there, or the quorum is and the time is up."""
+    if connected >= clients:
+        return True
+    return limit_s is not None and waited_s >= limit_s and connected >= min(quorum or 1, clients)
 
 
 def repeat_plan(last: RoundPlan, *, round_number: int) -> RoundPlan:

@@ -21,9 +21,10 @@ _PREFIX = struct.Struct("<Q")
 Flat = NDArray[np.float32]
 
 
-def header(shapes: Mapping[str, Sequence[int]]) -> bytes:
+def header(shapes: Mapping[str, Sequence[int]], metadata: Mapping[str, str] | None = None) -> bytes:
     """The length prefix and header of float32 tensors that follow one after another."""
-    entries, start = {}, 0
+    entries: dict[str, object] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    start = 0
     for name, shape in shapes.items():
         end = start + 4 * math.prod(shape)
         entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}

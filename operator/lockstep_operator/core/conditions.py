@@ -107,13 +107,16 @@ def _pod_names(job: str, spec: FederatedJobSpec) -> list[str]:
 
 
 def degradation(status: FederatedJobStatus, report: JobReport | None) -> Finding:
-    """Degraded: frequencies that are not in force, or rounds without the planner."""
+    """Degraded: frequencies not in force, checkpoints not written, rounds without the planner."""
     off = {entry.client: entry.reason or "not applied" for entry in _unapplied(status, report)}
     if report is not None:
         off |= report.mismatches
     if off:
         listed = _some([f"{client} ({why})" for client, why in sorted(off.items())])
         return Finding("True", "FrequencyNotApplied", f"frequency not as planned: {listed}")
+    if report is not None and report.checkpoint_problem is not None:
+        message = f"{report.checkpoint_problem}; rounds since the one before would be lost"
+        return Finding("True", "CheckpointFailed", message)
     if _bypassed(status, report):
         message = "the cloud pod could not reach the planner and used the plan before again"
         return Finding("True", "PlannerBypassed", message)

@@ -75,6 +75,8 @@ class JobReport:
     """When round 1 was planned."""
     mismatches: Mapping[str, str] = field(default_factory=dict)
     """Client → what its own report says against the plan ("0.40 GHz instead of 1.20 GHz")."""
+    checkpoint_problem: str | None = None
+    """Why the newest checkpoint is missing on the cloud pod's volume."""
 
 
 @dataclass(frozen=True, slots=True)

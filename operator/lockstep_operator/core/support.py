@@ -83,10 +83,6 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
         "devices[].uplink and devices[].downlink are not supported yet: remove them",
     ),
     (
-        lambda s: s.training.deterministic,
-        "training.deterministic true is not supported yet: use false",
-    ),
-    (
         lambda s: s.training.local_steps.budget_seconds is not None,
         "training.localSteps.budgetSeconds is not supported yet: use localSteps.fixed",
     ),
@@ -94,7 +90,6 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
         lambda s: s.training.local_steps.per_device is not None,
         "training.localSteps.perDevice is not supported yet: use localSteps.fixed",
     ),
-    (lambda s: s.checkpoint is not None, "checkpoint is not supported yet: remove it"),
     (
         lambda s: s.suspend,
         "suspend true is not supported yet: use false, or delete the job to stop it",

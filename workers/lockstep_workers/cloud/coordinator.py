@@ -1,8 +1,9 @@
-"""Runs a job's rounds: plan, hand out, collect, average, evaluate, report.
+"""Runs a job's rounds: plan, hand out, collect, average, evaluate, report, checkpoint.
 
 Owned by `cloud.main`; `cloud.bulk` calls it for every session, long-poll and update, all in one
 event loop, so state changes between two awaits are whole. The job waits on `_pulse`, the devices'
 long-polls on `_news`, a session on its own event: an update wakes the job and nobody else.
+Invariant: `_state` is the state after round `_progress.round` whenever `_settling` is done.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ from torch import nn
 from lockstep_api.settings import JobSettings
 from lockstep_api.wire import (
     ClientReport,
+    Notice,
+    NoticeReason,
     Outcome,
     PlanRequest,
     Refusal,
@@ -28,17 +31,21 @@ from lockstep_api.wire import (
     Task,
     UpdateReport,
 )
+from lockstep_workers.cloud.checkpoint import Checkpoint
+from lockstep_workers.cloud.holding import Holding
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.planner import Planner, PlannerUnreachable
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
 from lockstep_workers.engine import (
     Accumulator,
+    InOrder,
     Progress,
     Round,
+    is_over,
+    may_begin,
     repeat_plan,
     round_report,
-    target_reached,
     totals,
 )
 from lockstep_workers.errors import RefusedUpdate, WorkerError
@@ -49,6 +56,8 @@ from lockstep_workers.wire import Flat, decode, encode, split
 
 _log = structlog.get_logger()
 _PLAN_WITHIN_S = 15.0
+_RETURN_WITHIN_S = 60.0
+"""How long a resumed job without a deadline waits for all its clients to come back."""
 _MAX_COUNT = 2**31 - 1  # examples or steps; a weight above it could make a sum overflow
 _MISSING_LOG_S = (10.0, 30.0, 60.0)
 # The update itself is bad: its client gives none to this round.
@@ -90,6 +99,7 @@ class Parts:
     store: Store
     metrics: CloudMetrics
     clock: Callable[[], float] = field(default=time.monotonic)
+    wall_clock: Callable[[], float] = field(default=time.time)
 
 
 class Coordinator:
@@ -107,11 +117,17 @@ class Coordinator:
         self._known = frozenset(parts.job.clients())
         self._state = parts.strategy.start(self._model.vector.numpy())
         self._sum = Accumulator(self.n_values)
+        self._in_order = InOrder(self._sum) if parts.job.training.deterministic else None
+        self._holding = Holding()
         self._pulse = asyncio.Event()
         self._news = asyncio.Event()
         self._logged: set[tuple[str, int, Refusal]] = set()
         self._began: float | None = None
         self._progress = Progress()
+        self._settling: asyncio.Future[bool] | None = None
+        self._saved_round = 0
+        self._notices: list[Notice] = []
+        self._checkpoint_problem: str | None = None
 
     # -- waiting ---------------------------------------------------------------------------------
 
@@ -141,7 +157,7 @@ class Coordinator:
         client = registration.client
         if older := self.sessions.get(client):
             older.over.set()
-            self._lose(client, "it started anew")
+            self._disconnect(client, "it started anew")
         session = self.sessions[client] = Session(registration)
         self._p.metrics.connected.set(len(self.sessions))
         _log.info("client connected", client=client, examples=registration.examples)
@@ -157,12 +173,17 @@ class Coordinator:
             return
         del self.sessions[client]
         self._p.metrics.connected.set(len(self.sessions))
-        self._lose(client, "its connection closed")
+        self._disconnect(client, "its connection closed")
         self._pulse.set()
 
-    def _lose(self, client: str, why: str) -> None:
-        if self.round is not None and self.round.lose(client, why):
-            _log.warning("client lost", client=client, round=self.round.number, why=why)
+    def _disconnect(self, client: str, why: str) -> None:
+        if self.round is not None and self.round.disconnect(client, why):
+            self._lost(client, self.round, why)
+
+    def _lost(self, client: str, now: Round, why: str) -> None:
+        _log.warning("client lost", client=client, round=now.number, why=why)
+        if self._in_order is not None:
+            self._in_order.skip(client)
 
     async def next_task(self, client: str, after: int) -> tuple[Task, bytearray] | None:
         """Waits for a round after `after` with this client; None when the job is over."""
@@ -196,10 +217,18 @@ class Coordinator:
         self.check(update)
         assert self.round is not None
         weight = self._p.strategy.weigh(examples=update.examples, steps=update.steps)
-        self._sum.add(flat, weight)
+        self._sum_up(update.client, flat, weight)
         self.round.accept(report)
         self._p.metrics.accepted.inc()
         self._pulse.set()
+
+    def _sum_up(self, client: str, flat: Flat, weight: float) -> None:
+        if self._in_order is None:
+            self._sum.add(flat, weight)
+        elif self._in_order.is_next(client):
+            self._in_order.add(client, flat, weight)
+        else:
+            self._in_order.hold(client, self._holding.put(flat), weight)
 
     def refuse(self, client: str, error: RefusedUpdate) -> None:
         """Counts and logs a refused update; one that is bad loses its client to the round."""
@@ -216,8 +245,9 @@ class Coordinator:
             )
         if self.round is not None:
             self.round.count_refusal(error.reason)
-            if error.reason in _FATAL:
-                self._lose(client, f"its update was refused: {error}")
+            why = f"its update was refused ({error.reason.value}): {error}"
+            if error.reason in _FATAL and self.round.reject(client, why):
+                self._lost(client, self.round, why)
                 self._pulse.set()
 
     def elapsed_in_round(self) -> float:
@@ -230,12 +260,25 @@ class Coordinator:
         """Runs the job to its end and tells the planner; a job that ended before is told again."""
         ended = self._p.store.outcome()
         if ended is None:
-            self._p.store.begin()
             ended = await self._outcome()
-            self._p.store.end(ended)
+            self._write_end(ended)
         self.end(ended)
         await self._p.planner.tell_outcome(ended)
         _log.info("outcome taken", result=ended.result)
+
+    async def stop(self) -> None:
+        """After `run` was cancelled: the last finished round is written down, unless it is."""
+        if self._settling is not None and not self._settling.done():
+            await asyncio.wait({self._settling})
+        if self.outcome is None and self._progress.round > self._saved_round:
+            await self._write_checkpoint()
+
+    def _write_end(self, outcome: Outcome) -> None:
+        """Without it a cloud pod that restarts now plays the last rounds again: no more is lost."""
+        try:
+            self._p.store.end(outcome)
+        except OSError as error:
+            _log.warning("outcome not written to the volume", why=str(error))
 
     def end(self, outcome: Outcome) -> None:
         """The job is over: everything that waits is told."""
@@ -256,28 +299,90 @@ class Coordinator:
             return Outcome(result="Failed", message=str(error), report=self._progress.report)
 
     async def _train(self) -> Outcome:
-        await self._all_connected()
-        while True:
+        await self._resume()
+        settled = False
+        while (over := self._over()) is None:
+            if not settled or self._in_order is not None:
+                await self._gather()
             await self._any_connected()
             plan = await self._plan(self._progress)
+            if plan.rounds < plan.round:  # fewer rounds than are done were asked for meanwhile
+                return await self._end_well("RoundsCompleted", plan)
             done = await self._play(plan)
-            report = await self._finish(done, self._progress)
-            self._progress = Progress(report.round, report.energy_joules, report, plan)
-            if target_reached(plan, report):
-                return await self._end_well("TargetReached", report, plan)
-            if report.round >= plan.rounds:
-                return await self._end_well("RoundsCompleted", report, plan)
+            self._settling = asyncio.ensure_future(self._settle(done))
+            settled = await asyncio.shield(self._settling)
+        return await self._end_well(over, self._progress.plan)
 
-    async def _all_connected(self) -> None:
-        """Waits until every client is there, and says at growing intervals who is missing."""
+    def _over(self) -> str | None:
+        """How the job ends after the last finished round, if it does."""
+        last = self._progress
+        return None if last.plan is None or last.report is None else is_over(last.plan, last.report)
+
+    async def _resume(self) -> None:
+        """Goes on from the newest checkpoint, when there is one."""
+        found = await asyncio.to_thread(self._p.store.resume, self._state.vectors)
+        for problem in found.corrupt:
+            self._notify("Warning", NoticeReason.CHECKPOINT_CORRUPT, f"checkpoint {problem}")
+        if found.checkpoint is None:
+            if found.corrupt:
+                text = "no checkpoint can be read: the job starts at round 1"
+                self._notify("Warning", NoticeReason.CHECKPOINT_CORRUPT, text)
+            return
+        before = found.checkpoint.progress
+        self._progress = before.again(found.finished)
+        self._state = found.checkpoint.state
+        self._saved_round = before.round
+        self._began = self._p.clock() - self._elapsed(before)
+        self._use_model()
+        again = max(0, found.finished - before.round)
+        text = f"the cloud pod goes on after round {before.round}" + (
+            f"; {again} finished rounds are done again" if again else ""
+        )
+        self._notify("Normal", NoticeReason.RESUMED, text)
+        if before.report is not None:
+            self._p.metrics.resumed(before.report, self._progress)
+
+    def _elapsed(self, before: Progress) -> float:
+        """Seconds since round 1 began, those without a cloud pod too; a clock set back adds 0."""
+        told = 0.0 if before.report is None else before.report.elapsed_seconds
+        return max(told, self._p.wall_clock() - before.began_at) if before.began_at else told
+
+    def _notify(self, kind: Any, reason: NoticeReason, message: str) -> None:
+        """Something that people should read; told with the next plan request."""
+        log = _log.warning if kind == "Warning" else _log.info
+        log(message, reason=reason.value)
+        notice = Notice(type=kind, reason=reason, message=message[:1024])
+        self._notices = [*self._notices, notice][-64:]
+
+    async def _gather(self) -> None:
+        """Waits until every client is there, and says at growing intervals who is missing.
+
+        With a quorum and a deadline only so long; a resumed job that need not repeat bit for bit
+        goes on with those that came back within a minute.
+        """
         waits = iter(_MISSING_LOG_S)
         began, next_log = self._p.clock(), _MISSING_LOG_S[0]
+        participation, limit_s = self._p.job.participation, self._gather_limit_s()
         while missing := sorted(self._known - self.sessions.keys()):
             waited = self._p.clock() - began
+            if may_begin(
+                len(self.sessions), clients=len(self._known), quorum=participation.quorum,
+                waited_s=waited, limit_s=limit_s,
+            ):  # fmt: skip
+                self._notify("Warning", NoticeReason.CLIENTS_MISSING, _missing(missing, waited))
+                return
             if waited >= next_log:
                 _log.info("waiting for clients", missing=missing, seconds=round(waited))
                 next_log = waited + next(waits, _MISSING_LOG_S[-1])
-            await self._changed(max(0.1, next_log - waited))
+            wake_s = min(next_log, limit_s if limit_s and waited < limit_s else next_log)
+            await self._changed(max(0.1, wake_s - waited))
+
+    def _gather_limit_s(self) -> float | None:
+        participation = self._p.job.participation
+        if participation.quorum is not None and participation.round_deadline_seconds is not None:
+            return participation.round_deadline_seconds
+        resumed = self._progress.round > 0 and self._in_order is None
+        return _RETURN_WITHIN_S if resumed else None
 
     async def _any_connected(self) -> None:
         """A plan needs somebody to plan for: with nobody there the job waits, it does not fail."""
@@ -292,28 +397,38 @@ class Coordinator:
             round=progress.round + 1,
             clients=[s.registration for _, s in sorted(self.sessions.items())],
             report=progress.report,
+            notices=self._notices,
+            checkpoint_problem=self._checkpoint_problem,
         )
-        if progress.plan is None:
-            return await self._p.planner.plan(request, within_s=None)
+        within_s = None if progress.plan is None else _PLAN_WITHIN_S
         try:
-            return await self._p.planner.plan(request, within_s=_PLAN_WITHIN_S)
+            plan = await self._p.planner.plan(request, within_s=within_s)
         except PlannerUnreachable as error:
+            if progress.plan is None:
+                raise
             _log.warning("round goes on with the last plan", round=request.round, why=str(error))
             return repeat_plan(progress.plan, round_number=request.round)
+        self._notices = [n for n in self._notices if n not in request.notices]
+        return plan
 
     async def _play(self, plan: RoundPlan) -> Round:
         """One round, from handing out the model until it closes."""
         if self._began is None:
             self._began = self._p.clock()
+            update = {"began_at": self._p.wall_clock()}
+            self._progress = self._progress.model_copy(update=update)
         self._encode()
         self._sum.reset()
         self._logged.clear()
         self._p.metrics.model_bytes.set(len(self.body))
         self._p.metrics.began(plan)
-        self.round = now = Round(plan, began_s=self._now())
+        patient = self._in_order is not None
+        self.round = now = Round(plan, began_s=self._now(), patient=patient)
+        if self._in_order is not None:
+            self._in_order.begin(now.participants())
         for client in now.participants():
             if client not in self.sessions:
-                self._lose(client, "it is not connected")
+                self._disconnect(client, "it is not connected")
         self._tell_devices()
         while not now.is_closed(self._now()):
             deadline = now.deadline_s()
@@ -336,17 +451,24 @@ class Coordinator:
         """Puts the global model into the module without copying it."""
         self._model = use_vector(self._p.module, torch.from_numpy(self._state.vectors[MODEL]))
 
-    async def _finish(self, done: Round, before: Progress) -> RoundReport:
-        """Averages, evaluates and reports a closed round."""
-        now_s = self._now()
+    async def _settle(self, done: Round) -> bool:
+        """Averages, evaluates, reports and saves a closed round; False when it has to be repeated.
+
+        Raises:
+            WorkerError: every update of the round was bad.
+        """
+        now_s, before = self._now(), self._progress
         self.round = None
         if not done.accepted:
-            raise WorkerError(f"round {done.number} got no update: {_why_lost(done)}")
+            return self._repeat(done)
+        for client in done.waiting():
+            if self._in_order is not None:
+                self._in_order.skip(client)
         self._aggregate(done)
         result = await self._evaluate()
         report = round_report(done, before, now_s=now_s, result=result)
+        self._progress = before.after(report, done.plan)
         self._p.metrics.ended(report)
-        self._p.store.add(report)
         _log.info(
             "round finished",
             round=report.round,
@@ -355,7 +477,43 @@ class Coordinator:
             clients=len(report.clients),
             lost=report.lost,
         )
-        return report
+        await self._write_down(report)
+        return True
+
+    def _repeat(self, done: Round) -> bool:
+        """A round that no update reached changes nothing: it is planned anew, for who is there."""
+        if done.all_rejected():
+            raise WorkerError(f"round {done.number}: all updates were refused: {_why_lost(done)}")
+        text = f"round {done.number} got no update and is repeated: {_why_lost(done)}"
+        self._notify("Warning", NoticeReason.ROUND_REPEATED, text)
+        return False
+
+    async def _write_down(self, report: RoundReport) -> None:
+        """History, and a checkpoint when one is due or the last one failed."""
+        try:
+            await asyncio.to_thread(self._p.store.add, report)
+        except OSError as error:
+            _log.warning("round not written to the history", round=report.round, why=str(error))
+        every = self._p.job.checkpoint.every_rounds
+        if report.round % every == 0 or self._checkpoint_problem is not None:
+            await self._write_checkpoint()
+
+    async def _write_checkpoint(self) -> None:
+        """The job goes on without a checkpoint that cannot be written, and says so."""
+        began, progress = self._p.clock(), self._progress
+        try:
+            n_bytes = await asyncio.to_thread(self._p.store.save, Checkpoint(progress, self._state))
+        except OSError as error:
+            problem = (
+                f"the checkpoint of round {progress.round} cannot be written: {error.strerror}"
+            )
+            if self._checkpoint_problem is None:
+                self._notify("Warning", NoticeReason.CHECKPOINT_FAILED, problem)
+            self._checkpoint_problem = problem
+            self._p.metrics.checkpoint_failures.inc()
+            return
+        self._checkpoint_problem, self._saved_round = None, progress.round
+        self._p.metrics.saved(progress.round, n_bytes, seconds=self._p.clock() - began)
 
     def _aggregate(self, done: Round) -> None:
         weights = {
@@ -375,12 +533,34 @@ class Coordinator:
         self._p.metrics.evaluate_seconds.set(self._p.clock() - began)
         return {"accuracy": result.accuracy, "loss": result.loss}
 
-    async def _end_well(self, result: Any, report: RoundReport, plan: RoundPlan) -> Outcome:
-        await asyncio.to_thread(self._p.store.save_model, self._model)
-        message = f"accuracy {report.accuracy:.4f} after {report.round} of {plan.rounds} rounds"
+    async def _end_well(self, result: Any, plan: RoundPlan | None) -> Outcome:
+        """The job has reached its end; the model is written down.
+
+        Raises:
+            WorkerError: the volume has no room for the model.
+        """
+        report = self._progress.report
+        assert report is not None
+        assert plan is not None
+        try:
+            await asyncio.to_thread(self._p.store.save_model, self._model)
+        except OSError as error:
+            raise WorkerError(
+                f"the final model cannot be written ({error.strerror}): raise cloud.storage.size; "
+                f"the newest checkpoint on the volume is of round {self._saved_round}"
+            ) from error
+        rounds = max(plan.rounds, report.round)
+        message = f"accuracy {report.accuracy:.4f} after {report.round} of {rounds} rounds"
         return Outcome(result=result, message=message, report=report)
 
 
+def _missing(clients: list[str], waited_s: float) -> str:
+    return f"goes on without {_first(clients, ', ')}: not connected for {waited_s:.0f} s"
+
+
+def _first(items: list[str], separator: str) -> str:
+    return separator.join(items[:5]) + (f"{separator}…" if len(items) > 5 else "")
+
+
 def _why_lost(done: Round) -> str:
-    reasons = [f"{client}: {why}" for client, why in sorted(done.lost.items())]
-    return "; ".join(reasons[:5]) + ("; …" if len(reasons) > 5 else "")
+    return _first([f"{client}: {why}" for client, why in sorted(done.lost.items())], "; ")

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Awaitable
+from contextlib import suppress
 
 import httpx2
 import structlog
@@ -24,6 +25,7 @@ from lockstep_workers.environment import Environment
 from lockstep_workers.errors import InvalidJob, WorkerError
 from lockstep_workers.learning.partition import partition
 from lockstep_workers.learning.strategies import build_strategy
+from lockstep_workers.learning.training import be_deterministic
 from lockstep_workers.models import build_model
 from lockstep_workers.sockets import watch_peer
 
@@ -39,10 +41,12 @@ def run_cloud(environment: Environment) -> None:
 
 async def _run(environment: Environment) -> None:
     job = environment.job()
+    if job.training.deterministic:
+        be_deterministic()
     metrics = CloudMetrics(job.job)
     async with httpx2.AsyncClient() as http:
         planner = Planner(job, environment.token_file, http)
-        store = Store(environment.data_dir, job.uid)
+        store = Store(environment.data_dir, job.uid, keep=job.checkpoint.keep)
         try:
             coordinator = Coordinator(_parts(job, environment, planner, store, metrics))
         except InvalidJob as error:
@@ -50,13 +54,15 @@ async def _run(environment: Environment) -> None:
             return
         app = BulkRoutes(coordinator, ordinary_app(metrics))
         await _serve(app, environment, coordinator.run())
+        await coordinator.stop()
 
 
 async def _tell(planner: Planner, store: Store, error: WorkerError) -> None:
     """A job that cannot begin: its outcome is the error."""
     outcome = Outcome(result="Failed", message=str(error))
     _log.error("job cannot begin", error=str(error))
-    store.end(outcome)
+    with suppress(OSError):  # a full volume: the planner is told all the same
+        store.end(outcome)
     await planner.tell_outcome(outcome)
 
 

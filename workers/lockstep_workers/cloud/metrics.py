@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Refusal, RoundPlan, RoundReport
+from lockstep_workers.engine import Progress
 
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 1000)
 
@@ -27,6 +28,23 @@ class CloudMetrics:
         self.clients = self._gauge("lockstep_clients_planned", "Clients of the current round")
         self.planned = self._gauge("lockstep_round_planned", "1: planned, 0: without the planner")
         self.model_bytes = self._gauge("lockstep_model_bytes", "Bytes of a model on the wire")
+        self.checkpoint_round = self._gauge(
+            "lockstep_checkpoint_round", "Round of the newest checkpoint on the volume"
+        )
+        self.checkpoint_bytes = self._gauge(
+            "lockstep_checkpoint_bytes", "Bytes of the newest checkpoint"
+        )
+        self.checkpoint_seconds = self._gauge(
+            "lockstep_checkpoint_seconds", "Seconds that writing the newest checkpoint took"
+        )
+        self.resumes = self._gauge("lockstep_resumes", "Times the job went on from a checkpoint")
+        self.repeated = self._gauge(
+            "lockstep_rounds_repeated", "Finished rounds that were done again after that"
+        )
+        self.checkpoint_failures = Counter(
+            "lockstep_checkpoint_failures", "Checkpoints that could not be written", ["job"],
+            registry=self.registry,
+        ).labels(job)  # fmt: skip
         self.round_seconds = Histogram(
             "lockstep_round_seconds", "Seconds of a round", ["job"], registry=self.registry,
             buckets=_BUCKETS,
@@ -62,10 +80,26 @@ class CloudMetrics:
 
     def ended(self, report: RoundReport) -> None:
         """A round has ended."""
-        self.round.set(report.round)
-        self.last_seconds.set(report.seconds)
         self.round_seconds.observe(report.seconds)
         self.lost.inc(len(report.lost))
+        self._show(report)
+
+    def resumed(self, report: RoundReport, progress: Progress) -> None:
+        """The job goes on after the round of this report."""
+        self._show(report)
+        self.resumes.set(progress.resumed)
+        self.repeated.set(progress.repeated)
+        self.checkpoint_round.set(report.round)
+
+    def saved(self, round_number: int, n_bytes: int, *, seconds: float) -> None:
+        """A checkpoint was written."""
+        self.checkpoint_round.set(round_number)
+        self.checkpoint_bytes.set(n_bytes)
+        self.checkpoint_seconds.set(seconds)
+
+    def _show(self, report: RoundReport) -> None:
+        self.round.set(report.round)
+        self.last_seconds.set(report.seconds)
         if report.accuracy is not None and report.loss is not None:
             self.accuracy.set(report.accuracy)
             self.loss.set(report.loss)

@@ -1,16 +1,34 @@
-"""The cloud pod's volume: model, history, outcome. A file appears whole or not at all."""
+"""The cloud pod's volume: checkpoints, history, the final model, the outcome.
 
-import os
+Owned by the coordinator. Invariant: the history holds each finished round once, in order, and no
+round after the one that a resumed job goes on from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from lockstep_api.base import WireModel
 from lockstep_api.wire import Outcome, RoundReport
+from lockstep_workers.cloud.checkpoint import (
+    Checkpoint,
+    CorruptCheckpoint,
+    checkpoint_path,
+    checkpoints,
+    read_checkpoint,
+    remove_old,
+    write_checkpoint,
+)
+from lockstep_workers.cloud.files import write_whole
 from lockstep_workers.learning.parameters import FlatModel, shapes
-from lockstep_workers.wire import header
+from lockstep_workers.wire import Flat, header
 
 MODEL_FILE = "model.safetensors"
 HISTORY_FILE = "history.jsonl"
 OUTCOME_FILE = "outcome.json"
+CHECKPOINT_FOLDER = "checkpoints"
 
 
 class EndedJob(WireModel):
@@ -22,54 +40,127 @@ class EndedJob(WireModel):
     """How it ended."""
 
 
-def write_whole(path: Path, *pieces: bytes | memoryview) -> None:
-    """Writes a file so that after a crash the old or the new one is there, never a part."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    with temporary.open("wb") as file:
-        for piece in pieces:
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a restarted cloud pod finds on its volume."""
+
+    checkpoint: Checkpoint | None
+    """The newest one that can be read; None: the job starts at round 1."""
+    corrupt: tuple[str, ...]
+    """What was wrong with newer ones."""
+    finished: int
+    """Rounds that had finished; those after the checkpoint are done again."""
 
 
 class Store:
     """The files of one job."""
 
-    def __init__(self, folder: Path, uid: str) -> None:
-        """`folder` is made if missing."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._uid = uid
+    def __init__(self, folder: Path, uid: str, *, keep: int = 2) -> None:
+        """Makes `folder` if missing; `keep` checkpoints stay."""
+        self._checkpoints = folder / CHECKPOINT_FOLDER
+        self._checkpoints.mkdir(parents=True, exist_ok=True)
+        self._folder, self._uid, self._keep = folder, uid, keep
+        self._history_bytes = 0
 
-    def begin(self) -> None:
-        """Forgets what an earlier, unfinished run of the job left."""
-        (self._folder / HISTORY_FILE).unlink(missing_ok=True)
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def resume(self, like: Mapping[str, Flat]) -> Found:
+        """The newest readable checkpoint, whose vectors must be `like` these; cuts the history."""
+        corrupt: list[str] = []
+        checkpoint: Checkpoint | None = None
+        for path in checkpoints(self._checkpoints):
+            try:
+                checkpoint = read_checkpoint(path, uid=self._uid, like=like)
+                break
+            except CorruptCheckpoint as error:
+                corrupt.append(str(error))
+        finished = self._cut_history(checkpoint.progress.round if checkpoint else 0)
+        return Found(checkpoint, tuple(corrupt), finished)
+
+    def save(self, checkpoint: Checkpoint) -> int:
+        """Writes a checkpoint and removes old ones; returns its bytes.
+
+        Raises:
+            OSError: the volume is full or broken; the checkpoints before are untouched.
+        """
+        path = checkpoint_path(self._checkpoints, checkpoint.progress.round)
+        written = write_checkpoint(path, checkpoint, uid=self._uid)
+        remove_old(self._checkpoints, keep=self._keep)
+        return written
+
+    # -- history ---------------------------------------------------------------------------------
 
     def add(self, report: RoundReport) -> None:
-        """Appends a round to the history."""
-        with (self._folder / HISTORY_FILE).open("a", encoding="utf-8") as file:
-            file.write(report.to_json() + "\n")
+        """Appends a round to the history.
+
+        Raises:
+            OSError: the volume is full; a part of a line that was written is cut off next time.
+        """
+        with (self._folder / HISTORY_FILE).open("ab") as file:
+            file.truncate(self._history_bytes)
+            line = report.to_json().encode() + b"\n"
+            file.write(line)
+        self._history_bytes += len(line)
+
+    def _cut_history(self, last_round: int) -> int:
+        """Drops the rounds after `last_round`; returns the newest one that was there."""
+        path = self._folder / HISTORY_FILE
+        kept, newest = 0, 0
+        if path.exists():
+            for line in path.read_bytes().splitlines(keepends=True):
+                number = _round_of(line)
+                if number is None:  # cut off by a crash: nothing comes after it
+                    break
+                newest = number
+                if number <= last_round:
+                    kept += len(line)
+            with path.open("rb+") as file:
+                file.truncate(kept)
+        self._history_bytes = kept
+        return newest
+
+    # -- the end ---------------------------------------------------------------------------------
 
     def save_model(self, model: FlatModel) -> None:
-        """Writes the model as safetensors with its parameters' names, straight from its vector."""
+        """Writes the model as safetensors with its parameters' names, straight from its vector.
+
+        On a volume without room for it the older checkpoints go first.
+
+        Raises:
+            OSError: there is still no room.
+        """
         values = model.vector.numpy().data.cast("B")
-        write_whole(self._folder / MODEL_FILE, header(shapes(model)), values)
+        path = self._folder / MODEL_FILE
+        try:
+            write_whole(path, header(shapes(model)), values)
+        except OSError:
+            remove_old(self._checkpoints, keep=1)
+            write_whole(path, header(shapes(model)), values)
 
     def outcome(self) -> Outcome | None:
         """How the job ended, when it has."""
         path = self._folder / OUTCOME_FILE
-        if not path.exists():
+        try:
+            ended = EndedJob.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, ValidationError):
             return None
-        ended = EndedJob.model_validate_json(path.read_text(encoding="utf-8"))
         return ended.outcome if ended.uid == self._uid else None
 
     def end(self, outcome: Outcome) -> None:
-        """Writes down how the job ended."""
+        """Writes down how the job ended.
+
+        Raises:
+            OSError: the volume is full or broken.
+        """
         ended = EndedJob(uid=self._uid, outcome=outcome)
         write_whole(self._folder / OUTCOME_FILE, ended.to_json().encode())
+
+
+def _round_of(line: bytes) -> int | None:
+    """The round of a whole line of the history."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return RoundReport.model_validate_json(line).round
+    except ValidationError:
+        return None

@@ -21,7 +21,7 @@ from lockstep_workers.learning.strategies import (
     LocalResult,
     build_strategy,
 )
-from lockstep_workers.learning.training import Sgd, train
+from lockstep_workers.learning.training import Sgd, be_deterministic, train
 from lockstep_workers.models import build_model
 from lockstep_workers.wire import decode, encode, split
 
@@ -32,6 +32,8 @@ class Trainer:
     def __init__(self, job: JobSettings, client: str, datasets: Path) -> None:
         """Loads the data set and keeps the client's part; one thread, as a device has one core."""
         torch.set_num_threads(1)
+        if job.training.deterministic:
+            be_deterministic()
         self._client = client
         self._index = job.clients().index(client)
         self._seed = job.training.seed

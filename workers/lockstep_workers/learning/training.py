@@ -33,6 +33,15 @@ def batches(
             yield order[start : start + batch_size]
 
 
+def be_deterministic() -> None:
+    """One thread, and only algorithms that repeat bit for bit: for this process, from now on.
+
+    An operation that has no such algorithm warns instead of failing.
+    """
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 def train(
     model: FlatModel,
     examples: Examples,
@@ -50,12 +59,15 @@ def train(
         steps: mini-batches, at least 1.
         sgd: hyper-parameters; momentum starts at 0.
         correction: changes each gradient before the step.
-        seed: entropy of the order of the examples: (job's seed, client's index, round).
+        seed: entropy of the order of the examples and of what the model draws (dropout): (job's
+            seed, client's index, round).
 
     Returns:
         The mean training loss over the steps, in nats.
     """
-    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    entropy = np.random.SeedSequence(seed)
+    torch.manual_seed(int(entropy.generate_state(1)[0]))
+    rng = np.random.default_rng(entropy)
     velocity = torch.zeros_like(model.vector) if sgd.momentum else None
     drawn = batches(len(examples.labels), sgd.batch_size, rng)
     model.module.train()

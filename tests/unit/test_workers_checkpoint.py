@@ -1,0 +1,160 @@
+"""Checkpoints: whole or not at all, checked when read; a corrupt one is passed over."""
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from lockstep_api.status import EnergyJoules
+from lockstep_api.wire import RoundPlan, RoundReport
+from lockstep_workers.cloud.checkpoint import (
+    Checkpoint,
+    CorruptCheckpoint,
+    checkpoint_path,
+    checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
+from lockstep_workers.cloud.store import CHECKPOINT_FOLDER, Store
+from lockstep_workers.engine import Progress
+from lockstep_workers.learning.strategies import ServerState
+from lockstep_workers.wire import Flat
+
+LIKE = {"model": np.zeros(5, np.float32), "control": np.zeros(5, np.float32)}
+
+
+def report(number: int) -> RoundReport:
+    """A finished round."""
+    return RoundReport(
+        round=number, planned=True, seconds=1, elapsed_seconds=number, clients=[],
+        accuracy=0.5, loss=float(number), energy_joules=EnergyJoules(model=float(number)),
+    )  # fmt: skip
+
+
+def checkpoint(number: int) -> Checkpoint:
+    """The checkpoint after a round."""
+    plan = RoundPlan(round=number, rounds=9, participants=[])
+    vectors = {name: vector + number for name, vector in LIKE.items()}
+    return Checkpoint(Progress(began_at=7.0).after(report(number), plan), ServerState(vectors))
+
+
+def model_of(found: Checkpoint | None) -> Flat:
+    """The model of a checkpoint that must be there."""
+    assert found is not None
+    return found.state.vectors["model"]
+
+
+def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    size = write_checkpoint(path, checkpoint(3), uid="u")
+    assert size == path.stat().st_size
+    found = read_checkpoint(path, uid="u", like=LIKE)
+    assert found.progress == checkpoint(3).progress
+    for name in LIKE:
+        np.testing.assert_array_equal(found.state.vectors[name], np.full(5, 3, np.float32))
+    assert load_file(path)["model"].tolist() == [3.0] * 5, "any tool reads it"
+
+
+@pytest.mark.parametrize("where", [0, 9, 200, -40, -1])
+def test_a_changed_byte_is_noticed(tmp_path: Path, where: int) -> None:
+    path = tmp_path / "c.safetensors"
+    write_checkpoint(path, checkpoint(3), uid="u")
+    data = bytearray(path.read_bytes())
+    data[where] ^= 0x10
+    path.write_bytes(data)
+    with pytest.raises(CorruptCheckpoint, match=r"c\.safetensors"):
+        read_checkpoint(path, uid="u", like=LIKE)
+
+
+@pytest.mark.parametrize("left", [0, 7, 100, -1])
+def test_a_part_is_no_checkpoint(tmp_path: Path, left: int) -> None:
+    path = tmp_path / "c.safetensors"
+    write_checkpoint(path, checkpoint(3), uid="u")
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(CorruptCheckpoint):
+        read_checkpoint(path, uid="u", like=LIKE)
+
+
+def test_another_job_or_model_is_not_gone_on_from(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    write_checkpoint(path, checkpoint(3), uid="u")
+    with pytest.raises(CorruptCheckpoint, match="another job"):
+        read_checkpoint(path, uid="v", like=LIKE)
+    with pytest.raises(CorruptCheckpoint, match=r"expected \{'model': \('F32', \[6\]\)\}"):
+        read_checkpoint(path, uid="u", like={"model": np.zeros(6, np.float32)})
+
+
+def test_a_file_that_is_far_too_large_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(CorruptCheckpoint, match="at most"):
+        read_checkpoint(path, uid="u", like=LIKE)
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path, "u", keep=2)
+    for number in (1, 2, 9, 10):
+        store.save(checkpoint(number))
+    left = checkpoints(tmp_path / CHECKPOINT_FOLDER)
+    assert [path.name for path in left] == [
+        "round-0000000010.safetensors",
+        "round-0000000009.safetensors",
+    ]
+    assert model_of(store.resume(LIKE).checkpoint)[0] == 10
+
+
+def test_a_corrupt_one_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    store = Store(tmp_path, "u", keep=3)
+    for number in (1, 2, 3):
+        store.add(report(number))
+        store.save(checkpoint(number))
+    newest = checkpoint_path(tmp_path / CHECKPOINT_FOLDER, 3)
+    newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+    found = store.resume(LIKE)
+    assert model_of(found.checkpoint)[0] == 2
+    assert found.corrupt == ("round-0000000003.safetensors does not match its checksum",)
+    assert found.finished == 3
+
+
+def test_with_none_the_job_starts_at_round_1(tmp_path: Path) -> None:
+    store = Store(tmp_path, "u")
+    store.add(report(1))
+    found = store.resume(LIKE)
+    assert (found.checkpoint, found.corrupt, found.finished) == (None, (), 1)
+    assert (tmp_path / "history.jsonl").read_bytes() == b""
+
+
+def test_the_history_holds_each_round_once(tmp_path: Path) -> None:
+    store = Store(tmp_path, "u")
+    for number in (1, 2):
+        store.add(report(number))
+    store.save(checkpoint(2))
+    store.add(report(3))
+    with (tmp_path / "history.jsonl").open("ab") as file:
+        file.write(b'{"round":4,"pla')
+    again = Store(tmp_path, "u")
+    assert again.resume(LIKE).finished == 3
+    again.add(report(3))
+    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert [RoundReport.model_validate_json(line).round for line in lines] == [1, 2, 3]
+
+
+def test_a_full_volume_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path, "u")
+    store.save(checkpoint(1))
+
+    def full(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lockstep_workers.cloud.files.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.save(checkpoint(2))
+    assert [path.name for path in (tmp_path / CHECKPOINT_FOLDER).iterdir()] == [
+        "round-0000000001.safetensors"
+    ]
+    assert model_of(store.resume(LIKE).checkpoint)[0] == 1

@@ -1,0 +1,146 @@
+"""Checkpoints of a job's rounds: written whole or not at all, checked when read, the newest N kept.
+
+Called by `cloud.store`. A checkpoint is one safetensors file: the server's vectors, and in its
+metadata the progress, the job's UID and a SHA-256 over both. No random state is in it, because none
+lives from round to round: every draw is seeded by (seed, client, round).
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+
+from lockstep_workers.cloud.files import write_whole
+from lockstep_workers.engine import Progress
+from lockstep_workers.errors import WorkerError
+from lockstep_workers.learning.strategies import ServerState
+from lockstep_workers.wire import Flat, header
+
+FORMAT = "lockstep-checkpoint/1"
+_MAX_METADATA_BYTES = 64 << 20  # the report of a round names every client
+_NAME = re.compile(r"round-([0-9]{10})\.safetensors")
+
+
+class CorruptCheckpoint(WorkerError):
+    """A file that is not a whole checkpoint of this job; says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a job goes on from."""
+
+    progress: Progress
+    state: ServerState
+
+
+def checkpoint_path(folder: Path, number: int) -> Path:
+    """The file of the checkpoint after round `number`."""
+    return folder / f"round-{number:010}.safetensors"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, newest first."""
+    names = (path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    return sorted(names, reverse=True)
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint, *, uid: str) -> int:
+    """Writes a checkpoint so that after a crash it is there or not, never a part of it.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        OSError: the volume is full or broken; nothing was changed.
+    """
+    vectors = checkpoint.state.vectors
+    text = checkpoint.progress.to_json()
+    metadata = {
+        "format": FORMAT,
+        "uid": uid,
+        "progress": text,
+        "sha256": _digest(uid, text, vectors),
+    }
+    head = header({name: vector.shape for name, vector in vectors.items()}, metadata)
+    write_whole(path, head, *(_bytes(vector) for vector in vectors.values()))
+    return len(head) + sum(vector.nbytes for vector in vectors.values())
+
+
+def read_checkpoint(path: Path, *, uid: str, like: Mapping[str, Flat]) -> Checkpoint:
+    """Reads and checks a checkpoint.
+
+    Args:
+        path: the file.
+        uid: UID of the job that it must belong to.
+        like: vectors of the names and shapes that it must hold.
+
+    Raises:
+        CorruptCheckpoint: damaged, cut off, of another job or of another model.
+    """
+    try:
+        allowed = sum(vector.nbytes for vector in like.values()) + _MAX_METADATA_BYTES
+        if (size := path.stat().st_size) > allowed:
+            raise CorruptCheckpoint(f"{path.name} has {size} bytes, at most {allowed} are expected")
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            names = list(file.keys())
+            _check_shapes(path, {name: file.get_slice(name) for name in names}, like)
+            vectors = {name: file.get_tensor(name) for name in like}
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise CorruptCheckpoint(f"{path.name} cannot be read: {error}") from error
+    text = _checked(path, metadata, vectors, uid)
+    try:
+        progress = Progress.model_validate_json(text)
+    except ValidationError as error:
+        raise CorruptCheckpoint(f"{path.name}: its progress cannot be read: {error}") from error
+    return Checkpoint(progress, ServerState(vectors))
+
+
+def _check_shapes(path: Path, slices: Mapping[str, object], like: Mapping[str, Flat]) -> None:
+    """The header's names, dtypes and shapes, before anything of that size is allocated."""
+    found = {name: (part.get_dtype(), list(part.get_shape())) for name, part in slices.items()}  # type: ignore[attr-defined]
+    expected = {name: ("F32", list(vector.shape)) for name, vector in like.items()}
+    if found != expected:
+        raise CorruptCheckpoint(f"{path.name} holds {found}, expected {expected}")
+
+
+def _checked(path: Path, metadata: Mapping[str, str], vectors: Mapping[str, Flat], uid: str) -> str:
+    """The progress of a checkpoint whose format, owner and checksum are right."""
+    if metadata.get("format") != FORMAT:
+        raise CorruptCheckpoint(f"{path.name} is not in the format {FORMAT}")
+    text = metadata.get("progress", "")
+    if metadata.get("sha256") != _digest(metadata.get("uid", ""), text, vectors):
+        raise CorruptCheckpoint(f"{path.name} does not match its checksum")
+    if metadata.get("uid") != uid:
+        raise CorruptCheckpoint(f"{path.name} belongs to another job")
+    return text
+
+
+def _digest(uid: str, progress: str, vectors: Mapping[str, Flat]) -> str:
+    digest = hashlib.sha256()
+    for text in (FORMAT, uid, progress):
+        digest.update(f"{len(text)}:{text}".encode())
+    for name in sorted(vectors):
+        digest.update(f"{name}:{vectors[name].size}".encode())
+        digest.update(_bytes(vectors[name]))
+    return digest.hexdigest()
+
+
+def _bytes(vector: Flat) -> memoryview:
+    return np.ascontiguousarray(vector, np.float32).data.cast("B")
+
+
+def remove_old(folder: Path, *, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints, and what a crash left half written."""
+    _remove(checkpoints(folder)[keep:])
+    _remove(folder.glob("*.tmp"))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
