@@ -153,14 +153,18 @@ async def test_killed_pods_come_back_and_the_job_finishes(tmp_path: Path) -> Non
         assert again == outcome
 
 
+def _is_at(number: int, request: PlanRequest) -> bool:
+    return request.round >= number
+
+
 async def run_to_the_end(folder: Path, kills: dict[int, tuple[str, ...]]) -> bytes:
     """A deterministic job whose pods are killed in these rounds; the bytes of its final model."""
     planner = FakePlanner(rounds=6, steps=20)
     watch = Watch(planner)
     job = settings(cloud_port=free_port(), planner_port=free_port(), deterministic=True)
     prepare(folder, job)
-    makers = {
-        "cloud": lambda: cloud(folder, job),
+    makers: dict[str, Callable[[], AbstractAsyncContextManager[asyncio.subprocess.Process]]] = {
+        "cloud": partial(cloud, folder, job),
         **{f"d-{i}": partial(device, folder, i) for i in range(3)},
     }
     running: dict[str, tuple[AsyncExitStack, asyncio.subprocess.Process]] = {}
@@ -173,7 +177,7 @@ async def run_to_the_end(folder: Path, kills: dict[int, tuple[str, ...]]) -> byt
         for name in makers:
             await start(name)
         for number, victims in kills.items():
-            await watch.until(lambda request, number=number: request.round >= number)
+            await watch.until(partial(_is_at, number))
             for name in victims:
                 stack, process = running[name]
                 process.kill()
