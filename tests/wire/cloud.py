@@ -42,7 +42,7 @@ class Cloud:
     @property
     def n_values(self) -> int:
         """Values of an update."""
-        return self.coordinator.n_values
+        return self.coordinator.server.n_values
 
     def metric(self, name: str) -> float | None:
         """A series of the cloud pod."""

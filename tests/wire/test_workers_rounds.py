@@ -130,7 +130,7 @@ async def test_with_nobody_connected_the_job_waits(
         go_on.wait(10)
         return Evaluation(0.5, 1.0)
 
-    monkeypatch.setattr("lockstep_workers.cloud.coordinator.evaluate", evaluate)
+    monkeypatch.setattr("lockstep_workers.cloud.server.evaluate", evaluate)
     async with cloud(tmp_path, FakePlanner(rounds=2), replicas=1) as server:
         async with devices(server, 1) as made:
             await first_task(made)
@@ -222,7 +222,7 @@ async def test_a_body_of_unknown_length_is_not_read(tmp_path: Path) -> None:
         await first_task(made)
         status, answer = await asyncio.to_thread(send_chunked, made[0])
         assert (status, answer["reason"]) == (413, "too_large")
-        assert server.coordinator._sum.weight == 0
+        assert server.coordinator.server.weight == 0
 
 
 def send_chunked(each: Device) -> tuple[int, dict[str, Any]]:
@@ -293,7 +293,7 @@ async def test_a_bad_update_is_refused_and_nothing_is_added(
         got, answer = await made[0].send(**change)
         assert (got, answer["reason"]) == (status, reason.value)
         assert server.refused(reason) == 1
-        assert server.coordinator._sum.weight == 0
+        assert server.coordinator.server.weight == 0
         assert server.coordinator.round is not None
         assert not server.coordinator.round.accepted
 
@@ -304,7 +304,7 @@ async def test_a_second_update_is_a_duplicate(tmp_path: Path) -> None:
         await made[0].send()
         status, answer = await made[0].send()
         assert (status, answer["reason"]) == (409, "duplicate")
-        assert server.coordinator._sum.weight == 10
+        assert server.coordinator.server.weight == 10
 
 
 async def test_an_unknown_client_is_refused(tmp_path: Path) -> None:

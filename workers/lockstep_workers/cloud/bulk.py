@@ -154,7 +154,7 @@ class BulkRoutes:
     async def _take(self, client: str, number: int, headers: Headers, receive: Receive) -> None:
         report = _report(headers, client, number)
         self._coordinator.check(report)
-        size = _size(headers, max_body_bytes(self._coordinator.n_values))
+        size = _size(headers, max_body_bytes(self._coordinator.server.n_values))
         began = time.monotonic()
         async with self._reader.body(receive, size) as body:
             upload_s = time.monotonic() - began
@@ -162,7 +162,7 @@ class BulkRoutes:
 
     def _add(self, report: UpdateReport, body: memoryview, upload_s: float) -> None:
         """Checks a whole body and adds it, with nothing in between."""
-        flat = decode(body, n_values=self._coordinator.n_values)
+        flat = decode(body, n_values=self._coordinator.server.n_values)
         check_values(flat)
         arrived = ClientReport(
             update=report,

@@ -3,7 +3,7 @@
 Owned by `cloud.main`; `cloud.bulk` calls it for every session, long-poll and update, all in one
 event loop, so state changes between two awaits are whole. The job waits on `_pulse`, the devices'
 long-polls on `_news`, a session on its own event: an update wakes the job and nobody else.
-Invariant: `_state` is the state after round `_progress.round` whenever `_settling` is done.
+Invariant: `server.state` is the state after round `_progress.round` whenever `_settling` is done.
 """
 
 import asyncio
@@ -14,45 +14,37 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-import torch
 from torch import nn
 
 from lockstep_api.settings import JobSettings
 from lockstep_api.wire import (
     ClientReport,
-    Notice,
     NoticeReason,
     Outcome,
     PlanRequest,
     Refusal,
     Registration,
     RoundPlan,
-    RoundReport,
     Task,
     UpdateReport,
 )
-from lockstep_workers.cloud.checkpoint import Checkpoint
-from lockstep_workers.cloud.holding import Holding
+from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.planner import Planner, PlannerUnreachable
+from lockstep_workers.cloud.server import Server
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
 from lockstep_workers.engine import (
-    Accumulator,
-    InOrder,
     Progress,
     Round,
     is_over,
     may_begin,
     repeat_plan,
     round_report,
-    totals,
 )
 from lockstep_workers.errors import RefusedUpdate, WorkerError
-from lockstep_workers.learning.evaluation import evaluate
-from lockstep_workers.learning.parameters import flatten, use_vector
-from lockstep_workers.learning.strategies import MODEL, ServerState, Strategy
-from lockstep_workers.wire import Flat, decode, encode, split
+from lockstep_workers.learning.strategies import Strategy
+from lockstep_workers.wire import Flat
 
 _log = structlog.get_logger()
 _PLAN_WITHIN_S = 15.0
@@ -108,26 +100,26 @@ class Coordinator:
     def __init__(self, parts: Parts) -> None:
         """Nothing happens until `run`."""
         self._p = parts
-        self._model = flatten(parts.module)
+        self.server = Server(
+            parts.strategy,
+            parts.module,
+            clients=len(parts.job.clients()),
+            deterministic=parts.job.training.deterministic,
+        )
+        self._patient = parts.job.training.deterministic
         self.sessions: dict[str, Session] = {}
         self.round: Round | None = None
         self.outcome: Outcome | None = None
-        self.body = bytearray()
-        self.n_values = self._model.vector.numel() * len(parts.strategy.uploads)
         self._known = frozenset(parts.job.clients())
-        self._state = parts.strategy.start(self._model.vector.numpy())
-        self._sum = Accumulator(self.n_values)
-        self._in_order = InOrder(self._sum) if parts.job.training.deterministic else None
-        self._holding = Holding()
         self._pulse = asyncio.Event()
         self._news = asyncio.Event()
         self._logged: set[tuple[str, int, Refusal]] = set()
         self._began: float | None = None
         self._progress = Progress()
         self._settling: asyncio.Future[bool] | None = None
-        self._saved_round = 0
-        self._notices: list[Notice] = []
-        self._checkpoint_problem: str | None = None
+        self._journal = Journal(
+            parts.store, parts.metrics, parts.job.checkpoint.every_rounds, parts.clock
+        )
 
     # -- waiting ---------------------------------------------------------------------------------
 
@@ -182,8 +174,7 @@ class Coordinator:
 
     def _lost(self, client: str, now: Round, why: str) -> None:
         _log.warning("client lost", client=client, round=now.number, why=why)
-        if self._in_order is not None:
-            self._in_order.skip(client)
+        self.server.skip(client)
 
     async def next_task(self, client: str, after: int) -> tuple[Task, bytearray] | None:
         """Waits for a round after `after` with this client; None when the job is over."""
@@ -192,7 +183,7 @@ class Coordinator:
             plan = now.waits_for(client) if now is not None else None
             if now is not None and plan is not None and now.number > after:
                 task = Task(round=now.number, steps=plan.steps, frequency_ghz=plan.frequency_ghz)
-                return task, self.body
+                return task, self.server.body
             await self._news.wait()
         return None
 
@@ -216,19 +207,10 @@ class Coordinator:
         update = report.update
         self.check(update)
         assert self.round is not None
-        weight = self._p.strategy.weigh(examples=update.examples, steps=update.steps)
-        self._sum_up(update.client, flat, weight)
+        self.server.add(update.client, flat, examples=update.examples, steps=update.steps)
         self.round.accept(report)
         self._p.metrics.accepted.inc()
         self._pulse.set()
-
-    def _sum_up(self, client: str, flat: Flat, weight: float) -> None:
-        if self._in_order is None:
-            self._sum.add(flat, weight)
-        elif self._in_order.is_next(client):
-            self._in_order.add(client, flat, weight)
-        else:
-            self._in_order.hold(client, self._holding.put(flat), weight)
 
     def refuse(self, client: str, error: RefusedUpdate) -> None:
         """Counts and logs a refused update; one that is bad loses its client to the round."""
@@ -270,8 +252,8 @@ class Coordinator:
         """After `run` was cancelled: the last finished round is written down, unless it is."""
         if self._settling is not None and not self._settling.done():
             await asyncio.wait({self._settling})
-        if self.outcome is None and self._progress.round > self._saved_round:
-            await self._write_checkpoint()
+        if self.outcome is None and self._progress.round > self._journal.saved_round:
+            await self._journal.save(self._progress, self.server.state)
 
     def _write_end(self, outcome: Outcome) -> None:
         """Without it a cloud pod that restarts now plays the last rounds again: no more is lost."""
@@ -302,7 +284,7 @@ class Coordinator:
         await self._resume()
         settled = False
         while (over := self._over()) is None:
-            if not settled or self._in_order is not None:
+            if not settled or self._patient:
                 await self._gather()
             await self._any_connected()
             plan = await self._plan(self._progress)
@@ -320,39 +302,16 @@ class Coordinator:
 
     async def _resume(self) -> None:
         """Goes on from the newest checkpoint, when there is one."""
-        found = await asyncio.to_thread(self._p.store.resume, self._state.vectors)
-        for problem in found.corrupt:
-            self._notify("Warning", NoticeReason.CHECKPOINT_CORRUPT, f"checkpoint {problem}")
-        if found.checkpoint is None:
-            if found.corrupt:
-                text = "no checkpoint can be read: the job starts at round 1"
-                self._notify("Warning", NoticeReason.CHECKPOINT_CORRUPT, text)
-            return
-        before = found.checkpoint.progress
-        self._progress = before.again(found.finished)
-        self._state = found.checkpoint.state
-        self._saved_round = before.round
-        self._began = self._p.clock() - self._elapsed(before)
-        self._use_model()
-        again = max(0, found.finished - before.round)
-        text = f"the cloud pod goes on after round {before.round}" + (
-            f"; {again} finished rounds are done again" if again else ""
-        )
-        self._notify("Normal", NoticeReason.RESUMED, text)
-        if before.report is not None:
-            self._p.metrics.resumed(before.report, self._progress)
+        found = await self._journal.resume(self.server.state)
+        if found is not None:
+            self._progress = found.progress
+            self._began = self._p.clock() - self._elapsed(found.progress)
+            self.server.go_on_from(found.state)
 
     def _elapsed(self, before: Progress) -> float:
         """Seconds since round 1 began, those without a cloud pod too; a clock set back adds 0."""
         told = 0.0 if before.report is None else before.report.elapsed_seconds
         return max(told, self._p.wall_clock() - before.began_at) if before.began_at else told
-
-    def _notify(self, kind: Any, reason: NoticeReason, message: str) -> None:
-        """Something that people should read; told with the next plan request."""
-        log = _log.warning if kind == "Warning" else _log.info
-        log(message, reason=reason.value)
-        notice = Notice(type=kind, reason=reason, message=message[:1024])
-        self._notices = [*self._notices, notice][-64:]
 
     async def _gather(self) -> None:
         """Waits until every client is there, and says at growing intervals who is missing.
@@ -369,7 +328,9 @@ class Coordinator:
                 len(self.sessions), clients=len(self._known), quorum=participation.quorum,
                 waited_s=waited, limit_s=limit_s,
             ):  # fmt: skip
-                self._notify("Warning", NoticeReason.CLIENTS_MISSING, _missing(missing, waited))
+                self._journal.notify(
+                    "Warning", NoticeReason.CLIENTS_MISSING, _missing(missing, waited)
+                )
                 return
             if waited >= next_log:
                 _log.info("waiting for clients", missing=missing, seconds=round(waited))
@@ -381,7 +342,7 @@ class Coordinator:
         participation = self._p.job.participation
         if participation.quorum is not None and participation.round_deadline_seconds is not None:
             return participation.round_deadline_seconds
-        resumed = self._progress.round > 0 and self._in_order is None
+        resumed = self._progress.round > 0 and not self._patient
         return _RETURN_WITHIN_S if resumed else None
 
     async def _any_connected(self) -> None:
@@ -397,8 +358,8 @@ class Coordinator:
             round=progress.round + 1,
             clients=[s.registration for _, s in sorted(self.sessions.items())],
             report=progress.report,
-            notices=self._notices,
-            checkpoint_problem=self._checkpoint_problem,
+            notices=self._journal.notices,
+            checkpoint_problem=self._journal.problem,
         )
         within_s = None if progress.plan is None else _PLAN_WITHIN_S
         try:
@@ -408,7 +369,7 @@ class Coordinator:
                 raise
             _log.warning("round goes on with the last plan", round=request.round, why=str(error))
             return repeat_plan(progress.plan, round_number=request.round)
-        self._notices = [n for n in self._notices if n not in request.notices]
+        self._journal.told(request)
         return plan
 
     async def _play(self, plan: RoundPlan) -> Round:
@@ -417,15 +378,11 @@ class Coordinator:
             self._began = self._p.clock()
             update = {"began_at": self._p.wall_clock()}
             self._progress = self._progress.model_copy(update=update)
-        self._encode()
-        self._sum.reset()
+        self.server.begin([p.client for p in plan.participants])
         self._logged.clear()
-        self._p.metrics.model_bytes.set(len(self.body))
+        self._p.metrics.model_bytes.set(len(self.server.body))
         self._p.metrics.began(plan)
-        patient = self._in_order is not None
-        self.round = now = Round(plan, began_s=self._now(), patient=patient)
-        if self._in_order is not None:
-            self._in_order.begin(now.participants())
+        self.round = now = Round(plan, began_s=self._now(), patient=self._patient)
         for client in now.participants():
             if client not in self.sessions:
                 self._disconnect(client, "it is not connected")
@@ -435,21 +392,6 @@ class Coordinator:
             left = None if deadline is None else deadline - self._now()
             await self._changed(left if left is not None and left > 0 else None)
         return now
-
-    def _encode(self) -> None:
-        """The model's body; afterwards the state lives in it, so that it is in memory once."""
-        names, state = self._p.strategy.broadcasts, self._state.vectors
-        self.body = encode([state[name] for name in names])
-        size = sum(state[name].size for name in names)
-        kept = {
-            n: v.copy() if self._sum.holds(v) else v for n, v in state.items() if n not in names
-        }
-        self._state = ServerState(kept | split(decode(self.body, n_values=size), names))
-        self._use_model()
-
-    def _use_model(self) -> None:
-        """Puts the global model into the module without copying it."""
-        self._model = use_vector(self._p.module, torch.from_numpy(self._state.vectors[MODEL]))
 
     async def _settle(self, done: Round) -> bool:
         """Averages, evaluates, reports and saves a closed round; False when it has to be repeated.
@@ -461,10 +403,7 @@ class Coordinator:
         self.round = None
         if not done.accepted:
             return self._repeat(done)
-        for client in done.waiting():
-            if self._in_order is not None:
-                self._in_order.skip(client)
-        self._aggregate(done)
+        self.server.aggregate(done)
         result = await self._evaluate()
         report = round_report(done, before, now_s=now_s, result=result)
         self._progress = before.after(report, done.plan)
@@ -477,7 +416,7 @@ class Coordinator:
             clients=len(report.clients),
             lost=report.lost,
         )
-        await self._write_down(report)
+        await self._journal.finished(self._progress, self.server.state)
         return True
 
     def _repeat(self, done: Round) -> bool:
@@ -485,51 +424,12 @@ class Coordinator:
         if done.all_rejected():
             raise WorkerError(f"round {done.number}: all updates were refused: {_why_lost(done)}")
         text = f"round {done.number} got no update and is repeated: {_why_lost(done)}"
-        self._notify("Warning", NoticeReason.ROUND_REPEATED, text)
+        self._journal.notify("Warning", NoticeReason.ROUND_REPEATED, text)
         return False
-
-    async def _write_down(self, report: RoundReport) -> None:
-        """History, and a checkpoint when one is due or the last one failed."""
-        try:
-            await asyncio.to_thread(self._p.store.add, report)
-        except OSError as error:
-            _log.warning("round not written to the history", round=report.round, why=str(error))
-        every = self._p.job.checkpoint.every_rounds
-        if report.round % every == 0 or self._checkpoint_problem is not None:
-            await self._write_checkpoint()
-
-    async def _write_checkpoint(self) -> None:
-        """The job goes on without a checkpoint that cannot be written, and says so."""
-        began, progress = self._p.clock(), self._progress
-        try:
-            n_bytes = await asyncio.to_thread(self._p.store.save, Checkpoint(progress, self._state))
-        except OSError as error:
-            problem = (
-                f"the checkpoint of round {progress.round} cannot be written: {error.strerror}"
-            )
-            if self._checkpoint_problem is None:
-                self._notify("Warning", NoticeReason.CHECKPOINT_FAILED, problem)
-            self._checkpoint_problem = problem
-            self._p.metrics.checkpoint_failures.inc()
-            return
-        self._checkpoint_problem, self._saved_round = None, progress.round
-        self._p.metrics.saved(progress.round, n_bytes, seconds=self._p.clock() - began)
-
-    def _aggregate(self, done: Round) -> None:
-        weights = {
-            name: self._p.strategy.weigh(examples=r.update.examples, steps=r.update.steps)
-            for name, r in done.accepted.items()
-        }
-        figures = totals(done, clients=len(self._known), weights=weights)
-        mean = split(self._sum.mean(), self._p.strategy.uploads)
-        # The last model can go before the next one is made: its round is over.
-        self.body = bytearray()
-        self._state = self._p.strategy.aggregate(self._state, mean, figures)
-        self._use_model()
 
     async def _evaluate(self) -> dict[str, float]:
         began = self._p.clock()
-        result = await asyncio.to_thread(evaluate, self._model, self._p.test)
+        result = await asyncio.to_thread(self.server.evaluate, self._p.test)
         self._p.metrics.evaluate_seconds.set(self._p.clock() - began)
         return {"accuracy": result.accuracy, "loss": result.loss}
 
@@ -543,11 +443,11 @@ class Coordinator:
         assert report is not None
         assert plan is not None
         try:
-            await asyncio.to_thread(self._p.store.save_model, self._model)
+            await asyncio.to_thread(self._p.store.save_model, self.server.model)
         except OSError as error:
             raise WorkerError(
                 f"the final model cannot be written ({error.strerror}): raise cloud.storage.size; "
-                f"the newest checkpoint on the volume is of round {self._saved_round}"
+                f"the newest checkpoint on the volume is of round {self._journal.saved_round}"
             ) from error
         rounds = max(plan.rounds, report.round)
         message = f"accuracy {report.accuracy:.4f} after {report.round} of {rounds} rounds"

@@ -84,12 +84,13 @@ class CloudMetrics:
         self.lost.inc(len(report.lost))
         self._show(report)
 
-    def resumed(self, report: RoundReport, progress: Progress) -> None:
-        """The job goes on after the round of this report."""
-        self._show(report)
+    def resumed(self, progress: Progress) -> None:
+        """The job goes on from a checkpoint."""
         self.resumes.set(progress.resumed)
         self.repeated.set(progress.repeated)
-        self.checkpoint_round.set(report.round)
+        self.checkpoint_round.set(progress.round)
+        if progress.report is not None:
+            self._show(progress.report)
 
     def saved(self, round_number: int, n_bytes: int, *, seconds: float) -> None:
         """A checkpoint was written."""

@@ -1,0 +1,100 @@
+"""What a job writes down as it goes: history, checkpoints, and notices for people.
+
+Owned by the coordinator. A volume that is full stops no round: the job goes on, says so, and tries
+again after the next round.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+
+from lockstep_api.wire import Notice, NoticeReason, PlanRequest
+from lockstep_workers.cloud.checkpoint import Checkpoint
+from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.cloud.store import Store
+from lockstep_workers.engine import Progress
+from lockstep_workers.learning.strategies import ServerState
+
+_log = structlog.get_logger()
+_MOST_NOTICES = 64
+_MOST_CHARACTERS = 1024
+
+
+@dataclass(slots=True)
+class Journal:
+    """History, checkpoints and notices of one job."""
+
+    store: Store
+    metrics: CloudMetrics
+    every_rounds: int
+    """Rounds between two checkpoints."""
+    clock: Callable[[], float] = time.monotonic
+    saved_round: int = 0
+    """Round of the newest checkpoint."""
+    problem: str | None = None
+    """Why the last checkpoint could not be written."""
+    notices: list[Notice] = field(default_factory=list)
+    """Not yet taken by the planner."""
+
+    def notify(
+        self, kind: Literal["Normal", "Warning"], reason: NoticeReason, message: str
+    ) -> None:
+        """Something that people should read; told with the next plan request."""
+        log = _log.warning if kind == "Warning" else _log.info
+        log(message, reason=reason.value)
+        notice = Notice(type=kind, reason=reason, message=message[:_MOST_CHARACTERS])
+        self.notices = [*self.notices, notice][-_MOST_NOTICES:]
+
+    def told(self, request: PlanRequest) -> None:
+        """The planner has answered this request."""
+        self.notices = [notice for notice in self.notices if notice not in request.notices]
+
+    async def resume(self, like: ServerState) -> Checkpoint | None:
+        """The newest checkpoint that can be read, of vectors `like` these."""
+        found = await asyncio.to_thread(self.store.resume, like.vectors)
+        for problem in found.corrupt:
+            self.notify("Warning", NoticeReason.CHECKPOINT_CORRUPT, f"checkpoint {problem}")
+        if found.checkpoint is None:
+            if found.corrupt:
+                text = "no checkpoint can be read: the job starts at round 1"
+                self.notify("Warning", NoticeReason.CHECKPOINT_CORRUPT, text)
+            return None
+        progress = found.checkpoint.progress.again(found.finished)
+        self.saved_round = progress.round
+        again = max(0, found.finished - progress.round)
+        text = f"the cloud pod goes on after round {progress.round}" + (
+            f"; {again} finished rounds are done again" if again else ""
+        )
+        self.notify("Normal", NoticeReason.RESUMED, text)
+        self.metrics.resumed(progress)
+        return Checkpoint(progress, found.checkpoint.state)
+
+    async def finished(self, progress: Progress, state: ServerState) -> None:
+        """History, and a checkpoint when one is due or the last one failed."""
+        assert progress.report is not None
+        try:
+            await asyncio.to_thread(self.store.add, progress.report)
+        except OSError as error:
+            _log.warning("round not written to the history", round=progress.round, why=str(error))
+        if progress.round % self.every_rounds == 0 or self.problem is not None:
+            await self.save(progress, state)
+
+    async def save(self, progress: Progress, state: ServerState) -> None:
+        """Writes a checkpoint; one that cannot be written is told, not raised."""
+        began = self.clock()
+        try:
+            n_bytes = await asyncio.to_thread(self.store.save, Checkpoint(progress, state))
+        except OSError as error:
+            why = error.strerror or error
+            problem = f"the checkpoint of round {progress.round} cannot be written: {why}"
+            if self.problem is None:
+                self.notify("Warning", NoticeReason.CHECKPOINT_FAILED, problem)
+            self.problem = problem
+            self.metrics.checkpoint_failures.inc()
+            return
+        self.problem, self.saved_round = None, progress.round
+        self.metrics.saved(progress.round, n_bytes, seconds=self.clock() - began)
