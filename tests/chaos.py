@@ -1,0 +1,176 @@
+"""`make chaos`: one job, many random kills; it must finish, with the model of an undisturbed run.
+
+    python -m tests.chaos [--seed 7] [--kills 30]
+
+A deterministic job runs twice on a real cluster: undisturbed, then while its cloud pod, its devices
+and the operator are killed (SIGKILL to the container's process, and the pod is deleted, so that no
+restart back-off helps). Which and when follows from the seed. The report says how often rounds were
+repeated, what it cost in time, and whether the final weights are the same, bit for bit.
+"""
+
+import argparse
+import random
+import secrets
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from tests.cluster import api
+from tests.cluster.errors import ClusterError
+from tests.e2e.running import (
+    Json,
+    apply,
+    get,
+    in_phase,
+    installed,
+    model_hash,
+    past_round,
+    query,
+    small_job,
+    watch,
+)
+
+NAMESPACE = "chaos"
+OPERATOR = "operator"
+ROUNDS_PER_KILL = 3
+_PATIENCE_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One kill: what, and after which round."""
+
+    victim: str
+    """`cloud`, a device's client name, or `operator`."""
+    after_round: int
+
+
+def schedule(seed: int, kills: int, clients: list[str]) -> list[Kill]:
+    """Kills spread over the job: each within its own few rounds, of a random victim."""
+    rng = random.Random(seed)
+    victims = ["cloud", OPERATOR, *clients]
+    return [
+        Kill(rng.choice(victims), ROUNDS_PER_KILL * i + rng.randint(1, ROUNDS_PER_KILL))
+        for i in range(kills)
+    ]
+
+
+def clients_of(job: Json) -> list[str]:
+    """The client names of a job."""
+    return [f"{g['name']}-{i}" for g in job["spec"]["devices"] for i in range(g["replicas"])]
+
+
+def pod_of(job: str, victim: str) -> str:
+    """The pod of a victim."""
+    if victim == OPERATOR:
+        selector = "app.kubernetes.io/component=operator"
+        names = api.kubectl(
+            "-n", NAMESPACE, "get", "pods", "-l", selector, "-o",
+            "jsonpath={.items[*].metadata.name}", "--field-selector=status.phase=Running",
+        ).split()  # fmt: skip
+        return names[0] if names else ""
+    if victim == "cloud":
+        return f"{job}-cloud-0"
+    group, _, ordinal = victim.rpartition("-")
+    return f"{job}-device-{group}-{ordinal}"
+
+
+def kill(job: str, victim: str) -> bool:
+    """SIGKILL, then the pod goes; False when it is down already, from a kill before."""
+    pod = pod_of(job, victim)
+    if not pod:
+        return False
+    try:
+        api.kill_container(NAMESPACE, pod)
+    except ClusterError:
+        return False
+    api.kubectl("-n", NAMESPACE, "delete", "pod", pod, "--grace-period=1", "--wait=false")
+    return True
+
+
+def run_undisturbed(name: str, job: Json) -> Json:
+    """Runs a job to its end."""
+    apply(NAMESPACE, job)
+    return watch(NAMESPACE, name, in_phase("Completed", "Failed"), timeout_s=_PATIENCE_S)
+
+
+def run_disturbed(name: str, job: Json, kills: list[Kill]) -> tuple[Json, Counter[str]]:
+    """Runs a job through its kills; the job at its end, and how often each kind was killed."""
+    done: Counter[str] = Counter()
+    apply(NAMESPACE, job)
+    for number, each in enumerate(kills, 1):
+        seen = watch(
+            NAMESPACE, name,
+            lambda job, each=each: past_round(each.after_round)(job)
+            or in_phase("Completed", "Failed")(job),
+            timeout_s=_PATIENCE_S,
+        )  # fmt: skip
+        if in_phase("Failed")(seen):
+            break
+        hit = kill(name, each.victim)
+        kind = each.victim if each.victim in {"cloud", OPERATOR} else "device"
+        done[kind] += hit
+        what = "killed" if hit else "was down already:"
+        print(
+            f"  {number:3}/{len(kills)} after round {seen['status']['round']:3}: {what} {each.victim}"
+        )
+    return watch(NAMESPACE, name, in_phase("Completed", "Failed"), timeout_s=_PATIENCE_S), done
+
+
+def figure(name: str, series: str) -> int:
+    """The greatest value that a series of a job's cloud pod had."""
+    found = query(NAMESPACE, f'max_over_time({series}{{job="{name}"}}[2h])')
+    return max((int(float(sample["value"][1])) for sample in found), default=0)
+
+
+def report(seed: int, before: Json, after: Json, killed: Counter[str]) -> bool:
+    """Prints what happened; whether all is well."""
+    name = after["metadata"]["name"]
+    status, undisturbed = after["status"], before["status"]
+    lost_s = status["elapsedSeconds"] - undisturbed["elapsedSeconds"]
+    kinds = ", ".join(f"{count} × {kind}" for kind, count in sorted(killed.items()))
+    print(
+        f"chaos seed {seed}: {status['phase']} {status['progress']}, {sum(killed.values())} kills: {kinds}"
+    )
+    print(f"  resumed from a checkpoint {figure(name, 'lockstep_resumes')} times")
+    print(f"  finished rounds repeated: {figure(name, 'lockstep_rounds_repeated')}")
+    print(
+        f"  time: {status['elapsedSeconds']:.0f} s, undisturbed "
+        f"{undisturbed['elapsedSeconds']:.0f} s: {lost_s:.0f} s lost"
+    )
+    if status["phase"] != "Completed":
+        print(f"  the job did not finish: {status['conditions']}")
+        return False
+    models = [model_hash(NAMESPACE, job["metadata"]["name"]) for job in (before, after)]
+    same = models[0] == models[1]
+    print(f"  final weights {'equal' if same else 'DIFFER FROM'} those of the undisturbed run")
+    return same
+
+
+def chaos(seed: int, kills: int) -> bool:
+    """Both runs and the report."""
+    rounds = ROUNDS_PER_KILL * (kills + 1)
+    training = {"rounds": rounds, "deterministic": True, "seed": seed % 1000}
+    jobs = {name: small_job(name, training=training) for name in ("undisturbed", "disturbed")}
+    planned = schedule(seed, kills, clients_of(jobs["disturbed"]))
+    print(f"chaos seed {seed}: {kills} kills in {rounds} rounds", flush=True)
+    with installed(NAMESPACE):
+        began = time.monotonic()
+        before = run_undisturbed("undisturbed", jobs["undisturbed"])
+        print(f"  undisturbed run: {time.monotonic() - began:.0f} s with start", flush=True)
+        after, killed = run_disturbed("disturbed", jobs["disturbed"], planned)
+        return report(seed, before, get(NAMESPACE, "disturbed") | after, killed)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    parser.add_argument("--kills", type=int, default=30)
+    given = parser.parse_args()
+    return 0 if chaos(given.seed, given.kills) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""What end-to-end tests and `make chaos` do with jobs: install, apply, watch, look inside.
+
+Everything goes through kubectl and helm, as a person's hands would.
+"""
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+from tests.cluster import api
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "lockstep"
+EXAMPLE = ROOT / "docs" / "examples" / "fashion-mnist.yaml"
+WORKER_IMAGE = "lockstep.local/worker:0.1.0"
+
+Json = dict[str, Any]
+
+
+@contextmanager
+def installed(namespace: str, *options: str) -> Iterator[str]:
+    """The chart with its Prometheus, installed for one namespace, and taken away with its jobs."""
+    release = f"lockstep-{namespace}"
+    api.helm(
+        "install", release, str(CHART), "--namespace", namespace, "--create-namespace", "--wait",
+        "--timeout=180s", "--set", f"watchNamespaces={{{namespace}}}", *options,
+    )  # fmt: skip
+    try:
+        yield namespace
+    finally:
+        api.kubectl("-n", namespace, "delete", "fj", "--all", "--wait")
+        api.helm("uninstall", release, "--namespace", namespace, "--wait")
+        api.kubectl("delete", "namespace", namespace, "--wait")
+
+
+def small_job(name: str, *, replicas: int = 1, training: Json | None = None, **spec: Any) -> Json:
+    """The example under another name, without a target, with so many devices of each speed."""
+    job: Json = yaml.safe_load(EXAMPLE.read_text())
+    job["metadata"] = {"name": name}
+    for group in job["spec"]["devices"]:
+        group["replicas"] = replicas
+    del job["spec"]["training"]["target"]
+    job["spec"]["training"] |= training or {}
+    job["spec"] |= spec
+    return job
+
+
+def apply(namespace: str, job: Json) -> None:
+    """`kubectl apply` of a job."""
+    api.kubectl("-n", namespace, "apply", "-f", "-", stdin=yaml.safe_dump(job))
+
+
+def patch(namespace: str, name: str, spec: Json) -> None:
+    """Changes fields of a job's spec."""
+    body = json.dumps({"spec": spec})
+    api.kubectl("-n", namespace, "patch", "fj", name, "--type=merge", "-p", body)
+
+
+def get(namespace: str, name: str, kind: str = "fj") -> Json:
+    """An object as the apiserver has it."""
+    found: Json = json.loads(api.kubectl("-n", namespace, "get", kind, name, "-o", "json"))
+    return found
+
+
+def pods(namespace: str, name: str, role: str = "") -> list[Json]:
+    """The pods of a job, of one role or all."""
+    selector = f"lockstep.dev/job={name}" + (f",lockstep.dev/role={role}" if role else "")
+    text = api.kubectl("-n", namespace, "get", "pods", "-l", selector, "-o", "json")
+    found: list[Json] = json.loads(text)["items"]
+    return found
+
+
+def watch(
+    namespace: str, name: str, until: Callable[[Json], bool], *, timeout_s: float = 120
+) -> Json:
+    """Follows a job by `kubectl get --watch` until `until(job)`; a watch that breaks is renewed.
+
+    Raises:
+        AssertionError: not within `timeout_s`; says what the job looked like last.
+    """
+    last: Json = {}
+    over = threading.Event()
+    while not over.is_set():
+        with _watching(namespace, name) as process:
+            timer = threading.Timer(timeout_s, lambda: (over.set(), process.kill()))
+            timer.start()
+            try:
+                for job in _objects(process):
+                    last = job
+                    if until(job):
+                        return job
+            finally:
+                timer.cancel()
+                process.kill()
+    raise AssertionError(f"not within {timeout_s} s: {json.dumps(last.get('status'), indent=1)}")
+
+
+def _watching(namespace: str, name: str) -> "subprocess.Popen[str]":
+    argv = (
+        api.tools() / "kubectl", f"--kubeconfig={api.kubeconfig()}", "-n", namespace, "get", "fj",
+        name, "--watch", "-o", "json",
+    )  # fmt: skip
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def _objects(process: "subprocess.Popen[str]") -> Iterator[Json]:
+    """kubectl ends each object with a brace in the first column."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if line == "}\n":
+            yield json.loads("".join(lines))
+            lines.clear()
+
+
+def in_phase(*phases: str) -> Callable[[Json], bool]:
+    """Whether a job has one of these phases."""
+    return lambda job: job.get("status", {}).get("phase") in phases
+
+
+def past_round(number: int) -> Callable[[Json], bool]:
+    """Whether a job has finished so many rounds."""
+    return lambda job: (job.get("status", {}).get("round") or 0) >= number
+
+
+def rounds_go_on(namespace: str, name: str, *, more: int = 3, timeout_s: float = 120) -> Json:
+    """Waits until the job has finished some more rounds than now."""
+    now = get(namespace, name)["status"].get("round") or 0
+    return watch(namespace, name, past_round(now + more), timeout_s=timeout_s)
+
+
+def condition(job: Json, kind: str) -> Json:
+    """A condition of a job; empty when it has none of the kind."""
+    found = (c for c in job["status"]["conditions"] if c["type"] == kind)
+    return next(found, {})
+
+
+def events(namespace: str, name: str) -> list[tuple[str, str, str]]:
+    """(type, reason, message) of a job's Events."""
+    text = api.kubectl(
+        "-n", namespace, "get", "events", "-o", "json",
+        "--field-selector", f"involvedObject.name={name},involvedObject.kind=FederatedJob",
+    )  # fmt: skip
+    return [(e["type"], e["reason"], e["message"]) for e in json.loads(text)["items"]]
+
+
+def wait_for_event(
+    namespace: str, name: str, reason: str, *, timeout_s: int = 60
+) -> tuple[str, str, str]:
+    """Waits by a watch for an Event of a job with this reason."""
+    found = [event for event in events(namespace, name) if event[1] == reason]
+    if found:
+        return found[-1]
+    argv = (
+        api.tools() / "kubectl", f"--kubeconfig={api.kubeconfig()}", "-n", namespace, "get",
+        "events", "--watch", "-o", "json", "--field-selector",
+        f"involvedObject.name={name},involvedObject.kind=FederatedJob,reason={reason}",
+    )  # fmt: skip
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        timer = threading.Timer(timeout_s, process.kill)
+        timer.start()
+        try:
+            for event in _objects(process):
+                return event["type"], event["reason"], event["message"]
+        finally:
+            timer.cancel()
+            process.kill()
+    raise AssertionError(f"no event {reason} within {timeout_s} s: {events(namespace, name)}")
+
+
+def in_pod(namespace: str, pod: str, code: str) -> str:
+    """Runs Python code in a worker's pod."""
+    return api.kubectl("-n", namespace, "exec", pod, "--", "python3", "-c", code)
+
+
+def on_volume(namespace: str, claim: str, code: str) -> str:
+    """Runs Python code in a pod of its own that has a job's volume at /data; what it printed."""
+    name = f"reader-{claim}"
+    container = {
+        "name": "reader",
+        "image": WORKER_IMAGE,
+        "command": ["python3", "-c", code],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+    }
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": claim}}
+    spec = {"restartPolicy": "Never", "containers": [container], "volumes": [volume]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+    api.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(pod))
+    try:
+        api.kubectl(
+            "-n", namespace, "wait", f"pod/{name}", "--timeout=60s",
+            "--for=jsonpath={.status.phase}=Succeeded",
+        )  # fmt: skip
+        return api.kubectl("-n", namespace, "logs", name)
+    finally:
+        api.kubectl("-n", namespace, "delete", "pod", name, "--wait", "--grace-period=1")
+
+
+MODEL_HASH = (
+    "import hashlib; print(hashlib.sha256(open('/data/model.safetensors','rb').read()).hexdigest())"
+)
+
+
+def model_hash(namespace: str, job: str) -> str:
+    """SHA-256 of the final model of a finished job."""
+    return on_volume(namespace, f"{job}-cloud", MODEL_HASH).strip()
+
+
+def query(namespace: str, promql: str) -> list[Json]:
+    """The result of an instant query at the chart's Prometheus."""
+    path = (
+        f"/api/v1/namespaces/{namespace}/services/lockstep-prometheus:9090/proxy"
+        f"/api/v1/query?query={quote(promql)}"
+    )
+    found: list[Json] = json.loads(api.kubectl("get", "--raw", path))["data"]["result"]
+    return found

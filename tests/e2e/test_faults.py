@@ -1,0 +1,232 @@
+"""What a cluster does to a running job, done to it: docs/failure-modes.md says what must happen.
+
+One job runs through all faults but those that need a job of their own; then it is ended by lowering
+its rounds.
+"""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster import api
+from tests.e2e.running import (
+    Json,
+    apply,
+    condition,
+    get,
+    in_phase,
+    in_pod,
+    installed,
+    past_round,
+    patch,
+    pods,
+    query,
+    rounds_go_on,
+    small_job,
+    wait_for_event,
+    watch,
+)
+
+pytestmark = pytest.mark.cluster
+
+NAMESPACE = "faults-e2e"
+JOB = "tough"
+CLOUD = f"{JOB}-cloud-0"
+OPERATOR = "deployment/lockstep-operator"
+
+CORRUPT_NEWEST = """
+import pathlib
+newest = max(pathlib.Path("/var/lib/lockstep/checkpoints").glob("round-*.safetensors"))
+data = newest.read_bytes()
+newest.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+print(int(newest.stem.partition("-")[2]))
+"""
+UNPLANNED = """
+import json
+lines = open("/var/lib/lockstep/history.jsonl").read().splitlines()
+print(sum(not json.loads(line)["planned"] for line in lines))
+"""
+
+
+@pytest.fixture(scope="module")
+def lockstep(cluster: object) -> Iterator[str]:
+    """The chart, installed for one namespace, with its Prometheus."""
+    with installed(NAMESPACE):
+        yield NAMESPACE
+
+
+@pytest.fixture(scope="module")
+def running(lockstep: str) -> str:
+    """A job that runs for as long as it is let."""
+    apply(lockstep, small_job(JOB, training={"rounds": 100_000}))
+    watch(lockstep, JOB, past_round(3), timeout_s=240)
+    return JOB
+
+
+def devices_are_back(job: Json) -> bool:
+    """Whether all devices of the newest plan take part again."""
+    status = job["status"]
+    return status["clients"] == "3/3" and len(status["lastPlan"]["clients"]) == 3
+
+
+def restarts(pod: Json) -> int:
+    """Restarts of a pod's container."""
+    count: int = pod["status"]["containerStatuses"][0]["restartCount"]
+    return count
+
+
+def test_a_killed_cloud_pod_goes_on_where_it_was(running: str) -> None:
+    before = get(NAMESPACE, JOB)["status"]["round"]
+    api.kill_container(NAMESPACE, CLOUD)
+    kind, _, message = wait_for_event(NAMESPACE, JOB, "Resumed")
+    assert kind == "Normal"
+    resumed = int(message.removeprefix("the cloud pod goes on after round ").partition(";")[0])
+    assert resumed >= before - 1, "at most one finished round is repeated"
+    assert "finished rounds are done again" not in message or "; 1 finished" in message
+    job = rounds_go_on(NAMESPACE, JOB)
+    assert job["status"]["round"] > before
+    assert restarts(get(NAMESPACE, CLOUD, "pod")) == 1
+    samples = query(NAMESPACE, f'lockstep_resumes{{job="{JOB}"}}')
+    assert [sample["value"][1] for sample in samples] == ["1"]
+
+
+def test_a_killed_device_joins_the_next_round(running: str) -> None:
+    (victim,) = (pod for pod in pods(NAMESPACE, JOB, "device") if "slow" in pod["metadata"]["name"])
+    api.kill_container(NAMESPACE, victim["metadata"]["name"])
+    watch(NAMESPACE, JOB, lambda job: len(job["status"]["lastPlan"]["clients"]) == 2)
+    rounds_go_on(NAMESPACE, JOB)
+    job = watch(NAMESPACE, JOB, devices_are_back)
+    assert job["status"]["phase"] == "Running"
+
+
+def test_a_deleted_stateful_set_comes_back(running: str) -> None:
+    sets = api.kubectl(
+        "-n", NAMESPACE, "get", "statefulsets", "-o", "name",
+        "-l", f"lockstep.dev/job={JOB},lockstep.dev/device-group=fast",
+    ).split()  # fmt: skip
+    before = get(NAMESPACE, sets[0].rpartition("/")[2], "statefulset")["metadata"]["uid"]
+    api.kubectl("-n", NAMESPACE, "delete", *sets, "--wait")
+    rounds_go_on(NAMESPACE, JOB)
+    watch(NAMESPACE, JOB, devices_are_back)
+    after = get(NAMESPACE, sets[0].rpartition("/")[2], "statefulset")["metadata"]["uid"]
+    assert after != before
+
+
+def test_a_deleted_cloud_pod_goes_on_where_it_was(running: str) -> None:
+    before = get(NAMESPACE, JOB)["status"]["round"]
+    uid = get(NAMESPACE, CLOUD, "pod")["metadata"]["uid"]
+    api.kubectl("-n", NAMESPACE, "delete", "pod", CLOUD, "--wait=false")
+    job = rounds_go_on(NAMESPACE, JOB, more=5)
+    assert job["status"]["round"] >= before + 5
+    assert get(NAMESPACE, CLOUD, "pod")["metadata"]["uid"] != uid
+
+
+def test_a_corrupt_checkpoint_falls_back_to_the_one_before(running: str) -> None:
+    """Checkpoints that far apart that none is written between the damage and the kill."""
+    apply(
+        NAMESPACE,
+        small_job("damaged", training={"rounds": 100_000}, checkpoint={"everyRounds": 20}),
+    )
+    watch(NAMESPACE, "damaged", past_round(41), timeout_s=240)
+    damaged = int(in_pod(NAMESPACE, "damaged-cloud-0", CORRUPT_NEWEST))
+    api.kill_container(NAMESPACE, "damaged-cloud-0")
+    kind, _, message = wait_for_event(NAMESPACE, "damaged", "CheckpointCorrupt")
+    assert kind == "Warning"
+    assert f"round-{damaged:010}.safetensors does not match its checksum" in message
+    _, _, message = wait_for_event(NAMESPACE, "damaged", "Resumed")
+    assert message.startswith(f"the cloud pod goes on after round {damaged - 20};")
+    api.kubectl("-n", NAMESPACE, "delete", "fj", "damaged", "--wait")
+
+
+def test_a_killed_operator_costs_no_round(running: str) -> None:
+    selector = "app.kubernetes.io/component=operator"
+    pod = api.kubectl("-n", NAMESPACE, "get", "pods", "-l", selector, "-o", "name").strip()
+    api.kill_container(NAMESPACE, pod.rpartition("/")[2])
+    job = rounds_go_on(NAMESPACE, JOB, more=5)
+    assert job["status"]["phase"] == "Running"
+    assert len(pods(NAMESPACE, JOB)) == 4
+    assert restarts(get(NAMESPACE, CLOUD, "pod")) == 0
+
+
+def test_without_a_planner_rounds_go_on_with_the_last_plan(running: str) -> None:
+    before = int(in_pod(NAMESPACE, CLOUD, UNPLANNED))
+    api.kubectl("-n", NAMESPACE, "scale", OPERATOR, "--replicas=0")
+    wait_for_sample(f'lockstep_round_planned{{job="{JOB}"}}', 0)
+    wait_for_sample(f'increase(lockstep_round_seconds_count{{job="{JOB}"}}[15s]) > bool 0', 1)
+    api.kubectl("-n", NAMESPACE, "scale", OPERATOR, "--replicas=1")
+    job = watch(NAMESPACE, JOB, lambda job: job["status"]["lastPlan"]["planned"])
+    rounds_go_on(NAMESPACE, JOB)
+    assert int(in_pod(NAMESPACE, CLOUD, UNPLANNED)) > before
+    assert job["status"]["phase"] == "Running"
+
+
+def wait_for_sample(promql: str, value: float, *, tries: int = 60) -> None:
+    """Waits until a query has this one result: Prometheus has no watch, it scrapes each second."""
+    for _ in range(tries):
+        found = [float(sample["value"][1]) for sample in query(NAMESPACE, promql)]
+        if found == [value]:
+            return
+        time.sleep(1)  # until the next scrape
+    raise AssertionError(f"{promql} never was {value}")
+
+
+def test_a_restarted_apiserver_disturbs_no_round(running: str) -> None:
+    uids = {pod["metadata"]["uid"] for pod in pods(NAMESPACE, JOB)}
+    api.restart_apiserver()
+    job = rounds_go_on(NAMESPACE, JOB, more=5)
+    assert job["status"]["phase"] == "Running"
+    assert {pod["metadata"]["uid"] for pod in pods(NAMESPACE, JOB)} == uids
+
+
+def test_a_node_that_is_not_ready_stops_no_round(running: str) -> None:
+    """Without its kubelet a device's pod runs on; only its limit cannot be changed."""
+    with api.kubelet_stopped("device"):
+        api.kubectl("wait", "node/device", "--for=condition=Ready=Unknown", "--timeout=90s")
+        job = rounds_go_on(NAMESPACE, JOB)
+        assert job["status"]["phase"] == "Running"
+    job = watch(NAMESPACE, JOB, devices_are_back, timeout_s=240)
+    assert rounds_go_on(NAMESPACE, JOB)["status"]["phase"] == "Running"
+
+
+def test_a_device_that_never_comes_is_named_and_the_job_goes_on(running: str) -> None:
+    """A device without enough memory dies again and again; quorum and deadline do without it."""
+    job = small_job(
+        "incomplete",
+        training={"rounds": 5},
+        participation={"quorum": 2, "roundDeadlineSeconds": 20},
+    )
+    job["spec"]["devices"][2]["memory"] = "24Mi"
+    apply(NAMESPACE, job)
+    _, _, message = wait_for_event(NAMESPACE, "incomplete", "ClientsMissing", timeout_s=120)
+    assert "goes on without slow-0" in message
+    done = watch(NAMESPACE, "incomplete", in_phase("Completed"))
+    assert done["status"]["progress"] == "5/5"
+
+
+def test_a_full_volume_stops_no_round(running: str) -> None:
+    """The job goes on, says what it could not write, and writes again when there is room."""
+    job = small_job("full", training={"rounds": 100_000})
+    job["spec"]["cloud"] |= {"storage": {"size": "8Mi"}}
+    with api.limited_volume(NAMESPACE, "full-cloud", megabytes=8) as volume:
+        apply(NAMESPACE, job)
+        watch(NAMESPACE, "full", past_round(2), timeout_s=240)
+        volume.fill()
+        kind, _, message = wait_for_event(NAMESPACE, "full", "CheckpointFailed")
+        assert kind == "Warning"
+        assert "cannot be written: No space left on device" in message
+        seen = rounds_go_on(NAMESPACE, "full")
+        assert condition(seen, "Degraded")["reason"] == "CheckpointFailed"
+        volume.empty()
+        watch(
+            NAMESPACE, "full",
+            lambda job: condition(job, "Degraded").get("reason") != "CheckpointFailed",
+        )  # fmt: skip
+        api.kubectl("-n", NAMESPACE, "delete", "fj", "full", "--wait")
+
+
+def test_fewer_rounds_end_the_job(running: str) -> None:
+    done = get(NAMESPACE, JOB)["status"]["round"]
+    patch(NAMESPACE, JOB, {"training": {"rounds": done}})
+    job = watch(NAMESPACE, JOB, in_phase("Completed"))
+    assert condition(job, "Complete")["reason"] == "RoundsCompleted"
