@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 LOAD := $(PY) -m tests.cluster load $$($(PY) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench clean
+.PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench chaos clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -64,6 +64,11 @@ lint: venv
 
 bench: venv ## measures a round's overhead on the wire, beside raw sockets
 	$(PY) -m tests.bench.wire_round
+
+chaos: venv ## 30 random kills on a real cluster; the model must not change (SEED=… KILLS=…)
+	$(PY) images/build.py
+	$(PY) -m tests.cluster up $$($(PY) images/build.py paths)
+	$(PY) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))
 
 format: venv ## formats the Python code
 	$(PY) -m ruff check --fix .

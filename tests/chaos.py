@@ -112,9 +112,8 @@ def run_disturbed(name: str, job: Json, kills: list[Kill]) -> tuple[Json, Counte
         kind = each.victim if each.victim in {"cloud", OPERATOR} else "device"
         done[kind] += hit
         what = "killed" if hit else "was down already:"
-        print(
-            f"  {number:3}/{len(kills)} after round {seen['status']['round']:3}: {what} {each.victim}"
-        )
+        at = seen["status"]["round"]
+        print(f"  {number:3}/{len(kills)} after round {at:3}: {what} {each.victim}", flush=True)
     return watch(NAMESPACE, name, in_phase("Completed", "Failed"), timeout_s=_PATIENCE_S), done
 
 
@@ -130,9 +129,7 @@ def report(seed: int, before: Json, after: Json, killed: Counter[str]) -> bool:
     status, undisturbed = after["status"], before["status"]
     lost_s = status["elapsedSeconds"] - undisturbed["elapsedSeconds"]
     kinds = ", ".join(f"{count} × {kind}" for kind, count in sorted(killed.items()))
-    print(
-        f"chaos seed {seed}: {status['phase']} {status['progress']}, {sum(killed.values())} kills: {kinds}"
-    )
+    print(f"chaos seed {seed}: {status['phase']} {status['progress']} through {kinds}")
     print(f"  resumed from a checkpoint {figure(name, 'lockstep_resumes')} times")
     print(f"  finished rounds repeated: {figure(name, 'lockstep_rounds_repeated')}")
     print(
