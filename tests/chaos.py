@@ -14,6 +14,7 @@ import secrets
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.cluster import api
@@ -95,17 +96,17 @@ def run_undisturbed(name: str, job: Json) -> Json:
     return watch(NAMESPACE, name, in_phase("Completed", "Failed"), timeout_s=_PATIENCE_S)
 
 
+def _reached_or_over(number: int) -> Callable[[Json], bool]:
+    reached, over = past_round(number), in_phase("Completed", "Failed")
+    return lambda job: reached(job) or over(job)
+
+
 def run_disturbed(name: str, job: Json, kills: list[Kill]) -> tuple[Json, Counter[str]]:
     """Runs a job through its kills; the job at its end, and how often each kind was killed."""
     done: Counter[str] = Counter()
     apply(NAMESPACE, job)
     for number, each in enumerate(kills, 1):
-        seen = watch(
-            NAMESPACE, name,
-            lambda job, each=each: past_round(each.after_round)(job)
-            or in_phase("Completed", "Failed")(job),
-            timeout_s=_PATIENCE_S,
-        )  # fmt: skip
+        seen = watch(NAMESPACE, name, _reached_or_over(each.after_round), timeout_s=_PATIENCE_S)
         if in_phase("Failed")(seen):
             break
         hit = kill(name, each.victim)

@@ -4,14 +4,18 @@ Every function works on the cluster that CLUSTER, KUBECONFIG and LOCKSTEP_* name
 `ClusterError` with one line that says what to do.
 """
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from tests.cluster import drivers
+from tests.cluster import drivers, faults, lifecycle
 from tests.cluster.command import run
-from tests.cluster.drivers import Driver
-from tests.cluster.layout import layout_from
+from tests.cluster.drivers import Driver, Embedded
+from tests.cluster.errors import ClusterError
+from tests.cluster.faults import SmallVolume
+from tests.cluster.layout import Layout, layout_from, recall
 
 
 def driver(nodes: list[str] | None = None) -> Driver:
@@ -57,3 +61,52 @@ def tools() -> Path:
 def node_exec(node: str, *command: str) -> str:
     """Run a command in a node's network namespace, such as tc on its uplink eth0."""
     return run(*driver().node_exec(node, command))
+
+
+# -- faults: on the embedded cluster only ---------------------------------------------------------
+
+
+def _embedded() -> Layout:
+    found = driver()
+    if not isinstance(found, Embedded):
+        raise ClusterError("faults are made on the embedded cluster only: unset CLUSTER")
+    return recall(found.layout)
+
+
+def kill_container(namespace: str, pod: str) -> None:
+    """SIGKILL to the first process of a running pod's first container."""
+    layout = _embedded()
+    faults.kill_container(
+        layout, json.loads(kubectl("-n", namespace, "get", "pod", pod, "-o", "json"))
+    )
+
+
+def kubelet_stopped(node: str) -> AbstractContextManager[None]:
+    """A node without its kubelet; afterwards it runs again and the node is ready."""
+    return lifecycle.kubelet_stopped(_embedded(), node)
+
+
+def restart_apiserver() -> None:
+    """SIGKILL to the kube-apiserver, and a new one; returns when it is ready."""
+    lifecycle.restart_apiserver(_embedded())
+
+
+@contextmanager
+def limited_volume(
+    namespace: str, claim: str, *, storage_class: str, node: str, megabytes: int
+) -> Iterator[SmallVolume]:
+    """A volume of a fixed size for a claim that will name this storage class, on this node."""
+    layout = _embedded()
+    with faults.mounted(layout, storage_class, megabytes) as volume:
+        manifest = faults.volume_manifest(
+            storage_class,
+            volume.folder,
+            layout.node(node),
+            claim=(namespace, claim),
+            megabytes=megabytes,
+        )
+        kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+        try:
+            yield volume
+        finally:
+            kubectl("delete", "persistentvolume", storage_class, "--wait=false")

@@ -11,7 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster import binary, cgroups, control_plane, node, prerequisites, process, runtime
+from tests.cluster import (
+    binary,
+    cgroups,
+    control_plane,
+    faults,
+    node,
+    prerequisites,
+    process,
+    runtime,
+)
 from tests.cluster.apiclient import ApiClient, wait_until
 from tests.cluster.errors import ClusterError
 from tests.cluster.images import load_into
@@ -59,6 +68,29 @@ def down(layout: Layout) -> bool:
         if existed:
             remove_cluster(_programs_of(layout))
     return existed
+
+
+@contextmanager
+def kubelet_stopped(layout: Layout, node_name: str) -> Iterator[None]:
+    """A node without its kubelet; afterwards it runs again and the node is ready."""
+    programs = _programs_of(layout)
+    spec = programs.layout.node(node_name)
+    stopped = faults.stop_program(programs, spec, f"kubelet-{spec.name}")
+    try:
+        yield
+    finally:
+        faults.start_program(programs, stopped)
+        api = ApiClient.from_kubeconfig(layout.kubeconfig)
+        _wait(programs, lambda: _nodes_ready(programs.layout, api), f"node {spec.name} ready")
+
+
+def restart_apiserver(layout: Layout) -> None:
+    """SIGKILL to the kube-apiserver, and a new one; returns when it is ready."""
+    programs = _programs_of(layout)
+    first = programs.layout.nodes[0]
+    faults.start_program(programs, faults.stop_program(programs, first, "kube-apiserver"))
+    api = ApiClient.from_kubeconfig(layout.kubeconfig)
+    _wait(programs, lambda: api.answers("/readyz"), "the API server getting ready")
 
 
 def _programs_of(layout: Layout) -> Programs:

@@ -6,6 +6,7 @@ Everything goes through kubectl and helm, as a person's hands would.
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,10 +87,10 @@ def watch(
         AssertionError: not within `timeout_s`; says what the job looked like last.
     """
     last: Json = {}
-    over = threading.Event()
-    while not over.is_set():
+    deadline = time.monotonic() + timeout_s
+    while (left_s := deadline - time.monotonic()) > 0:
         with _watching(namespace, name) as process:
-            timer = threading.Timer(timeout_s, lambda: (over.set(), process.kill()))
+            timer = threading.Timer(left_s, process.kill)
             timer.start()
             try:
                 for job in _objects(process):

@@ -207,8 +207,11 @@ def test_a_device_that_never_comes_is_named_and_the_job_goes_on(running: str) ->
 def test_a_full_volume_stops_no_round(running: str) -> None:
     """The job goes on, says what it could not write, and writes again when there is room."""
     job = small_job("full", training={"rounds": 100_000})
-    job["spec"]["cloud"] |= {"storage": {"size": "8Mi"}}
-    with api.limited_volume(NAMESPACE, "full-cloud", megabytes=8) as volume:
+    job["spec"]["cloud"] = {"storage": {"size": "8Mi", "storageClassName": "small-full"}}
+    small = api.limited_volume(
+        NAMESPACE, "full-cloud", storage_class="small-full", node="cloud", megabytes=8
+    )
+    with small as volume:
         apply(NAMESPACE, job)
         watch(NAMESPACE, "full", past_round(2), timeout_s=240)
         volume.fill()
