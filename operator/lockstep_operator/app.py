@@ -6,9 +6,13 @@ an error, so that Kubernetes starts it again.
 
 import asyncio
 import logging
+import os
+import secrets
 import signal
+import socket
 import sys
-from dataclasses import dataclass
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
@@ -31,6 +35,7 @@ from pydantic import ValidationError
 from lockstep_operator.actuate import Actuator
 from lockstep_operator.auth import Authenticator
 from lockstep_operator.config import OperatorConfig
+from lockstep_operator.election import Elector
 from lockstep_operator.handlers import build_registry, operator_settings
 from lockstep_operator.kube import ApiKube, load_configuration
 from lockstep_operator.log import set_up_logging
@@ -62,9 +67,14 @@ class _no_capture:  # noqa: N801  used like a function
 class _Flags:
     """What the tasks tell each other."""
 
-    stop: asyncio.Event
-    watching: asyncio.Event
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    watching: asyncio.Event = field(default_factory=asyncio.Event)
+    leading: asyncio.Event = field(default_factory=asyncio.Event)
     kopf_alive: bool = True
+
+    def ready(self) -> bool:
+        """A leader is ready when it watches, a candidate at once."""
+        return self.watching.is_set() or not self.leading.is_set()
 
 
 def make_deps(config: OperatorConfig, kube: ApiKube) -> Deps:
@@ -88,7 +98,8 @@ async def run(config: OperatorConfig) -> int:
     kube = ApiKube(configuration)
     deps = make_deps(config, kube)
     runtime = Runtime(partial(reconcile, deps=deps), deps.metrics, resync_s=config.resync_seconds)
-    flags = _Flags(asyncio.Event(), asyncio.Event())
+    flags = _Flags()
+    elector = _elector(config, kube)
     _stop_on_signals(flags.stop)
     planner = Planner(
         deps=deps,
@@ -96,16 +107,60 @@ async def run(config: OperatorConfig) -> int:
         actuator=Actuator(kube, deps.metrics),
         authenticator=Authenticator(kube) if config.planner_auth else None,
         watching=lambda: flags.kopf_alive,
-        ready=flags.watching.is_set,
+        ready=flags.ready,
+        leads=flags.leading.is_set,
         resync_s=config.resync_seconds,
     )
     try:
         return await _run_both(
-            config, configuration, app=planner_app(planner), runtime=runtime, flags=flags
+            config,
+            app=planner_app(planner),
+            work=_lead(config, configuration, runtime, elector=elector, flags=flags, deps=deps),
+            runtime=runtime,
+            flags=flags,
         )
     finally:
         await runtime.shutdown()
+        if elector is not None:
+            await elector.release()
         await kube.close()
+
+
+def _elector(config: OperatorConfig, kube: ApiKube) -> Elector | None:
+    if not config.leader_elect:
+        return None
+    me = config.pod or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    namespace = config.lease_namespace or config.own_namespace()
+    return Elector(kube, namespace, config.lease_name, me, config.pod, config.timing())
+
+
+async def _lead(
+    config: OperatorConfig,
+    configuration: Configuration,
+    runtime: Runtime,
+    *,
+    elector: Elector | None,
+    flags: _Flags,
+    deps: Deps,
+) -> None:
+    """Watches and writes, once this process leads; returns when it does not any more."""
+    if elector is None:
+        flags.leading.set()
+        deps.metrics.leader.set(1)
+        await _watch(config, configuration, runtime, flags)
+        return
+    await elector.acquire()
+    flags.leading.set()
+    deps.metrics.leader.set(1)
+    watch = asyncio.create_task(_watch(config, configuration, runtime, flags), name="kopf")
+    hold = asyncio.create_task(elector.hold(), name="lease")
+    await asyncio.wait({watch, hold}, return_when=asyncio.FIRST_COMPLETED)
+    if not flags.stop.is_set():
+        flags.leading.clear()  # nothing is planned from here on, and no pass begins
+        await runtime.shutdown()
+    flags.stop.set()
+    hold.cancel()
+    await asyncio.gather(watch, hold, return_exceptions=True)
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
@@ -116,9 +171,9 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
 async def _run_both(
     config: OperatorConfig,
-    configuration: Configuration,
     *,
     app: FastAPI,
+    work: Coroutine[Any, Any, None],
     runtime: Runtime,
     flags: _Flags,
 ) -> int:
@@ -126,13 +181,15 @@ async def _run_both(
         uvicorn.Config(app, host=config.host, port=config.port, log_config=None, access_log=False)
     )
     http = asyncio.create_task(_serve(server), name="planner")
-    watch = asyncio.create_task(_watch(config, configuration, runtime, flags), name="kopf")
+    watch = asyncio.create_task(work, name="lead")
     stopped = asyncio.create_task(flags.stop.wait(), name="stop")
     await asyncio.wait({http, watch, stopped}, return_when=asyncio.FIRST_COMPLETED)
     wanted = flags.stop.is_set()
     flags.stop.set()
     server.should_exit = True
     await runtime.shutdown()  # before Kopf waits for the tasks that it takes for its own
+    if not flags.leading.is_set():
+        watch.cancel()  # a candidate waits for its turn
     results = await asyncio.gather(http, watch, stopped, return_exceptions=True)
     for error in (one for one in results if isinstance(one, BaseException)):
         logger.error("stopped: %s", str(error) or type(error).__name__)
@@ -186,6 +243,10 @@ def command(
     resync_seconds: Annotated[
         float | None, typer.Option(help="Seconds between two looks at an undisturbed job.")
     ] = None,
+    leader_elect: Annotated[
+        bool | None, typer.Option(help="Write and plan only while holding a Lease.")
+    ] = None,
+    lease_namespace: Annotated[str | None, typer.Option(help="Namespace of the Lease.")] = None,
     planner_auth: Annotated[
         bool | None, typer.Option(help="Check the tokens of the planner's callers.")
     ] = None,

@@ -4,11 +4,12 @@ Options of the command line override the environment; nothing else reads the env
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lockstep_operator.core.election import Timing
 from lockstep_operator.core.model import Settings
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -39,6 +40,20 @@ class OperatorConfig(BaseSettings):
     """CPU limit of a starting device pod in cores, when cpuAtMax is lower."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """Pull policy of the workers' image."""
+    leader_elect: bool = False
+    """Whether to write and plan only while holding a Lease: for more than one operator."""
+    lease_name: str = "lockstep-operator"
+    """Name of the Lease."""
+    lease_namespace: str | None = None
+    """Its namespace; the operator's own when empty."""
+    lease_seconds: float = 12.0
+    """Seconds that others wait for a leader that has fallen silent."""
+    renew_seconds: float = 8.0
+    """Seconds without a renewal after which a leader stops; fewer than lease_seconds."""
+    retry_seconds: float = 2.0
+    """Seconds between two looks at the Lease; fewer than renew_seconds."""
+    pod: str = ""
+    """Name of the operator's own pod; empty outside a cluster."""
     log_format: Literal["plain", "json"] = "plain"
     """Format of the log."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -56,6 +71,20 @@ class OperatorConfig(BaseSettings):
     def port(self) -> int:
         return int(self.listen.rpartition(":")[2])
 
+    @model_validator(mode="after")
+    def _check_timing(self) -> Self:
+        self.timing()
+        return self
+
+    def timing(self) -> Timing:
+        """Seconds of the leader election."""
+        return Timing(self.lease_seconds, self.renew_seconds, self.retry_seconds)
+
+    def own_namespace(self, namespace_file: Path = NAMESPACE_FILE) -> str:
+        """Where the operator itself runs."""
+        inside = namespace_file.exists()
+        return namespace_file.read_text().strip() if inside else "lockstep-system"
+
     def settings(self, namespace_file: Path = NAMESPACE_FILE) -> Settings:
         """What decisions need."""
         return Settings(
@@ -67,6 +96,4 @@ class OperatorConfig(BaseSettings):
         )
 
     def _service_url(self, namespace_file: Path) -> str:
-        inside = namespace_file.exists()
-        namespace = namespace_file.read_text().strip() if inside else "lockstep-system"
-        return f"http://{self.service}.{namespace}.svc:8080"
+        return f"http://{self.service}.{self.own_namespace(namespace_file)}.svc:8080"

@@ -49,6 +49,7 @@ _PLURALS = {
     POD: "pods",
     NODE: "nodes",
     ("v1", "Event"): "events",
+    ("coordination.k8s.io/v1", "Lease"): "leases",
     ("authentication.k8s.io/v1", "TokenReview"): "tokenreviews",
     ("apps/v1", "StatefulSet"): "statefulsets",
     ("v1", "Service"): "services",
@@ -85,6 +86,10 @@ class Kube(Protocol):
 
     async def apply(self, manifest: Manifest) -> Manifest: ...
 
+    async def create(self, manifest: Manifest) -> Manifest: ...
+
+    async def replace(self, manifest: Manifest) -> Manifest: ...
+
     async def apply_status(self, ref: ObjectRef, uid: str, *, status: Manifest) -> None: ...
 
     async def delete(self, ref: ObjectRef) -> None: ...
@@ -95,7 +100,9 @@ class Kube(Protocol):
         self, namespace: str, labels: str, *, resource_version: str, timeout_s: float
     ) -> AsyncGenerator[Manifest, None]: ...
 
-    async def create_event(self, event: Manifest) -> None: ...
+    async def label_pod(
+        self, namespace: str, pod: str, labels: Mapping[str, str | None]
+    ) -> None: ...
 
     async def review_token(self, token: str, audience: str) -> User | None: ...
 
@@ -180,6 +187,29 @@ class ApiKube:
         }
         await self._apply(_path(ref) + "/status", body)
 
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Make an object that does not exist.
+
+        Raises:
+            Conflict: it does.
+        """
+        ref = ref_of(manifest)
+        path = path_of((ref.api_version, ref.kind), ref.namespace)
+        return await self._call("POST", path, body=manifest)
+
+    async def replace(self, manifest: Manifest) -> Manifest:
+        """Write a whole object over the one with its resource version.
+
+        Raises:
+            Conflict: it was changed meanwhile.
+        """
+        return await self._call("PUT", _path(ref_of(manifest)), body=manifest)
+
+    async def label_pod(self, namespace: str, pod: str, labels: Mapping[str, str | None]) -> None:
+        """Set labels of a pod; None takes one away."""
+        body = {"metadata": {"labels": dict(labels)}}
+        await self._call("PATCH", path_of(POD, namespace, pod), body=body, content_type=STRATEGIC)
+
     async def delete(self, ref: ObjectRef) -> None:
         try:
             await self._call("DELETE", _path(ref), query={"propagationPolicy": "Background"})
@@ -206,10 +236,6 @@ class ApiKube:
         async with self._open("GET", path_of(POD, namespace), query=query) as response:
             async for event in _events(response):
                 yield event
-
-    async def create_event(self, event: Manifest) -> None:
-        path = path_of(("v1", "Event"), event["metadata"]["namespace"])
-        await self._call("POST", path, body=event)
 
     async def review_token(self, token: str, audience: str) -> User | None:
         """The user that a token stands for; None when it is not valid for the audience."""

@@ -52,6 +52,10 @@ class Metrics:
             "Clients that reported another frequency than planned.",
             registry=registry,
         )
+        self.leader = Gauge(
+            "lockstep_leader", "1 while this operator leads, 0 while another does.",
+            registry=registry,
+        )  # fmt: skip
         self.status_writes = Counter(
             "lockstep_status_writes", "Status updates written.", registry=registry
         )

@@ -29,6 +29,10 @@ logger = logging.getLogger(__name__)
 _NOT_PLANNED = FINISHED | {"Refused"}
 
 
+class NotLeader(Exception):
+    """Another operator plans; the caller's next try reaches it."""
+
+
 class JobEnded(Exception):
     """A job that takes no more rounds."""
 
@@ -45,13 +49,16 @@ class Planner:
     watching: Callable[[], bool]
     """Whether Kopf's task is alive."""
     ready: Callable[[], bool]
-    """Whether Kopf has begun to watch."""
+    """Whether Kopf has begun to watch, or another operator leads."""
+    leads: Callable[[], bool]
+    """Whether this operator may plan."""
     resync_s: float
 
     async def plan(self, key: JobKey, request: PlanRequest, authorization: str | None) -> RoundPlan:
         """Plan a round, put its limits in force and tell what is not.
 
         Raises:
+            NotLeader: another operator plans.
             NotFound, JobEnded, InvalidSpec: there is nothing to plan.
             ValueError: the request does not fit the job.
             KubeError: Kubernetes did not answer.
@@ -101,6 +108,8 @@ class Planner:
 
     async def _job(self, key: JobKey, authorization: str | None) -> JobView:
         """The job of the caller."""
+        if not self.leads():
+            raise NotLeader("this operator does not lead: try again, the leader answers")
         caller = None
         if self.authenticator is not None:
             caller = await self.authenticator.check(key, authorization)
@@ -172,6 +181,7 @@ def _add_probes(app: FastAPI, planner: Planner) -> None:
 
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (NotLeader, 503),
     (Unauthenticated, 401),
     (Forbidden, 403),
     (NotFound, 404),
@@ -193,7 +203,9 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _message(status: int, text: str) -> JSONResponse:
-    return JSONResponse({"message": text}, status_code=status)
+    # A caller that is told to try again must not stay with this process.
+    headers = {"connection": "close"} if status == 503 else None
+    return JSONResponse({"message": text}, status_code=status, headers=headers)
 
 
 def _json(text: str) -> Response:

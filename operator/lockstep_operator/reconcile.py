@@ -199,7 +199,7 @@ async def emit(job: JobView, events: Iterable[EventNote], *, deps: Deps) -> None
     """Events are for people: one that cannot be written is logged and left."""
     for index, note in enumerate(events):
         try:
-            await deps.kube.create_event(event_body(job, note, now=deps.clock(), index=index))
+            await deps.kube.create(event_body(job, note, now=deps.clock(), index=index))
         except KubeError as error:
             logger.warning("event %s of %s not written: %s", note.reason, job.key.name, error)
 

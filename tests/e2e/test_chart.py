@@ -56,6 +56,7 @@ VALUES = {
     "defaults": [],
     "list-of-namespaces": ["--set", "watchNamespaces={default,kube-public}"],
     "persistent": ["--set", "prometheus.storage.persistent=true"],
+    "two-operators": ["--set", "operator.replicas=2"],
     "no-prometheus": ["--set", "prometheus.enabled=false,rbac.aggregate=false"],
     "everything": [
         "--set", "image.registry=registry.example.org/team/,image.tag=v2,image.pullSecrets={key}",
@@ -85,7 +86,7 @@ def test_the_apiserver_takes_what_it_renders(namespace: str, words: list[str]) -
         ("operator.boostCores=-0.5", "does not match pattern"),
         ("operator.planner.auth=maybe", "got string, want boolean"),
         ("promtheus.enabled=false", "additional properties 'promtheus' not allowed"),
-        ("operator.replicas=2", "additional properties 'replicas' not allowed"),
+        ("operator.copies=2", "additional properties 'copies' not allowed"),
         ("watchNamespaces={Team_A}", "does not match pattern"),
         ("watchNamespaces=default", "got string, want array"),
         ("prometheus.scrapeInterval=often", "does not match pattern"),

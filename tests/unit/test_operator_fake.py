@@ -7,7 +7,7 @@ records every write. A kubelet is played by `kubelet`: it puts a resized limit i
 import asyncio
 import copy
 import itertools
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from lockstep_api import names
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef, Settings
-from lockstep_operator.errors import KubeError, NotFound
+from lockstep_operator.errors import Conflict, KubeError, NotFound
 from lockstep_operator.kube import POD, Kube, Listing, User, job_ref, ref_of
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources
@@ -172,9 +172,33 @@ class FakeKube:
         finally:
             self._watches.remove(queue)
 
-    async def create_event(self, event: Manifest) -> None:
-        self._check("event", event["reason"])
-        self.events.append(event)
+    async def create(self, manifest: Manifest) -> Manifest:
+        if manifest["kind"] == "Event":
+            self._check("event", manifest["reason"])
+            self.events.append(manifest)
+            return manifest
+        ref = ref_of(manifest)
+        self._write("create", ref.kind, ref.name)
+        if ref in self.objects:
+            raise Conflict(f"{ref.name} already exists")
+        self.put(manifest)
+        return copy.deepcopy(self.objects[ref])
+
+    async def replace(self, manifest: Manifest) -> Manifest:
+        ref = ref_of(manifest)
+        self._write("replace", ref.kind, ref.name)
+        stored = self._stored(ref)["metadata"]["resourceVersion"]
+        if manifest["metadata"].get("resourceVersion") != stored:
+            raise Conflict(f"{ref.name} has been modified")
+        self.put(manifest)
+        return copy.deepcopy(self.objects[ref])
+
+    async def label_pod(self, namespace: str, pod: str, labels: Mapping[str, str | None]) -> None:
+        self._write("label", "Pod", pod)
+        changed = copy.deepcopy(self._stored(ObjectRef(*POD, namespace, pod)))
+        kept = changed["metadata"].setdefault("labels", {}) | labels
+        changed["metadata"]["labels"] = {k: v for k, v in kept.items() if v is not None}
+        self.put(changed)
 
     async def review_token(self, token: str, audience: str) -> User | None:
         self._check("review", audience)

@@ -82,6 +82,7 @@ async def setup() -> AsyncIterator[Setup]:
         authenticator=Authenticator(kube),
         watching=lambda: True,
         ready=lambda: True,
+        leads=lambda: True,
         resync_s=100,
     )
     async with client(planner) as http:
@@ -325,3 +326,14 @@ async def test_a_checkpoint_that_is_not_written_degrades_the_job(setup: Setup) -
     await setup.http.post(PLAN, json=request(4))
     assert setup.report is not None
     assert setup.report.checkpoint_problem is None
+
+
+async def test_who_does_not_lead_plans_nothing(setup: Setup) -> None:
+    planner = replace(setup.planner, leads=lambda: False)
+    async with client(planner) as http:
+        for path, body in ((PLAN, request(1)), (OUTCOME, DONE)):
+            answer = await http.post(path, json=body)
+            assert answer.status_code == 503
+            assert answer.headers["connection"] == "close"
+            assert "does not lead" in answer.json()["message"]
+    assert [verb for verb, _ in setup.kube.writes if verb != "apply"] == []

@@ -221,10 +221,34 @@ async def test_an_expired_watch_is_unavailable(kube: ApiKube, server: Server) ->
 
 async def test_an_event_is_posted(kube: ApiKube, server: Server) -> None:
     server.answer({}, 201)
-    await kube.create_event({"metadata": {"name": "e", "namespace": "lab"}, "reason": "Running"})
+    metadata = {"name": "e", "namespace": "lab"}
+    await kube.create({"apiVersion": "v1", "kind": "Event", "metadata": metadata})
     sent = server.requests[0]
     assert (sent.method, sent.path) == ("POST", "/api/v1/namespaces/lab/events")
     assert sent.content_type == "application/json"
+
+
+async def test_a_replacement_depends_on_the_version_that_was_read(
+    kube: ApiKube, server: Server
+) -> None:
+    server.answer({"message": "the object has been modified"}, 409)
+    metadata = {"name": "l", "namespace": "lab", "resourceVersion": "7"}
+    with pytest.raises(Conflict, match="has been modified"):
+        await kube.replace(
+            {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
+        )
+    sent = server.requests[0]
+    path = "/apis/coordination.k8s.io/v1/namespaces/lab/leases/l"
+    assert (sent.method, sent.path) == ("PUT", path)
+    assert sent.body["metadata"] == metadata
+
+
+async def test_a_label_is_taken_away_by_null(kube: ApiKube, server: Server) -> None:
+    server.answer({}, 200)
+    await kube.label_pod("lab", "p", {"a": None, "b": "c"})
+    sent = server.requests[0]
+    assert (sent.method, sent.path) == ("PATCH", f"{PODS}/p")
+    assert sent.body == {"metadata": {"labels": {"a": None, "b": "c"}}}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,135 @@
+"""Leader election by a Lease: only the leader watches, writes and plans; `app` runs it.
+
+A leader that cannot renew in time has to end at once: `hold` returns and `app` ends the process.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from lockstep_api import names
+from lockstep_operator.core.election import (
+    LEASE_API,
+    Sighting,
+    Step,
+    Timing,
+    holder_of,
+    lease_manifest,
+    next_step,
+    released,
+    sighted,
+)
+from lockstep_operator.core.model import Manifest, ObjectRef
+from lockstep_operator.errors import Conflict, KubeError, NotFound
+from lockstep_operator.kube import Kube
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Elector:
+    """One candidate."""
+
+    kube: Kube
+    namespace: str
+    name: str
+    me: str
+    """Identity; unique among candidates."""
+    pod: str = ""
+    """The own pod, which is labelled while it leads; empty outside a cluster."""
+    timing: Timing = field(default_factory=Timing)
+    monotonic: Callable[[], float] = time.monotonic
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _lease: Manifest | None = None
+    _seen: Sighting | None = None
+    _renewed_s: float = 0.0
+
+    async def acquire(self) -> None:
+        """Returns when this process leads."""
+        await self._label(None)
+        logger.info("%s is a candidate for lease %s/%s", self.me, self.namespace, self.name)
+        while not await self._tried():  # noqa: ASYNC110 - it is another process that lets go
+            await asyncio.sleep(self.timing.retry_s)
+        logger.info("%s leads", self.me)
+        await self._label("true")
+
+    async def hold(self) -> None:
+        """Renews; returns when the lease is lost, or could not be renewed in time."""
+        while (left_s := self._left_s()) > 0:
+            await asyncio.sleep(min(self.timing.retry_s, left_s))
+            if await self._tried(within_s=self._left_s()):
+                continue
+            if self._lease is not None and holder_of(self._lease) != self.me:
+                logger.error("lost the lease to %s", holder_of(self._lease) or "nobody")
+                return
+        logger.error("could not renew the lease for %g s", self.timing.renew_within_s)
+
+    def _left_s(self) -> float:
+        """Seconds for which this process may still count as the leader."""
+        return self._renewed_s + self.timing.renew_within_s - self.monotonic()
+
+    async def release(self) -> None:
+        """Gives the lease back, so that a successor takes over at once."""
+        if self._lease is None or holder_of(self._lease) != self.me:
+            return
+        try:
+            async with asyncio.timeout(self.timing.retry_s):
+                await self.kube.replace(released(self._lease))
+            logger.info("%s has released the lease", self.me)
+        except (KubeError, TimeoutError) as error:
+            logger.warning("lease not released: %s", error)
+
+    async def _tried(self, *, within_s: float = math.inf) -> bool:
+        """Look once and write when it is our turn; whether this process leads afterwards."""
+        began = self.monotonic()
+        try:
+            async with asyncio.timeout(min(self.timing.retry_s, within_s)):
+                await self._look()
+                step = next_step(
+                    self._lease, self._seen, me=self.me, now_s=self.monotonic(), timing=self.timing
+                )
+                if step is Step.WAIT:
+                    return False
+                await self._write(step)
+        except Conflict:  # somebody else was faster: the next look shows who
+            return False
+        except (KubeError, TimeoutError) as error:
+            logger.warning("lease: %s", str(error) or type(error).__name__)
+            return False
+        self._renewed_s = began  # the earliest moment from which others count
+        return True
+
+    async def _look(self) -> None:
+        ref = ObjectRef(LEASE_API, "Lease", self.namespace, self.name)
+        try:
+            self._lease = await self.kube.get(ref)
+        except NotFound:
+            self._lease = self._seen = None
+            return
+        self._seen = sighted(self._seen, self._lease, self.monotonic())
+
+    async def _write(self, step: Step) -> None:
+        body = lease_manifest(
+            self.name,
+            self.namespace,
+            me=self.me,
+            now=self.clock(),
+            before=self._lease,
+            timing=self.timing,
+        )
+        write = self.kube.create if step is Step.CREATE else self.kube.replace
+        self._lease = await write(body)
+        self._seen = sighted(self._seen, self._lease, self.monotonic())
+
+    async def _label(self, value: str | None) -> None:
+        """The Service in front of the planner selects the pod that leads."""
+        if not self.pod:
+            return
+        try:
+            await self.kube.label_pod(self.namespace, self.pod, {names.LEADER_LABEL: value})
+        except KubeError as error:
+            logger.warning("pod %s not labelled: %s", self.pod, error)

@@ -1,0 +1,234 @@
+"""Two operators: one leads, the other takes over; and upgrades of the chart, while a job runs."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster import api
+from tests.e2e.running import (
+    CHART,
+    Json,
+    apply,
+    events,
+    get,
+    in_phase,
+    installed,
+    past_round,
+    patch,
+    pods,
+    rounds_go_on,
+    small_job,
+    watch,
+)
+
+pytestmark = pytest.mark.cluster
+
+NAMESPACE = "leader-e2e"
+JOB = "led"
+OPERATORS = "app.kubernetes.io/component=operator"
+CHILDREN = "statefulsets,services,configmaps,persistentvolumeclaims,serviceaccounts"
+CRD = "federatedjobs.lockstep.dev"
+
+
+@pytest.fixture(scope="module")
+def running(cluster: object) -> Iterator[str]:
+    """A job that runs under two operators."""
+    with installed(NAMESPACE, "--set", "operator.replicas=2"):
+        apply(NAMESPACE, small_job(JOB, training={"rounds": 100_000}))
+        watch(NAMESPACE, JOB, past_round(2), timeout_s=240)
+        yield JOB
+
+
+def leader() -> str:
+    """The holder of the Lease."""
+    holder: str = get(NAMESPACE, "lockstep-operator", "lease")["spec"]["holderIdentity"]
+    return holder
+
+
+def operator_pods() -> list[str]:
+    """Names of the operators' pods."""
+    words = ("get", "pods", "-l", OPERATORS, "-o", "jsonpath={.items[*].metadata.name}")
+    return api.kubectl("-n", NAMESPACE, *words).split()
+
+
+def writes() -> dict[str, Any]:
+    """Child → when its spec was last written by an operator."""
+    text = api.kubectl(
+        "-n", NAMESPACE, "get", CHILDREN, "-l", f"lockstep.dev/job={JOB}", "-o", "json",
+        "--show-managed-fields",
+    )  # fmt: skip
+    return {
+        f"{item['kind']}/{item['metadata']['name']}": entry["time"]
+        for item in json.loads(text)["items"]
+        for entry in item["metadata"]["managedFields"]
+        if entry["manager"] == "lockstep-operator" and not entry.get("subresource")
+    }
+
+
+def wait_for_another_leader(old: str) -> float:
+    """Follows the Lease until somebody else holds it; the seconds that took."""
+    began = time.monotonic()
+    for other in operator_pods():
+        if other != old:
+            api.kubectl(
+                "-n", NAMESPACE, "wait", "lease/lockstep-operator", "--timeout=60s",
+                f"--for=jsonpath={{.spec.holderIdentity}}={other}",
+            )  # fmt: skip
+            return time.monotonic() - began
+    raise AssertionError(f"{old} is the only operator")
+
+
+def check_undisturbed(uids: set[str], written: dict[str, Any]) -> None:
+    """The job's pods are the same, nothing was written again, no phase was told twice."""
+    assert {pod["metadata"]["uid"] for pod in pods(NAMESPACE, JOB)} == uids
+    assert all(
+        status["restartCount"] == 0
+        for pod in pods(NAMESPACE, JOB)
+        for status in pod["status"]["containerStatuses"]
+    )
+    assert writes() == written
+    told = [reason for _, reason, _ in events(NAMESPACE, JOB)]
+    assert sorted(told) == sorted(set(told))
+
+
+def pod_uids() -> set[str]:
+    """UIDs of the job's pods."""
+    return {pod["metadata"]["uid"] for pod in pods(NAMESPACE, JOB)}
+
+
+def test_only_the_leader_stands_behind_the_planner(running: str) -> None:
+    labelled = api.kubectl(
+        "-n", NAMESPACE, "get", "pods", "-l", "lockstep.dev/leader=true", "-o",
+        "jsonpath={.items[*].metadata.name}",
+    ).split()  # fmt: skip
+    assert labelled == [leader()]
+    assert len(operator_pods()) == 2
+
+
+def test_a_killed_leader_is_replaced_and_nothing_is_written_twice(running: str) -> None:
+    uids, written, old = pod_uids(), writes(), leader()
+    api.kill_container(NAMESPACE, old)
+    api.kubectl("-n", NAMESPACE, "delete", "pod", old, "--grace-period=1", "--wait=false")
+    seconds = wait_for_another_leader(old)
+    print(f"handover after a kill: {seconds:.1f} s")
+    assert rounds_go_on(NAMESPACE, JOB)["status"]["phase"] == "Running"
+    watch(NAMESPACE, JOB, lambda job: job["status"]["lastPlan"]["planned"])
+    check_undisturbed(uids, written)
+
+
+def test_a_leader_that_ends_in_order_hands_over(running: str) -> None:
+    api.kubectl(
+        "-n", NAMESPACE, "rollout", "status", "deployment/lockstep-operator", "--timeout=60s"
+    )
+    uids, written, old = pod_uids(), writes(), leader()
+    api.kubectl("-n", NAMESPACE, "delete", "pod", old, "--wait=false")
+    seconds = wait_for_another_leader(old)
+    print(f"handover in order: {seconds:.1f} s")
+    assert rounds_go_on(NAMESPACE, JOB)["status"]["phase"] == "Running"
+    check_undisturbed(uids, written)
+
+
+def test_uninstalling_leaves_jobs_and_data_and_a_new_release_adopts_them(running: str) -> None:
+    uids, written = pod_uids(), writes()
+    release = f"lockstep-{NAMESPACE}"
+    api.helm("uninstall", release, "--namespace", NAMESPACE, "--wait")
+    assert pod_uids() == uids
+    api.helm(
+        "install", release, str(CHART), "--namespace", NAMESPACE, "--wait", "--timeout=120s",
+        "--set", f"watchNamespaces={{{NAMESPACE}}}",
+    )  # fmt: skip
+    watch(NAMESPACE, JOB, lambda job: job["status"]["lastPlan"]["planned"])
+    rounds_go_on(NAMESPACE, JOB)
+    check_undisturbed(uids, written)
+    patch(NAMESPACE, JOB, {"training": {"rounds": 1}})
+    watch(NAMESPACE, JOB, in_phase("Completed"))
+    claims = api.kubectl("-n", NAMESPACE, "get", "pvc", "-o", "name").split()
+    assert claims == [f"persistentvolumeclaim/{JOB}-cloud"]
+
+
+# -- upgrade -----------------------------------------------------------------------------------------
+
+
+def previous_chart(folder: Path) -> Path:
+    """This chart as a version before it was: no election, one operator, an older CRD."""
+    chart = folder / "lockstep"
+    shutil.copytree(CHART, chart)
+    rewrite(chart / "Chart.yaml", "version: 0.1.0", "version: 0.0.9")
+    templates = chart / "templates" / "operator"
+    rewrite(templates / "service.yaml", '    lockstep.dev/leader: "true"\n', "")
+    rewrite(templates / "deployment.yaml", 'LEADER_ELECT\n              value: "true"',
+            'LEADER_ELECT\n              value: "false"')  # fmt: skip
+    file = chart / "files" / "federatedjobs.yaml"
+    crd = yaml.safe_load(file.read_text())
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    del schema["spec"]["properties"]["checkpoint"]
+    file.write_text(yaml.safe_dump(crd))
+    return chart
+
+
+def rewrite(file: Path, old: str, new: str) -> None:
+    """Replaces a text that must be there."""
+    text = file.read_text()
+    assert old in text, f"{file.name} has no {old!r}"
+    file.write_text(text.replace(old, new, 1))
+
+
+@pytest.fixture
+def owned_crd(cluster: object) -> Iterator[str]:
+    """The cluster's CRD as if the release of this test had brought it; afterwards as it was."""
+    namespace = "upgrade-e2e"
+    notes = {"release-name": f"lockstep-{namespace}", "release-namespace": namespace}
+    before: Json = json.loads(api.kubectl("get", "crd", CRD, "-o", "json"))["metadata"]
+    mine = {f"meta.helm.sh/{key}": value for key, value in notes.items()}
+    theirs = {key: before.get("annotations", {}).get(key) for key in mine}
+    label = "app.kubernetes.io/managed-by"
+    mark({"annotations": mine, "labels": {label: "Helm"}})
+    yield namespace
+    mark({"annotations": theirs, "labels": {label: before.get("labels", {}).get(label)}})
+
+
+def mark(metadata: Json) -> None:
+    """Sets annotations and labels of the CRD; None takes one away."""
+    body = json.dumps({"metadata": metadata})
+    api.kubectl("patch", "crd", CRD, "--type=merge", "-p", body)
+
+
+def has_checkpoint_field() -> bool:
+    """Whether the served CRD knows spec.checkpoint."""
+    crd = json.loads(api.kubectl("get", "crd", CRD, "-o", "json"))
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    return "checkpoint" in schema["spec"]["properties"]
+
+
+def test_an_upgrade_brings_the_new_crd_and_disturbs_no_job(owned_crd: str, tmp_path: Path) -> None:
+    namespace, release = owned_crd, f"lockstep-{owned_crd}"
+    words = (
+        "--namespace", namespace, "--wait", "--timeout=180s", "--set",
+        f"watchNamespaces={{{namespace}}}",
+    )  # fmt: skip
+    api.helm("install", release, str(previous_chart(tmp_path)), "--create-namespace", *words)
+    try:
+        assert not has_checkpoint_field()
+        apply(namespace, small_job(JOB, training={"rounds": 100_000}))
+        watch(namespace, JOB, past_round(3), timeout_s=240)
+        uids = {pod["metadata"]["uid"] for pod in pods(namespace, JOB)}
+        api.helm("upgrade", release, str(CHART), *words, "--set", "operator.replicas=2")
+        assert has_checkpoint_field()
+        rounds_go_on(namespace, JOB, more=5)
+        watch(namespace, JOB, lambda job: job["status"]["lastPlan"]["planned"])
+        assert {pod["metadata"]["uid"] for pod in pods(namespace, JOB)} == uids
+        assert all(
+            status["restartCount"] == 0
+            for pod in pods(namespace, JOB)
+            for status in pod["status"]["containerStatuses"]
+        )
+    finally:
+        api.kubectl("-n", namespace, "delete", "fj", "--all", "--wait")
+        api.helm("uninstall", release, "--namespace", namespace, "--wait")
+        api.kubectl("delete", "namespace", namespace, "--wait")

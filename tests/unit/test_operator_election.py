@@ -1,0 +1,220 @@
+"""Leader election: one leads, a silent one is replaced, one that ends hands over at once."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockstep_api import names
+from lockstep_operator.config import OperatorConfig
+from lockstep_operator.core.election import (
+    LEASE_API,
+    Sighting,
+    Step,
+    Timing,
+    holder_of,
+    lease_manifest,
+    next_step,
+    sighted,
+)
+from lockstep_operator.core.model import Manifest, ObjectRef
+from lockstep_operator.election import Elector
+from lockstep_operator.errors import Unavailable
+from tests.unit.test_operator_fake import FakeKube, device_pod
+
+TIMING = Timing(lease_s=12, renew_within_s=8, retry_s=2)
+FAST = Timing(lease_s=0.6, renew_within_s=0.3, retry_s=0.05)
+LEASE = ObjectRef(LEASE_API, "Lease", "lab", "lock")
+
+
+def lease(holder: str, version: str = "1", **spec: Any) -> Manifest:
+    """A lease as the apiserver has it."""
+    return {
+        "metadata": {"name": "lock", "namespace": "lab", "resourceVersion": version},
+        "spec": {"holderIdentity": holder, "leaseDurationSeconds": 12, **spec},
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "since_s", "step"),
+    [
+        (None, None, Step.CREATE),
+        (lease("a"), 99.0, Step.RENEW),
+        (lease(""), 99.0, Step.TAKE),
+        (lease("b"), 99.0, Step.WAIT),
+        (lease("b"), 88.1, Step.WAIT),
+        (lease("b"), 88.0, Step.TAKE),
+        (lease("b", leaseDurationSeconds=60), 88.0, Step.WAIT),
+    ],
+)
+def test_what_to_do_about_a_lease(
+    found: Manifest | None, since_s: float | None, step: Step
+) -> None:
+    seen = None if since_s is None else Sighting("1", since_s)
+    assert next_step(found, seen, me="a", now_s=100.0, timing=TIMING) is step
+
+
+def test_the_time_of_a_sighting_is_that_of_the_last_change() -> None:
+    first = sighted(None, lease("b", "1"), 5.0)
+    assert sighted(first, lease("b", "1"), 9.0).since_s == 5.0
+    assert sighted(first, lease("b", "2"), 9.0).since_s == 9.0
+
+
+def test_transitions_are_counted() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def after(before: Manifest | None, me: str) -> Manifest:
+        return lease_manifest("lock", "lab", me=me, now=now, before=before, timing=TIMING)["spec"]  # type: ignore[no-any-return]
+
+    first = after(None, "a")
+    assert first["leaseTransitions"] == 0
+    assert first["acquireTime"] == "2026-01-01T00:00:00.000000Z"
+    held = {"metadata": {"resourceVersion": "1"}, "spec": {**first, "acquireTime": "earlier"}}
+    assert after(held, "a")["acquireTime"] == "earlier"
+    assert after(held, "a")["leaseTransitions"] == 0
+    assert after(held, "b")["leaseTransitions"] == 1
+
+
+@pytest.mark.parametrize("times", [(8, 8, 2), (12, 2, 2), (12, 8, 0)])
+def test_times_that_would_allow_two_leaders_are_refused(times: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="retry < renew deadline < lease"):
+        Timing(*times)
+    with pytest.raises(ValueError, match="retry < renew deadline < lease"):
+        OperatorConfig(lease_seconds=times[0], renew_seconds=times[1], retry_seconds=times[2])
+
+
+@dataclass
+class Candidate:
+    """A candidate as the model of the property test sees it; its clock runs at its own rate."""
+
+    name: str
+    rate: float
+    offset: float
+    seen: Sighting | None = None
+    renewed_s: float | None = None
+    """On its own clock; None: it does not lead."""
+    read: Manifest | None = field(default=None)
+
+    def clock(self, now: float) -> float:
+        return self.offset + self.rate * now
+
+    def leads(self, now: float) -> bool:
+        if self.renewed_s is None:
+            return False
+        return self.clock(now) < self.renewed_s + TIMING.renew_within_s
+
+
+@given(
+    rates=st.lists(st.floats(0.95, 1.05), min_size=2, max_size=3),
+    offsets=st.lists(st.floats(-1e5, 1e5), min_size=3, max_size=3),
+    actions=st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.floats(0, 3)), max_size=60),
+)
+def test_two_never_lead_at_once(
+    rates: list[float], offsets: list[float], actions: list[tuple[int, bool, float]]
+) -> None:
+    """Reads and writes of candidates in any order, at any time, with clocks of their own."""
+    everyone = [
+        Candidate(f"c{i}", rate, offset)
+        for i, (rate, offset) in enumerate(zip(rates, offsets, strict=False))
+    ]
+    stored: Manifest | None = None
+    now, version = 0.0, 0
+    for number, reads, pause in actions:
+        now += pause
+        one = everyone[number % len(everyone)]
+        if one.renewed_s is not None and not one.leads(now):
+            one.renewed_s = None  # it has stopped
+        if reads:
+            one.read = stored
+            one.seen = None if stored is None else sighted(one.seen, stored, one.clock(now))
+            continue
+        step = next_step(one.read, one.seen, me=one.name, now_s=one.clock(now), timing=TIMING)
+        current = None if stored is None else stored["metadata"]["resourceVersion"]
+        known = None if one.read is None else one.read["metadata"]["resourceVersion"]
+        if step is Step.WAIT or known != current:
+            continue
+        version += 1
+        stored = lease(one.name, str(version))
+        one.read, one.seen = stored, sighted(one.seen, stored, one.clock(now))
+        one.renewed_s = one.clock(now)
+        leaders = [each.name for each in everyone if each.leads(now)]
+        assert len(leaders) <= 1
+
+
+def elector(kube: FakeKube, me: str, pod: str = "") -> Elector:
+    """A candidate with short times."""
+    return Elector(kube, "lab", "lock", me, pod, FAST)
+
+
+async def run_until(condition: Callable[[], bool]) -> None:
+    """Lets other tasks run until something holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the fake gives no event
+            await asyncio.sleep(0.01)
+
+
+async def test_a_silent_leader_is_replaced() -> None:
+    kube = FakeKube()
+    first, second = elector(kube, "a"), elector(kube, "b")
+    await first.acquire()
+    waiting = asyncio.create_task(second.acquire())
+    holding = asyncio.create_task(first.hold())
+    await asyncio.sleep(3 * FAST.lease_s)
+    assert not waiting.done(), "a leader that renews stays"
+    holding.cancel()  # killed: it says nothing any more
+    await asyncio.wait_for(waiting, 10)
+    assert holder_of(await kube.get(LEASE)) == "b"
+
+
+async def test_a_leader_that_ends_hands_over_without_waiting() -> None:
+    kube = FakeKube()
+    slow = Timing(lease_s=600, renew_within_s=300, retry_s=0.05)
+    first = Elector(kube, "lab", "lock", "a", timing=slow)
+    second = Elector(kube, "lab", "lock", "b", timing=slow)
+    await first.acquire()
+    waiting = asyncio.create_task(second.acquire())
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    await first.release()
+    await asyncio.wait_for(waiting, 10)
+    await first.release()
+    assert holder_of(await kube.get(LEASE)) == "b", "what is not ours is not released"
+
+
+async def test_a_leader_that_cannot_renew_stops() -> None:
+    kube = FakeKube()
+    one = elector(kube, "a")
+    await one.acquire()
+    kube.fail = lambda verb, name: Unavailable("no route") if name == "lock" else None
+    await asyncio.wait_for(one.hold(), 10)
+
+
+async def test_a_leader_that_was_replaced_stops() -> None:
+    kube = FakeKube()
+    one = elector(kube, "a")
+    await one.acquire()
+    kube.put(lease("b") | {"apiVersion": LEASE_API, "kind": "Lease"})
+    await asyncio.wait_for(one.hold(), 10)
+    assert holder_of(await kube.get(LEASE)) == "b"
+
+
+async def test_the_pod_that_leads_is_labelled() -> None:
+    kube = FakeKube()
+    pod = device_pod("p")
+    pod["metadata"]["labels"][names.LEADER_LABEL] = "true"  # from a run before
+    kube.put(pod)
+    kube.put(lease("b") | {"apiVersion": LEASE_API, "kind": "Lease"})
+    waiting = asyncio.create_task(elector(kube, "a", "p").acquire())
+    ref = ObjectRef("v1", "Pod", "lab", "p")
+    await run_until(lambda: names.LEADER_LABEL not in kube.objects[ref]["metadata"]["labels"])
+    kube.remove(LEASE)
+    await asyncio.wait_for(waiting, 10)
+    assert kube.objects[ref]["metadata"]["labels"][names.LEADER_LABEL] == "true"
+    with suppress(asyncio.CancelledError):
+        waiting.cancel()
