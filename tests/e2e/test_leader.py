@@ -152,7 +152,7 @@ def test_uninstalling_leaves_jobs_and_data_and_a_new_release_adopts_them(running
     assert claims == [f"persistentvolumeclaim/{JOB}-cloud"]
 
 
-# -- upgrade -----------------------------------------------------------------------------------------
+# -- upgrade ---------------------------------------------------------------------------------
 
 
 def previous_chart(folder: Path) -> Path:
