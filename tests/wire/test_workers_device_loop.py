@@ -25,7 +25,7 @@ from lockstep_workers.device.connection import (
 from lockstep_workers.device.loop import DeviceLoop
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
-from lockstep_workers.device.spending import Spent
+from lockstep_workers.device.spending import TrainedRound
 from lockstep_workers.wire import encode
 from tests.wire.cloud import Cloud, cloud
 from tests.wire.jobs import FakePlanner, free_port
@@ -52,22 +52,14 @@ class Learner:
         """The update was taken."""
         self.taken += 1
 
-    def report(
-        self,
-        work: Work,
-        used: Spent,
-        *,
-        loss: float,
-        energy: EnergyJoules,
-        previous_upload: tuple[float, int] | None,
-    ) -> UpdateReport:
+    def report(self, done: TrainedRound) -> UpdateReport:
         """A report of what was measured."""
-        self.energies.append(energy)
+        self.energies.append(done.energy)
         return UpdateReport(
-            client="d-0", round=work.task.round, examples=10, steps=work.task.steps,
-            download_seconds=work.seconds, compute_seconds=used.compute_s,
-            cpu_seconds=used.cpu_s, throttled_seconds=used.throttled_s,
-            frequency_ghz=used.frequency_ghz, energy_joules=energy,
+            client="d-0", round=done.work.task.round, examples=10, steps=done.work.task.steps,
+            download_seconds=done.work.seconds, compute_seconds=done.used.compute_s,
+            cpu_seconds=done.used.cpu_s, throttled_seconds=done.used.throttled_s,
+            frequency_ghz=done.used.frequency_ghz, energy_joules=done.energy,
         )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from lockstep_workers.device.cgroup import CpuCgroup
 from lockstep_workers.device.connection import LOST, NoSession, Work, connect, get_work, send_update
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
-from lockstep_workers.device.spending import Spent, energy, spent
+from lockstep_workers.device.spending import TrainedRound, energy, spent
 from lockstep_workers.energy import add_energy
 
 _log = structlog.get_logger()
@@ -35,15 +35,7 @@ class Learner(Protocol):
     def accepted(self) -> None:
         """The last update was taken."""
 
-    def report(
-        self,
-        work: Work,
-        used: Spent,
-        *,
-        loss: float,
-        energy: EnergyJoules,
-        previous_upload: tuple[float, int] | None,
-    ) -> UpdateReport:
+    def report(self, done: TrainedRound) -> UpdateReport:
         """What goes with the update."""
 
 
@@ -123,13 +115,8 @@ class DeviceLoop:
         joules = energy(self._job, self._group, used, idle_s=idle_s)
         # Energy for an update that was not taken is told with the next one.
         self._unreported = add_energy(self._unreported, joules)
-        report = self._learner.report(
-            work,
-            used,
-            loss=loss,
-            energy=self._unreported,
-            previous_upload=self._previous_upload,
-        )
+        done = TrainedRound(work, used, loss, self._unreported, self._previous_upload)
+        report = self._learner.report(done)
         self._metrics.trained(report, joules)
         self._idle_since = time.monotonic()
         return Update(report, body)

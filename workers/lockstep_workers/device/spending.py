@@ -6,6 +6,7 @@ from lockstep_api.energy import cycles, frequency_ghz, modelled_joules
 from lockstep_api.settings import GroupSettings, JobSettings
 from lockstep_api.status import EnergyJoules
 from lockstep_workers.device.cgroup import CpuReading
+from lockstep_workers.device.connection import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,20 @@ class Spent:
     throttled_s: float
     quota_cores: float | None
     frequency_ghz: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRound:
+    """A round's training and what it took: all that a device reports with its update."""
+
+    work: Work
+    used: Spent
+    loss: float
+    """Mean training loss over the steps, in nats."""
+    energy: EnergyJoules
+    """Energy since the last update that was taken, in J by source."""
+    previous_upload: tuple[float, int] | None
+    """Seconds and bytes of the upload before this one; None: there was none."""
 
 
 def spent(

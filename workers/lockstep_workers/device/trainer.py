@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from lockstep_api.settings import JobSettings
-from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Registration, UpdateReport
 from lockstep_workers.data import label_histogram, load_train
 from lockstep_workers.device.connection import Work
-from lockstep_workers.device.spending import Spent
+from lockstep_workers.device.spending import TrainedRound
 from lockstep_workers.learning.parameters import flatten
 from lockstep_workers.learning.partition import partition
 from lockstep_workers.learning.strategies import (
@@ -85,30 +84,22 @@ class Trainer:
         """The server has taken the update: what the strategy remembers is now in force."""
         self._memory = self._next_memory
 
-    def report(
-        self,
-        work: Work,
-        used: Spent,
-        *,
-        loss: float,
-        energy: EnergyJoules,
-        previous_upload: tuple[float, int] | None,
-    ) -> UpdateReport:
+    def report(self, done: TrainedRound) -> UpdateReport:
         """What goes with the update."""
-        upload_s, upload_bytes = previous_upload or (None, None)
+        upload_s, upload_bytes = done.previous_upload or (None, None)
         return UpdateReport(
             client=self._client,
-            round=work.task.round,
+            round=done.work.task.round,
             examples=len(self._examples.labels),
-            steps=work.task.steps,
-            train_loss=loss if math.isfinite(loss) else None,
-            download_seconds=work.seconds,
-            compute_seconds=used.compute_s,
-            cpu_seconds=used.cpu_s,
-            throttled_seconds=used.throttled_s,
-            quota_cores=used.quota_cores,
-            frequency_ghz=used.frequency_ghz,
+            steps=done.work.task.steps,
+            train_loss=done.loss if math.isfinite(done.loss) else None,
+            download_seconds=done.work.seconds,
+            compute_seconds=done.used.compute_s,
+            cpu_seconds=done.used.cpu_s,
+            throttled_seconds=done.used.throttled_s,
+            quota_cores=done.used.quota_cores,
+            frequency_ghz=done.used.frequency_ghz,
             previous_upload_seconds=upload_s,
             previous_upload_bytes=upload_bytes,
-            energy_joules=energy,
+            energy_joules=done.energy,
         )
