@@ -24,7 +24,19 @@ class EnergyModel:
 
     kappa: float
     table: tuple[PowerPoint, ...]
+    """In any order; frequencies differ, and power does not fall when frequency rises."""
     idle_watts: float
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: a table that says two things of one frequency, or falls."""
+        for low, high in pairwise(sorted(self.table, key=lambda p: p.ghz)):
+            if low.ghz == high.ghz:
+                raise ValueError(f"energy.table has {low.ghz:g} GHz twice: remove one")
+            if low.watts > high.watts:
+                raise ValueError(
+                    f"energy.table falls from {low.watts:g} W at {low.ghz:g} GHz to "
+                    f"{high.watts:g} W at {high.ghz:g} GHz: watts must not fall when ghz rises"
+                )
 
 
 def frequency_ghz(limit_cores: float, cpu_at_max: float, max_ghz: float) -> float:
@@ -54,14 +66,16 @@ def busy_watts(table: Sequence[PowerPoint], ghz: float) -> float:
     return points[-1].watts
 
 
-def modelled_joules(model: EnergyModel, *, n_cycles: float, ghz: float, idle_s: float) -> float:
-    """Joules for `n_cycles` cycles at `ghz` and `idle_s` seconds without work.
+def modelled_joules(model: EnergyModel, *, n_cycles: float, ghz: float, on_s: float) -> float:
+    """Joules of a device that was on for `on_s` seconds and did `n_cycles` cycles at `ghz` then.
 
-    `kappa`: E = κ · cycles · f² (algorithm of CN113312169B); `table`: E = P(f) · cycles / f.
+    `kappa`: E = κ · cycles · f² + P_idle · on (algorithm of CN113312169B; κ·f² is only what the
+    cycles take, so idle power counts all the time). `table`: E = P(f) · busy + P_idle · (on - busy)
+    with busy = cycles / f (P(f) is all that the busy device draws).
     """
     hertz = ghz * 1e9
-    if model.table:
-        busy = busy_watts(model.table, ghz) * n_cycles / hertz
-    else:
-        busy = model.kappa * n_cycles * hertz**2
-    return busy + model.idle_watts * idle_s
+    if not model.table:
+        return model.kappa * n_cycles * hertz**2 + model.idle_watts * on_s
+    busy_s = n_cycles / hertz if n_cycles else 0.0
+    busy = busy_watts(model.table, ghz) * busy_s
+    return busy + model.idle_watts * max(0.0, on_s - busy_s)

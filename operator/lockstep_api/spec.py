@@ -388,7 +388,7 @@ class PowerTableEntry(ApiModel):
     ghz: Positive = Field(alias="ghz")
     """CPU frequency in GHz."""
     watts: Positive
-    """Power of the busy CPU in W."""
+    """Power of the busy device in W, idle power included."""
 
 
 class Energy(ApiModel):
@@ -398,7 +398,12 @@ class Energy(ApiModel):
         (
             "!(has(self.kappa) && has(self.table))",
             "energy: set only one of kappa and table",
-        )
+        ),
+        (
+            "!has(self.table)"
+            " || self.table.all(a, self.table.all(b, a.ghz >= b.ghz || a.watts <= b.watts))",
+            "energy.table: watts must not fall when ghz rises",
+        ),
     )
 
     kappa: Positive | None = None
@@ -417,9 +422,11 @@ class Energy(ApiModel):
         ]
         | None
     ) = None
-    """Measured frequency→power table, interpolated linearly."""
+    """Measured frequency→power table, interpolated linearly; beyond its ends the nearest point
+    counts."""
     idle_watts: Annotated[float, Field(ge=0)] = 0.0
-    """Power without work in W."""
+    """Power without work in W. With kappa it counts all the time, as κ·f² is only what the cycles
+    take; with a table, whose watts are all that the busy device draws, only without work."""
 
 
 class DeviceGroup(ApiModel):
@@ -467,7 +474,8 @@ class Allocation(ApiModel):
     energy_weight: Annotated[float, Field(ge=0, le=1e6)] = 0.1
     """λ in the cost time + λ · energy, in s/J."""
     actuator: Actuator = Actuator.RESIZE
-    """`resize` patches the pods' CPU limits in place; `cooperative` lets the worker slow itself."""
+    """`resize` patches the pods' CPU limits in place, and where that is refused the worker slows
+    itself; `cooperative` leaves limits alone: the worker always slows itself."""
     policy_ref: Annotated[str, Field(max_length=253)] | None = None
     """ConfigMap with a trained policy; the one that comes with Lockstep when empty."""
 

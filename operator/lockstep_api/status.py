@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lockstep_api.base import ApiModel
+from lockstep_api.spec import Actuator
 
 
 class Phase(StrEnum):
@@ -68,10 +69,12 @@ class PlannedClient(ApiModel):
     """The frequency asked for, in GHz."""
     cpu_milli: int
     """The CPU limit asked for, in millicores."""
+    actuator: Actuator = Actuator.RESIZE
+    """`resize`: its pod was given the limit; `cooperative`: the device keeps to it itself."""
     applied: bool
     """Whether the limit was applied before the round began."""
     reason: str | None = None
-    """Why it was not applied."""
+    """Why it was not applied, or why the device keeps to it itself although resize was asked."""
 
 
 class LastPlan(ApiModel):

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lockstep_api.base import WireModel
-from lockstep_api.spec import Target
+from lockstep_api.spec import Actuator, Target
 from lockstep_api.status import EnergyJoules
 
 Ghz = Annotated[float, Field(ge=0, alias="frequencyGHz")]
@@ -57,6 +57,12 @@ class Task(WireModel):
     """Local SGD steps."""
     frequency_ghz: Ghz
     """The frequency that was asked for, in GHz."""
+    throttle_milli: Annotated[int, Field(ge=1)] | None = None
+    """Millicores that the device keeps itself to; empty: its CPU limit alone holds it."""
+
+    def throttle_cores(self) -> float | None:
+        """The same in cores."""
+        return None if self.throttle_milli is None else self.throttle_milli / 1000
 
 
 class UpdateReport(WireModel):
@@ -83,7 +89,8 @@ class UpdateReport(WireModel):
     quota_cores: NonNegative | None = None
     """The CPU quota read from its own cgroup while training, in cores; empty: none is set."""
     frequency_ghz: Ghz
-    """The frequency that this quota stands for, in GHz (at most maxGHz)."""
+    """The frequency that it had, in GHz (at most maxGHz): what this quota stands for, or for a
+    device that slowed itself what its CPU seconds a second stand for."""
     previous_upload_seconds: NonNegative | None = None
     """Seconds that the upload of its update before this one took."""
     previous_upload_bytes: Annotated[int, Field(ge=0)] | None = None
@@ -177,10 +184,16 @@ class ClientPlan(WireModel):
     """The CPU limit for it, in millicores."""
     steps: Annotated[int, Field(ge=1)]
     """Local SGD steps."""
+    actuator: Actuator = Actuator.RESIZE
+    """`resize`: its pod has the limit; `cooperative`: the device is told to keep to it."""
     applied: bool
-    """Whether the limit is in force."""
+    """Whether the limit is in force (cooperative: the pod's own limit leaves room for it)."""
     reason: str | None = None
-    """Why it is not."""
+    """Why it is not, or why the device has to keep to it itself although resize was asked for."""
+
+    def throttle_milli(self) -> int | None:
+        """What the device has to keep itself to, in millicores; None: nothing."""
+        return self.cpu_milli if self.actuator is Actuator.COOPERATIVE else None
 
 
 class RoundPlan(WireModel):

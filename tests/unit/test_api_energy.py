@@ -42,17 +42,17 @@ def test_power_between_and_beyond_the_points(ghz: float, watts: float) -> None:
 
 
 def test_energy_by_kappa() -> None:
-    joules = modelled_joules(KAPPA, n_cycles=1e9, ghz=1.0, idle_s=5.0)
+    joules = modelled_joules(KAPPA, n_cycles=1e9, ghz=1.0, on_s=5.0)
     assert joules == pytest.approx(1e-28 * 1e9 * 1e18)
 
 
 def test_energy_by_table_and_idle_power() -> None:
     model = EnergyModel(1e-28, TABLE, 0.5)
-    assert modelled_joules(model, n_cycles=3e9, ghz=1.5, idle_s=4.0) == pytest.approx(5 * 2 + 2)
+    assert modelled_joules(model, n_cycles=3e9, ghz=1.5, on_s=6.0) == pytest.approx(5 * 2 + 2)
 
 
 @given(positive, positive)
 def test_slower_is_never_dearer_by_kappa(one: float, other: float) -> None:
     low, high = sorted((one, other))
-    at_low = modelled_joules(KAPPA, n_cycles=1e9, ghz=low, idle_s=0)
-    assert at_low <= modelled_joules(KAPPA, n_cycles=1e9, ghz=high, idle_s=0)
+    at_low = modelled_joules(KAPPA, n_cycles=1e9, ghz=low, on_s=0)
+    assert at_low <= modelled_joules(KAPPA, n_cycles=1e9, ghz=high, on_s=0)

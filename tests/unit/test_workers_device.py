@@ -71,6 +71,6 @@ def test_energy_by_source() -> None:
     used = spent(GROUP, before, after, compute_s=4.0, cpu_s=1.0)
     job = settings(cloud_port=1, planner_port=2)
     joules = energy(job, GROUP, used, idle_s=2.0)
-    assert joules.model == pytest.approx(0.4 + 0.5 * 2.0)
+    assert joules.model == pytest.approx(0.4 + 0.5 * (2.0 + 4.0))
     assert joules.cpu == pytest.approx(1.0 * job.cpu_watts)
     assert joules.measured is None

@@ -182,7 +182,12 @@ class Coordinator:
             now = self.round
             plan = now.waits_for(client) if now is not None else None
             if now is not None and plan is not None and now.number > after:
-                task = Task(round=now.number, steps=plan.steps, frequency_ghz=plan.frequency_ghz)
+                task = Task(
+                    round=now.number,
+                    steps=plan.steps,
+                    frequency_ghz=plan.frequency_ghz,
+                    throttle_milli=plan.throttle_milli(),
+                )
                 return task, self.server.body
             await self._news.wait()
         return None

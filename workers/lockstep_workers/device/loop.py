@@ -8,6 +8,7 @@ import http.client
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from lockstep_workers.device.connection import LOST, NoSession, Work, connect, g
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.device.spending import TrainedRound, energy, spent
+from lockstep_workers.device.throttle import Throttle
 from lockstep_workers.energy import add_energy
 
 _log = structlog.get_logger()
@@ -29,8 +31,8 @@ _log = structlog.get_logger()
 class Learner(Protocol):
     """The learning part of a device, as its loop needs it."""
 
-    def train(self, work: Work) -> tuple[float, bytearray]:
-        """(mean loss in nats, the update's body)."""
+    def train(self, work: Work, pause: Callable[[], None] | None = None) -> tuple[float, bytearray]:
+        """(mean loss in nats, the update's body); `pause` is called often and may hold it up."""
 
     def accepted(self) -> None:
         """The last update was taken."""
@@ -69,7 +71,8 @@ class DeviceLoop:
         self._session_number = 0
         self._previous_upload: tuple[float, int] | None = None
         self._unreported = EnergyJoules()
-        self._idle_since = time.monotonic()
+        self._idle_since: float | None = None
+        """When the last training ended; None: no work yet, the device is not part of a round."""
 
     def run(self) -> None:
         """Returns when the job is over."""
@@ -108,17 +111,27 @@ class DeviceLoop:
     def _train(self, work: Work) -> Update:
         self._metrics.began(work.task, seconds=work.seconds, n_bytes=len(work.body))
         before, cpu, began = self._cgroup.read(), time.process_time(), time.monotonic()
-        idle_s = began - self._idle_since
-        loss, body = self._learner.train(work)
-        compute_s, cpu_s = time.monotonic() - began, time.process_time() - cpu
-        used = spent(self._group, before, self._cgroup.read(), compute_s=compute_s, cpu_s=cpu_s)
+        idle_s = work.seconds if self._idle_since is None else began - self._idle_since
+        cores = work.task.throttle_cores()
+        throttle = None if cores is None else Throttle(cores)
+        loss, body = self._learner.train(work, throttle)
+        if throttle is not None:
+            throttle.settle()
+        self._idle_since = time.monotonic()
+        used = spent(
+            self._group,
+            before,
+            self._cgroup.read(),
+            compute_s=self._idle_since - began,
+            cpu_s=time.process_time() - cpu,
+            throttle_cores=cores,
+        )
         joules = energy(self._job, self._group, used, idle_s=idle_s)
         # Energy for an update that was not taken is told with the next one.
         self._unreported = add_energy(self._unreported, joules)
         done = TrainedRound(work, used, loss, self._unreported, self._previous_upload)
         report = self._learner.report(done)
         self._metrics.trained(report, joules)
-        self._idle_since = time.monotonic()
         return Update(report, body)
 
     def _send(self, connection: http.client.HTTPConnection) -> None:

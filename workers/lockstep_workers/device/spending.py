@@ -19,6 +19,7 @@ class Spent:
     throttled_s: float
     quota_cores: float | None
     frequency_ghz: float
+    """The frequency that the device had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +37,38 @@ class TrainedRound:
 
 
 def spent(
-    group: GroupSettings, before: CpuReading, after: CpuReading, *, compute_s: float, cpu_s: float
+    group: GroupSettings,
+    before: CpuReading,
+    after: CpuReading,
+    *,
+    compute_s: float,
+    cpu_s: float,
+    throttle_cores: float | None = None,
 ) -> Spent:
     """Reads two readings around the training.
 
     The quota is the one in force at the end of the training. Without a quota, or above maxGHz,
-    the device counts as running at maxGHz.
+    the device counts as running at maxGHz. One that slowed itself to `throttle_cores`, not above
+    its quota, had the frequency that its CPU time was measured to be.
     """
     throttled = (after.throttled_s or 0.0) - (before.throttled_s or 0.0)
     quota = after.quota_cores
     ghz = group.max_ghz
     if quota is not None:
         ghz = min(ghz, frequency_ghz(quota, group.cpu_at_max, group.max_ghz))
+    if throttle_cores is not None and (quota is None or throttle_cores <= quota):
+        cores = cpu_s / max(compute_s, 1e-9)
+        ghz = min(ghz, frequency_ghz(cores, group.cpu_at_max, group.max_ghz))
     return Spent(compute_s, cpu_s, max(0.0, throttled), quota, ghz)
 
 
 def energy(job: JobSettings, group: GroupSettings, used: Spent, *, idle_s: float) -> EnergyJoules:
-    """A round's energy of one device by source, in J."""
+    """A round's energy of one device by source, in J; `idle_s` is its time on before training."""
     n_cycles = cycles(used.cpu_s, group.cpu_at_max, group.max_ghz)
     modelled = modelled_joules(
-        group.energy_model(), n_cycles=n_cycles, ghz=used.frequency_ghz, idle_s=idle_s
+        group.energy_model(),
+        n_cycles=n_cycles,
+        ghz=used.frequency_ghz,
+        on_s=idle_s + used.compute_s,
     )
     return EnergyJoules(model=modelled, cpu=used.cpu_s * job.cpu_watts)

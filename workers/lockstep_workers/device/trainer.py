@@ -20,7 +20,7 @@ from lockstep_workers.learning.strategies import (
     LocalResult,
     build_strategy,
 )
-from lockstep_workers.learning.training import Sgd, be_deterministic, train
+from lockstep_workers.learning.training import Pause, Sgd, be_deterministic, train
 from lockstep_workers.models import build_model
 from lockstep_workers.wire import decode, encode, split
 
@@ -57,8 +57,11 @@ class Trainer:
             label_histogram=label_histogram(self._examples),
         )
 
-    def train(self, work: Work) -> tuple[float, bytearray]:
-        """Local training from the received model: (mean loss in nats, the update's body)."""
+    def train(self, work: Work, pause: Pause | None = None) -> tuple[float, bytearray]:
+        """Local training from the received model: (mean loss in nats, the update's body).
+
+        `pause` is called often and may hold it up.
+        """
         received = self._received(work)
         with torch.no_grad():
             self._model.vector.copy_(received[MODEL])
@@ -69,6 +72,7 @@ class Trainer:
             sgd=self._sgd,
             correction=self._strategy.begin(received, self._memory),
             seed=(self._seed, self._index, work.task.round),
+            pause=pause,
         )
         result = LocalResult(self._model.vector, work.task.steps, len(self._examples.labels))
         upload, self._next_memory = self._strategy.finish(received, result, self._memory)

@@ -1,6 +1,7 @@
 """Local training: SGD with momentum on one client's examples; changes only the model given."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ from torch.nn.functional import cross_entropy
 from lockstep_workers.data import Examples, as_batch
 from lockstep_workers.learning.parameters import FlatModel, flat_gradient
 from lockstep_workers.learning.strategies import Correction
+
+Pause = Callable[[], None]
+"""What a training calls often, so that somebody can hold it up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ def train(
     sgd: Sgd,
     correction: Correction | None,
     seed: tuple[int, ...],
+    pause: Pause | None = None,
 ) -> float:
     """Does `steps` SGD steps on `model` in place.
 
@@ -61,6 +66,7 @@ def train(
         correction: changes each gradient before the step.
         seed: entropy of the order of the examples and of what the model draws (dropout): (job's
             seed, client's index, round).
+        pause: called between steps and, within a step, between the parts of the model.
 
     Returns:
         The mean training loss over the steps, in nats.
@@ -72,11 +78,37 @@ def train(
     drawn = batches(len(examples.labels), sgd.batch_size, rng)
     model.module.train()
     gradient = flat_gradient(model)
-    losses = [
-        _step(model, gradient, as_batch(examples, next(drawn)), sgd, correction, velocity)
-        for _ in range(steps)
-    ]
+    losses = []
+    with _pausing(model.module, pause):
+        for _ in range(steps):
+            batch = as_batch(examples, next(drawn))
+            losses.append(_step(model, gradient, batch, sgd, correction, velocity))
+            if pause is not None:
+                pause()
     return float(torch.stack(losses).mean())
+
+
+@contextmanager
+def _pausing(module: torch.nn.Module, pause: Pause | None) -> Iterator[None]:
+    """Calls `pause` after each layer's part of the forward and of the backward pass.
+
+    A single operation of a layer is not interrupted.
+    """
+
+    def after(_module: torch.nn.Module, _inputs: object, output: object) -> None:
+        assert pause is not None
+        pause()
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(lambda _gradient: pause())  # type: ignore[no-untyped-call]
+
+    everything = [] if pause is None else module.modules()
+    layers = [m for m in everything if next(m.children(), None) is None]
+    hooks = [layer.register_forward_hook(after) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _step(
