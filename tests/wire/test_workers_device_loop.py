@@ -43,7 +43,7 @@ class Learner:
         self.taken = 0
         self.energies: list[EnergyJoules] = []
 
-    def train(self, work: Work, pause: Callable[[], None] | None = None) -> tuple[float, bytearray]:
+    def train(self, work: Work, pause: Callable[[], bool] | None = None) -> tuple[float, bytearray]:
         """An update with the value of the round."""
         self.trained.append(work.task.round)
         return 1.0, encode([np.full(self._n_values, work.task.round, np.float32)])

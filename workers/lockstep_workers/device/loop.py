@@ -31,8 +31,8 @@ _log = structlog.get_logger()
 class Learner(Protocol):
     """The learning part of a device, as its loop needs it."""
 
-    def train(self, work: Work, pause: Callable[[], None] | None = None) -> tuple[float, bytearray]:
-        """(mean loss in nats, the update's body); `pause` is called often and may hold it up."""
+    def train(self, work: Work, pause: Callable[[], bool] | None = None) -> tuple[float, bytearray]:
+        """(mean loss in nats, the update's body); `pause` is a training's `Pause`."""
 
     def accepted(self) -> None:
         """The last update was taken."""
@@ -113,10 +113,9 @@ class DeviceLoop:
         before, cpu, began = self._cgroup.read(), time.process_time(), time.monotonic()
         idle_s = work.seconds if self._idle_since is None else began - self._idle_since
         cores = work.task.throttle_cores()
-        throttle = None if cores is None else Throttle(cores)
-        loss, body = self._learner.train(work, throttle)
-        if throttle is not None:
-            throttle.settle()
+        throttle = Throttle(min(one or 1.0 for one in (cores, before.quota_cores)))
+        loss, body = self._learner.train(work, None if cores is None else throttle)
+        throttle.settle()  # under a quota too: it may have begun with a part of a period left over
         self._idle_since = time.monotonic()
         used = spent(
             self._group,

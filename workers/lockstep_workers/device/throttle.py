@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 Clock = Callable[[], float]
 
-CREDIT_S = 0.1
-"""How much of a time without CPU may be made up for, in s: the CPU quota's period."""
-SHORTEST_SLEEP_S = 0.01
-"""Less is owed until later: many tiny sleeps cost more than they slow, and 100 ms even out."""
+PERIOD_S = 0.1
+"""CPU time comes in one piece a period, in s, as under a CPU quota: in shorter pieces with sleeps
+between them caches are cold, and the same work takes up to twice the CPU time."""
 
 
 @dataclass(slots=True)
@@ -21,7 +20,7 @@ class Allowance:
     """CPU time that may be used as wall time passes: `cores` core-seconds a second. Pure.
 
     CPU time used ahead of it has to be slept off. What was not used (a sleep that took too long, a
-    machine that was busy) can be used later, at most CREDIT_S seconds of it.
+    machine that was busy) can be used later, at most that of a period.
     """
 
     cores: float
@@ -34,36 +33,52 @@ class Allowance:
         """Seconds to sleep now, so that CPU / wall time since the start is `cores`."""
         due_s = self.wall_s + (cpu_s - self.cpu_s) / self.cores
         unused_s = wall_s - due_s
-        if unused_s > CREDIT_S:
-            self.wall_s += unused_s - CREDIT_S
+        if unused_s > PERIOD_S:
+            self.wall_s += unused_s - PERIOD_S
         return max(0.0, -unused_s)
+
+    def piece_s(self, owed_s: float) -> float:
+        """Seconds of work on one core until what is owed fills a period with that work."""
+        if self.cores >= 1:
+            return PERIOD_S
+        missing_s = PERIOD_S * (1 - self.cores) - owed_s
+        return max(0.0, missing_s * self.cores / (1 - self.cores))
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Time, in seconds, and how to let it pass."""
+
+    wall: Clock = time.monotonic
+    cpu: Clock = time.process_time
+    """Core-seconds of all threads of this process."""
+    sleep: Callable[[float], None] = time.sleep
 
 
 class Throttle:
     """Slows the calling process down to `cores`; call it often, and `settle` at the end."""
 
-    def __init__(
-        self,
-        cores: float,
-        *,
-        wall: Clock = time.monotonic,
-        cpu: Clock = time.process_time,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        """The clocks count seconds; `cpu` the core-seconds of all of this process's threads."""
-        self.cores = cores
-        self._wall, self._cpu, self._sleep = wall, cpu, sleep
-        self._allowance = Allowance(cores, wall(), cpu())
+    def __init__(self, cores: float, clocks: Clocks = Clocks()) -> None:
+        """The round begins now."""
+        self._clocks = clocks
+        self._allowance = Allowance(cores, clocks.wall(), clocks.cpu())
+        self._next_s = clocks.wall() + self._allowance.piece_s(0.0)
 
-    def __call__(self) -> None:
-        """Sleeps off what is owed, if it is worth a sleep."""
-        self._pay(SHORTEST_SLEEP_S)
+    def __call__(self) -> bool:
+        """Sleeps off what is owed when the period's piece of work is done; whether it came late."""
+        late_s = self._clocks.wall() - self._next_s
+        if late_s < 0:  # the wall clock is cheaper than the CPU clock, a system call
+            return False
+        if self._allowance.piece_s(self._owed_s()) == 0.0:
+            self.settle()
+        self._next_s = self._clocks.wall() + self._allowance.piece_s(self._owed_s())
+        return late_s > PERIOD_S / 10
 
     def settle(self) -> None:
         """Sleeps off all that is owed."""
-        self._pay(0.0)
+        owed_s = self._owed_s()
+        if owed_s > 0:
+            self._clocks.sleep(owed_s)
 
-    def _pay(self, shortest_s: float) -> None:
-        owed_s = self._allowance.owed_s(wall_s=self._wall(), cpu_s=self._cpu())
-        if owed_s > shortest_s:
-            self._sleep(owed_s)
+    def _owed_s(self) -> float:
+        return self._allowance.owed_s(wall_s=self._clocks.wall(), cpu_s=self._clocks.cpu())

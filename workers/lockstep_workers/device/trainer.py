@@ -60,7 +60,7 @@ class Trainer:
     def train(self, work: Work, pause: Pause | None = None) -> tuple[float, bytearray]:
         """Local training from the received model: (mean loss in nats, the update's body).
 
-        `pause` is called often and may hold it up.
+        `pause` is called between steps and may hold it up.
         """
         received = self._received(work)
         with torch.no_grad():

@@ -1,7 +1,7 @@
 """Local training: SGD with momentum on one client's examples; changes only the model given."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,9 @@ from lockstep_workers.data import Examples, as_batch
 from lockstep_workers.learning.parameters import FlatModel, flat_gradient
 from lockstep_workers.learning.strategies import Correction
 
-Pause = Callable[[], None]
-"""What a training calls often, so that somebody can hold it up."""
+Pause = Callable[[], bool]
+"""What a training calls between steps, so that somebody can hold it up; it says whether it wants to
+be called within steps too, as they are long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def train(
         correction: changes each gradient before the step.
         seed: entropy of the order of the examples and of what the model draws (dropout): (job's
             seed, client's index, round).
-        pause: called between steps and, within a step, between the parts of the model.
+        pause: called between steps and, when it asks for that, between the layers of the model.
 
     Returns:
         The mean training loss over the steps, in nats.
@@ -79,36 +80,33 @@ def train(
     model.module.train()
     gradient = flat_gradient(model)
     losses = []
-    with _pausing(model.module, pause):
+    with ExitStack() as hooks:
         for _ in range(steps):
             batch = as_batch(examples, next(drawn))
             losses.append(_step(model, gradient, batch, sgd, correction, velocity))
-            if pause is not None:
-                pause()
+            if pause is not None and pause():
+                hooks.close()
+                _pause_between_layers(model.module, pause, hooks)
     return float(torch.stack(losses).mean())
 
 
-@contextmanager
-def _pausing(module: torch.nn.Module, pause: Pause | None) -> Iterator[None]:
+def _pause_between_layers(module: torch.nn.Module, pause: Pause, hooks: ExitStack) -> None:
     """Calls `pause` after each layer's part of the forward and of the backward pass.
 
     A single operation of a layer is not interrupted.
     """
 
+    def after_gradient(_gradient: Tensor) -> None:
+        pause()
+
     def after(_module: torch.nn.Module, _inputs: object, output: object) -> None:
-        assert pause is not None
         pause()
         if isinstance(output, Tensor) and output.requires_grad:
-            output.register_hook(lambda _gradient: pause())  # type: ignore[no-untyped-call]
+            output.register_hook(after_gradient)  # type: ignore[no-untyped-call]
 
-    everything = [] if pause is None else module.modules()
-    layers = [m for m in everything if next(m.children(), None) is None]
-    hooks = [layer.register_forward_hook(after) for layer in layers]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for layer in module.modules():
+        if next(layer.children(), None) is None:
+            hooks.callback(layer.register_forward_hook(after).remove)
 
 
 def _step(
