@@ -1,12 +1,14 @@
 """Puts the CPU limits of a plan in force: resizes device pods in place and waits for the kubelets.
 
 The planner calls it once a round. Only limits change. A limit is in force when the pod's status
-shows it; what does not get there within the time allowed comes back with its reason.
+shows it; what does not get there within the time allowed comes back with its reason. Where
+resizing is refused for good (no such subresource, RBAC, admission, a kubelet that says Infeasible)
+the device has to keep to its limit itself; such a refusal is remembered for a while.
 """
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +16,46 @@ from lockstep_api import names
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.wire import RoundPlan
 from lockstep_operator.core.model import JobKey, Manifest
-from lockstep_operator.errors import KubeError, NotFound
+from lockstep_operator.errors import KubeError, NotFound, NotServed, Refused
 from lockstep_operator.kube import POD, Kube
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import condition
 
 CONCURRENT_PATCHES = 20
 WAIT_S = 3.0
+RETRY_S = 60.0
+
+Clock = Callable[[], float]
+
+
+@dataclass(slots=True)
+class Refusals:
+    """Pods whose resize was refused for good, by job: not tried again for RETRY_S seconds."""
+
+    clock: Clock = time.monotonic
+    _known: dict[tuple[JobKey, str], tuple[float, str]] = field(default_factory=dict)
+    """(job, pod) → until when, and why."""
+
+    def of(self, key: JobKey) -> dict[str, str]:
+        """Pod → why, for those that are not to be tried now."""
+        now = self.clock()
+        self._known = {one: kept for one, kept in self._known.items() if kept[0] > now}
+        return {pod: why for (job, pod), (_, why) in self._known.items() if job == key}
+
+    def remember(self, key: JobKey, refused: Mapping[str, str]) -> None:
+        """Pod → why, for those that were tried just now."""
+        until = self.clock() + RETRY_S
+        self._known |= {(key, pod): (until, why) for pod, why in refused.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a plan's limits; a client that is in neither has its limit in force."""
+
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """Client → why its limit is not in force."""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """Client → why it has to keep to its limit itself; its pod's limit is not lower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +66,8 @@ class Actuator:
     metrics: Metrics
     wait_s: float = WAIT_S
     """How long to wait for the limits to be in force."""
+    refusals: Refusals = field(default_factory=Refusals)
+    """What was refused before."""
 
 
 @dataclass(slots=True)
@@ -46,13 +83,20 @@ class _Resize:
     """Pod → why not."""
     labels: dict[str, str] = field(default_factory=dict)
     """Pod → the reason as a metric's label."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Pod → why it cannot be resized."""
+    limits: dict[str, int | None] = field(default_factory=dict)
+    """Pod → millicores in force when the round was planned; None: no limit."""
 
     def fail(self, pod: str, label: str, reason: str) -> None:
         self.reasons[pod], self.labels[pod] = reason, label
 
+    def refuse(self, pod: str, label: str, reason: str) -> None:
+        self.refused[pod], self.labels[pod] = reason, label
 
-async def actuate(key: JobKey, plan: RoundPlan, *, actuator: Actuator) -> dict[str, str]:
-    """Apply the plan's limits; returns client → reason for those that are not in force.
+
+async def actuate(key: JobKey, plan: RoundPlan, *, actuator: Actuator) -> Applied:
+    """Apply the plan's limits; tells which are not in force, and which devices must see to it.
 
     Raises:
         KubeError: the job's pods could not be listed.
@@ -61,22 +105,45 @@ async def actuate(key: JobKey, plan: RoundPlan, *, actuator: Actuator) -> dict[s
     resize = _Resize({pod: one.cpu_milli for pod, one in pods.items()})
     selector = f"{names.JOB_LABEL}={names.label_value(key.name)},{names.ROLE_LABEL}=device"
     listing = await actuator.kube.list(POD, key.namespace, labels=selector)
-    _compare(resize, {pod["metadata"]["name"]: pod for pod in listing.items})
+    known = actuator.refusals.of(key)
+    _compare(resize, {pod["metadata"]["name"]: pod for pod in listing.items}, known)
     if resize.waiting:
         await _patch_all(key, resize, actuator)
         await _wait(key, resize, selector, version=listing.resource_version, actuator=actuator)
     for label in resize.labels.values():
         actuator.metrics.resize_failures.labels(label).inc()
-    return {pods[pod].client: reason for pod, reason in resize.reasons.items()}
+    actuator.refusals.remember(key, resize.refused)
+    refusals, too_low = _by_room(resize, known | resize.refused)
+    return Applied(
+        failures={pods[pod].client: why for pod, why in (resize.reasons | too_low).items()},
+        refusals={pods[pod].client: why for pod, why in refusals.items()},
+    )
 
 
-def _compare(resize: _Resize, found: Mapping[str, Manifest]) -> None:
-    """Sort out which pods need a new limit."""
+def _compare(
+    resize: _Resize, found: Mapping[str, Manifest], refused_before: Mapping[str, str]
+) -> None:
+    """Sort out which pods need a new limit, and can be given one."""
     for pod, milli in resize.wanted.items():
         if pod not in found:
             resize.fail(pod, "PodNotFound", "pod not found")
         elif not (_in_force(found[pod], milli) and _asked(found[pod], milli)):
-            resize.waiting.add(pod)
+            resize.limits[pod] = _limit(_status(found[pod]))
+            if pod not in refused_before:
+                resize.waiting.add(pod)
+
+
+def _by_room(resize: _Resize, refused: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The refusals of pods whose limit leaves room for what is asked, and those of the others."""
+    refusals, too_low = {}, {}
+    for pod, milli in resize.wanted.items():
+        if pod in resize.limits and pod in refused:
+            limit = resize.limits[pod]
+            if limit is None or limit >= milli:
+                refusals[pod] = refused[pod]
+            else:
+                too_low[pod] = f"{refused[pod]}; its limit stays {limit}m"
+    return refusals, too_low
 
 
 def _container(entries: Any) -> Mapping[str, Any]:
@@ -93,8 +160,12 @@ def _asked(pod: Manifest, milli: int) -> bool:
     return _limit(_container(pod["spec"]["containers"])) == milli
 
 
+def _status(pod: Manifest) -> Mapping[str, Any]:
+    return _container(pod.get("status", {}).get("containerStatuses"))
+
+
 def _in_force(pod: Manifest, milli: int) -> bool:
-    return _limit(_container(pod.get("status", {}).get("containerStatuses"))) == milli
+    return _limit(_status(pod)) == milli
 
 
 async def _patch_all(key: JobKey, resize: _Resize, actuator: Actuator) -> None:
@@ -112,11 +183,18 @@ async def _patch(key: JobKey, pod: str, *, resize: _Resize, kube: Kube) -> None:
     resize.patched_at[pod] = time.monotonic()
     try:
         await kube.resize(key.namespace, pod, container=names.WORKER_CONTAINER, cpu=cpu)
+    except NotServed:
+        resize.waiting.discard(pod)
+        resize.refuse(pod, "NotServed", "this Kubernetes does not serve pods/resize")
+    except NotFound:
+        resize.waiting.discard(pod)
+        resize.fail(pod, "PodNotFound", "pod not found")
+    except Refused as error:
+        resize.waiting.discard(pod)
+        resize.refuse(pod, "Refused", f"resize refused: {error}")
     except KubeError as error:
         resize.waiting.discard(pod)
-        gone = isinstance(error, NotFound)
-        label = "PodNotFound" if gone else type(error).__name__
-        resize.fail(pod, label, "pod not found" if gone else f"resize failed: {error}")
+        resize.fail(pod, type(error).__name__, f"resize failed: {error}")
 
 
 async def _wait(
@@ -173,7 +251,7 @@ def _note(pod: str, event: Manifest, *, resize: _Resize, metrics: Metrics) -> No
         metrics.resize_seconds.observe(time.monotonic() - resize.patched_at[pod])
     elif _pending(event["object"])[0] == "Infeasible":
         resize.waiting.discard(pod)
-        resize.fail(pod, *_pending(event["object"]))
+        resize.refuse(pod, *_pending(event["object"]))
 
 
 def _pending(pod: Manifest) -> tuple[str, str]:

@@ -4,6 +4,7 @@ LockstepError
 ├── InvalidSpec                 a job that cannot be read; not retried before it changes
 └── KubeError                   a call to the Kubernetes API failed; retried with backoff
     ├── NotFound                404
+    │   └── NotServed           404 of the whole route: this Kubernetes has no such resource
     ├── Conflict                409
     ├── Throttled               429, with the seconds to wait
     ├── Unavailable             5xx, connection lost, time-out
@@ -25,6 +26,10 @@ class KubeError(LockstepError):
 
 class NotFound(KubeError):
     """The object does not exist."""
+
+
+class NotServed(NotFound):
+    """The apiserver has no such resource at all."""
 
 
 class Conflict(KubeError):

@@ -22,6 +22,7 @@ from lockstep_operator.errors import (
     Conflict,
     KubeError,
     NotFound,
+    NotServed,
     Refused,
     Throttled,
     Unavailable,
@@ -329,6 +330,8 @@ def error_of(status: int, body: str, retry_after: str | None = None) -> KubeErro
         return Throttled(message, retry_after=_seconds(retry_after))
     if status >= 500:
         return Unavailable(message)
+    if status == 404 and not _names_an_object(body):
+        return NotServed(message)
     known: dict[int, type[KubeError]] = {404: NotFound, 409: Conflict, 410: Unavailable}
     return known.get(status, Refused)(message)
 
@@ -339,6 +342,15 @@ def _message(body: str) -> str:
     except ValueError:
         return body.strip()[:300]
     return str(answer.get("message", "")) if isinstance(answer, dict) else body[:300]
+
+
+def _names_an_object(body: str) -> bool:
+    """Whether an error is about an object, not about the route that was called."""
+    try:
+        details = json.loads(body)["details"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return isinstance(details, dict) and bool(details.get("name"))
 
 
 def _seconds(retry_after: str | None) -> float:

@@ -13,12 +13,13 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from lockstep_api import names
-from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.spec import Actuator, FederatedJobSpec
 from lockstep_api.wire import Outcome, PlanRequest, RoundPlan
-from lockstep_operator.actuate import Actuator, actuate
+from lockstep_operator.actuate import Actuator as Resizer
+from lockstep_operator.actuate import actuate
 from lockstep_operator.auth import Authenticator, Forbidden, Unauthenticated
 from lockstep_operator.core.model import EventNote, JobKey, JobView
-from lockstep_operator.core.plan import plan_round, with_applied
+from lockstep_operator.core.plan import fallback_note, left_to_devices, plan_round, with_applied
 from lockstep_operator.errors import InvalidSpec, KubeError, NotFound
 from lockstep_operator.observe import FINISHED, read_job
 from lockstep_operator.reconcile import Deps, emit, finished
@@ -43,7 +44,7 @@ class Planner:
 
     deps: Deps
     runtime: Runtime
-    actuator: Actuator
+    actuator: Resizer
     authenticator: Authenticator | None
     """None: callers are not checked."""
     watching: Callable[[], bool]
@@ -72,8 +73,11 @@ class Planner:
             reports = self.deps.sources.reports
             off = reports.round_done(job.uid, request.report)
             self.deps.metrics.frequency_mismatches.inc(off)
-            failures = await self._put_in_force(key, spec, drawn)
-            plan = with_applied(drawn, failures)
+            plan = await self._put_in_force(key, spec, drawn)
+            heard = reports.get(job.uid)
+            before = (heard.plan if heard else None, job.status.last_plan)
+            if note := fallback_note(plan, before):
+                await emit(job, [note], deps=self.deps)
             reports.planned(job.uid, plan, now=self.deps.clock())
         self.runtime.seen(key)
         return plan
@@ -132,10 +136,12 @@ class Planner:
 
     async def _put_in_force(
         self, key: JobKey, spec: FederatedJobSpec, plan: RoundPlan
-    ) -> dict[str, str]:
-        if spec.allocation.actuator != "resize":
-            return {}
-        return await actuate(key, plan, actuator=self.actuator)
+    ) -> RoundPlan:
+        """The plan, told what became of its limits."""
+        if spec.allocation.actuator is Actuator.COOPERATIVE:
+            return left_to_devices(plan)
+        applied = await actuate(key, plan, actuator=self.actuator)
+        return with_applied(plan, applied.failures, applied.refusals)
 
 
 def planner_app(planner: Planner) -> FastAPI:

@@ -83,7 +83,7 @@ def _child(model: str, port: int) -> None:
 
     job = settings(cloud_port=1, planner_port=1, replicas=10)
     group = job.groups[0].model_copy(update={"cpu_at_max": 1.0, "max_ghz": 1.0, "min_ghz": 0.1})
-    named = Model(name=model)  # type: ignore[arg-type]
+    named = Model(name=model)
     job = job.model_copy(update={"groups": (group,), "model": named})
     trainer = Trainer(job, "d-0", Path("/usr/share/datasets"))
     metrics = DeviceMetrics("bench", "d-0")

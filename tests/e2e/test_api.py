@@ -158,6 +158,10 @@ RULES: list[tuple[Json, str]] = [
         {"devices.0.energy": {"kappa": 1e-28, "table": [{"ghz": 1, "watts": 2}]}},
         "energy: set only one of kappa and table",
     ),
+    (
+        {"devices.0.energy": {"table": [{"ghz": 2, "watts": 3}, {"ghz": 1, "watts": 4}]}},
+        "energy.table: watts must not fall when ghz rises",
+    ),
     ({"devices.0.name": "cloud"}, "devices: the name cloud is the cloud pod's"),
     ({"devices.0.cpuAtMax": "0m"}, "must be a quantity of more than 0, such as 500m, 2 or 256Mi"),
     ({"devices.0.memory": 0}, "must be a quantity of more than 0, such as 500m, 2 or 256Mi"),

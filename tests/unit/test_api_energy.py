@@ -51,6 +51,38 @@ def test_energy_by_table_and_idle_power() -> None:
     assert modelled_joules(model, n_cycles=3e9, ghz=1.5, on_s=6.0) == pytest.approx(5 * 2 + 2)
 
 
+def test_idle_power_counts_all_the_time_beside_kappa() -> None:
+    """κ·c·f² = 1e-28 · 2e9 · (1e9)² = 0.2 J in 2 s of work; 5 s on at 0.5 W: 2.5 J."""
+    model = EnergyModel(1e-28, (), 0.5)
+    assert modelled_joules(model, n_cycles=2e9, ghz=1.0, on_s=5.0) == pytest.approx(2.7)
+
+
+def test_a_table_device_is_never_idle_for_less_than_nothing() -> None:
+    """3e9 cycles at 1.5 GHz are 2 s of work, although it was on for 1 s only."""
+    model = EnergyModel(1e-28, TABLE, 0.5)
+    assert modelled_joules(model, n_cycles=3e9, ghz=1.5, on_s=1.0) == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (((1.0, 2.0), (1.0, 3.0)), "has 1 GHz twice"),
+        (((2.0, 3.0), (1.0, 4.0)), "falls from 4 W at 1 GHz to 3 W at 2 GHz"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused(
+    table: tuple[tuple[float, float], ...], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        EnergyModel(1e-28, tuple(PowerPoint(*point) for point in table), 0.0)
+
+
+def test_a_table_of_one_point_and_a_flat_one() -> None:
+    assert busy_watts(EnergyModel(1.0, (PowerPoint(1, 3),), 0.0).table, 5.0) == 3
+    flat = EnergyModel(1.0, (PowerPoint(2, 3), PowerPoint(1, 3)), 0.0)
+    assert busy_watts(flat.table, 1.7) == pytest.approx(3)
+
+
 @given(positive, positive)
 def test_slower_is_never_dearer_by_kappa(one: float, other: float) -> None:
     low, high = sorted((one, other))

@@ -77,10 +77,14 @@ def pod(name: str, *, ready: bool = True, problem: str | None = None) -> PodView
 PODS = tuple(pod(name) for name in ("demo-cloud-0", "demo-device-d-0", "demo-device-d-1"))
 
 
-def plan(round: int = 1, failures: dict[str, str] | None = None) -> RoundPlan:
+def plan(
+    round: int = 1,
+    failures: dict[str, str] | None = None,
+    refusals: dict[str, str] | None = None,
+) -> RoundPlan:
     registrations = [{"client": c, "incarnation": "x", "examples": 1} for c in CLIENTS]
     request = PlanRequest.model_validate({"round": round, "clients": registrations})
-    return with_applied(plan_round(spec(), request), failures or {})
+    return with_applied(plan_round(spec(), request), failures or {}, refusals or {})
 
 
 def report(round: int = 1, **change: Any) -> RoundReport:
@@ -316,6 +320,11 @@ def test_the_problem_of_a_pod_is_told() -> None:
             "d-0 (0.40 GHz)",
         ),
         (JobReport(report=report(planned=False), plan=plan(2)), "PlannerBypassed", "planner"),
+        (
+            JobReport(report=report(), plan=plan(2, {}, {"d-1": "may not resize"})),
+            "CooperativeThrottling",
+            "d-1 (may not resize); allow pods/resize",
+        ),
     ],
 )
 def test_a_job_that_does_not_run_as_planned_is_degraded(
@@ -329,6 +338,8 @@ def test_a_job_that_does_not_run_as_planned_is_degraded(
 def test_a_restarted_operator_still_knows_what_was_not_applied() -> None:
     seen = replace(running(JobReport(plan=plan(1, {"d-1": "no such pod"}))), report=None)
     assert said(step(seen), ConditionType.DEGRADED) == ("True", "FrequencyNotApplied")
+    seen = replace(running(JobReport(plan=plan(1, {}, {"d-0": "no"}))), report=None)
+    assert said(step(seen), ConditionType.DEGRADED) == ("True", "CooperativeThrottling")
     unplanned = plan(1).model_copy(update={"planned": False})
     seen = replace(running(JobReport(plan=unplanned)), report=None)
     assert said(step(seen), ConditionType.DEGRADED) == ("True", "PlannerBypassed")

@@ -6,9 +6,17 @@ from typing import Any
 import pytest
 
 from lockstep_api.spec import FederatedJobSpec
-from lockstep_api.wire import PlanRequest, RoundPlan, RoundReport
+from lockstep_api.status import LastPlan, PlannedClient
+from lockstep_api.wire import ClientPlan, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.allocate import allocate, cpu_milli, groups_by_client
-from lockstep_operator.core.plan import mismatches, plan_round, with_applied
+from lockstep_operator.core.plan import (
+    fallback_note,
+    fell_back,
+    left_to_devices,
+    mismatches,
+    plan_round,
+    with_applied,
+)
 from lockstep_operator.core.sampling import sample
 
 TEN = [f"d-{i}" for i in range(10)]
@@ -64,7 +72,7 @@ def report(round: int, **had: float) -> RoundReport:
 
 def planned(**change: Any) -> RoundPlan:
     clients = ("fast-0", "fast-1", "slow-0", "slow-1")
-    return with_applied(plan_round(spec(**change), request(*clients)), {})
+    return with_applied(plan_round(spec(**change), request(*clients)), {}, {})
 
 
 def test_policy_max_gives_every_device_its_maximum() -> None:
@@ -144,7 +152,7 @@ def test_steps_of_a_later_version_are_an_error() -> None:
 
 
 def test_limits_not_in_force_are_marked_with_the_reason() -> None:
-    plan = with_applied(planned(), {"slow-1": "no such pod"})
+    plan = with_applied(planned(), {"slow-1": "no such pod"}, {})
     off = [(e.client, e.reason) for e in plan.participants if not e.applied]
     assert off == [("slow-1", "no such pod")]
     assert all(e.applied and e.reason is None for e in planned().participants)
@@ -159,8 +167,46 @@ def test_a_device_with_another_frequency_than_planned_is_named() -> None:
 
 
 def test_what_was_not_applied_or_not_reported_is_no_mismatch() -> None:
-    plan = with_applied(planned(), {"slow-0": "no such pod"})
+    plan = with_applied(planned(), {"slow-0": "no such pod"}, {})
     assert mismatches(plan, report(1, slow_0=0.4)) == {}
+
+
+def test_devices_that_cannot_be_resized_are_told_to_keep_to_it() -> None:
+    plan = with_applied(planned(), {}, {"slow-1": "forbidden"})
+    told = {e.client: e.throttle_milli() for e in plan.participants}
+    assert told["slow-0"] is None
+    entry = plan.participants[-1]
+    assert (entry.client, entry.applied, entry.reason) == ("slow-1", True, "forbidden")
+    assert told["slow-1"] == entry.cpu_milli
+    assert fell_back(plan) == {"slow-1": "forbidden"}
+
+
+def test_a_job_that_asks_for_cooperative_falls_back_nowhere() -> None:
+    plan = left_to_devices(planned())
+    assert all(e.applied and e.throttle_milli() == e.cpu_milli for e in plan.participants)
+    assert fell_back(plan) == {}
+    assert fallback_note(plan, [None]) is None
+
+
+def test_one_event_tells_of_the_first_plan_that_falls_back() -> None:
+    plan = with_applied(planned(), {}, {"slow-0": "forbidden", "slow-1": "forbidden"})
+    note = fallback_note(plan, [planned(), None])
+    assert note is not None
+    assert (note.type, note.reason) == ("Warning", "CooperativeThrottling")
+    assert note.message.startswith("2 devices keep to their CPU limits themselves; slow-0: forb")
+    assert fallback_note(plan, [plan, None]) is None
+    shown = LastPlan(round=1, planned=True, clients=[planned_client(plan.participants[-1])])
+    assert fallback_note(plan, [None, shown]) is None
+
+
+def planned_client(entry: ClientPlan) -> PlannedClient:
+    return PlannedClient.model_validate(entry.model_dump(exclude={"steps"}))
+
+
+def test_a_measured_frequency_may_be_off_by_more() -> None:
+    plan = left_to_devices(planned())
+    found = mismatches(plan, report(1, fast_0=1.75, fast_1=1.65, slow_0=1.1, slow_1=1.0))
+    assert found == {"fast-1": "1.65 GHz instead of 2.00 GHz"}
 
 
 def test_a_report_of_another_round_says_nothing() -> None:
@@ -171,5 +217,5 @@ def test_a_plan_of_10_000_devices_takes_less_than_a_second_of_cpu() -> None:
     many = spec(devices=[{"name": "many", "replicas": 10_000}])
     asked = request(*(f"many-{index}" for index in range(10_000)))
     began = time.process_time()
-    assert len(with_applied(plan_round(many, asked), {}).participants) == 10_000
+    assert len(with_applied(plan_round(many, asked), {}, {}).participants) == 10_000
     assert time.process_time() - began < 1.0

@@ -36,7 +36,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("allocation.policy ppo", {"allocation": {"policy": "ppo"}}),
     ("allocation.policy equalize", {"allocation": {"policy": "equalize"}}),
     ("allocation.policyRef", {"allocation": {"policyRef": "mine"}}),
-    ("allocation.actuator cooperative", {"allocation": {"actuator": "cooperative"}}),
     ("devices[].uplink", {"devices": [{"name": "a", "uplink": {"mbps": 1}}]}),
     ("devices[].downlink", {"devices": [{"name": "a", "downlink": {"mbps": 1}}]}),
     ("devices[].name cloud", {"devices": [{"name": "cloud"}]}),

@@ -126,10 +126,45 @@ async def test_a_plan_is_answered_with_its_limits_in_force(setup: Setup) -> None
 
 
 async def test_a_limit_that_is_not_in_force_is_in_the_answer(setup: Setup) -> None:
-    setup.kube.fail = failing("resize", Refused("no such feature"), POD_1)
+    setup.kube.fail = failing("resize", Unavailable("connection lost"), POD_1)
     plan = (await setup.http.post(PLAN, json=request())).json()
     entry = plan["participants"][1]
-    assert (entry["applied"], entry["reason"]) == (False, "resize failed: no such feature")
+    assert (entry["applied"], entry["reason"]) == (False, "resize failed: connection lost")
+
+
+async def test_where_a_resize_is_refused_the_device_throttles_and_one_event_says_so(
+    setup: Setup,
+) -> None:
+    setup.kube.fail = failing("resize", Refused("may not resize"), POD_1)
+    for round in (1, 2):
+        plan = (await setup.http.post(PLAN, json=request(round))).json()
+    first, second = plan["participants"]
+    assert (first["actuator"], first["applied"]) == ("resize", True)
+    assert (second["actuator"], second["applied"]) == ("cooperative", True)
+    assert second["reason"] == "resize refused: may not resize"
+    await setup.planner.runtime.pass_now(KEY)
+    shown = status_of(setup.kube)["lastPlan"]["clients"]
+    assert [one["actuator"] for one in shown] == ["resize", "cooperative"]
+    degraded = find(status_of(setup.kube), "Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "CooperativeThrottling")
+    told = [event["reason"] for event in setup.kube.events]
+    assert told.count("CooperativeThrottling") == 1
+
+
+async def test_a_cooperative_job_is_never_resized_and_not_degraded(setup: Setup) -> None:
+    setup.kube.put(
+        {
+            **setup.kube.objects[job_ref("lab", "digits")],
+            "spec": job_body(allocation={"actuator": "cooperative"})["spec"],
+        }
+    )
+    setup.kube.fail = failing("list", Unavailable("not needed"), "Pod")
+    plan = (await setup.http.post(PLAN, json=request())).json()
+    assert all(e["actuator"] == "cooperative" and e["applied"] for e in plan["participants"])
+    setup.kube.fail = lambda verb, name: None
+    await setup.planner.runtime.pass_now(KEY)
+    assert all(verb != "resize" for verb, _ in setup.kube.writes)
+    assert find(status_of(setup.kube), "Degraded")["status"] == "False"
 
 
 async def test_a_plan_reaches_the_status(setup: Setup) -> None:

@@ -65,6 +65,46 @@ def test_without_a_quota_the_device_runs_at_its_maximum() -> None:
     assert used.frequency_ghz == GROUP.max_ghz
 
 
+@pytest.mark.parametrize(
+    ("quota", "asked", "ghz"),
+    [
+        (1.0, 0.25, 0.88),  # 2 core-seconds in 9 s: 0.22 cores, measured
+        (None, 0.25, 0.88),
+        (0.25, 0.25, 0.88),
+        (0.125, 0.25, 0.5),  # the quota is lower: it rules
+        (1.0, 0.5, 0.88),
+    ],
+)
+def test_a_device_that_slowed_itself_reports_what_was_measured(
+    quota: float | None, asked: float, ghz: float
+) -> None:
+    after = CpuReading(quota, 0.0)
+    used = spent(GROUP, after, after, compute_s=9.0, cpu_s=1.98, throttle_cores=asked)
+    assert used.frequency_ghz == pytest.approx(ghz)
+
+
+def test_a_round_without_work_has_no_frequency_and_costs_only_idle_power() -> None:
+    nothing = CpuReading(None, None)
+    used = spent(GROUP, nothing, nothing, compute_s=0.0, cpu_s=0.0, throttle_cores=0.2)
+    assert used.frequency_ghz == 0.0
+    for group in (GROUP, GROUP.model_copy(update={"power_table": ((1.0, 2.0),)})):
+        joules = energy(settings(cloud_port=1, planner_port=2), group, used, idle_s=4.0)
+        assert joules.model == pytest.approx(2.0)
+
+
+def test_energy_by_a_table_is_busy_power_while_it_works_and_idle_power_else() -> None:
+    """A made-up table: 2 W at 1 GHz, 6 W at 2 GHz. At 1.5 GHz the line between them gives 4 W.
+
+    0.5 cores stand for 2 GHz, so 0.375 cores for 1.5 GHz. 1.5 core-seconds there are 4 s of work.
+    The device was on for 3 s before and 4 s while training: 4 W · 4 s + 0.5 W · 3 s = 17.5 J.
+    """
+    group = GROUP.model_copy(update={"power_table": ((2.0, 6.0), (1.0, 2.0))})
+    before, after = CpuReading(None, 0.0), CpuReading(0.375, 0.0)
+    used = spent(group, before, after, compute_s=4.0, cpu_s=1.5)
+    job = settings(cloud_port=1, planner_port=2)
+    assert energy(job, group, used, idle_s=3.0).model == pytest.approx(17.5)
+
+
 def test_energy_by_source() -> None:
     """1 core-second at cpuAtMax 0.5 and 2 GHz is 4e9 cycles: κ·c·f² = 1e-28·4e9·(1e9)² = 0.4 J."""
     before, after = CpuReading(None, 0.0), CpuReading(0.25, 0.0)

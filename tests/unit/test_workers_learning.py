@@ -52,6 +52,34 @@ def test_training_is_sgd_with_momentum_and_the_proximal_term(name: str, mu: floa
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_pauses_between_steps_and_layers_change_nothing(name: str) -> None:
+    """Who says that steps are long is called after each layer's forward and backward part."""
+    calls: list[str] = []
+
+    def rarely() -> bool:
+        calls.append("")
+        return False
+
+    def often() -> bool:
+        calls.append("")
+        return True
+
+    vectors = []
+    counts = []
+    for pause in (None, rarely, often):
+        calls.clear()
+        model = flatten(build_model(Model.model_validate({"name": name}), seed=1))
+        train(model, EXAMPLES, steps=3, sgd=SGD, correction=None, seed=(1, 2, 3), pause=pause)
+        vectors.append(model.vector.clone())
+        counts.append(len(calls))
+        assert not any(layer._forward_hooks for layer in model.module.modules())
+    assert all(torch.equal(vectors[0], other) for other in vectors[1:])
+    layers = len(list(model.module.children()))
+    backward = layers - (name == "mlp")  # the flattened image has no gradient
+    assert counts == [0, 3, 3 + 2 * (layers + backward)]
+
+
 def test_the_vector_is_the_model() -> None:
     model = flatten(build_model(Model(name="mlp"), seed=0))
     model.vector.zero_()

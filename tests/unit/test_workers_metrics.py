@@ -38,7 +38,9 @@ def test_a_device_counts_its_own_energy_and_uploads() -> None:
         cpu_seconds=1, throttled_seconds=0.5, quota_cores=0.25, frequency_ghz=1,
         energy_joules=EnergyJoules(model=9.0, cpu=8.0),
     )  # fmt: skip
-    metrics.began(Task(round=1, steps=7, frequency_ghz=1.5), seconds=0.5, n_bytes=100)
+    metrics.began(
+        Task(round=1, steps=7, frequency_ghz=1.5, throttle_milli=300), seconds=0.5, n_bytes=100
+    )
     metrics.trained(report, EnergyJoules(model=3.0, cpu=2.0))
     metrics.uploaded(seconds=2.0, n_bytes=1_000_000)
     labels = {"job": "j", "client": "d-0"}
@@ -48,6 +50,9 @@ def test_a_device_counts_its_own_energy_and_uploads() -> None:
 
     assert value("lockstep_steps_total") == 7
     assert value("lockstep_throttled_seconds_total") == 0.5
+    assert value("lockstep_work_core_seconds") == 1
+    assert value("lockstep_cpu_seconds_total") == 1
+    assert value("lockstep_throttle_cores") == 0.3
     assert value("lockstep_uplink_mbits_per_second") == pytest.approx(4.0)
     assert value("lockstep_frequency_asked_ghz") == 1.5
     assert value("lockstep_frequency_applied_ghz") == 1.0

@@ -19,6 +19,7 @@ from lockstep_operator.errors import (
     Conflict,
     KubeError,
     NotFound,
+    NotServed,
     Refused,
     Throttled,
     Unavailable,
@@ -286,11 +287,24 @@ async def test_a_token_counts_only_for_its_audience(
 async def test_errors_have_a_class_and_the_apiservers_words(
     kube: ApiKube, server: Server, status: int, error: type[KubeError]
 ) -> None:
-    server.answer({"kind": "Status", "message": "because of this"}, status)
+    details = {"name": "digits"}
+    server.answer({"kind": "Status", "message": "because of this", "details": details}, status)
     with pytest.raises(error, match="because of this") as caught:
         await kube.get(job_ref("lab", "digits"))
     assert type(caught.value) is error
     assert JOB_PATH in str(caught.value)
+
+
+async def test_a_route_that_is_not_served_is_no_missing_object(
+    kube: ApiKube, server: Server
+) -> None:
+    """What an apiserver answers to a resource or subresource that it does not know."""
+    server.answers.append(web.Response(status=404, text="404 page not found\n"))
+    unknown = {"kind": "Status", "message": "the server could not find the requested resource"}
+    server.answer(unknown | {"reason": "NotFound", "details": {}}, 404)
+    for _ in range(2):
+        with pytest.raises(NotServed):
+            await kube.resize("lab", "p-0", container="worker", cpu="100m")
 
 
 async def test_being_slowed_down_says_for_how_long(kube: ApiKube, server: Server) -> None:

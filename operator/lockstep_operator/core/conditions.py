@@ -13,6 +13,7 @@ from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import Condition, ConditionType, FederatedJobStatus, PlannedClient
 from lockstep_api.wire import ClientPlan
 from lockstep_operator.core.model import JobReport, Observed
+from lockstep_operator.core.plan import fell_back
 
 Truth = Literal["True", "False", "Unknown"]
 
@@ -107,7 +108,8 @@ def _pod_names(job: str, spec: FederatedJobSpec) -> list[str]:
 
 
 def degradation(status: FederatedJobStatus, report: JobReport | None) -> Finding:
-    """Degraded: frequencies not in force, checkpoints not written, rounds without the planner."""
+    """Degraded: frequencies not in force, checkpoints not written, rounds without the planner,
+    devices that have to slow themselves although the job did not ask for that."""
     off = {entry.client: entry.reason or "not applied" for entry in _unapplied(status, report)}
     if report is not None:
         off |= report.mismatches
@@ -120,7 +122,19 @@ def degradation(status: FederatedJobStatus, report: JobReport | None) -> Finding
     if _bypassed(status, report):
         message = "the cloud pod could not reach the planner and used the plan before again"
         return Finding("True", "PlannerBypassed", message)
+    if slowed := _slowed(status, report):
+        listed = _some([f"{client} ({why})" for client, why in sorted(slowed.items())])
+        message = (
+            f"devices keep to their CPU limits themselves, as they cannot be resized: {listed}; "
+            "allow pods/resize, or set allocation.actuator: cooperative"
+        )
+        return Finding("True", "CooperativeThrottling", message)
     return Finding("False", "AsPlanned", "rounds run as planned")
+
+
+def _slowed(status: FederatedJobStatus, report: JobReport | None) -> dict[str, str]:
+    plan = report.plan if report is not None and report.plan is not None else status.last_plan
+    return {} if plan is None else fell_back(plan)
 
 
 def _unapplied(

@@ -1,14 +1,21 @@
 """The plan of a round and how it turned out; the planner calls it for every request.
 
-Entries start as not applied: whoever sets the CPU limits says so with `with_applied`.
+Entries start as not applied: whoever sets the CPU limits says so with `with_applied`, whoever
+leaves it to the devices with `left_to_devices`.
 """
 
 from collections.abc import Mapping, Sequence
 
-from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.spec import Actuator, FederatedJobSpec
+from lockstep_api.status import LastPlan
 from lockstep_api.wire import ClientPlan, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.allocate import allocate, cpu_milli, groups_by_client
+from lockstep_operator.core.model import EventNote
 from lockstep_operator.core.sampling import sample
+
+QUOTA_TOLERANCE = 0.05
+MEASURED_TOLERANCE = 0.15
+"""Of a frequency that was measured: rounds that last less than a period of CPU time are coarse."""
 
 
 def plan_round(spec: FederatedJobSpec, request: PlanRequest) -> RoundPlan:
@@ -60,13 +67,19 @@ def _participants(spec: FederatedJobSpec, clients: Sequence[str]) -> list[Client
     ]
 
 
-def with_applied(plan: RoundPlan, failures: Mapping[str, str]) -> RoundPlan:
-    """The plan with every limit in force but those of `failures` (client → reason)."""
+def with_applied(
+    plan: RoundPlan, failures: Mapping[str, str], refusals: Mapping[str, str]
+) -> RoundPlan:
+    """The plan with every limit in force but those of `failures` (client → reason).
+
+    The devices of `refusals` (client → reason) keep to their limits themselves.
+    """
     participants = [
         entry.model_copy(
             update={
+                "actuator": Actuator.COOPERATIVE if entry.client in refusals else Actuator.RESIZE,
                 "applied": entry.client not in failures,
-                "reason": failures.get(entry.client),
+                "reason": failures.get(entry.client) or refusals.get(entry.client),
             }
         )
         for entry in plan.participants
@@ -74,17 +87,51 @@ def with_applied(plan: RoundPlan, failures: Mapping[str, str]) -> RoundPlan:
     return plan.model_copy(update={"participants": participants})
 
 
-def mismatches(plan: RoundPlan, report: RoundReport, tolerance: float = 0.05) -> dict[str, str]:
+def left_to_devices(plan: RoundPlan) -> RoundPlan:
+    """The plan of a job that asked for it: every device keeps to its limit itself."""
+    told = {"actuator": Actuator.COOPERATIVE, "applied": True}
+    participants = [entry.model_copy(update=told) for entry in plan.participants]
+    return plan.model_copy(update={"participants": participants})
+
+
+def fell_back(plan: RoundPlan | LastPlan) -> dict[str, str]:
+    """Client → why it keeps to its limit itself although a resize was asked for."""
+    entries = plan.participants if isinstance(plan, RoundPlan) else plan.clients
+    return {
+        entry.client: entry.reason
+        for entry in entries
+        if entry.actuator is Actuator.COOPERATIVE and entry.reason
+    }
+
+
+def fallback_note(
+    plan: RoundPlan, before: Sequence[RoundPlan | LastPlan | None]
+) -> EventNote | None:
+    """The event of the first plan that falls back: none of the plans `before` did."""
+    now = fell_back(plan)
+    if not now or any(old is not None and fell_back(old) for old in before):
+        return None
+    client, why = next(iter(now.items()))
+    message = f"{len(now)} devices keep to their CPU limits themselves; {client}: {why}"
+    return EventNote("Warning", "CooperativeThrottling", message)
+
+
+def mismatches(plan: RoundPlan, report: RoundReport) -> dict[str, str]:
     """Client → what it had instead of its plan, where the limit counts as applied.
 
     Nothing can be said about a report of another round: it gives no mismatches.
     """
     if plan.round != report.round:
         return {}
-    asked = {entry.client: entry.frequency_ghz for entry in plan.participants if entry.applied}
     had = {done.update.client: done.update.frequency_ghz for done in report.clients}
     return {
-        client: f"{had[client]:.2f} GHz instead of {ghz:.2f} GHz"
-        for client, ghz in asked.items()
-        if client in had and abs(had[client] - ghz) > tolerance * ghz
+        entry.client: f"{had[entry.client]:.2f} GHz instead of {entry.frequency_ghz:.2f} GHz"
+        for entry in plan.participants
+        if entry.applied and entry.client in had and _is_off(entry, had[entry.client])
     }
+
+
+def _is_off(entry: ClientPlan, ghz: float) -> bool:
+    measured = entry.actuator is Actuator.COOPERATIVE
+    tolerance = MEASURED_TOLERANCE if measured else QUOTA_TOLERANCE
+    return abs(ghz - entry.frequency_ghz) > tolerance * entry.frequency_ghz

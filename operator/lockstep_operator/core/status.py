@@ -123,6 +123,7 @@ def _planned(entry: ClientPlan) -> PlannedClient:
         client=entry.client,
         frequency_ghz=entry.frequency_ghz,
         cpu_milli=entry.cpu_milli,
+        actuator=entry.actuator,
         applied=entry.applied,
         reason=entry.reason,
     )

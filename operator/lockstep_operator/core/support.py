@@ -6,7 +6,6 @@
 from collections.abc import Callable
 
 from lockstep_api.spec import (
-    Actuator,
     AllocationPolicy,
     FederatedJobSpec,
     Mode,
@@ -69,10 +68,6 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
     (
         lambda s: s.allocation.policy_ref is not None,
         "allocation.policyRef is not supported yet: remove it and use policy max or static",
-    ),
-    (
-        lambda s: s.allocation.actuator is Actuator.COOPERATIVE,
-        "allocation.actuator cooperative is not supported yet: use resize",
     ),
     (
         lambda s: any(group.name == "cloud" for group in s.devices),

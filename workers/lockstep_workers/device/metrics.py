@@ -20,9 +20,15 @@ class DeviceMetrics:
         self.round = self._gauge("lockstep_client_round", "Round that it trains or trained last")
         self.asked = self._gauge("lockstep_frequency_asked_ghz", "Frequency of the plan in GHz")
         self.applied = self._gauge(
-            "lockstep_frequency_applied_ghz", "Frequency that its CPU quota stands for, in GHz"
+            "lockstep_frequency_applied_ghz", "Frequency that it had in its last round, in GHz"
         )
         self.limit = self._gauge("lockstep_cpu_limit_cores", "CPU quota in cores; 0: none")
+        self.throttle = self._gauge(
+            "lockstep_throttle_cores", "Cores that it keeps itself to; 0: its quota alone holds it"
+        )
+        self.work = self._gauge(
+            "lockstep_work_core_seconds", "CPU that its last round's training took, in core-seconds"
+        )
         self.train_loss = self._gauge("lockstep_train_loss", "Mean local loss in nats")
         self.uplink = self._gauge(
             "lockstep_uplink_mbits_per_second", "Bandwidth of its last upload in Mbit/s"
@@ -54,6 +60,7 @@ class DeviceMetrics:
         """A task and its model have arrived."""
         self.round.set(task.round)
         self.asked.set(task.frequency_ghz)
+        self.throttle.set(task.throttle_cores() or 0.0)
         self._download.inc(seconds)
         self._download_bytes.inc(n_bytes)
 
@@ -65,6 +72,7 @@ class DeviceMetrics:
         self._compute.inc(report.compute_seconds)
         self._steps.inc(report.steps)
         self._cpu.inc(report.cpu_seconds)
+        self.work.set(report.cpu_seconds)
         self._throttled.inc(report.throttled_seconds)
         for source, joules in energy.model_dump(exclude_none=True).items():
             self._energy.labels(*self._labels, source).inc(joules)

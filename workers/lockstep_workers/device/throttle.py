@@ -13,6 +13,8 @@ Clock = Callable[[], float]
 PERIOD_S = 0.1
 """CPU time comes in one piece a period, in s, as under a CPU quota: in shorter pieces with sleeps
 between them caches are cold, and the same work takes up to twice the CPU time."""
+SHORTEST_SLEEP_S = 1e-4
+"""A shorter sleep lasts too long by more than that."""
 
 
 @dataclass(slots=True)
@@ -69,7 +71,7 @@ class Throttle:
         late_s = self._clocks.wall() - self._next_s
         if late_s < 0:  # the wall clock is cheaper than the CPU clock, a system call
             return False
-        if self._allowance.piece_s(self._owed_s()) == 0.0:
+        if self._allowance.piece_s(self._owed_s()) < SHORTEST_SLEEP_S:
             self.settle()
         self._next_s = self._clocks.wall() + self._allowance.piece_s(self._owed_s())
         return late_s > PERIOD_S / 10
@@ -77,7 +79,7 @@ class Throttle:
     def settle(self) -> None:
         """Sleeps off all that is owed."""
         owed_s = self._owed_s()
-        if owed_s > 0:
+        if owed_s > SHORTEST_SLEEP_S:
             self._clocks.sleep(owed_s)
 
     def _owed_s(self) -> float:
