@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 LOAD := $(PY) -m tests.cluster load $$($(PY) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench chaos clean
+.PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work chaos clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ lint: venv
 
 bench: venv ## measures a round's overhead on the wire, beside raw sockets
 	$(PY) -m tests.bench.wire_round
+
+bench-work: venv ## measures whether a round takes W/f seconds from 0.1 to 1 core (root)
+	$(PY) -m tests.bench.work
 
 chaos: venv ## 30 random kills on a real cluster; the model must not change (SEED=… KILLS=…)
 	$(PY) images/build.py
