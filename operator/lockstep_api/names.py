@@ -15,7 +15,6 @@ JOB_LABEL = "lockstep.dev/job"
 ROLE_LABEL = "lockstep.dev/role"
 GROUP_LABEL = "lockstep.dev/device-group"
 TIER_LABEL = "lockstep.dev/tier"
-LEADER_LABEL = "lockstep.dev/leader"
 CLOCK_LABEL = "lockstep.dev/clock-ghz"
 MANAGER = "lockstep-operator"
 

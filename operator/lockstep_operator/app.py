@@ -131,7 +131,7 @@ def _elector(config: OperatorConfig, kube: ApiKube) -> Elector | None:
         return None
     me = config.pod or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     namespace = config.lease_namespace or config.own_namespace()
-    return Elector(kube, namespace, config.lease_name, me, config.pod, config.timing())
+    return Elector(kube, namespace, config.lease_name, me, config.timing())
 
 
 async def _lead(

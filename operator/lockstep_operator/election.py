@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from lockstep_api import names
 from lockstep_operator.core.election import (
     LEASE_API,
     Sighting,
@@ -39,8 +38,6 @@ class Elector:
     name: str
     me: str
     """Identity; unique among candidates."""
-    pod: str = ""
-    """The own pod, which is labelled while it leads; empty outside a cluster."""
     timing: Timing = field(default_factory=Timing)
     monotonic: Callable[[], float] = time.monotonic
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -50,12 +47,10 @@ class Elector:
 
     async def acquire(self) -> None:
         """Returns when this process leads."""
-        await self._label(None)
         logger.info("%s is a candidate for lease %s/%s", self.me, self.namespace, self.name)
         while not await self._tried():  # noqa: ASYNC110 - it is another process that lets go
             await asyncio.sleep(self.timing.retry_s)
         logger.info("%s leads", self.me)
-        await self._label("true")
 
     async def hold(self) -> None:
         """Renews; returns when the lease is lost, or could not be renewed in time."""
@@ -124,12 +119,3 @@ class Elector:
         write = self.kube.create if step is Step.CREATE else self.kube.replace
         self._lease = await write(body)
         self._seen = sighted(self._seen, self._lease, self.monotonic())
-
-    async def _label(self, value: str | None) -> None:
-        """The Service in front of the planner selects the pod that leads."""
-        if not self.pod:
-            return
-        try:
-            await self.kube.label_pod(self.namespace, self.pod, {names.LEADER_LABEL: value})
-        except KubeError as error:
-            logger.warning("pod %s not labelled: %s", self.pod, error)

@@ -101,10 +101,6 @@ class Kube(Protocol):
         self, namespace: str, labels: str, *, resource_version: str, timeout_s: float
     ) -> AsyncGenerator[Manifest, None]: ...
 
-    async def label_pod(
-        self, namespace: str, pod: str, labels: Mapping[str, str | None]
-    ) -> None: ...
-
     async def review_token(self, token: str, audience: str) -> User | None: ...
 
 
@@ -205,11 +201,6 @@ class ApiKube:
             Conflict: it was changed meanwhile.
         """
         return await self._call("PUT", _path(ref_of(manifest)), body=manifest)
-
-    async def label_pod(self, namespace: str, pod: str, labels: Mapping[str, str | None]) -> None:
-        """Set labels of a pod; None takes one away."""
-        body = {"metadata": {"labels": dict(labels)}}
-        await self._call("PATCH", path_of(POD, namespace, pod), body=body, content_type=STRATEGIC)
 
     async def delete(self, ref: ObjectRef) -> None:
         try:

@@ -1,8 +1,6 @@
 """Leader election: one leads, a silent one is replaced, one that ends hands over at once."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep_api import names
 from lockstep_operator.config import OperatorConfig
 from lockstep_operator.core.election import (
     LEASE_API,
@@ -26,7 +23,7 @@ from lockstep_operator.core.election import (
 from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.election import Elector
 from lockstep_operator.errors import Unavailable
-from tests.unit.test_operator_fake import FakeKube, device_pod
+from tests.unit.test_operator_fake import FakeKube
 
 TIMING = Timing(lease_s=12, renew_within_s=8, retry_s=2)
 FAST = Timing(lease_s=0.6, renew_within_s=0.3, retry_s=0.05)
@@ -147,16 +144,9 @@ def test_two_never_lead_at_once(
         assert len(leaders) <= 1
 
 
-def elector(kube: FakeKube, me: str, pod: str = "") -> Elector:
+def elector(kube: FakeKube, me: str) -> Elector:
     """A candidate with short times."""
-    return Elector(kube, "lab", "lock", me, pod, FAST)
-
-
-async def run_until(condition: Callable[[], bool]) -> None:
-    """Lets other tasks run until something holds."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the fake gives no event
-            await asyncio.sleep(0.01)
+    return Elector(kube, "lab", "lock", me, FAST)
 
 
 async def test_a_silent_leader_is_replaced() -> None:
@@ -202,19 +192,3 @@ async def test_a_leader_that_was_replaced_stops() -> None:
     kube.put(lease("b") | {"apiVersion": LEASE_API, "kind": "Lease"})
     await asyncio.wait_for(one.hold(), 10)
     assert holder_of(await kube.get(LEASE)) == "b"
-
-
-async def test_the_pod_that_leads_is_labelled() -> None:
-    kube = FakeKube()
-    pod = device_pod("p")
-    pod["metadata"]["labels"][names.LEADER_LABEL] = "true"  # from a run before
-    kube.put(pod)
-    kube.put(lease("b") | {"apiVersion": LEASE_API, "kind": "Lease"})
-    waiting = asyncio.create_task(elector(kube, "a", "p").acquire())
-    ref = ObjectRef("v1", "Pod", "lab", "p")
-    await run_until(lambda: names.LEADER_LABEL not in kube.objects[ref]["metadata"]["labels"])
-    kube.remove(LEASE)
-    await asyncio.wait_for(waiting, 10)
-    assert kube.objects[ref]["metadata"]["labels"][names.LEADER_LABEL] == "true"
-    with suppress(asyncio.CancelledError):
-        waiting.cancel()

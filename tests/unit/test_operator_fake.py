@@ -7,7 +7,7 @@ records every write. A kubelet is played by `kubelet`: it puts a resized limit i
 import asyncio
 import copy
 import itertools
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -192,13 +192,6 @@ class FakeKube:
             raise Conflict(f"{ref.name} has been modified")
         self.put(manifest)
         return copy.deepcopy(self.objects[ref])
-
-    async def label_pod(self, namespace: str, pod: str, labels: Mapping[str, str | None]) -> None:
-        self._write("label", "Pod", pod)
-        changed = copy.deepcopy(self._stored(ObjectRef(*POD, namespace, pod)))
-        kept = changed["metadata"].setdefault("labels", {}) | labels
-        changed["metadata"]["labels"] = {k: v for k, v in kept.items() if v is not None}
-        self.put(changed)
 
     async def review_token(self, token: str, audience: str) -> User | None:
         self._check("review", audience)

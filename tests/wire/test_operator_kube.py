@@ -244,14 +244,6 @@ async def test_a_replacement_depends_on_the_version_that_was_read(
     assert sent.body["metadata"] == metadata
 
 
-async def test_a_label_is_taken_away_by_null(kube: ApiKube, server: Server) -> None:
-    server.answer({}, 200)
-    await kube.label_pod("lab", "p", {"a": None, "b": "c"})
-    sent = server.requests[0]
-    assert (sent.method, sent.path) == ("PATCH", f"{PODS}/p")
-    assert sent.body == {"metadata": {"labels": {"a": None, "b": "c"}}}
-
-
 @pytest.mark.parametrize(
     ("status", "user"),
     [
