@@ -534,9 +534,10 @@ class FederatedJobSpec(ApiModel):
     suspend: bool = False
     """Take the job's pods away and keep its state; false goes on."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
-    """Seconds after which a finished job is deleted; never when empty."""
+    """Seconds after its end at which a job is deleted with its volume; never when empty."""
     active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
-    """Seconds after which a running job fails; never when empty."""
+    """Seconds for which the job may be active before it fails; no limit when empty. They count from
+    status.activeTime: when its pods were first wanted, anew after a suspension."""
     image: Annotated[str, Field(max_length=512)] | None = None
     """Image of the workers; the operator's default when empty."""
     pod_template: PodTemplate | None = None

@@ -139,6 +139,8 @@ class FederatedJobStatus(ApiModel):
     """Seconds from the start of round 1 to the end of the last finished round."""
     energy_joules: EnergyJoules | None = None
     """Energy of all devices so far, in J by source."""
+    active_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """When the job found its place, or was resumed (RFC 3339)."""
     start_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
     """When round 1 began (RFC 3339)."""
     completion_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None

@@ -44,6 +44,7 @@ CHILD_KINDS = (
     ("v1", "ConfigMap"),
     ("v1", "ServiceAccount"),
     ("v1", "PersistentVolumeClaim"),
+    ("policy/v1", "PodDisruptionBudget"),
 )
 _PLURALS = {
     JOB: names.PLURAL,
@@ -51,6 +52,7 @@ _PLURALS = {
     NODE: "nodes",
     ("v1", "Event"): "events",
     ("coordination.k8s.io/v1", "Lease"): "leases",
+    ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
     ("authentication.k8s.io/v1", "TokenReview"): "tokenreviews",
     ("apps/v1", "StatefulSet"): "statefulsets",
     ("v1", "Service"): "services",
@@ -93,7 +95,7 @@ class Kube(Protocol):
 
     async def apply_status(self, ref: ObjectRef, uid: str, *, status: Manifest) -> None: ...
 
-    async def delete(self, ref: ObjectRef) -> None: ...
+    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None: ...
 
     async def resize(self, namespace: str, pod: str, *, container: str, cpu: str) -> Manifest: ...
 
@@ -202,9 +204,14 @@ class ApiKube:
         """
         return await self._call("PUT", _path(ref_of(manifest)), body=manifest)
 
-    async def delete(self, ref: ObjectRef) -> None:
+    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None:
+        """Delete an object and what it owns; with a uid only the one that has it."""
+        body: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        body["propagationPolicy"] = "Background"
+        if uid:
+            body["preconditions"] = {"uid": uid}
         try:
-            await self._call("DELETE", _path(ref), query={"propagationPolicy": "Background"})
+            await self._call("DELETE", _path(ref), body=body)
         except NotFound:
             return
 

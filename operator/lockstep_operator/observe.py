@@ -25,6 +25,7 @@ from lockstep_operator.core.model import (
     PodView,
 )
 from lockstep_operator.core.pods import CPU_AT_MAX
+from lockstep_operator.core.status import read_placement
 from lockstep_operator.errors import InvalidSpec, NotFound, Refused
 from lockstep_operator.kube import CHILD_KINDS, NODE, POD, SET, Kube, job_ref, ref_of
 from lockstep_operator.reports import Reports
@@ -181,7 +182,7 @@ async def _nodes(job: JobView, sources: Sources) -> tuple[NodeView, ...]:
         return ()
     nodes = await sources.kube.list(NODE)
     used: Usage = {}
-    if _needs_place(job.status, {node["metadata"]["name"] for node in nodes.items}):
+    if _needs_place(job, {node["metadata"]["name"] for node in nodes.items}):
         pods, sets = await asyncio.gather(*(_everywhere(kind, sources) for kind in (POD, SET)))
         others = [pod for pod in pods if not _mine(pod, job.key)]
         used = _used(others)
@@ -189,10 +190,9 @@ async def _nodes(job: JobView, sources: Sources) -> tuple[NodeView, ...]:
     return tuple(_node_view(node, used) for node in nodes.items)
 
 
-def _needs_place(status: FederatedJobStatus, nodes: Set[str]) -> bool:
-    if status.placement is None:
-        return True
-    return any(node not in nodes for placed in status.placement for node in placed.nodes)
+def _needs_place(job: JobView, nodes: Set[str]) -> bool:
+    kept = None if job.spec is None else read_placement(job.status, job.spec)
+    return kept is None or not kept.nodes() <= nodes
 
 
 async def _everywhere(kind: tuple[str, str], sources: Sources) -> list[Manifest]:

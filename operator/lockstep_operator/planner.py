@@ -27,7 +27,7 @@ from lockstep_operator.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-_NOT_PLANNED = FINISHED | {"Refused"}
+_NOT_PLANNED = FINISHED | {"Refused", "Suspended"}
 
 
 class NotLeader(Exception):
@@ -130,6 +130,8 @@ class Planner:
         job = await self._job(key, authorization)
         if job.status.phase in _NOT_PLANNED:
             raise JobEnded(f"job {key.namespace}/{key.name} is {job.status.phase}")
+        if job.spec is not None and job.spec.suspend:
+            raise JobEnded(f"job {key.namespace}/{key.name} is suspended")
         if job.spec is None:
             raise InvalidSpec(job.spec_error or "the spec cannot be read")
         return job, job.spec

@@ -48,6 +48,8 @@ class Known:
     """The phase in its status."""
     written_at: float | None = None
     """Monotonic seconds of the last status that was written."""
+    told_at: dict[str, float] = field(default_factory=dict)
+    """Reason of an event that is not for every time → monotonic seconds of the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,11 @@ async def _one_pass(key: JobKey, deps: Deps) -> Outcome:
     else:
         failures = await _carry_out(decision, deps)
         wait = await _write_status(seen.job, decision, known=known, deps=deps)
+    if decision.delete_job:
+        await deps.kube.delete(job_ref(key.namespace, key.name), uid=seen.job.uid)
+        logger.info("deleted job %s/%s: its time after the end is over", key.namespace, key.name)
     known.phase = decision.status.phase
+    wait = min((s for s in (wait, decision.requeue_in_s) if s is not None), default=None)
     if known.phase is Phase.PENDING and wait is None:
         wait = ROOM_INTERVAL_S
     return Outcome(phase=known.phase, requeue_in_s=wait, failure=next(iter(failures), None))
@@ -176,9 +182,11 @@ async def _write_status(
 
     A change of phase never waits.
     """
-    if decision.status == job.status:
-        return None
     now = deps.monotonic()
+    due = _due(decision.events, known, now)
+    if decision.status == job.status:
+        await emit(job, due, deps=deps)
+        return None
     wait = 0.0 if known.written_at is None else known.written_at + STATUS_INTERVAL_S - now
     if wait > 0 and decision.status.phase is job.status.phase:
         return wait
@@ -186,8 +194,19 @@ async def _write_status(
     await deps.kube.apply_status(ref, job.uid, status=status_body(decision.status))
     known.written_at = now
     deps.metrics.status_writes.inc()
-    await emit(job, decision.events, deps=deps)
+    await emit(job, due, deps=deps)
     return None
+
+
+def _due(events: Iterable[EventNote], known: Known, now: float) -> list[EventNote]:
+    """The events that may be told now; those that were are noted."""
+    due = []
+    for note in events:
+        last = known.told_at.get(note.reason)
+        if not note.every_s or last is None or now >= last + note.every_s:
+            known.told_at[note.reason] = now
+            due.append(note)
+    return due
 
 
 def status_body(status: FederatedJobStatus) -> Manifest:

@@ -50,7 +50,7 @@ class Reports:
         before = self._of(uid)
         first = before.started_at is None and plan.round == 1
         self._by_uid[uid] = replace(
-            before, plan=plan, started_at=now if first else before.started_at
+            before, plan=plan, started_at=now if first else before.started_at, planned_at=now
         )
 
     def ended(self, uid: str, outcome: Outcome) -> None:

@@ -120,7 +120,7 @@ def images_of(made: dict[tuple[str, str], Json]) -> list[str]:
         made["Deployment", f"lockstep-{name}"]["spec"]["template"]["spec"]["containers"][0]
         for name in ("operator", "prometheus")
     )
-    env = {variable["name"]: variable["value"] for variable in operator["env"]}
+    env = {variable["name"]: variable.get("value") for variable in operator["env"]}
     return [operator["image"], env["LOCKSTEP_WORKER_IMAGE"], prometheus["image"]]
 
 
@@ -160,7 +160,8 @@ def test_pods_are_locked_down(cluster: Path) -> None:
 def test_rights_follow_the_namespaces(cluster: Path) -> None:
     """For all namespaces one ClusterRole; for a list Roles there, and little in the cluster."""
     everywhere = rendered()
-    assert not [kind for kind, _ in everywhere if kind == "Role"]
+    election = "lockstep-operator-election"
+    assert [name for kind, name in everywhere if kind == "Role"] == [election]
     text = api.helm("template", "lockstep", CHART, "--set", "watchNamespaces={a,b}")
     made = [document for document in yaml.safe_load_all(text) if document]
     roles = [d for d in made if d["kind"] == "Role" and d["metadata"]["name"].endswith("operator")]
@@ -199,7 +200,7 @@ def may(namespace: str, account: str, question: str, *, within: str) -> bool:
 
 
 NEEDED = [
-    *(f"{verb} federatedjobs.lockstep.dev" for verb in ("get", "list", "watch")),
+    *(f"{verb} federatedjobs.lockstep.dev" for verb in ("get", "list", "watch", "delete")),
     "patch federatedjobs.lockstep.dev/status",
     *(f"{verb} pods" for verb in ("get", "list", "watch")),
     "patch pods/resize",
@@ -207,11 +208,12 @@ NEEDED = [
         f"{verb} {kind}"
         for kind in (
             "statefulsets.apps", "services", "configmaps", "serviceaccounts",
-            "persistentvolumeclaims",
+            "persistentvolumeclaims", "poddisruptionbudgets.policy",
         )
         for verb in ("get", "list", "create", "patch", "delete")
     ),
     "create events",
+    "create leases.coordination.k8s.io",
     "list nodes",
     "create tokenreviews.authentication.k8s.io",
 ]  # fmt: skip
@@ -220,8 +222,8 @@ TOO_MUCH = [
     *(f"{verb} pods" for verb in ("create", "delete", "patch", "update")),
     "create pods/exec",
     "create federatedjobs.lockstep.dev",
-    "delete federatedjobs.lockstep.dev",
     "get namespaces",
+    "delete leases.coordination.k8s.io",
     "patch federatedjobs.lockstep.dev",
     "update federatedjobs.lockstep.dev/status",
     "create serviceaccounts/token",

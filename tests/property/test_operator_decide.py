@@ -131,11 +131,17 @@ def carried_out(seen: Observed, decision: Decision) -> Observed:
     return replace(seen, job=replace(seen.job, status=decision.status), children=children)
 
 
+def assert_settled(again: Decision, first: Decision) -> None:
+    """Nothing is to be done any more; only reminders, which have a pace of their own, may come."""
+    reminders = tuple(note for note in again.events if note.every_s)
+    assert replace(again, requeue_in_s=None) == Decision((), (), first.status, reminders)
+
+
 @given(seen=observations())
 def test_a_decision_that_was_carried_out_asks_for_nothing(seen: Observed) -> None:
     first = decide(seen, SETTINGS, NOW)
     again = decide(carried_out(seen, first), SETTINGS, LATER)
-    assert again == Decision((), (), first.status, ())
+    assert_settled(again, first)
 
 
 @given(seen=observations())
@@ -158,7 +164,7 @@ def test_phases_never_go_back_and_every_decision_settles(
         ranks.append(RANK.index(decision.status.phase))
         rounds.append(decision.status.round or 0)
         seen = carried_out(seen, decision)
-        assert decide(seen, SETTINGS, LATER) == Decision((), (), decision.status, ())
+        assert_settled(decide(seen, SETTINGS, LATER), decision)
         heard, nodes = data.draw(reports(spec)), data.draw(clusters())
         seen = replace(seen, report=heard, nodes=nodes, pods=data.draw(pods(spec)))
     assert ranks == sorted(ranks)
@@ -199,3 +205,70 @@ def test_placement_never_overcommits(spec: FederatedJobSpec, nodes: tuple[NodeVi
 
 def group_size(spec: FederatedJobSpec, name: str) -> int:
     return next(group.replicas for group in spec.devices if group.name == name)
+
+
+PODS_OF = ("StatefulSet", "PodDisruptionBudget")
+
+
+@given(seen=observations(), heard=st.data())
+def test_a_suspended_job_has_no_pods_and_keeps_its_volume(
+    seen: Observed, heard: st.DataObject
+) -> None:
+    """Whatever it was doing before, and it comes back when there is room."""
+    spec = seen.job.spec
+    assert spec is not None
+    awake = replace(seen, job=replace(seen.job, spec=spec.model_copy(update={"suspend": False})))
+    before = carried_out(awake, decide(awake, SETTINGS, NOW))
+    held = replace(before, job=replace(before.job, spec=spec.model_copy(update={"suspend": True})))
+    decision = decide(held, SETTINGS, LATER)
+    after = carried_out(held, decision)
+    if decision.status.phase is not Phase.SUSPENDED:
+        assert before.job.status.phase in {Phase.COMPLETED, Phase.FAILED}
+        return
+    assert not [ref for ref in after.children if ref.kind in PODS_OF]
+    claims = [ref for ref in before.children if ref.kind == "PersistentVolumeClaim"]
+    assert [ref for ref in after.children if ref.kind == "PersistentVolumeClaim"] == claims
+    assert decision.status.round == before.job.status.round
+    assert_settled(decide(after, SETTINGS, LATER), decision)
+    resumed = replace(after, job=replace(after.job, spec=awake.job.spec), report=None)
+    again = decide(resumed, SETTINGS, LATER)
+    assert again.status.phase in {Phase.STARTING, Phase.PENDING}
+    if before.job.status.placement and again.status.phase is Phase.STARTING:
+        assert again.status.placement is not None
+        assert again.status.placement[0] == before.job.status.placement[0]
+
+
+@given(seen=observations(), ttl=st.integers(0, 7200), waited_s=st.integers(0, 7200))
+def test_a_finished_job_goes_when_its_time_is_over(seen: Observed, ttl: int, waited_s: int) -> None:
+    spec = seen.job.spec
+    assert spec is not None
+    kept = spec.model_copy(update={"ttl_seconds_after_finished": ttl, "suspend": False})
+    heard = JobReport(outcome=Outcome.model_validate({"result": "Failed", "message": "m"}))
+    seen = replace(seen, job=replace(seen.job, spec=kept), report=heard)
+    first = decide(seen, SETTINGS, NOW)
+    assert (first.status.phase, first.delete_job) == (Phase.FAILED, False)
+    assert first.requeue_in_s == ttl
+    later = decide(carried_out(seen, first), SETTINGS, NOW + timedelta(seconds=waited_s))
+    assert later.delete_job == (waited_s >= ttl)
+    assert later.requeue_in_s == max(0, ttl - waited_s)
+
+
+@given(seen=observations(), limit=st.integers(1, 7200), waited_s=st.integers(0, 7200))
+def test_a_job_fails_when_it_was_active_for_too_long(
+    seen: Observed, limit: int, waited_s: int
+) -> None:
+    spec = seen.job.spec
+    assert spec is not None
+    limited = spec.model_copy(update={"active_deadline_seconds": limit, "suspend": False})
+    seen = replace(seen, job=replace(seen.job, spec=limited), report=None)
+    first = decide(seen, SETTINGS, NOW)
+    later = decide(carried_out(seen, first), SETTINGS, NOW + timedelta(seconds=waited_s))
+    active = first.status.active_time is not None
+    assert (later.status.phase is Phase.FAILED) == (active and waited_s >= limit)
+    if later.status.phase is Phase.FAILED:
+        failed = next(c for c in later.status.conditions if c.type == "Failed")
+        assert failed.reason == "DeadlineExceeded"
+        assert not [r for r in carried_out(seen, later).children if r.kind in PODS_OF]
+    elif active:
+        assert later.requeue_in_s is not None
+        assert later.requeue_in_s <= limit - waited_s

@@ -64,6 +64,7 @@ def test_a_job_consists_of_these_objects_in_this_order() -> None:
         ("PersistentVolumeClaim", "demo-cloud"),
         ("Service", "demo-cloud"),
         ("Service", "demo-devices"),
+        ("PodDisruptionBudget", "demo-cloud"),
         *(("StatefulSet", name) for name in SETS),
     ]
 

@@ -140,8 +140,12 @@ def test_a_new_job_is_placed_and_its_children_are_applied() -> None:
 
 def test_carried_out_a_decision_asks_for_nothing_more() -> None:
     seen = started()
-    again = step(seen, LATER)
-    assert again == Decision((), (), seen.job.status, ())
+    again = step(seen, NOW + timedelta(seconds=5))
+    assert again == Decision((), (), seen.job.status, (), requeue_in_s=55.0)
+    late = step(seen, LATER)
+    assert [(note.reason, note.every_s) for note in late.events] == [("PodsNotReady", 600.0)]
+    assert late.events[0].message.startswith("3 of 3 pods are not ready: demo-cloud-0")
+    assert replace(late, events=()) == Decision((), (), seen.job.status, ())
 
 
 def test_an_unreadable_spec_is_refused() -> None:
@@ -169,7 +173,7 @@ def test_what_is_not_supported_is_refused_until_the_spec_is_mended() -> None:
 
 def test_a_refused_edit_leaves_a_running_job_alone() -> None:
     seen = running()
-    held = edited(seen, suspend=True)
+    held = edited(seen, allocation={"policy": "ppo"})
     decision = step(held)
     assert (decision.status.phase, decision.apply, decision.delete) == (Phase.REFUSED, (), ())
     assert step(edited(after(held, decision))).status.phase is Phase.RUNNING
@@ -396,3 +400,56 @@ def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
 def test_a_message_that_is_too_long_is_cut() -> None:
     made = set_condition([], ConditionType.READY, "True", "A", "x" * 9000, generation=1, now=NOW)
     assert len(made[0].message) == 4096
+
+
+def test_a_suspended_job_starts_again_at_its_round() -> None:
+    heard = JobReport(report=report(2), plan=plan(3), started_at=NOW, planned_at=NOW)
+    seen = running(heard)
+    held = after(seen, step(edited(seen, suspend=True), LATER))
+    assert held.job.status.phase is Phase.SUSPENDED
+    assert held.job.status.progress == "2/3"
+    assert held.job.status.active_time is None
+    assert [ref.kind for ref in held.children if "cloud" in ref.name] == [
+        "ServiceAccount", "PersistentVolumeClaim", "Service",
+    ]  # fmt: skip
+    told = step(edited(seen, suspend=True), LATER).events
+    assert told == (EventNote("Normal", "Suspended", "the job is suspended after 2 of 3 rounds"),)
+    awake = edited(replace(held, pods=()))
+    resumed = step(awake, LATER)
+    assert resumed.status.phase is Phase.STARTING, "the plan that is known is from before"
+    assert (resumed.status.round, resumed.status.start_time) == (2, timestamp(NOW))
+    again = after(awake, resumed)
+    assert step(again, LATER).status.phase is Phase.STARTING
+    planned = replace(heard, plan=plan(3), planned_at=LATER)
+    assert step(replace(again, report=planned), LATER).status.phase is Phase.RUNNING
+
+
+def test_a_resumed_job_waits_for_room_where_its_volume_is() -> None:
+    other = replace(NODE, name="n2")
+    seen = running()
+    held = after(seen, step(edited(seen, suspend=True)))
+    full = replace(edited(held), nodes=(replace(NODE, free_cpu=0.5), other), pods=())
+    decision = step(full)
+    assert decision.status.phase is Phase.PENDING
+    message = condition(decision.status, ConditionType.PROGRESSING).message
+    assert message.startswith("needs 1.0 cores on tier cloud, 0.5 free")
+    lost = replace(edited(held), nodes=(other,), pods=())
+    message = condition(step(lost).status, ConditionType.PROGRESSING).message
+    assert message == "the cloud pod's volume is on n1, which is not ready for it"
+    assert step(replace(full, nodes=(NODE,))).status.phase is Phase.STARTING
+
+
+def test_missing_clients_are_named_and_told_at_a_pace() -> None:
+    heard = JobReport(report=report(1, lost=["d-1"]), plan=plan(2), started_at=NOW)
+    decision = step(running(heard))
+    assert said(decision, ConditionType.DEGRADED) == ("True", "ClientsMissing")
+    message = "the last round went without 1 of 1: d-1"
+    assert condition(decision.status, ConditionType.DEGRADED).message == message
+    assert EventNote("Warning", "ClientsMissing", message, every_s=60.0) in decision.events
+
+
+def test_a_finished_job_cannot_be_suspended() -> None:
+    heard = JobReport(report=report(3), plan=plan(3), outcome=outcome())
+    done = after(running(), step(running(heard)))
+    held = edited(done, suspend=True)
+    assert step(held).status == done.job.status

@@ -47,9 +47,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
         "training.localSteps.perDevice",
         {"training": {"rounds": 1, "localSteps": {"perDevice": STEPS}}},
     ),
-    ("suspend true", {"suspend": True}),
-    ("ttlSecondsAfterFinished", {"ttlSecondsAfterFinished": 0}),
-    ("activeDeadlineSeconds", {"activeDeadlineSeconds": 60}),
 ]
 FINE: list[dict[str, Any]] = [
     {},

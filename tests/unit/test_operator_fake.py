@@ -138,8 +138,10 @@ class FakeKube:
         assert stored["metadata"]["uid"] == uid
         self.put({**stored, "status": status})
 
-    async def delete(self, ref: ObjectRef) -> None:
+    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None:
         self._write("delete", ref.kind, ref.name)
+        if uid and ref in self.objects and self.objects[ref]["metadata"]["uid"] != uid:
+            raise Conflict(f"{ref.name} is another")
         self.objects.pop(ref, None)
 
     async def resize(self, namespace: str, pod: str, *, container: str, cpu: str) -> Manifest:

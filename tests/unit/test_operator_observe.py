@@ -17,7 +17,7 @@ from tests.unit.test_operator_fake import (
     node_body,
 )
 
-PLACED = {"placement": [{"name": "cloud", "nodes": ["node"]}]}
+PLACED = {"placement": [{"name": name, "nodes": ["node"]} for name in ("cloud", "fast")]}
 
 
 def other_pod(cpu: str = "500m", **meta: Any) -> Manifest:

@@ -26,6 +26,7 @@ async def test_a_job_gets_its_children_then_its_status_then_an_event() -> None:
         "ConfigMap",
         "PersistentVolumeClaim",
         "Service",
+        "PodDisruptionBudget",
         "StatefulSet",
     }
     assert [event["reason"] for event in kube.events] == ["Starting"]
@@ -82,7 +83,7 @@ async def test_the_status_is_written_although_a_child_is_refused() -> None:
     errors = deps.metrics.registry.get_sample_value(
         "lockstep_reconcile_errors_total", {"error": "Refused"}
     )
-    assert errors == 4  # account, volume, service, set
+    assert errors == 5  # account, volume, service, budget, set
 
 
 async def test_a_lost_event_does_not_fail_the_pass() -> None:
@@ -103,7 +104,7 @@ async def test_the_status_waits_its_second() -> None:
     assert outcome.requeue_in_s == 0.75
     assert ("status", "FederatedJob/digits") not in kube.writes
     now[0] += 0.75
-    assert (await reconcile(KEY, deps)).requeue_in_s is None
+    assert (await reconcile(KEY, deps)).requeue_in_s == 60.0, "to see whether its pods are late"
     assert status_of(kube)["rounds"] == 5
 
 

@@ -179,7 +179,11 @@ async def test_delete_is_in_the_background(kube: ApiKube, server: Server) -> Non
     await kube.delete(ObjectRef("v1", "Service", "lab", "digits-cloud"))
     sent = server.requests[0]
     assert (sent.method, sent.path) == ("DELETE", "/api/v1/namespaces/lab/services/digits-cloud")
-    assert sent.query == {"propagationPolicy": "Background"}
+    options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+    assert sent.body == options
+    server.answer({})
+    await kube.delete(job_ref("lab", "digits"), uid="uid-1")
+    assert server.requests[1].body == options | {"preconditions": {"uid": "uid-1"}}
 
 
 async def test_deleting_what_is_gone_is_done(kube: ApiKube, server: Server) -> None:

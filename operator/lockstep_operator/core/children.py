@@ -19,6 +19,9 @@ from lockstep_operator.core.pods import CLOUD, DEVICE, cloud_template, device_te
 HASH_ANNOTATION = "lockstep.dev/spec-hash"
 
 
+_VERSIONS = {"StatefulSet": "apps/v1", "PodDisruptionBudget": "policy/v1"}
+
+
 def children(job: JobView, placement: Placement, settings: Settings) -> tuple[Manifest, ...]:
     """What a running job consists of, in the order in which to apply it.
 
@@ -34,6 +37,7 @@ def children(job: JobView, placement: Placement, settings: Settings) -> tuple[Ma
         _volume_claim(job, job.spec),
         _service(job, CLOUD, names.cloud_name(job.key.name)),
         _service(job, DEVICE, names.devices_name(job.key.name)),
+        _disruption_budget(job),
         _cloud_set(job, job.spec, placement=placement, settings=settings),
         *(
             _group_set(job, job.spec, group=group, placement=placement, settings=settings)
@@ -99,7 +103,7 @@ def _object(
         "labels": dict(labels),
         "ownerReferences": [owner],
     }
-    version = "apps/v1" if kind == "StatefulSet" else "v1"
+    version = _VERSIONS.get(kind, "v1")
     return {"apiVersion": version, "kind": kind, "metadata": metadata, **body}
 
 
@@ -149,6 +153,14 @@ def _service(job: JobView, role: str, name: str) -> Manifest:
     }
     labels = _labels(job.key.name, role)
     return _object(job, "Service", name=name, labels=labels, body={"spec": spec})
+
+
+def _disruption_budget(job: JobView) -> Manifest:
+    """A drain of its node does not evict the cloud pod while the job runs."""
+    name, labels = names.cloud_name(job.key.name), _labels(job.key.name, CLOUD)
+    selector = {"matchLabels": selector_labels(job.key.name, CLOUD)}
+    body = {"spec": {"minAvailable": 1, "selector": selector}}
+    return _object(job, "PodDisruptionBudget", name=name, labels=labels, body=body)
 
 
 def _stateful_set(

@@ -3,7 +3,7 @@
 `status` and `decide` call it. A condition's transition time moves only when its status does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -11,12 +11,13 @@ from typing import Literal
 from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import Condition, ConditionType, FederatedJobStatus, PlannedClient
-from lockstep_api.wire import ClientPlan
+from lockstep_api.wire import ClientPlan, RoundReport
 from lockstep_operator.core.model import JobReport, Observed
 from lockstep_operator.core.plan import fell_back
 
 Truth = Literal["True", "False", "Unknown"]
 
+CLIENTS_MISSING = "ClientsMissing"
 _SHOWN = 5
 _MAX_MESSAGE = 4096
 
@@ -28,6 +29,11 @@ class Finding:
     status: Truth
     reason: str
     message: str
+
+
+def moment(text: str | None) -> datetime | None:
+    """The time that `timestamp` wrote."""
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def timestamp(moment: datetime) -> str:
@@ -108,28 +114,45 @@ def _pod_names(job: str, spec: FederatedJobSpec) -> list[str]:
 
 
 def degradation(status: FederatedJobStatus, report: JobReport | None) -> Finding:
-    """Degraded: frequencies not in force, checkpoints not written, rounds without the planner,
-    devices that have to slow themselves although the job did not ask for that."""
+    """Degraded: no checkpoints, clients missing, frequencies not in force, no planner, devices that
+    have to slow themselves although the job did not ask for that."""
+    found = [*_degradations(status, report)]
+    if not found:
+        return Finding("False", "AsPlanned", "rounds run as planned")
+    return Finding("True", found[0][0], "; ".join(message for _, message in found))
+
+
+def _degradations(
+    status: FederatedJobStatus, report: JobReport | None
+) -> Iterator[tuple[str, str]]:
+    """(reason, message) of everything that is not as it should be, the worst first."""
+    if report is not None and report.checkpoint_problem is not None:
+        message = f"{report.checkpoint_problem}; rounds since the one before would be lost"
+        yield "CheckpointFailed", message
+    if report is not None and report.report is not None and report.report.lost:
+        yield CLIENTS_MISSING, missing(report.report)
     off = {entry.client: entry.reason or "not applied" for entry in _unapplied(status, report)}
     if report is not None:
         off |= report.mismatches
     if off:
         listed = _some([f"{client} ({why})" for client, why in sorted(off.items())])
-        return Finding("True", "FrequencyNotApplied", f"frequency not as planned: {listed}")
-    if report is not None and report.checkpoint_problem is not None:
-        message = f"{report.checkpoint_problem}; rounds since the one before would be lost"
-        return Finding("True", "CheckpointFailed", message)
+        yield "FrequencyNotApplied", f"frequency not as planned: {listed}"
     if _bypassed(status, report):
         message = "the cloud pod could not reach the planner and used the plan before again"
-        return Finding("True", "PlannerBypassed", message)
+        yield "PlannerBypassed", message
     if slowed := _slowed(status, report):
         listed = _some([f"{client} ({why})" for client, why in sorted(slowed.items())])
         message = (
             f"devices keep to their CPU limits themselves, as they cannot be resized: {listed}; "
             "allow pods/resize, or set allocation.actuator: cooperative"
         )
-        return Finding("True", "CooperativeThrottling", message)
-    return Finding("False", "AsPlanned", "rounds run as planned")
+        yield "CooperativeThrottling", message
+
+
+def missing(report: RoundReport) -> str:
+    """Who gave nothing to a round."""
+    everyone = len(report.lost) + len(report.clients)
+    return f"the last round went without {len(report.lost)} of {everyone}: {_some(report.lost)}"
 
 
 def _slowed(status: FederatedJobStatus, report: JobReport | None) -> dict[str, str]:

@@ -73,6 +73,8 @@ class JobReport:
     outcome: Outcome | None = None
     started_at: datetime | None = None
     """When round 1 was planned."""
+    planned_at: datetime | None = None
+    """When the newest plan was made."""
     mismatches: Mapping[str, str] = field(default_factory=dict)
     """Client → what its own report says against the plan ("0.40 GHz instead of 1.20 GHz")."""
     checkpoint_problem: str | None = None
@@ -122,6 +124,8 @@ class EventNote:
     """Normal or Warning."""
     reason: str
     message: str
+    every_s: float = 0.0
+    """Said at most once in so many seconds, while it is asked for; 0: each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,3 +140,7 @@ class Decision:
     """The status to write (if it differs)."""
     events: tuple[EventNote, ...]
     """Events to emit after the status is written."""
+    requeue_in_s: float | None = None
+    """Seconds after which time alone changes the decision."""
+    delete_job: bool = False
+    """The job itself has outlived its time."""

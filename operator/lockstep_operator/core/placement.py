@@ -24,6 +24,10 @@ class Placement:
     cloud: tuple[str, ...]
     groups: Mapping[str, tuple[str, ...]]
 
+    def nodes(self) -> set[str]:
+        """All of them."""
+        return {*self.cloud, *(node for nodes in self.groups.values() for node in nodes)}
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -96,11 +100,16 @@ def capacity(node: NodeView) -> float:
     return node.cpu * clock
 
 
-def place(spec: FederatedJobSpec, nodes: Sequence[NodeView]) -> Placement | Refused:
-    """The strongest cloud node with room, and device nodes whose free cores hold `cpuAtMax`."""
+def place(
+    spec: FederatedJobSpec, nodes: Sequence[NodeView], *, cloud_nodes: Sequence[str] = ()
+) -> Placement | Refused:
+    """The strongest cloud node with room, and device nodes whose free cores hold `cpuAtMax`.
+
+    With `cloud_nodes` the cloud pod goes to one of them: its volume is there.
+    """
     ranked = sorted(nodes, key=lambda node: (-capacity(node), node.name))
     rooms = [_Room(node, node.free_cpu, node.free_memory) for node in ranked]
-    cloud = _place_cloud(spec, rooms)
+    cloud = _place_cloud(spec, rooms, cloud_nodes)
     if isinstance(cloud, Refused):
         return cloud
     groups = _place_groups(spec, rooms)
@@ -135,10 +144,16 @@ def _eligible(rooms: Sequence[_Room], wanted: _Filter) -> list[_Room] | Refused:
     )
 
 
-def _place_cloud(spec: FederatedJobSpec, rooms: Sequence[_Room]) -> tuple[str, ...] | Refused:
+def _place_cloud(
+    spec: FederatedJobSpec, rooms: Sequence[_Room], only: Sequence[str]
+) -> tuple[str, ...] | Refused:
     eligible = _eligible(rooms, _filter(spec, "cloud", {}))
     if isinstance(eligible, Refused):
         return eligible
+    if only:
+        eligible = [room for room in eligible if room.node.name in only]
+        if not eligible:
+            return Refused(f"the cloud pod's volume is on {only[0]}, which is not ready for it")
     need = _Need(parse_quantity(spec.cloud.cpu), parse_quantity(spec.cloud.memory))
     chosen = next((room for room in eligible if room.fits(need)), None)
     if chosen is not None:

@@ -149,7 +149,7 @@ def _pod(
         "serviceAccountName": names.service_account_name(job, role),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 10,
+        "terminationGracePeriodSeconds": 30 if role == CLOUD else 10,  # for its last checkpoint
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,

@@ -143,6 +143,12 @@ def written_placement(placement: Placement) -> list[PlacedPods]:
     ]
 
 
+def placed_cloud(status: FederatedJobStatus) -> tuple[str, ...]:
+    """Where the cloud pod, and so its volume, was placed; empty when it never was."""
+    placed = (entry.nodes for entry in status.placement or () if entry.name == CLOUD_PLACEMENT)
+    return tuple(next(placed, ()))
+
+
 def read_placement(status: FederatedJobStatus, spec: FederatedJobSpec) -> Placement | None:
     """The placement that the status keeps; None when it lacks a part of the job."""
     placed = {entry.name: tuple(entry.nodes) for entry in status.placement or ()}

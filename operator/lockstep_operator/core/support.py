@@ -85,18 +85,6 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
         lambda s: s.training.local_steps.per_device is not None,
         "training.localSteps.perDevice is not supported yet: use localSteps.fixed",
     ),
-    (
-        lambda s: s.suspend,
-        "suspend true is not supported yet: use false, or delete the job to stop it",
-    ),
-    (
-        lambda s: s.ttl_seconds_after_finished is not None,
-        "ttlSecondsAfterFinished is not supported yet: remove it and delete the job by hand",
-    ),
-    (
-        lambda s: s.active_deadline_seconds is not None,
-        "activeDeadlineSeconds is not supported yet: remove it and use training.rounds",
-    ),
 )
 
 
