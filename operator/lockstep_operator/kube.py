@@ -46,6 +46,11 @@ CHILD_KINDS = (
     ("v1", "PersistentVolumeClaim"),
     ("policy/v1", "PodDisruptionBudget"),
 )
+_NOT_IN_SCHEMA = "field not declared in schema"
+_OLD_CRD = (
+    "the CRD in this cluster is older than this operator: apply the one that came with it, "
+    "crds/lockstep.dev_federatedjobs.yaml, with kubectl apply --server-side --force-conflicts"
+)
 _PLURALS = {
     JOB: names.PLURAL,
     POD: "pods",
@@ -177,14 +182,23 @@ class ApiKube:
         return await self._apply(_path(ref_of(manifest)), manifest)
 
     async def apply_status(self, ref: ObjectRef, uid: str, *, status: Manifest) -> None:
-        """Write the whole status; the uid keeps it off a new job of the same name."""
+        """Write the whole status; the uid keeps it off a new job of the same name.
+
+        Raises:
+            Refused: among others when the CRD in the cluster is older than this operator.
+        """
         body = {
             "apiVersion": ref.api_version,
             "kind": ref.kind,
             "metadata": {"name": ref.name, "namespace": ref.namespace, "uid": uid},
             "status": status,
         }
-        await self._apply(_path(ref) + "/status", body)
+        try:
+            await self._apply(_path(ref) + "/status", body)
+        except KubeError as error:
+            if _NOT_IN_SCHEMA in str(error):
+                raise Refused(f"{_OLD_CRD} ({error})") from error
+            raise
 
     async def create(self, manifest: Manifest) -> Manifest:
         """Make an object that does not exist.

@@ -27,7 +27,11 @@ Json = dict[str, Any]
 
 @contextmanager
 def installed(namespace: str, *options: str) -> Iterator[str]:
-    """The chart with its Prometheus, installed for one namespace, and taken away with its jobs."""
+    """The chart with its Prometheus, installed for one namespace, and taken away with its jobs.
+
+    The CRD comes first: one that an earlier release brought, and left, may be older.
+    """
+    api.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     release = f"lockstep-{namespace}"
     api.helm(
         "install", release, str(CHART), "--namespace", namespace, "--create-namespace", "--wait",

@@ -174,6 +174,12 @@ async def test_the_status_is_applied_for_one_uid(kube: ApiKube, server: Server) 
     assert sent.body["status"] == {"phase": "Running"}
 
 
+async def test_an_older_crd_is_named(kube: ApiKube, server: Server) -> None:
+    server.answer({"message": ".status.activeTime: field not declared in schema"}, 500)
+    with pytest.raises(Refused, match="CRD in this cluster is older than this operator: apply"):
+        await kube.apply_status(job_ref("lab", "digits"), "uid-1", status={})
+
+
 async def test_delete_is_in_the_background(kube: ApiKube, server: Server) -> None:
     server.answer({})
     await kube.delete(ObjectRef("v1", "Service", "lab", "digits-cloud"))
