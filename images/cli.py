@@ -15,7 +15,7 @@ from pathlib import Path
 from images import layout
 from images.command import ImageError, cache_folder
 from images.engines import Engine, choose
-from images.recipe import RECIPES, Recipe, inputs_hash, project_version, reference
+from images.recipe import EXAMPLES, RECIPES, Recipe, inputs_hash, project_version, reference
 
 COMMANDS = ("build", "push", "paths")
 _EPILOG = """\
@@ -38,10 +38,11 @@ def split_words(words: list[str]) -> tuple[str, list[Recipe]]:
     command, names = (
         (words[0], words[1:]) if words[:1] and words[0] in COMMANDS else ("build", words)
     )
-    if unknown := [name for name in names if name not in RECIPES]:
-        known = ", ".join(RECIPES)
+    every = RECIPES | EXAMPLES
+    if unknown := [name for name in names if name not in every]:
+        known = ", ".join(every)
         raise ImageError(f"there is no image {unknown[0]!r}: choose from {known}")
-    return command, [RECIPES[name] for name in names or RECIPES]
+    return command, [every[name] for name in names or RECIPES]
 
 
 class Builder:

@@ -36,6 +36,11 @@ class Engine(Protocol):
     def push(self, reference: str, target: str, log: Path) -> None: ...
 
 
+def context(recipe: Recipe) -> str:
+    """The folder that a Dockerfile's COPY sees."""
+    return str(ROOT / recipe.folder)
+
+
 def common_arguments(recipe: Recipe, reference: str, *, refresh: bool) -> list[str]:
     """What docker, podman and buildah take alike."""
     arguments = ["--tag", reference, "--file", str(ROOT / recipe.dockerfile)]
@@ -61,7 +66,7 @@ class Docker:
         common = common_arguments(recipe, reference, refresh=refresh)
         pull = ["--pull"] if refresh else []
         plain = ["--progress=plain", "--provenance=false"]
-        return ["docker", "build", *plain, *pull, *common, str(ROOT)]
+        return ["docker", "build", *plain, *pull, *common, context(recipe)]
 
     def build(self, recipe: Recipe, reference: str, log: Path, *, refresh: bool) -> None:
         command = self.build_command(recipe, reference, refresh=refresh)
@@ -90,7 +95,7 @@ class Podman:
     def build_command(self, recipe: Recipe, reference: str, *, refresh: bool) -> list[str]:
         common = common_arguments(recipe, reference, refresh=refresh)
         pull = ["--pull=always"] if refresh else []
-        return ["podman", "build", "--layers", *pull, *common, str(ROOT)]
+        return ["podman", "build", "--layers", *pull, *common, context(recipe)]
 
     def build(self, recipe: Recipe, reference: str, log: Path, *, refresh: bool) -> None:
         run(self.build_command(recipe, reference, refresh=refresh), log=log)
@@ -116,9 +121,11 @@ class Buildah:
 
     def build_command(self, recipe: Recipe, reference: str, *, refresh: bool) -> list[str]:
         common = common_arguments(recipe, reference, refresh=refresh)
-        base = ["--pull=false", "--build-arg", f"BASE={buildah.BASE}"]
+        base = ["--pull=never" if recipe.base else "--pull=false"]
+        if not recipe.base:
+            base += ["--build-arg", f"BASE={buildah.BASE}"]
         ignore = ["--ignorefile", str(ROOT / "images" / "context.ignore")]
-        return [*self.storage.buildah("bud", "--layers"), *base, *ignore, *common, str(ROOT)]
+        return [*self.storage.buildah("bud", "--layers"), *base, *ignore, *common, context(recipe)]
 
     def build(self, recipe: Recipe, reference: str, log: Path, *, refresh: bool) -> None:
         command = self.build_command(recipe, reference, refresh=refresh)

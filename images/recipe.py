@@ -20,10 +20,14 @@ class Recipe:
     name: str
     inputs: tuple[str, ...]
     """Files and folders of the repository that the Dockerfile copies."""
+    folder: str = ""
+    """Folder of a Dockerfile with a context of its own; empty: one of ours, with the repository."""
+    base: str = ""
+    """Our image that it is built on; empty: Debian."""
 
     @property
     def dockerfile(self) -> str:
-        return f"images/{self.name}.Dockerfile"
+        return f"{self.folder}/Dockerfile" if self.folder else f"images/{self.name}.Dockerfile"
 
 
 RECIPES = {
@@ -40,6 +44,19 @@ RECIPES = {
         Recipe("prometheus", ()),
     )
 }
+
+EXAMPLES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "own-model",
+            ("docs/examples/own-model/wine",),
+            folder="docs/examples/own-model",
+            base="worker",
+        ),
+    )
+}
+"""Images of the examples: built when they are named."""
 
 
 def project_version(root: Path = ROOT) -> str:
@@ -68,4 +85,6 @@ def inputs_hash(recipe: Recipe, version: str, root: Path = ROOT) -> str:
         mode = "x" if file.stat().st_mode & 0o100 else "-"
         digest.update(f"\0{file.relative_to(root)}\0{mode}{len(content)}\0".encode())
         digest.update(content)
+    if recipe.base:
+        digest.update(inputs_hash(RECIPES[recipe.base], version, root).encode())
     return digest.hexdigest()

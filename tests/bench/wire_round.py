@@ -55,7 +55,7 @@ async def _serve(
 
     job = settings(cloud_port=port, planner_port=planner_port, replicas=clients)
     planner = FakePlanner(rounds=rounds)
-    test = Examples(np.zeros((1, 28, 28), np.uint8), np.zeros(1, np.int64))
+    test = Examples(np.zeros((1, 1, 28, 28), np.uint8), np.zeros(1, np.int64))
     metrics = CloudMetrics(job.job)
     before_mb = _memory_mb("VmRSS")
     with TemporaryDirectory() as folder:

@@ -27,8 +27,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("distillation.enabled", {"distillation": {"enabled": True}}),
     ("edges", {"edges": [{"name": "e"}]}),
     ("model.cut", {"model": {"name": "mlp", "cut": "fc1"}}),
-    ("model.entrypoint", {"model": {"entrypoint": "a.b:c"}}),
-    ("data.entrypoint", {"data": {"entrypoint": "a.b:c"}}),
     (
         "data.partition.scheme natural",
         {"data": {"name": "fashion-mnist", "partition": {"scheme": "natural"}}},

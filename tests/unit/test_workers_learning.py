@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lockstep_api.spec import Model, Strategy, StrategyName
-from lockstep_workers.data import Examples, as_batch, load_train, read_idx
+from lockstep_api.spec import Data, Model, Strategy, StrategyName
+from lockstep_workers.data import Examples, as_batch, load_dataset, read_idx
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.evaluation import evaluate
 from lockstep_workers.learning.parameters import flatten, shapes
@@ -21,7 +21,9 @@ from lockstep_workers.models import build_model
 from tests.wire.jobs import write_idx
 
 RNG = np.random.default_rng(0)
-EXAMPLES = Examples(RNG.integers(0, 256, (40, 28, 28), np.uint8), RNG.integers(0, 10, 40))
+EXAMPLES = Examples(
+    RNG.integers(0, 256, (40, 1, 28, 28), np.uint8), RNG.integers(0, 10, 40), mean=73, scale=90
+)
 SGD = Sgd(learning_rate=0.05, momentum=0.9, batch_size=16)
 
 
@@ -144,4 +146,4 @@ def test_idx_files(tmp_path: Path) -> None:
     with pytest.raises(InvalidJob, match="not an IDX file"):
         read_idx(path)
     with pytest.raises(InvalidJob, match="cannot read the data file"):
-        load_train("fashion-mnist", tmp_path)
+        load_dataset(Data(name="fashion-mnist"), tmp_path)

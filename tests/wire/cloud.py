@@ -75,7 +75,7 @@ async def cloud(
         }
     )
     rng = np.random.default_rng(0)
-    test = Examples(rng.integers(0, 256, (50, 28, 28), np.uint8), rng.integers(0, 10, 50))
+    test = Examples(rng.integers(0, 256, (50, 1, 28, 28), np.uint8), rng.integers(0, 10, 50))
     metrics = CloudMetrics(job.job)
     async with httpx2.AsyncClient() as http:
         coordinator = Coordinator(

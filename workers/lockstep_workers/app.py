@@ -3,11 +3,14 @@
 import argparse
 import logging
 import sys
+from pathlib import Path
 
 import structlog
 
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import WorkerError
+
+_LAST_WORDS = Path("/dev/termination-log")
 
 
 def _configure_logging(form: str) -> None:
@@ -45,6 +48,8 @@ def main() -> None:
 
             run_device(environment)
     except WorkerError as error:
+        if _LAST_WORDS.exists():  # in a pod: what `kubectl describe` shows
+            _LAST_WORDS.write_text(str(error), encoding="utf-8")
         structlog.get_logger().error("cannot go on", error=str(error))
         raise SystemExit(1) from error
 

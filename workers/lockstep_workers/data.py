@@ -1,46 +1,148 @@
-"""Data sets: held as bytes, converted a mini-batch at a time; a device keeps only its own part."""
+"""Data sets: held as given, converted a mini-batch at a time; a device keeps only its own part.
+
+`Dataset` and `Examples` are what a user's own `data.entrypoint` returns (docs/own-work.md).
+"""
 
 import gzip
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lockstep_api.spec import Data
+from lockstep_workers.entrypoints import call
 from lockstep_workers.errors import InvalidJob
 
-CLASSES = 10
 _FASHION_MNIST = "fashion-mnist"
 _IDX_UBYTE = 0x08
-_MEAN, _STD = 0.2860, 0.3530  # of the training images of Fashion-MNIST, scaled to 0…1
+_MEAN, _SCALE = 0.2860 * 255, 0.3530 * 255  # of the training images of Fashion-MNIST
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Images and their labels.
+    """Inputs and their labels.
 
-    `images`: uint8 of shape (n, height, width); `labels`: int64 of shape (n,).
+    A model sees `(input − mean) / scale` in float32.
     """
 
-    images: NDArray[np.uint8]
+    inputs: NDArray[Any]
+    """(n, …) of uint8 or float32."""
     labels: NDArray[np.int64]
+    """(n,) classes, from 0."""
+    users: NDArray[np.int64] | None = None
+    """(n,) whose example it is, for partition scheme natural; None: the data has no users."""
+    mean: float = 0.0
+    """Subtracted from each input."""
+    scale: float = 1.0
+    """What each input is then divided by."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def part(self, indices: NDArray[np.int64]) -> "Examples":
         """A copy of some of the examples, so that the rest can be freed."""
-        return Examples(self.images[indices], self.labels[indices])
+        users = None if self.users is None else self.users[indices]
+        return Examples(self.inputs[indices], self.labels[indices], users, self.mean, self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A data set for classification."""
+
+    train: Examples
+    """What is dealt out to the devices."""
+    test: Examples
+    """The held-out examples, on which the cloud pod evaluates."""
+    classes: int = 0
+    """Number of classes; 0: one more than the greatest label."""
 
 
 def as_batch(examples: Examples, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Normalised images (b, 1, height, width) in float32 and labels (b,) of the chosen examples."""
-    x = torch.from_numpy(examples.images[chosen]).float().div_(255.0).sub_(_MEAN).div_(_STD)
-    return x.unsqueeze(1), torch.from_numpy(examples.labels[chosen])
+    """Normalised inputs (b, …) in float32 and labels (b,) of the chosen examples."""
+    x = torch.from_numpy(examples.inputs[chosen]).float()
+    if examples.mean:
+        x.sub_(examples.mean)
+    if examples.scale != 1.0:
+        x.div_(examples.scale)
+    return x, torch.from_numpy(examples.labels[chosen])
 
 
-def label_histogram(examples: Examples) -> list[int]:
+def label_histogram(examples: Examples, classes: int) -> list[int]:
     """Examples per label."""
-    return [int(n) for n in np.bincount(examples.labels, minlength=CLASSES)]
+    return [int(n) for n in np.bincount(examples.labels, minlength=classes)]
+
+
+def load_dataset(spec: Data, root: Path) -> Dataset:
+    """The data set of a job: a built-in one below `root`, or what the user's function returns.
+
+    Raises:
+        InvalidJob: it cannot be had, or is none that can be trained on; says what to change.
+    """
+    if spec.entrypoint is not None:
+        what = f"data.entrypoint {spec.entrypoint}"
+        return checked(call(spec.entrypoint, spec.args, field="data"), what)
+    if spec.name != _FASHION_MNIST:
+        raise InvalidJob(f"data.name {spec.name!r} is not in this version: use {_FASHION_MNIST}")
+    if spec.args:
+        raise InvalidJob(f"data.name {spec.name} takes no data.args: remove them")
+    folder = root / spec.name
+    return Dataset(_load(folder, "train"), _load(folder, "t10k"), classes=10)
+
+
+def checked(dataset: object, what: str) -> Dataset:
+    """A data set that can be trained on, with the number of classes filled in.
+
+    Raises:
+        InvalidJob: it is none.
+    """
+    if not isinstance(dataset, Dataset):
+        raise InvalidJob(
+            f"{what} returned {type(dataset).__name__}: return lockstep_workers.data.Dataset"
+        )
+    for part, examples in (("train", dataset.train), ("test", dataset.test)):
+        _check(examples, f"{what}: {part}")
+    top = int(max(dataset.train.labels.max(), dataset.test.labels.max()))
+    classes = dataset.classes or top + 1
+    if top >= classes:
+        raise InvalidJob(f"{what} has label {top}, but only {classes} classes: labels count from 0")
+    if dataset.train.inputs.shape[1:] != dataset.test.inputs.shape[1:]:
+        shapes = [dataset.train.inputs.shape[1:], dataset.test.inputs.shape[1:]]
+        raise InvalidJob(f"{what}: inputs of train and test have different shapes: {shapes}")
+    return Dataset(_plain(dataset.train), _plain(dataset.test), classes)
+
+
+def _check(examples: object, what: str) -> None:
+    if not isinstance(examples, Examples):
+        kind = type(examples).__name__
+        raise InvalidJob(f"{what} is {kind}: make it lockstep_workers.data.Examples")
+    inputs, labels = np.asarray(examples.inputs), np.asarray(examples.labels)
+    if inputs.dtype not in (np.uint8, np.float32):
+        raise InvalidJob(f"{what}.inputs are {inputs.dtype}: convert them to float32 or uint8")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+        found = f"{labels.dtype} of shape {labels.shape}"
+        raise InvalidJob(f"{what}.labels are {found}: make them whole numbers of shape (n,)")
+    if len(labels) == 0:
+        raise InvalidJob(f"{what} has no examples")
+    if len(inputs) != len(labels):
+        raise InvalidJob(f"{what} has {len(inputs)} inputs and {len(labels)} labels")
+    if labels.min() < 0:
+        raise InvalidJob(f"{what}.labels has {labels.min()}: labels count from 0")
+    if inputs.dtype == np.float32 and not np.isfinite(inputs).all():
+        raise InvalidJob(f"{what}.inputs has values that are not finite: clean the data first")
+    if examples.users is not None and np.asarray(examples.users).shape != labels.shape:
+        raise InvalidJob(f"{what}.users must be one number an example, of shape {labels.shape}")
+    if not np.isfinite(examples.mean) or not np.isfinite(examples.scale) or examples.scale == 0:
+        raise InvalidJob(f"{what}: mean and scale must be finite, and scale not 0")
+
+
+def _plain(examples: Examples) -> Examples:
+    users = None if examples.users is None else np.asarray(examples.users, np.int64)
+    labels = np.asarray(examples.labels, np.int64)
+    return Examples(np.asarray(examples.inputs), labels, users, examples.mean, examples.scale)
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -65,24 +167,4 @@ def _load(folder: Path, part: str) -> Examples:
     labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz").astype(np.int64)
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise InvalidJob(f"{folder}: images and labels of {part} do not belong together")
-    return Examples(images, labels)
-
-
-def load_train(name: str | None, root: Path) -> Examples:
-    """The training examples of a built-in data set below `root`.
-
-    Raises:
-        InvalidJob: no such data set, or its files are not there.
-    """
-    return _load(_folder(name, root), "train")
-
-
-def load_test(name: str | None, root: Path) -> Examples:
-    """The held-out examples of a built-in data set below `root`; errors as `load_train`."""
-    return _load(_folder(name, root), "t10k")
-
-
-def _folder(name: str | None, root: Path) -> Path:
-    if name != _FASHION_MNIST:
-        raise InvalidJob(f"data.name {name!r} is not in this version: use {_FASHION_MNIST}")
-    return root / name
+    return Examples(images[:, np.newaxis], labels, mean=_MEAN, scale=_SCALE)

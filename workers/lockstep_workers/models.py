@@ -1,14 +1,17 @@
-"""Built-in models by name."""
+"""The model of a job: a built-in one by name, or what the user's function returns."""
 
 from collections.abc import Callable
-from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from lockstep_api.spec import Model
-from lockstep_workers.data import CLASSES
+from lockstep_workers.data import Dataset, as_batch
+from lockstep_workers.entrypoints import call
 from lockstep_workers.errors import InvalidJob
+
+_TRIED = 4  # examples that a model is tried with
 
 
 def _check(name: str, value: object, *, multiple_of: int) -> None:
@@ -16,21 +19,23 @@ def _check(name: str, value: object, *, multiple_of: int) -> None:
         raise ValueError(f"{name} must be a positive multiple of {multiple_of}, not {value!r}")
 
 
-def mlp(*, hidden: int = 128) -> nn.Module:
-    """A perceptron with one hidden layer for (1, 28, 28) images."""
-    _check("hidden", hidden, multiple_of=1)
+def mlp(*, hidden: int = 128, inputs: int = 28 * 28, classes: int = 10) -> nn.Module:
+    """A perceptron with one hidden layer for inputs of so many values."""
+    for name, value in (("hidden", hidden), ("inputs", inputs), ("classes", classes)):
+        _check(name, value, multiple_of=1)
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(28 * 28, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES)
+        nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, classes)
     )
 
 
-def cnn(*, channels: int = 16) -> nn.Module:
+def cnn(*, channels: int = 16, classes: int = 10) -> nn.Module:
     """Two 5×5 convolutions with GroupNorm and pooling for (1, 28, 28) images."""
     _check("channels", channels, multiple_of=4)
+    _check("classes", classes, multiple_of=1)
     return nn.Sequential(
         nn.Conv2d(1, channels, 5, padding=2), nn.GroupNorm(4, channels), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(channels, 2 * channels, 5, padding=2), nn.GroupNorm(4, 2 * channels), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2 * channels * 7 * 7, CLASSES),
+        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2 * channels * 7 * 7, classes),
     )  # fmt: skip
 
 
@@ -41,16 +46,49 @@ def build_model(spec: Model, *, seed: int) -> nn.Module:
     """The model of a job with initial weights drawn from `seed`.
 
     Raises:
-        InvalidJob: no such model, or arguments that it does not take.
+        InvalidJob: no such model, arguments that it does not take, or nothing that can be trained.
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if spec.entrypoint is None:
+            return _built_in(spec)
+        made = call(spec.entrypoint, spec.args, field="model")
+    what = f"model.entrypoint {spec.entrypoint}"
+    if not isinstance(made, nn.Module):
+        raise InvalidJob(f"{what} returned {type(made).__name__}: return a torch.nn.Module")
+    if not any(p.numel() for p in made.parameters()):
+        raise InvalidJob(f"{what} returned a module without parameters: there is nothing to train")
+    return made
+
+
+def _built_in(spec: Model) -> nn.Module:
     build = _BUILT_IN.get(spec.name or "")
     if build is None:
         known = ", ".join(_BUILT_IN)
         raise InvalidJob(f"model.name {spec.name!r} is not in this version: use one of {known}")
-    arguments: dict[str, Any] = dict(spec.args)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            return build(**arguments)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InvalidJob(f"model.args do not fit model {spec.name}: {error}") from error
+    try:
+        return build(**spec.args)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidJob(f"model.args do not fit model {spec.name}: {error}") from error
+
+
+@torch.no_grad()
+def check_fit(module: nn.Module, dataset: Dataset) -> None:
+    """Whether a model takes a data set's inputs and gives a score for each class.
+
+    Raises:
+        InvalidJob: it does not; says what it gave instead.
+    """
+    x, _ = as_batch(dataset.train, np.arange(min(_TRIED, len(dataset.train))))
+    what = f"the model does not fit the data: inputs of shape {tuple(x.shape)}"
+    module.eval()
+    try:
+        scores = module(x)
+    except Exception as error:
+        raise InvalidJob(f"{what} made it raise {type(error).__name__}: {error}") from error
+    wanted = (len(x), dataset.classes)
+    if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != wanted:
+        got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise InvalidJob(f"{what} gave {got}, expected scores of shape {wanted}, one a class")
+    if not scores.is_floating_point():
+        raise InvalidJob(f"{what} gave scores of {scores.dtype}, expected floating point")

@@ -80,6 +80,7 @@ def _container(role: str, spec: FederatedJobSpec, settings: Settings) -> Manifes
         "image": spec.image or settings.worker_image,
         "imagePullPolicy": settings.image_pull_policy,
         "args": [role],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "ports": [{"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"}],
         "env": _environment(),
         "volumeMounts": [

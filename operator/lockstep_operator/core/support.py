@@ -49,14 +49,6 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
     (lambda s: bool(s.edges), "edges is not supported yet: remove it"),
     (lambda s: s.model.cut is not None, "model.cut is not supported yet: remove it"),
     (
-        lambda s: s.model.entrypoint is not None,
-        "model.entrypoint is not supported yet: use model.name mlp or cnn",
-    ),
-    (
-        lambda s: s.data.entrypoint is not None,
-        "data.entrypoint is not supported yet: use data.name fashion-mnist",
-    ),
-    (
         _natural_without_users,
         "data.partition.scheme natural needs users, which fashion-mnist has not: "
         "use iid, dirichlet or shards",

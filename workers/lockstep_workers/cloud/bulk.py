@@ -84,10 +84,10 @@ class BulkRoutes:
         try:
             registration = Registration.model_validate_json(bytes(body))
         except ValidationError as error:
-            await _json(send, 422, {"message": f"not a registration: {error}"})
+            await send_json(send, 422, {"message": f"not a registration: {error}"})
             return
         if registration.client != match["client"] or not self._coordinator.knows(match["client"]):
-            await _json(send, 404, {"message": f"this job has no client {match['client']}"})
+            await send_json(send, 404, {"message": f"this job has no client {match['client']}"})
             return
         await self._hold(registration, receive, send)
 
@@ -108,14 +108,14 @@ class BulkRoutes:
         """Waits for a round with this client, then sends task and model."""
         client = match["client"]
         if not self._coordinator.knows(client):
-            await _json(send, 404, {"message": f"this job has no client {client}"})
+            await send_json(send, 404, {"message": f"this job has no client {client}"})
             return
         if client not in self._coordinator.sessions and self._coordinator.outcome is None:
-            await _json(send, 409, {"message": f"{client} has no session: open one first"})
+            await send_json(send, 409, {"message": f"{client} has no session: open one first"})
             return
         after = re.fullmatch(rb"after=([0-9]{1,9})", scope["query_string"])
         if after is None:
-            await _json(send, 422, {"message": "say after=ROUND, the last round received"})
+            await send_json(send, 422, {"message": "say after=ROUND, the last round received"})
             return
         waiting = asyncio.ensure_future(self._coordinator.next_task(client, int(after[1])))
         if not await _first(waiting, receive):
@@ -147,9 +147,9 @@ class BulkRoutes:
         except RefusedUpdate as error:
             self._coordinator.refuse(client, error)
             answer = {"reason": error.reason.value, "message": str(error)}
-            await _json(send, _STATUS.get(error.reason, 422), answer, close=True)
+            await send_json(send, _STATUS.get(error.reason, 422), answer, close=True)
         else:
-            await _json(send, 200, {"accepted": True})
+            await send_json(send, 200, {"accepted": True})
 
     async def _take(self, client: str, number: int, headers: Headers, receive: Receive) -> None:
         report = _report(headers, client, number)
@@ -234,7 +234,10 @@ async def _body(send: Send, piece: bytes | memoryview, *, more: bool) -> None:
     await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
-async def _json(send: Send, status: int, content: dict[str, Any], *, close: bool = False) -> None:
+async def send_json(
+    send: Send, status: int, content: dict[str, Any], *, close: bool = False
+) -> None:
+    """Answers with JSON."""
     body = json.dumps(content).encode()
     extra = [(b"connection", b"close")] if close else []
     await _start(send, status, b"application/json", len(body), extra)

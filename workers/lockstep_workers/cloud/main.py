@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import httpx2
@@ -15,18 +15,19 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from lockstep_api.settings import JobSettings
 from lockstep_api.wire import Outcome
-from lockstep_workers.cloud.bulk import BulkRoutes
+from lockstep_workers.cloud.bulk import BulkRoutes, Scope, Send, send_json
 from lockstep_workers.cloud.coordinator import Coordinator, Parts
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.planner import Planner
+from lockstep_workers.cloud.reading import Receive
 from lockstep_workers.cloud.store import Store
-from lockstep_workers.data import load_test, load_train
+from lockstep_workers.data import load_dataset
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import InvalidJob, WorkerError
 from lockstep_workers.learning.partition import partition
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.training import be_deterministic
-from lockstep_workers.models import build_model
+from lockstep_workers.models import build_model, check_fit
 from lockstep_workers.sockets import watch_peer
 
 _log = structlog.get_logger()
@@ -39,21 +40,61 @@ def run_cloud(environment: Environment) -> None:
     uvloop.run(_run(environment))
 
 
+class Front:
+    """The pod's ASGI app: probes and metrics from the start, the devices' routes once it is ready.
+
+    Loading a data set may take minutes; a device that comes earlier is told to come again.
+    """
+
+    def __init__(self, metrics: CloudMetrics) -> None:
+        """Not ready."""
+        self._ordinary = ordinary_app(metrics, lambda: self.routes is not None)
+        self.routes: BulkRoutes | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        early = self.routes is None and scope["path"].startswith("/v1/")
+        if early:
+            await send_json(send, 503, {"message": "the job is being loaded: come again"})
+        else:
+            await (self.routes or self._ordinary)(scope, receive, send)
+
+    def open(self, coordinator: Coordinator) -> None:
+        """From now on devices are served."""
+        self.routes = BulkRoutes(coordinator, self._ordinary)
+
+
 async def _run(environment: Environment) -> None:
     job = environment.job()
     if job.training.deterministic:
         be_deterministic()
     metrics = CloudMetrics(job.job)
+    front = Front(metrics)
     async with httpx2.AsyncClient() as http:
         planner = Planner(job, environment.token_file, http)
         store = Store(environment.data_dir, job.uid, keep=job.checkpoint.keep)
-        try:
-            coordinator = Coordinator(_parts(job, environment, planner, store, metrics))
-        except InvalidJob as error:
-            await _serve(ordinary_app(metrics), environment, _tell(planner, store, error))
-            return
-        app = BulkRoutes(coordinator, ordinary_app(metrics))
-        await _serve(app, environment, coordinator.run())
+        await _serve(front, environment, _work(job, environment, front, planner, store, metrics))
+
+
+async def _work(
+    job: JobSettings,
+    environment: Environment,
+    front: Front,
+    planner: Planner,
+    store: Store,
+    metrics: CloudMetrics,
+) -> None:
+    """Loads the job and runs it; when cancelled, the last finished round is written down."""
+    try:
+        parts = await asyncio.to_thread(_parts, job, environment, planner, store, metrics)
+        coordinator = Coordinator(parts)
+    except InvalidJob as error:
+        await _tell(planner, store, error)
+        return
+    front.open(coordinator)
+    try:
+        await coordinator.run()
+    finally:
         await coordinator.stop()
 
 
@@ -74,27 +115,34 @@ def _parts(
     metrics: CloudMetrics,
 ) -> Parts:
     """Everything that a coordinator needs; errors in the settings show here."""
-    train = load_train(job.data.name, environment.datasets)
-    partition(train.labels, job.data_shares(), job.data.partition, seed=job.training.seed)
+    dataset = load_dataset(job.data, environment.datasets)
+    train, seed = dataset.train, job.training.seed
+    partition(train.labels, job.data_shares(), job.data.partition, seed=seed, users=train.users)
+    module = build_model(job.model, seed=seed)
+    check_fit(module, dataset)
     return Parts(
         job=job,
         strategy=build_strategy(job.strategy),
-        module=build_model(job.model, seed=job.training.seed),
-        test=load_test(job.data.name, environment.datasets),
+        module=module,
+        test=dataset.test,
         planner=planner,
         store=store,
         metrics=metrics,
     )
 
 
-def ordinary_app(metrics: CloudMetrics) -> FastAPI:
-    """Probes and metrics."""
+def ordinary_app(metrics: CloudMetrics, ready: Callable[[], bool] = lambda: True) -> FastAPI:
+    """Probes and metrics; `ready` decides what /readyz says."""
     app = FastAPI(title="Lockstep cloud pod", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/healthz")
-    @app.get("/readyz")
     async def alive() -> dict[str, str]:
         return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readiness() -> Response:
+        loaded = ready()
+        return Response("ok" if loaded else "loading", status_code=200 if loaded else 503)
 
     @app.get("/metrics")
     async def scrape() -> Response:

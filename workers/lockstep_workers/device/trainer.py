@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lockstep_api.settings import JobSettings
 from lockstep_api.wire import Registration, UpdateReport
-from lockstep_workers.data import label_histogram, load_train
+from lockstep_workers.data import label_histogram, load_dataset
 from lockstep_workers.device.connection import Work
 from lockstep_workers.device.spending import TrainedRound
 from lockstep_workers.learning.parameters import flatten
@@ -37,9 +37,14 @@ class Trainer:
         self._index = job.clients().index(client)
         self._seed = job.training.seed
         self._sgd = Sgd(job.training.learning_rate, job.training.momentum, job.training.batch_size)
-        everything = load_train(job.data.name, datasets)
+        dataset = load_dataset(job.data, datasets)
+        everything, self._classes = dataset.train, dataset.classes
         parts = partition(
-            everything.labels, job.data_shares(), job.data.partition, seed=job.training.seed
+            everything.labels,
+            job.data_shares(),
+            job.data.partition,
+            seed=job.training.seed,
+            users=everything.users,
         )
         self._examples = everything.part(parts[self._index])
         self._strategy = build_strategy(job.strategy)
@@ -54,7 +59,7 @@ class Trainer:
             client=self._client,
             incarnation=incarnation,
             examples=len(self._examples.labels),
-            label_histogram=label_histogram(self._examples),
+            label_histogram=label_histogram(self._examples, self._classes),
         )
 
     def train(self, work: Work, pause: Pause | None = None) -> tuple[float, bytearray]:

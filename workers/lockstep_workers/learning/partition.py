@@ -20,7 +20,12 @@ DEFAULT_SHARDS = 2
 
 
 def partition(
-    labels: Labels, shares: Sequence[float], spec: Partition, *, seed: int
+    labels: Labels,
+    shares: Sequence[float],
+    spec: Partition,
+    *,
+    seed: int,
+    users: Indices | None = None,
 ) -> list[Indices]:
     """The indices of each client's examples.
 
@@ -29,6 +34,7 @@ def partition(
         shares: the relative amount of examples of each client.
         spec: the scheme and its parameters; its own seed wins over `seed`.
         seed: the job's seed.
+        users: (n,) whose example each is, for scheme natural.
 
     Raises:
         InvalidJob: fewer examples than clients, or a scheme that this data set does not have.
@@ -41,6 +47,8 @@ def partition(
     rng = np.random.default_rng(seed if spec.seed is None else spec.seed)
     weights = np.asarray(shares, dtype=np.float64)
     weights /= weights.sum()
+    if spec.scheme is PartitionScheme.NATURAL:
+        return _natural(users, weights, rng)
     parts = _deal(labels, weights, spec, rng)
     return [np.sort(part) for part in _none_empty(parts)]
 
@@ -55,11 +63,39 @@ def _deal(
             return _dirichlet(labels, weights, spec.alpha or DEFAULT_ALPHA, rng)
         case PartitionScheme.SHARDS:
             return _shards(labels, weights, spec.shards_per_client or DEFAULT_SHARDS, rng)
-        case PartitionScheme.NATURAL:
-            raise InvalidJob(
-                "data.partition.scheme natural needs a data set with users, and this one has "
-                "none: use iid, dirichlet or shards"
-            )
+    raise InvalidJob(f"data.partition.scheme {spec.scheme} is not in this version")
+
+
+def _natural(
+    users: Indices | None, weights: NDArray[np.float64], rng: np.random.Generator
+) -> list[Indices]:
+    """All examples of a user go to one client; clients get about their share of the examples.
+
+    The users with most examples are dealt first, each to the client that lacks most.
+    """
+    if users is None:
+        raise InvalidJob(
+            "data.partition.scheme natural needs a data set with users, and this one has "
+            "none: use iid, dirichlet or shards"
+        )
+    names, counts = np.unique(users, return_counts=True)
+    if len(names) < len(weights):
+        raise InvalidJob(
+            f"the data of {len(names)} users cannot be dealt out to {len(weights)} devices with "
+            "data.partition.scheme natural: lower devices[].replicas"
+        )
+    shuffled = rng.permutation(len(names))
+    order = shuffled[np.argsort(-counts[shuffled], kind="stable")]
+    lacking = weights * len(users)
+    owned: list[list[int]] = [[] for _ in weights]
+    for place, user in enumerate(order):
+        left = len(order) - place
+        empty = [i for i, mine in enumerate(owned) if not mine]
+        choice = empty if left <= len(empty) else range(len(weights))
+        client = max(choice, key=lambda i: lacking[i])
+        owned[client].append(int(user))
+        lacking[client] -= counts[user]
+    return [np.flatnonzero(np.isin(users, names[mine])) for mine in owned]
 
 
 def _cut(order: Indices, weights: NDArray[np.float64]) -> list[Indices]:
