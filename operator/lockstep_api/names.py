@@ -26,6 +26,7 @@ SETTINGS_DIR = "/etc/lockstep"
 SETTINGS_FILE = "job.json"
 TOKEN_DIR = "/var/run/secrets/lockstep"
 TOKEN_FILE = "token"
+TRACES_DIR = "/etc/lockstep-traces"
 DATA_DIR = "/var/lib/lockstep"
 
 # A StatefulSet's name ends up in the label `controller-revision-hash` with 11 more characters.

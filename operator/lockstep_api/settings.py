@@ -15,6 +15,7 @@ from lockstep_api.spec import (
     Data,
     DeviceGroup,
     FederatedJobSpec,
+    Link,
     Mode,
     Model,
     Participation,
@@ -23,6 +24,17 @@ from lockstep_api.spec import (
 )
 
 DEFAULT_KAPPA = 1e-28
+
+
+class LinkSettings(WireModel):
+    """One direction of a device's connection."""
+
+    mbps: float | None = None
+    """Constant bandwidth in Mbit/s."""
+    trace: str | None = None
+    """ConfigMap with bandwidth traces."""
+    latency_s: float = 0.0
+    """Delay before each transfer in seconds."""
 
 
 class GroupSettings(WireModel):
@@ -46,6 +58,10 @@ class GroupSettings(WireModel):
     """Power without work in W."""
     data_share: float = 1.0
     """Relative amount of training examples of each device."""
+    uplink: LinkSettings | None = None
+    """How updates travel; empty: as fast as they do."""
+    downlink: LinkSettings | None = None
+    """How models travel; empty: as fast as they do."""
 
     def energy_model(self) -> EnergyModel:
         """The group's energy model."""
@@ -105,6 +121,13 @@ class JobSettings(WireModel):
         return [g.data_share for g in self.groups for _ in range(g.replicas)]
 
 
+def _link_settings(link: Link | None) -> LinkSettings | None:
+    if link is None:
+        return None
+    delay_s = (link.latency_ms or 0.0) / 1000
+    return LinkSettings(mbps=link.mbps, trace=link.trace, latency_s=delay_s)
+
+
 def _group_settings(group: DeviceGroup) -> GroupSettings:
     table = group.energy.table or []
     return GroupSettings(
@@ -117,6 +140,8 @@ def _group_settings(group: DeviceGroup) -> GroupSettings:
         power_table=tuple((point.ghz, point.watts) for point in table),
         idle_watts=group.energy.idle_watts,
         data_share=group.data_share,
+        uplink=_link_settings(group.uplink),
+        downlink=_link_settings(group.downlink),
     )
 
 

@@ -370,16 +370,32 @@ class Frequency(ApiModel):
 
 
 class Link(ApiModel):
-    """The bandwidth of one direction of a device's connection."""
+    """One direction of a device's connection, emulated by the worker."""
 
     model_config = rules(
-        ("has(self.trace) != has(self.mbps)", "uplink/downlink: set exactly one of trace and mbps")
+        (
+            "!(has(self.trace) && has(self.mbps))",
+            "uplink/downlink: set only one of trace and mbps",
+        ),
+        (
+            "has(self.trace) || has(self.mbps) || has(self.latencyMs)",
+            "uplink/downlink: set trace, mbps or latencyMs",
+        ),
     )
 
-    trace: Annotated[str, Field(max_length=253)] | None = None
-    """Name of a ConfigMap with a bandwidth trace (csv: t_seconds,bandwidth_mbps)."""
-    mbps: Positive | None = None
+    trace: (
+        Annotated[
+            str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=253)
+        ]
+        | None
+    ) = None
+    """Name of a ConfigMap with bandwidth traces: each key that ends in .csv holds one
+    (t_seconds,bandwidth_mbps). A device takes one of them and where it starts by training.seed; it
+    is looped."""
+    mbps: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Constant bandwidth in Mbit/s."""
+    latency_ms: Annotated[float, Field(ge=0, le=60_000)] | None = None
+    """Delay before each transfer in ms."""
 
 
 class PowerTableEntry(ApiModel):

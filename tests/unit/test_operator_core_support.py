@@ -34,8 +34,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("allocation.policy ppo", {"allocation": {"policy": "ppo"}}),
     ("allocation.policy equalize", {"allocation": {"policy": "equalize"}}),
     ("allocation.policyRef", {"allocation": {"policyRef": "mine"}}),
-    ("devices[].uplink", {"devices": [{"name": "a", "uplink": {"mbps": 1}}]}),
-    ("devices[].downlink", {"devices": [{"name": "a", "downlink": {"mbps": 1}}]}),
     ("devices[].name cloud", {"devices": [{"name": "cloud"}]}),
     (
         "training.localSteps.budgetSeconds",

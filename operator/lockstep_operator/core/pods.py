@@ -58,9 +58,23 @@ def device_template(
     container["resources"] = device_resources(group, settings)
     container["resizePolicy"] = [{"resourceName": "cpu", "restartPolicy": "NotRequired"}]
     pod = _pod(job, DEVICE, spec=spec, nodes=nodes, container=container)
+    _add_traces(pod, container, group)
     # What it can use at maxGHz: other jobs are placed beside that, not beside its small request.
     at_max = {CPU_AT_MAX: group.cpu_at_max}
     return _template(spec, labels, pod=pod, selector=group.node_selector, annotations=at_max)
+
+
+def _add_traces(pod: Manifest, container: Manifest, group: DeviceGroup) -> None:
+    """The ConfigMaps with bandwidth traces; one that is missing is the worker's to name."""
+    links = (group.uplink, group.downlink)
+    wanted = {link.trace for link in links if link is not None and link.trace is not None}
+    for index, name in enumerate(sorted(wanted)):
+        volume = {"name": f"trace-{index}", "configMap": {"name": name, "optional": True}}
+        path = f"{names.TRACES_DIR}/{name}"
+        pod["volumes"].append(volume)
+        container["volumeMounts"].append(
+            {"name": volume["name"], "mountPath": path, "readOnly": True}
+        )
 
 
 def device_resources(group: DeviceGroup, settings: Settings) -> Manifest:

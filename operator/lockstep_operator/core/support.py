@@ -24,10 +24,6 @@ def _natural_without_users(spec: FederatedJobSpec) -> bool:
     return natural and spec.data.name == "fashion-mnist"
 
 
-def _has_network(spec: FederatedJobSpec) -> bool:
-    return any(group.uplink or group.downlink for group in spec.devices)
-
-
 _CHECKS: tuple[tuple[Check, str], ...] = (
     (
         lambda s: s.mode is not Mode.FEDERATED,
@@ -64,10 +60,6 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
     (
         lambda s: any(group.name == "cloud" for group in s.devices),
         "devices[].name cloud is the name of the cloud pod's placement: use another name",
-    ),
-    (
-        _has_network,
-        "devices[].uplink and devices[].downlink are not supported yet: remove them",
     ),
     (
         lambda s: s.training.local_steps.budget_seconds is not None,

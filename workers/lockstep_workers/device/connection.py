@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from lockstep_api import names
 from lockstep_api.wire import Registration, Task, UpdateReport
+from lockstep_workers.device.link import Link
 from lockstep_workers.errors import WorkerError
 from lockstep_workers.sockets import watch_peer
 
@@ -100,9 +101,10 @@ def get_work(
     client: str,
     after: int,
     *,
+    link: Link,
     reuse: bytearray | None = None,
 ) -> Work | None:
-    """Waits for work after round `after`; None when the job is over.
+    """Waits for work after round `after`; None when the job is over. `link` paces the model.
 
     The model is read into `reuse`, the buffer of earlier work, when it has the right size.
 
@@ -121,20 +123,23 @@ def get_work(
     began = time.monotonic()
     size = response.length or 0
     body = reuse if reuse is not None and len(reuse) == size else bytearray(size)
-    view, filled = memoryview(body), 0
-    while filled < len(body):
-        count = response.readinto(view[filled:])
-        if not count:
-            raise http.client.IncompleteRead(b"", len(body) - filled)
-        filled += count
+    view = memoryview(body)
+
+    def move(start: int, count: int) -> int:
+        read = response.readinto(view[start : start + count])
+        if not read:
+            raise http.client.IncompleteRead(b"", len(body) - start)
+        return read
+
+    link.carry(len(body), move)
     response.read()
     return Work(task, body, time.monotonic() - began)
 
 
 def send_update(
-    connection: http.client.HTTPConnection, report: UpdateReport, body: bytearray
+    connection: http.client.HTTPConnection, report: UpdateReport, body: bytearray, *, link: Link
 ) -> Answer:
-    """Uploads an update."""
+    """Uploads an update over an emulated link."""
     path = names.UPDATE_ROUTE.format(client=report.client, round=report.round)
     headers: Mapping[str, str] = {
         "content-type": names.TENSORS,
@@ -146,7 +151,13 @@ def send_update(
     for name, value in headers.items():
         connection.putheader(name, value)
     connection.endheaders()
-    connection.sock.sendall(memoryview(body))
+    sock, view = connection.sock, memoryview(body)
+
+    def move(start: int, count: int) -> int:
+        sock.sendall(view[start : start + count])
+        return count
+
+    link.carry(len(body), move)
     response = connection.getresponse()
     text = response.read()
     accepted = response.status == 200

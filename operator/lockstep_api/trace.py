@@ -1,0 +1,131 @@
+"""Bandwidth traces: how much a link carries as time passes. Pure; the devices replay them.
+
+A trace is piecewise constant and looped without end. Everything is reckoned from its integral, the
+bits carried up to a moment, so nothing adds up to an error, however long or fine the pieces are.
+"""
+
+import csv
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_ROWS = 1_000_000
+_HEADER = ("t_seconds", "bandwidth_mbps")
+_MBIT = 1e6
+
+
+class InvalidTrace(ValueError):
+    """A text that is no bandwidth trace; says where and what to change."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """A looped, piecewise constant bandwidth."""
+
+    starts_s: NDArray[np.float64]
+    """(k,) when each piece begins, from 0, rising."""
+    mbps: NDArray[np.float64]
+    """(k,) Mbit/s in each piece; not all 0."""
+    duration_s: float
+    """Length of one loop in seconds."""
+    _bits: NDArray[np.float64]
+    """(k + 1,) bits carried up to the start of each piece, and in a whole loop."""
+
+    @classmethod
+    def of(
+        cls, starts_s: NDArray[np.float64], mbps: NDArray[np.float64], duration_s: float
+    ) -> "Trace":
+        """A trace from its pieces, which are taken as they are."""
+        lengths = np.diff(np.append(starts_s, duration_s))
+        bits = np.concatenate([[0.0], np.cumsum(lengths * mbps * _MBIT)])
+        return cls(starts_s, mbps, duration_s, bits)
+
+    @classmethod
+    def constant(cls, mbps: float) -> "Trace":
+        """A link that never changes."""
+        return cls.of(np.array([0.0]), np.array([mbps]), 1.0)
+
+    def bits_until(self, t_s: float) -> float:
+        """Bits carried from moment 0 to `t_s` ≥ 0."""
+        loops, inside = divmod(t_s, self.duration_s)
+        piece = int(np.searchsorted(self.starts_s, inside, side="right")) - 1
+        partly = (inside - self.starts_s[piece]) * self.mbps[piece] * _MBIT
+        return float(loops * self._bits[-1] + self._bits[piece] + partly)
+
+    def when(self, bits: float) -> float:
+        """The first moment at which so many bits have been carried; the inverse of `bits_until`."""
+        loops, inside = divmod(bits, self._bits[-1])
+        if inside <= 0.0 and loops > 0:  # the end of a loop, not the start of the next
+            loops, inside = loops - 1, self._bits[-1]
+        piece = max(0, int(np.searchsorted(self._bits, inside, side="left")) - 1)
+        piece = min(piece, len(self.mbps) - 1)
+        rate = self.mbps[piece] * _MBIT
+        partly = (inside - self._bits[piece]) / rate if rate > 0 else 0.0
+        return float(loops * self.duration_s + self.starts_s[piece] + partly)
+
+    def mean_mbps(self, until_s: float, window_s: float) -> float:
+        """Mean bandwidth over the `window_s` seconds before `until_s`; of what there is of them."""
+        since_s = max(0.0, until_s - window_s)
+        span_s = until_s - since_s
+        if span_s <= 0:
+            return float(self.mbps[0])
+        return (self.bits_until(until_s) - self.bits_until(since_s)) / span_s / _MBIT
+
+
+def parse_trace(text: str, *, source: str) -> Trace:
+    """Reads csv of two columns, `t_seconds,bandwidth_mbps`; the header may be missing.
+
+    A row holds from its time to the next one's; the last holds as long as the one before it (1 s
+    when it is alone).
+
+    Args:
+        text: the csv.
+        source: names it in errors.
+
+    Raises:
+        InvalidTrace: not numbers, not finite, negative, unsorted, all 0, empty or too long.
+    """
+    times: list[float] = []
+    rates: list[float] = []
+    rows = csv.reader(text.splitlines())
+    try:
+        for number, row in enumerate(rows, 1):
+            if not row or (number == 1 and tuple(cell.strip() for cell in row) == _HEADER):
+                continue
+            t_s, mbps = _row(row, f"{source}, line {number}")
+            if times and t_s <= times[-1]:
+                late = f"{t_s:g} s is not after {times[-1]:g} s"
+                raise InvalidTrace(f"{source}, line {number}: {late}: sort the rows")
+            if len(times) == MAX_ROWS:
+                raise InvalidTrace(f"{source} has more than {MAX_ROWS} rows: cut it")
+            times.append(t_s)
+            rates.append(mbps)
+    except csv.Error as error:
+        raise InvalidTrace(f"{source}, line {rows.line_num}: {error}") from error
+    if not times:
+        raise InvalidTrace(f"{source} has no rows: write {','.join(_HEADER)} and then numbers")
+    if not any(rates):
+        raise InvalidTrace(f"{source} has bandwidth 0 throughout: nothing would ever arrive")
+    last_s = next(iter(b - a for a, b in [*pairwise(times)][-1:]), 1.0)
+    starts = np.array(times) - times[0]
+    trace = Trace.of(starts, np.array(rates), float(starts[-1] + last_s))
+    if not math.isfinite(trace._bits[-1]) or trace._bits[-1] <= 0:
+        raise InvalidTrace(f"{source} carries {trace._bits[-1]:g} bits in all: use Mbit/s and s")
+    return trace
+
+
+def _row(row: list[str], where: str) -> tuple[float, float]:
+    if len(row) != 2:
+        raise InvalidTrace(f"{where}: {len(row)} columns, expected {','.join(_HEADER)}")
+    try:
+        t_s, mbps = float(row[0]), float(row[1])
+    except ValueError as error:
+        raise InvalidTrace(f"{where}: {','.join(row)[:80]!r} are not two numbers") from error
+    if not (math.isfinite(t_s) and math.isfinite(mbps)):
+        raise InvalidTrace(f"{where}: {','.join(row)[:80]} is not finite: leave such rows out")
+    if mbps < 0:
+        raise InvalidTrace(f"{where}: bandwidth {mbps:g} is negative")
+    return t_s, mbps

@@ -1,0 +1,144 @@
+"""An emulated link: paces what a device sends and receives, and adds a delay.
+
+Used by `connection`. A token bucket whose tokens are the integral of the bandwidth since the
+transfer began, so that a sleep that took too long (a CPU quota parks the process for up to 100 ms)
+is made up for at the next piece, and nothing adds up.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lockstep_api import names
+from lockstep_api.settings import LinkSettings
+from lockstep_api.trace import InvalidTrace, Trace, parse_trace
+from lockstep_workers.errors import InvalidJob
+
+TICK_S = 0.025
+"""Between two pieces: few enough that pacing costs no CPU to speak of."""
+_LEAST = 1024
+"""Bytes of a piece, at the least; a link that stands still is waited for until it carries them."""
+
+
+@dataclass(slots=True)
+class Transfer:
+    """One transfer over a link: how much may have gone by now. Pure but for the clock."""
+
+    trace: Trace
+    start_s: float
+    """Where in the trace it began."""
+    began_s: float
+    """On the clock, with the link's delay."""
+    size: int
+    done: int = 0
+
+    def allowed(self, now_s: float) -> int:
+        """Bytes that may go now; 0: wait first."""
+        passed_s = now_s - self.began_s
+        if passed_s < 0:
+            return 0
+        carried = self.trace.bits_until(self.start_s + passed_s) - self._before()
+        # Rounding must not hold back the last byte of what `when` says has arrived.
+        due = min(self.size, int(carried / 8 + 1e-3)) - self.done
+        return due if due >= min(_LEAST, self.size - self.done) else 0
+
+    def next_s(self, now_s: float) -> float:
+        """When to look again, on the clock."""
+        least = min(self.size, self.done + _LEAST)
+        ready_s = self.began_s + self.trace.when(self._before() + 8 * least) - self.start_s
+        return max(ready_s, min(now_s + TICK_S, self.end_s()))
+
+    def end_s(self) -> float:
+        """When all of it has gone, on the clock."""
+        return self.began_s + self.trace.when(self._before() + 8 * self.size) - self.start_s
+
+    def _before(self) -> float:
+        return self.trace.bits_until(self.start_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One direction of a device's connection; without a trace it is as fast as it is."""
+
+    trace: Trace | None = None
+    offset_s: float = 0.0
+    """Where the trace stands at the epoch: it goes on when a pod starts anew."""
+    delay_s: float = 0.0
+    clock: Callable[[], float] = field(default=time.monotonic)
+    wall_clock: Callable[[], float] = field(default=time.time)
+    sleep: Callable[[float], None] = field(default=time.sleep)
+
+    def carry(self, size: int, move: Callable[[int, int], int]) -> None:
+        """Moves `size` bytes at the link's pace; `move(start, n)` moves at most n, and tells."""
+        now_s = self.clock()
+        if self.trace is None:
+            self._wait(self.delay_s)
+            done = 0
+            while done < size:
+                done += move(done, size - done)
+            return
+        transfer = Transfer(self.trace, self.position_s(), now_s + self.delay_s, size)
+        while transfer.done < size:
+            if (allowed := transfer.allowed(self.clock())) > 0:
+                transfer.done += move(transfer.done, allowed)
+            if transfer.done < size:
+                now_s = self.clock()
+                self._wait(transfer.next_s(now_s) - now_s)
+
+    def _wait(self, seconds: float) -> None:
+        if seconds > 0:
+            self.sleep(seconds)
+
+    def position_s(self) -> float:
+        """Where the trace stands now, in seconds from its start."""
+        assert self.trace is not None
+        return (self.wall_clock() + self.offset_s) % self.trace.duration_s
+
+    def mean_mbps(self, window_s: float = 10.0) -> float:
+        """Mean bandwidth of the last `window_s` seconds, in Mbit/s; NaN without a trace."""
+        if self.trace is None:
+            return float("nan")
+        loops = 1 + window_s // self.trace.duration_s
+        return self.trace.mean_mbps(self.position_s() + loops * self.trace.duration_s, window_s)
+
+
+def build_link(settings: LinkSettings | None, folder: Path, *, seed: int, client: int) -> Link:
+    """The link of one device.
+
+    Which file of the ConfigMap a device takes, and where in it it starts, is drawn from the job's
+    seed and the client's index.
+
+    Raises:
+        InvalidJob: the trace is missing or none.
+    """
+    if settings is None:
+        return Link()
+    if settings.trace is None:
+        trace = None if settings.mbps is None else Trace.constant(settings.mbps)
+        return Link(trace, delay_s=settings.latency_s)
+    rng = np.random.default_rng(np.random.SeedSequence((seed, client)))
+    files = _files(folder / settings.trace, settings.trace)
+    file = files[int(rng.integers(len(files)))]
+    try:
+        text = file.read_text(encoding="utf-8")
+        trace = parse_trace(text, source=f"ConfigMap {settings.trace}, key {file.name}")
+    except (InvalidTrace, OSError, UnicodeDecodeError) as error:
+        raise InvalidJob(f"bandwidth trace: {error}") from error
+    return Link(trace, float(rng.uniform(0, trace.duration_s)), settings.latency_s)
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    found = sorted(folder.glob("*.csv")) if folder.is_dir() else []
+    if not found:
+        raise InvalidJob(
+            f"bandwidth trace: ConfigMap {name} is not there, or has no key that ends in .csv: "
+            f"kubectl create configmap {name} --from-file=trace.csv"
+        )
+    return found
+
+
+TRACES = Path(names.TRACES_DIR)
+"""Where a pod finds its ConfigMaps with traces."""
