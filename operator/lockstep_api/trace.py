@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 MAX_ROWS = 1_000_000
 _HEADER = ("t_seconds", "bandwidth_mbps")
 _MBIT = 1e6
+_LEAST_MBPS, _MOST_MBPS, _MOST_S = 1e-6, 1e6, 1e10
 
 
 class InvalidTrace(ValueError):
@@ -111,10 +112,7 @@ def parse_trace(text: str, *, source: str) -> Trace:
         raise InvalidTrace(f"{source} has bandwidth 0 throughout: nothing would ever arrive")
     last_s = next(iter(b - a for a, b in [*pairwise(times)][-1:]), 1.0)
     starts = np.array(times) - times[0]
-    trace = Trace.of(starts, np.array(rates), float(starts[-1] + last_s))
-    if not math.isfinite(trace._bits[-1]) or trace._bits[-1] <= 0:
-        raise InvalidTrace(f"{source} carries {trace._bits[-1]:g} bits in all: use Mbit/s and s")
-    return trace
+    return Trace.of(starts, np.array(rates), float(starts[-1] + last_s))
 
 
 def _row(row: list[str], where: str) -> tuple[float, float]:
@@ -128,4 +126,8 @@ def _row(row: list[str], where: str) -> tuple[float, float]:
         raise InvalidTrace(f"{where}: {','.join(row)[:80]} is not finite: leave such rows out")
     if mbps < 0:
         raise InvalidTrace(f"{where}: bandwidth {mbps:g} is negative")
+    if mbps > _MOST_MBPS or abs(t_s) > _MOST_S:
+        raise InvalidTrace(f"{where}: {t_s:g} s, {mbps:g} Mbit/s is too large: mind the units")
+    if 0 < mbps < _LEAST_MBPS:
+        raise InvalidTrace(f"{where}: {mbps:g} Mbit/s is too little: write 0")
     return t_s, mbps

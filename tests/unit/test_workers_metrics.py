@@ -6,18 +6,26 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from lockstep_api.status import EnergyJoules
+from lockstep_api.trace import Trace
 from lockstep_api.wire import Refusal, Task, UpdateReport
 from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.device.link import Link, Links
 from lockstep_workers.device.metrics import DeviceMetrics
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+def with_links(metrics: DeviceMetrics) -> DeviceMetrics:
+    """The series of a device whose link is emulated."""
+    metrics.show_links(Links(Link(Trace.constant(1.0)), Link(Trace.constant(2.0))))
+    return metrics
 
 
 @pytest.mark.parametrize(
     ("registry", "labels"),
     [
         (CloudMetrics("j").registry, {"job": "j"}),
-        (DeviceMetrics("j", "d-0").registry, {"job": "j", "client": "d-0"}),
+        (with_links(DeviceMetrics("j", "d-0")).registry, {"job": "j", "client": "d-0"}),
     ],
 )
 def test_each_series_is_documented_and_labelled(

@@ -22,6 +22,7 @@ from lockstep_workers.device.connection import (
     get_work,
     send_update,
 )
+from lockstep_workers.device.link import Link
 from lockstep_workers.device.loop import DeviceLoop
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
@@ -95,12 +96,12 @@ async def test_an_update_outlives_its_connection(
     calls: list[int] = []
 
     def flaky(
-        connection: http.client.HTTPConnection, report: UpdateReport, body: bytearray
+        connection: http.client.HTTPConnection, report: UpdateReport, body: bytearray, **link: Link
     ) -> Answer:
         calls.append(report.round)
         if calls == [1]:
             raise ConnectionResetError("before the update was sent")
-        answer = send_update(connection, report, body)
+        answer = send_update(connection, report, body, **link)
         if calls == [1, 1, 2]:
             raise ConnectionResetError("before the answer arrived")
         return answer
@@ -120,11 +121,11 @@ async def test_energy_of_a_refused_update_is_told_with_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused_first(
-        connection: http.client.HTTPConnection, report: UpdateReport, body: bytearray
+        connection: http.client.HTTPConnection, report: UpdateReport, body: bytearray, **link: Link
     ) -> Answer:
         if report.round == 1:
             report = report.model_copy(update={"round": 99})
-        return send_update(connection, report, body)
+        return send_update(connection, report, body, **link)
 
     monkeypatch.setattr(device_loop, "send_update", refused_first)
     monkeypatch.setattr(

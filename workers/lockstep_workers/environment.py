@@ -24,6 +24,8 @@ class Environment(BaseSettings):
     """The job's settings."""
     data_dir: Path = Path(names.DATA_DIR)
     """The cloud pod's volume."""
+    traces: Path = Path(names.TRACES_DIR)
+    """Folder with a folder for each ConfigMap of bandwidth traces."""
     token_file: Path = Path(names.TOKEN_DIR) / names.TOKEN_FILE
     """Token for the planner; none is sent when the file is missing."""
     datasets: Path = Path("/usr/share/datasets")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from lockstep_api import names
 from lockstep_api.wire import Registration, Task, UpdateReport
-from lockstep_workers.device.link import Link
+from lockstep_workers.device.link import UNLIMITED, Link
 from lockstep_workers.errors import WorkerError
 from lockstep_workers.sockets import watch_peer
 
@@ -101,7 +101,7 @@ def get_work(
     client: str,
     after: int,
     *,
-    link: Link,
+    link: Link = UNLIMITED,
     reuse: bytearray | None = None,
 ) -> Work | None:
     """Waits for work after round `after`; None when the job is over. `link` paces the model.
@@ -137,7 +137,11 @@ def get_work(
 
 
 def send_update(
-    connection: http.client.HTTPConnection, report: UpdateReport, body: bytearray, *, link: Link
+    connection: http.client.HTTPConnection,
+    report: UpdateReport,
+    body: bytearray,
+    *,
+    link: Link = UNLIMITED,
 ) -> Answer:
     """Uploads an update over an emulated link."""
     path = names.UPDATE_ROUTE.format(client=report.client, round=report.round)

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lockstep_api import names
-from lockstep_api.settings import LinkSettings
+from lockstep_api.settings import GroupSettings, LinkSettings
 from lockstep_api.trace import InvalidTrace, Trace, parse_trace
 from lockstep_workers.errors import InvalidJob
 
@@ -105,6 +104,25 @@ class Link:
         return self.trace.mean_mbps(self.position_s() + loops * self.trace.duration_s, window_s)
 
 
+UNLIMITED = Link()
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Both directions of a device's connection."""
+
+    up: Link = UNLIMITED
+    down: Link = UNLIMITED
+
+
+def build_links(group: GroupSettings, folder: Path, *, seed: int, client: int) -> Links:
+    """The links of one device; errors as `build_link`."""
+    return Links(
+        build_link(group.uplink, folder, seed=seed, client=client),
+        build_link(group.downlink, folder, seed=seed, client=client),
+    )
+
+
 def build_link(settings: LinkSettings | None, folder: Path, *, seed: int, client: int) -> Link:
     """The link of one device.
 
@@ -138,7 +156,3 @@ def _files(folder: Path, name: str) -> list[Path]:
             f"kubectl create configmap {name} --from-file=trace.csv"
         )
     return found
-
-
-TRACES = Path(names.TRACES_DIR)
-"""Where a pod finds its ConfigMaps with traces."""

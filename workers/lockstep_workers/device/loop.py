@@ -19,6 +19,7 @@ from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Refusal, UpdateReport
 from lockstep_workers.device.cgroup import CpuCgroup
 from lockstep_workers.device.connection import LOST, NoSession, Work, connect, get_work, send_update
+from lockstep_workers.device.link import Links
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.device.spending import TrainedRound, energy, spent
@@ -26,6 +27,7 @@ from lockstep_workers.device.throttle import Throttle
 from lockstep_workers.energy import add_energy
 
 _log = structlog.get_logger()
+_UNLIMITED = Links()
 
 
 class Learner(Protocol):
@@ -60,8 +62,10 @@ class DeviceLoop:
         session: SessionKeeper,
         learner: Learner,
         metrics: DeviceMetrics,
+        links: Links = _UNLIMITED,
     ) -> None:
         """`learner` does the learning, the rest is bookkeeping."""
+        self._links = links
         self._job, self._client, self._session = job, client, session
         self._learner, self._metrics = learner, metrics
         self._group = job.group_of(client)
@@ -103,10 +107,16 @@ class DeviceLoop:
         """Serves rounds over one connection; returns when the job is over."""
         self._send(connection)
         model: bytearray | None = None
-        while (work := get_work(connection, self._client, self._after, reuse=model)) is not None:
+        while (work := self._get_work(connection, model)) is not None:
             model = work.body
             self._update = self._train(work)
             self._send(connection)
+
+    def _get_work(
+        self, connection: http.client.HTTPConnection, model: bytearray | None
+    ) -> Work | None:
+        down = self._links.down
+        return get_work(connection, self._client, self._after, link=down, reuse=model)
 
     def _train(self, work: Work) -> Update:
         self._metrics.began(work.task, seconds=work.seconds, n_bytes=len(work.body))
@@ -139,7 +149,7 @@ class DeviceLoop:
         if update is None:
             return
         self._update = Update(update.report, update.body, sent_before=True)
-        answer = send_update(connection, update.report, update.body)
+        answer = send_update(connection, update.report, update.body, link=self._links.up)
         self._update = None
         self._after = update.report.round
         self._previous_upload = (answer.seconds, len(update.body))

@@ -11,6 +11,7 @@ import threading
 import time
 from types import FrameType
 
+from lockstep_workers.device.link import build_links
 from lockstep_workers.device.loop import DeviceLoop
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.probes import ProbeServer
@@ -35,10 +36,17 @@ def run_device(environment: Environment) -> None:
     )
     from lockstep_workers.device.trainer import Trainer  # noqa: PLC0415 - probes answer before torch is there
 
+    links = build_links(
+        job.group_of(client),
+        environment.traces,
+        seed=job.training.seed,
+        client=job.clients().index(client),
+    )
+    metrics.show_links(links)
     trainer = Trainer(job, client, environment.datasets)
     keeper.append(SessionKeeper(job.cloud_url, trainer.registration(_incarnation(environment))))
     keeper[0].start()
-    DeviceLoop(job, client, keeper[0], trainer, metrics).run()
+    DeviceLoop(job, client, keeper[0], trainer, metrics, links).run()
     threading.Event().wait()  # the job is over: the operator takes the pod away
 
 

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Task, UpdateReport
+from lockstep_workers.device.link import Links
 
 _LABELS = ["job", "client"]
 
@@ -49,6 +50,17 @@ class DeviceMetrics:
         )  # fmt: skip
         for source in ("model", "cpu"):
             self._energy.labels(*self._labels, source)
+
+    def show_links(self, links: Links) -> None:
+        """From now on the emulated links are told, as they are when somebody asks."""
+        gauge = Gauge(
+            "lockstep_link_mbits_per_second",
+            "Mean bandwidth of the emulated link over the last 10 s, in Mbit/s",
+            [*_LABELS, "direction"], registry=self.registry,
+        )  # fmt: skip
+        for direction, link in (("up", links.up), ("down", links.down)):
+            if link.trace is not None:
+                gauge.labels(*self._labels, direction).set_function(link.mean_mbps)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, _LABELS, registry=self.registry).labels(*self._labels)
