@@ -36,8 +36,9 @@ def build_step(line: str) -> str | None:
 def run(command: Sequence[str], *, log: Path, env: dict[str, str] | None = None) -> None:
     """Run a command with all output in a log; its build steps are shown as they begin."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file:
-        child = subprocess.Popen(
+    with (
+        log.open("a") as file,
+        subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -45,7 +46,8 @@ def run(command: Sequence[str], *, log: Path, env: dict[str, str] | None = None)
             text=True,
             errors="replace",
             env={**os.environ, **(env or {})},
-        )
+        ) as child,
+    ):
         assert child.stdout is not None
         for line in child.stdout:
             file.write(line)

@@ -33,6 +33,7 @@ class Refusal(StrEnum):
     SHAPE = "shape"
     DTYPE = "dtype"
     NON_FINITE = "non_finite"
+    TOO_SLOW = "too_slow"
 
 
 class Registration(WireModel):

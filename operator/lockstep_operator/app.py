@@ -32,6 +32,7 @@ from prometheus_client import (
 )
 from pydantic import ValidationError
 
+from lockstep_api.bounded import BodyLimit, Limits, bounded
 from lockstep_operator.actuate import Actuator
 from lockstep_operator.auth import Authenticator
 from lockstep_operator.config import OperatorConfig
@@ -46,6 +47,11 @@ from lockstep_operator.planner import Planner, planner_app
 from lockstep_operator.reconcile import Deps, reconcile
 from lockstep_operator.reports import Reports
 from lockstep_operator.runtime import Runtime
+
+MAX_BODY_BYTES = 64 << 20
+"""A plan request of 10,000 clients has about 12 MB."""
+MAX_CONNECTIONS = 4000
+"""One a running job, and those that come and go."""
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +184,14 @@ async def _run_both(
     flags: _Flags,
 ) -> int:
     server = _Server(
-        uvicorn.Config(app, host=config.host, port=config.port, log_config=None, access_log=False)
+        uvicorn.Config(
+            BodyLimit(app, MAX_BODY_BYTES),
+            host=config.host,
+            port=config.port,
+            http=bounded(Limits(connections=MAX_CONNECTIONS, head_bytes=64 << 10)),
+            log_config=None,
+            access_log=False,
+        )
     )
     http = asyncio.create_task(_serve(server), name="planner")
     watch = asyncio.create_task(work, name="lead")

@@ -3,8 +3,8 @@
     .venv/bin/python -m tests.bench.links [--quota 0.1]
 
 A process sends over a real connection at the pace of a link; another notes what arrives when. With
-a quota, the sender is in a CPU cgroup of its own. The error is the worst over windows of 5 s (of the
-whole transfer when it is shorter).
+a quota, the sender is in a CPU cgroup of its own. The error is the worst over windows of 5 s (of
+the whole transfer when it is shorter).
 """
 
 import argparse
@@ -89,7 +89,7 @@ def worst(trace: Trace, arrivals: list[tuple[float, int]]) -> float:
         received = np.interp(since + span, at, got) - np.interp(since, at, got)
         wanted = (trace.bits_until(since + span) - trace.bits_until(since)) / 8
         errors.append(abs(received / wanted - 1))
-    return max(errors)
+    return float(max(errors))
 
 
 def main() -> None:

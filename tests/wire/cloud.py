@@ -38,6 +38,11 @@ class Cloud:
     planner: FakePlanner
     metrics: CloudMetrics
     url: str
+    routes: BulkRoutes
+
+    def polls(self) -> list[str]:
+        """Clients that wait for work."""
+        return list(self.routes._polls)
 
     @property
     def n_values(self) -> int:
@@ -90,7 +95,7 @@ async def cloud(
         async with serving(planner.app(), planner_port), serving(app, port):
             running = asyncio.ensure_future(coordinator.run())
             try:
-                yield Cloud(job, coordinator, planner, metrics, job.cloud_url)
+                yield Cloud(job, coordinator, planner, metrics, job.cloud_url, app)
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)

@@ -28,6 +28,7 @@ Headers = dict[bytes, bytes]
 
 _PIECE = 1 << 20
 _MAX_REGISTRATION = 1 << 16
+_REGISTRATION_S = 10.0
 _CLIENT = r"/v1/clients/(?P<client>[a-z0-9-]{1,63})"
 _SESSION = re.compile(_CLIENT + "/session")
 _WORK = re.compile(_CLIENT + "/work")
@@ -40,6 +41,7 @@ _STATUS = {
     Refusal.DUPLICATE: 409,
     Refusal.CONTENT_TYPE: 415,
     Refusal.TOO_LARGE: 413,
+    Refusal.TOO_SLOW: 408,
 }
 
 
@@ -51,6 +53,7 @@ class BulkRoutes:
         self._coordinator = coordinator
         self._rest = rest
         self._reader = Reader()
+        self._polls: dict[str, asyncio.Future[Any]] = {}
         self._routes = (
             ("POST", _SESSION, self._session),
             ("GET", _WORK, self._work),
@@ -73,16 +76,14 @@ class BulkRoutes:
         self, match: re.Match[str], _scope: Scope, receive: Receive, send: Send
     ) -> None:
         """A response that stays open as long as the client is there."""
-        body = bytearray()
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if message["type"] == "http.disconnect":
-                return
-            if not message.get("more_body", False) or len(body) > _MAX_REGISTRATION:
-                break
+        body = await _small_body(receive)
+        if isinstance(body, int):
+            message = f"a registration has at most {_MAX_REGISTRATION} bytes, sent within "
+            message += f"{_REGISTRATION_S:g} s"
+            await send_json(send, body, {"message": message}, close=True)
+            return
         try:
-            registration = Registration.model_validate_json(bytes(body))
+            registration = Registration.model_validate_json(body)
         except ValidationError as error:
             await send_json(send, 422, {"message": f"not a registration: {error}"})
             return
@@ -118,7 +119,17 @@ class BulkRoutes:
             await send_json(send, 422, {"message": "say after=ROUND, the last round received"})
             return
         waiting = asyncio.ensure_future(self._coordinator.next_task(client, int(after[1])))
-        if not await _first(waiting, receive):
+        if older := self._polls.get(client):
+            older.cancel()  # one long-poll a client: the newest
+        self._polls[client] = waiting
+        try:
+            if not await _first(waiting, receive):
+                return
+        finally:
+            if self._polls.get(client) is waiting:
+                del self._polls[client]
+        if waiting.cancelled():
+            await send_json(send, 409, {"message": f"{client} asked again"}, close=True)
             return
         found = waiting.result()
         if found is None:
@@ -196,6 +207,22 @@ def _size(headers: Headers, limit: int) -> int:
     if int(text) > limit:
         raise RefusedUpdate(Refusal.TOO_LARGE, f"{int(text)} bytes, at most {limit} are taken")
     return int(text)
+
+
+async def _small_body(receive: Receive) -> bytes | int:
+    """A whole body; or the status that refuses one that is too long or takes too long."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_REGISTRATION_S):
+            while True:
+                message = await receive()
+                body += message.get("body", b"")
+                if len(body) > _MAX_REGISTRATION:
+                    return 413
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        return 408
 
 
 async def _first(awaited: asyncio.Future[Any], receive: Receive) -> bool:

@@ -62,6 +62,7 @@ _FATAL = frozenset(
         Refusal.SHAPE,
         Refusal.DTYPE,
         Refusal.NON_FINITE,
+        Refusal.TOO_SLOW,
     }
 )
 

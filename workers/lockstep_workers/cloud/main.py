@@ -13,6 +13,7 @@ import uvloop
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from lockstep_api.bounded import Limits, bounded
 from lockstep_api.settings import JobSettings
 from lockstep_api.wire import Outcome
 from lockstep_workers.cloud.bulk import BulkRoutes, Scope, Send, send_json
@@ -33,6 +34,8 @@ from lockstep_workers.sockets import watch_peer
 _log = structlog.get_logger()
 _KEEP_ALIVE_S = 24 * 3600  # a device computes between two requests on its connection
 _GRACE_S = 2
+_PER_CLIENT, _OTHERS = 6, 64
+"""Connections: a device has two, and as many of a life before that the kernel still holds."""
 
 
 def run_cloud(environment: Environment) -> None:
@@ -73,7 +76,10 @@ async def _run(environment: Environment) -> None:
     async with httpx2.AsyncClient() as http:
         planner = Planner(job, environment.token_file, http)
         store = Store(environment.data_dir, job.uid, keep=job.checkpoint.keep)
-        await _serve(front, environment, _work(job, environment, front, planner, store, metrics))
+        clients = len(job.clients())
+        await _serve(
+            front, environment, clients, _work(job, environment, front, planner, store, metrics)
+        )
 
 
 async def _work(
@@ -159,11 +165,13 @@ def listener(host: str, port: int) -> socket.socket:
     return sock
 
 
-async def _serve(app: object, environment: Environment, work: Awaitable[None]) -> None:
+async def _serve(
+    app: object, environment: Environment, clients: int, work: Awaitable[None]
+) -> None:
     """Serves until SIGTERM, with `work` beside it; a crash of `work` ends the process."""
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http="httptools",
+        http=bounded(Limits(connections=_OTHERS + _PER_CLIENT * clients)),
         loop="none",
         ws="none",
         lifespan="off",

@@ -21,6 +21,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 _PATIENCE_S = 0.005
+_SILENCE_S = 120.0
 _IN_MEMORY_BYTES = 16 << 20  # for all bodies together, or one body if that is more
 
 
@@ -123,7 +124,11 @@ class Reader:
 
         timer = asyncio.get_running_loop().call_later(_PATIENCE_S, give_away)
         try:
-            return await receive()
+            async with asyncio.timeout(_SILENCE_S):
+                return await receive()
+        except TimeoutError as error:
+            message = f"no byte of the body came for {_SILENCE_S:g} s"
+            raise RefusedUpdate(Refusal.TOO_SLOW, message) from error
         finally:
             timer.cancel()
             if given_away:

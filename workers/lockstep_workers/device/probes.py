@@ -11,13 +11,44 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 Ready = Callable[[], bool]
 
 
+_MOST_CONNECTIONS = 32
+_SILENCE_S = 20.0
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread a connection, but not as many as a stranger likes."""
+
+    daemon_threads = True
+    request_queue_size = _MOST_CONNECTIONS
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._free = threading.BoundedSemaphore(_MOST_CONNECTIONS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Closes the connection at once when too many are open."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serves one connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A peer that breaks off is no news."""
+
+
 class ProbeServer:
     """Answers probes and scrapes in threads of its own."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, ready: Ready) -> None:
         """Listens at once; `ready` decides what /readyz says."""
-        self._server = ThreadingHTTPServer((host, port), _handler(registry, ready))
-        self._server.daemon_threads = True
+        self._server = _Server((host, port), _handler(registry, ready))
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="probes", daemon=True
@@ -34,6 +65,7 @@ class ProbeServer:
 def _handler(registry: CollectorRegistry, ready: Ready) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        timeout = _SILENCE_S  # the base class closes a connection that is silent for so long
 
         def do_GET(self) -> None:
             """Answers one request."""

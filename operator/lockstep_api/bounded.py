@@ -1,0 +1,204 @@
+"""An HTTP server that a peer cannot exhaust: bounds on headers, connections, time and bodies.
+
+Both planes serve with it: `bounded` makes uvicorn's protocol class, `BodyLimit` wraps an app. The
+rest of `lockstep_api` does not import it, so a device needs no server.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+logger = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+_REASONS = {
+    408: "the request's head took too long",
+    413: "the body is too large",
+    431: "the request's head is too large",
+    503: "too many connections: come again",
+}
+_PHRASES = {
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+_LOG_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one server takes."""
+
+    connections: int
+    """Open at once; a new one beyond them is answered 503 and closed."""
+    head_bytes: int = 16 << 10
+    """Request line and headers of a request."""
+    head_s: float = 20.0
+    """From a connection's start, or a request's first byte, to the end of the headers."""
+
+
+def bounded(limits: Limits) -> type[HttpToolsProtocol]:
+    """uvicorn's HTTP protocol within these limits, for `uvicorn.Config(http=…)`."""
+
+    class Bounded(_Bounded):
+        within = limits
+
+    return Bounded
+
+
+class _Bounded(HttpToolsProtocol):
+    within: Limits
+    _last_log_s = -_LOG_EVERY_S
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_bytes = 0
+        self._refused = False
+        self._in_head = True
+        self._timer: asyncio.TimerHandle | None = None
+        if len(self.connections) > self.within.connections:
+            self._log("more than %d connections: refused", self.within.connections)
+            self._refuse(503)
+        else:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self._in_head:
+            self._expect_head()
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > self.within.head_bytes:
+            self._refuse(431)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._size = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._size += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._size += len(name) + len(value) + 4
+
+    def on_headers_complete(self) -> None:
+        self._stop_timer()
+        self._in_head = False
+        if self._size > self.within.head_bytes:  # it came in one piece
+            self._refuse(431)
+            raise ValueError("refused")  # ends the parsing; the answer is on its way
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_head = True
+        self._head_bytes = 0
+
+    def send_400_response(self, msg: str) -> None:
+        if not self._refused:
+            super().send_400_response(msg)
+
+    def _expect_head(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.within.head_s, self._refuse, 408)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _refuse(self, status: int) -> None:
+        """Answers and closes; nothing more is read."""
+        self._refused = True
+        self._stop_timer()
+        text = _REASONS[status].encode()
+        head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\ncontent-type: text/plain\r\n"
+        head += f"content-length: {len(text)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode() + text)
+        self.transport.close()
+
+    def _log(self, message: str, *arguments: object) -> None:
+        """A warning, at most once a minute: a flood of connections must not flood the log."""
+        now = time.monotonic()
+        if now >= _Bounded._last_log_s + _LOG_EVERY_S:
+            _Bounded._last_log_s = now
+            logger.warning(message, *arguments)
+
+
+class BodyLimit:
+    """An ASGI app whose requests have bodies of at most so many bytes; others are answered 413."""
+
+    def __init__(self, app: App, max_bytes: int) -> None:
+        """`app` never sees more than `max_bytes` of a body."""
+        self._app, self._max_bytes = app, max_bytes
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if _announced(scope) > self._max_bytes:
+            await _too_large(send)
+            return
+        counted = _Counted(receive, self._max_bytes)
+
+        async def unless_refused(message: Message) -> None:
+            if counted.left >= 0:  # else the app answers to an error that is ours
+                await send(message)
+
+        try:
+            await self._app(scope, counted, unless_refused)
+        except Exception:
+            if counted.left >= 0:
+                raise
+        if counted.left < 0:
+            await _too_large(send)
+
+
+class _TooLarge(Exception):
+    """The body goes on beyond what is allowed."""
+
+
+@dataclass(slots=True)
+class _Counted:
+    receive: Receive
+    left: int
+
+    async def __call__(self) -> Message:
+        message = await self.receive()
+        self.left -= len(message.get("body", b""))
+        if self.left < 0:
+            raise _TooLarge
+        return message
+
+
+def _announced(scope: MutableMapping[str, Any]) -> int:
+    text = dict(scope["headers"]).get(b"content-length", b"0")
+    return int(text) if text.isdigit() else 0
+
+
+async def _too_large(send: Send) -> None:
+    text = _REASONS[413].encode()
+    headers = [
+        (b"content-type", b"text/plain"),
+        (b"content-length", str(len(text)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": text})

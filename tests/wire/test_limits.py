@@ -1,0 +1,235 @@
+"""What a peer can send is bounded: heads, connections, bodies, time; over real sockets."""
+
+import asyncio
+import http.client
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+from prometheus_client import CollectorRegistry
+
+from lockstep_api import names
+from lockstep_api.bounded import BodyLimit, Limits, bounded
+from lockstep_api.wire import Refusal
+from lockstep_workers.device.probes import ProbeServer
+from tests.wire.cloud import Device, cloud, devices, first_task
+from tests.wire.jobs import FakePlanner, free_port
+
+TIGHT = Limits(connections=3, head_bytes=1000, head_s=0.3)
+
+
+@asynccontextmanager
+async def server(limits: Limits = TIGHT, *, max_body: int = 100) -> AsyncIterator[int]:
+    """An app that tells how many bytes it was sent."""
+    app, port = FastAPI(), free_port()
+
+    @app.post("/")
+    async def length(request: Request) -> dict[str, int]:
+        return {"bytes": len(await request.body())}
+
+    config = uvicorn.Config(
+        BodyLimit(app, max_body), host="127.0.0.1", port=port, http=bounded(limits),
+        loop="none", ws="none", lifespan="off", log_config=None, access_log=False,
+        timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    running_server = uvicorn.Server(config)
+    running = asyncio.ensure_future(running_server._serve())
+    while not running_server.started:  # noqa: ASYNC110 - uvicorn gives no event
+        await asyncio.sleep(0.005)
+    try:
+        yield port
+    finally:
+        running_server.should_exit = True
+        await running
+
+
+async def say(port: int, *pieces: bytes) -> tuple[int, bytes]:
+    """Sends pieces on a new connection; (status, all that was answered until it was closed)."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        answer = await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+    return int(answer.split(b" ")[1]) if answer else 0, answer
+
+
+HEAD = b"POST / HTTP/1.1\r\nhost: x\r\n"
+
+
+async def test_a_head_that_is_too_large_is_refused() -> None:
+    async with server() as port:
+        whole = HEAD + b"a: " + b"b" * 2000 + b"\r\ncontent-length: 0\r\n\r\n"
+        assert (await say(port, whole))[0] == 431
+        endless = [HEAD, *[b"a: " + b"b" * 300 + b"\r\n"] * 10]
+        assert (await say(port, *endless))[0] == 431
+        url = b"POST /?" + b"q" * 2000 + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+        assert (await say(port, url))[0] == 431
+
+
+async def test_a_head_that_takes_too_long_is_refused() -> None:
+    async with server() as port:
+        assert (await say(port, HEAD))[0] == 408
+        assert (await say(port))[0] == 408, "a connection that says nothing, too"
+
+
+async def test_a_connection_may_rest_between_requests() -> None:
+    request = HEAD + b"content-length: 2\r\n\r\nab"
+    async with server() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(request)
+            assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readuntil(b"}") == b'{"bytes":2}'
+            await asyncio.sleep(2 * TIGHT.head_s)
+        writer.close()
+
+
+async def test_connections_beyond_the_limit_are_closed_and_room_comes_back() -> None:
+    async with server(Limits(connections=3, head_s=30)) as port:
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        assert (await say(port, HEAD + b"content-length: 0\r\n\r\n"))[0] == 503
+        held[0][1].close()
+        request = HEAD + b"content-length: 1\r\nconnection: close\r\n\r\na"
+        async with asyncio.timeout(10):
+            while (await say(port, request))[0] != 200:  # noqa: ASYNC110 - the server gives no event
+                await asyncio.sleep(0.01)
+        for _, writer in held[1:]:
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (HEAD + b"content-length: 100\r\nconnection: close\r\n\r\n" + b"a" * 100, 200),
+        (HEAD + b"content-length: 101\r\n\r\n", 413),
+        (
+            HEAD + b"transfer-encoding: chunked\r\n\r\n" + b"40\r\n" + b"a" * 64 + b"\r\n40\r\n"
+            + b"a" * 64 + b"\r\n0\r\n\r\n",
+            413,
+        ),
+        (b"POST / HTTP/1.1\r\nhost x\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"POST /\xff HTTP/1.1\r\nhost: x\r\n\r\n", 400),
+    ],
+)  # fmt: skip
+async def test_bodies_are_bounded_and_nonsense_is_answered(request_: bytes, status: int) -> None:
+    async with server() as port:
+        assert (await say(port, request_))[0] == status
+
+
+async def test_expect_100_continue_is_answered_before_the_body() -> None:
+    async with server() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEAD + b"content-length: 2\r\nexpect: 100-continue\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"ab")
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+
+async def test_two_requests_at_once_are_answered_in_order() -> None:
+    request = HEAD + b"content-length: 1\r\n\r\na"
+    last = HEAD + b"content-length: 2\r\nconnection: close\r\n\r\nab"
+    async with server() as port:
+        _, answer = await say(port, request + last)
+        assert answer.index(b'{"bytes":1}') < answer.index(b'{"bytes":2}')
+
+
+# -- the cloud pod ---------------------------------------------------------------------------------
+
+
+async def test_a_registration_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    async with cloud(tmp_path, FakePlanner()) as running:
+        each = Device(running, "d-0")
+        connection = await each.connect()
+        path = names.SESSION_ROUTE.format(client="d-0")
+
+        def send() -> tuple[int, dict[str, Any]]:
+            connection.request("POST", path, b" " * (1 << 17))
+            response: http.client.HTTPResponse = connection.getresponse()
+            return response.status, json.loads(response.read())
+
+        status, answer = await asyncio.to_thread(send)
+        each.close()
+        assert status == 413
+        assert "at most 65536 bytes" in answer["message"]
+
+
+async def test_a_registration_that_takes_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockstep_workers.cloud.bulk._REGISTRATION_S", 0.1)
+    async with cloud(tmp_path, FakePlanner()) as running:
+        port = int(running.url.rpartition(":")[2])
+        path = names.SESSION_ROUTE.format(client="d-0").encode()
+        head = b"POST " + path + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
+        assert (await say(port, head))[0] == 408
+
+
+async def test_a_sender_that_falls_silent_is_refused_and_the_round_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockstep_workers.cloud.reading._SILENCE_S", 0.2)
+    async with cloud(tmp_path, FakePlanner(rounds=2)) as running, devices(running, 2 + 1) as made:
+        await first_task(made)
+        body = bytes(made[0].update(1.0))
+        head = (
+            f"PUT {names.UPDATE_ROUTE.format(client='d-0', round=1)} HTTP/1.1\r\nhost: x\r\n"
+            f"content-type: {names.TENSORS}\r\ncontent-length: {len(body)}\r\n"
+            f"{names.REPORT_HEADER}: {made[0].report(1).to_json()}\r\n\r\n"
+        ).encode()
+        status, answer = await say(int(running.url.rpartition(":")[2]), head + body[:1000])
+        assert status == 408
+        assert b'"reason": "too_slow"' in answer
+        assert running.refused(Refusal.TOO_SLOW) == 1
+        assert running.coordinator.server.weight == 0
+        for each in made[1:]:
+            assert (await each.send())[0] == 200
+        assert await asyncio.wait_for(made[1].work(after=1), 10) is not None
+
+
+async def test_a_second_long_poll_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    async with cloud(tmp_path, FakePlanner(rounds=2)) as running, devices(running, 3) as made:
+        await first_task(made)
+        first = asyncio.ensure_future(made[0].work(after=1))
+        async with asyncio.timeout(10):
+            while not running.polls():  # noqa: ASYNC110 - nor does a request under way
+                await asyncio.sleep(0.01)
+        second = asyncio.ensure_future(made[0].work(after=1))
+        with pytest.raises(Exception, match="d-0 asked again"):
+            await asyncio.wait_for(first, 10)
+        for each in made:
+            await each.send()
+        work = await asyncio.wait_for(second, 10)
+        assert work is not None
+        assert work.task.round == 2
+
+
+# -- a device's probes -----------------------------------------------------------------------------
+
+
+def test_a_device_serves_so_many_connections_at_once_and_no_more() -> None:
+    server = ProbeServer("127.0.0.1", 0, CollectorRegistry(), lambda: True)
+    address = ("127.0.0.1", server.port)
+    held = [socket.create_connection(address) for _ in range(32)]
+    try:
+        for each in held:  # the server has them: a request on each is answered
+            each.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert each.recv(100).startswith(b"HTTP/1.1 200")
+        with socket.create_connection(address) as more:
+            more.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            with suppress(ConnectionResetError):  # closed with or without a reset
+                assert more.recv(100) == b""
+    finally:
+        for each in held:
+            each.close()
+        server.close()
