@@ -3,16 +3,20 @@
 import asyncio
 import contextlib
 import http.client
+import itertools
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from lockstep_api.spec import Actuator
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import Registration, UpdateReport
+from lockstep_api.wire import PlanRequest, Registration, RoundPlan, UpdateReport
 from lockstep_workers.device import loop as device_loop
 from lockstep_workers.device.connection import (
     Answer,
@@ -26,7 +30,7 @@ from lockstep_workers.device.link import Link
 from lockstep_workers.device.loop import DeviceLoop
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
-from lockstep_workers.device.spending import TrainedRound
+from lockstep_workers.device.spending import Spent, TrainedRound
 from lockstep_workers.wire import encode
 from tests.wire.cloud import Cloud, cloud
 from tests.wire.jobs import FakePlanner, free_port
@@ -142,6 +146,72 @@ async def test_energy_of_a_refused_update_is_told_with_the_next_one(
         assert [e.model for e in learner.energies] == [2.0, 4.0]
         assert [e.cpu for e in learner.energies] == [1.0, 2.0]
         assert learner.taken == 1
+
+
+async def test_a_device_accounts_for_all_the_time_that_it_is_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that ticks at each look: training takes one tick, and so does each wait between.
+
+    Before its first task a device is not part of a round: there only the download counts.
+    """
+    ticks = itertools.count(1000)
+    clock = SimpleNamespace(monotonic=lambda: next(ticks), process_time=time.process_time)
+    monkeypatch.setattr(device_loop, "time", clock)
+    accounted: list[tuple[float, float]] = []
+
+    def record(_job: object, _group: object, used: Spent, *, idle_s: float) -> EnergyJoules:
+        accounted.append((idle_s, used.compute_s))
+        return EnergyJoules(model=1.0, cpu=0.0)
+
+    monkeypatch.setattr(device_loop, "energy", record)
+    async with cloud(tmp_path, FakePlanner(rounds=3), replicas=1) as server:
+        metrics = DeviceMetrics("job", "d-0")
+        loop = DeviceLoop(server.job, "d-0", keeper(server.url), Learner(server), metrics)
+        await asyncio.wait_for(asyncio.to_thread(loop.run), 20)
+    assert accounted[0][0] < 20  # the seconds of the first download, by the real clock
+    assert accounted[0][1] == 1
+    assert accounted[1:] == [(1, 1), (1, 1), (1, 0)]
+    labels = {"job": "job", "client": "d-0", "source": "model"}
+    assert metrics.registry.get_sample_value("lockstep_energy_joules_total", labels) == 4
+
+
+async def test_a_task_with_a_throttle_reaches_the_training(tmp_path: Path) -> None:
+    """The plan says cooperative: the device is told its millicores, and holds the training up."""
+
+    class Slowed(Learner):
+        """Uses up CPU time before it asks whether to pause."""
+
+        def train(
+            self, work: Work, pause: Callable[[], bool] | None = None
+        ) -> tuple[float, bytearray]:
+            assert pause is not None
+            until = time.process_time() + 0.02
+            while time.process_time() < until:
+                pass
+            assert work.task.throttle_cores() == 0.1
+            pause()
+            return super().train(work, pause)
+
+    class Cooperative(FakePlanner):
+        """Leaves the limits to the devices."""
+
+        def plan(self, request: PlanRequest) -> RoundPlan:
+            plan = super().plan(request)
+            told = {"actuator": Actuator.COOPERATIVE, "cpu_milli": 100}
+            entries = [entry.model_copy(update=told) for entry in plan.participants]
+            return plan.model_copy(update={"participants": entries})
+
+    async with cloud(tmp_path, Cooperative(rounds=1), replicas=1) as server:
+        async with running(server, Slowed(server)) as done:
+            await asyncio.wait_for(done, 20)
+        last = server.coordinator.outcome
+        assert last is not None
+        assert last.report is not None
+        (report,) = (client.update for client in last.report.clients)
+    assert report.cpu_seconds >= 0.02
+    assert report.compute_seconds >= 0.9 * report.cpu_seconds / 0.1  # the server shares this process
+    assert report.frequency_ghz <= 1.1 * 2.0 * 0.1 / 0.5
 
 
 def one_update(server: Cloud, session: SessionKeeper) -> None:

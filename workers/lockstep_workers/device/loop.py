@@ -22,7 +22,7 @@ from lockstep_workers.device.connection import LOST, NoSession, Work, connect, g
 from lockstep_workers.device.link import Links
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
-from lockstep_workers.device.spending import TrainedRound, energy, spent
+from lockstep_workers.device.spending import NOTHING, TrainedRound, energy, spent
 from lockstep_workers.device.throttle import Throttle
 from lockstep_workers.energy import add_energy
 
@@ -80,6 +80,12 @@ class DeviceLoop:
 
     def run(self) -> None:
         """Returns when the job is over."""
+        self._rounds()
+        if self._idle_since is not None:
+            wait_s = time.monotonic() - self._idle_since
+            self._metrics.waited(energy(self._job, self._group, NOTHING, idle_s=wait_s))
+
+    def _rounds(self) -> None:
         pause = threading.Event()
         while (number := self._session.wait_open()) is not None:
             self._session_changed(number)
@@ -126,13 +132,13 @@ class DeviceLoop:
         throttle = Throttle(min(one or 1.0 for one in (cores, before.quota_cores)))
         loss, body = self._learner.train(work, None if cores is None else throttle)
         throttle.settle()  # under a quota too: it may have begun with a part of a period left over
-        self._idle_since = time.monotonic()
+        self._idle_since, cpu_s = time.monotonic(), time.process_time() - cpu
         used = spent(
             self._group,
             before,
             self._cgroup.read(),
             compute_s=self._idle_since - began,
-            cpu_s=time.process_time() - cpu,
+            cpu_s=cpu_s,
             throttle_cores=cores,
         )
         joules = energy(self._job, self._group, used, idle_s=idle_s)

@@ -86,6 +86,10 @@ class DeviceMetrics:
         self._cpu.inc(report.cpu_seconds)
         self.work.set(report.cpu_seconds)
         self._throttled.inc(report.throttled_seconds)
+        self.waited(energy)
+
+    def waited(self, energy: EnergyJoules) -> None:
+        """The device was on and took `energy`."""
         for source, joules in energy.model_dump(exclude_none=True).items():
             self._energy.labels(*self._labels, source).inc(joules)
 

@@ -22,6 +22,10 @@ class Spent:
     """The frequency that the device had."""
 
 
+NOTHING = Spent(0.0, 0.0, 0.0, None, 0.0)
+"""Of a device that did not train."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainedRound:
     """A round's training and what it took: all that a device reports with its update."""
