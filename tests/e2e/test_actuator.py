@@ -8,6 +8,7 @@ import pytest
 
 from tests.cluster import api
 from tests.e2e.running import (
+    ROOT,
     Json,
     apply,
     condition,
@@ -33,6 +34,7 @@ BOOST = "1"
 @pytest.fixture(scope="module")
 def lockstep(cluster: object) -> Iterator[str]:
     """The chart, installed for one namespace, with its Prometheus."""
+    api.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     with installed(NAMESPACE):
         yield NAMESPACE
 

@@ -209,8 +209,8 @@ async def test_a_task_with_a_throttle_reaches_the_training(tmp_path: Path) -> No
         assert last is not None
         assert last.report is not None
         (report,) = (client.update for client in last.report.clients)
-    assert report.cpu_seconds >= 0.02
-    assert report.compute_seconds >= 0.9 * report.cpu_seconds / 0.1  # the server shares this process
+    assert report.cpu_seconds >= 0.02  # the server, in the same process, adds a little
+    assert report.compute_seconds >= 0.9 * report.cpu_seconds / 0.1
     assert report.frequency_ghz <= 1.1 * 2.0 * 0.1 / 0.5
 
 
