@@ -1,7 +1,9 @@
 """A device that slows itself: CPU time over wall time follows what was asked, whatever happens."""
 
+import math
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,9 +109,10 @@ def test_a_long_step_says_that_it_came_late() -> None:
     assert throttle()
 
 
-def test_a_whole_core_is_never_slowed() -> None:
+@pytest.mark.parametrize("asked", [1.0, 1.5, math.inf])
+def test_one_thread_is_never_slowed_by_a_core_or_more(asked: float) -> None:
     machine = Machine()
-    throttle = machine.throttle(1.0)
+    throttle = machine.throttle(asked)
     for _ in range(50):
         machine.work(0.3)
         throttle()

@@ -5,6 +5,7 @@ pod has answered it or a new session has begun; a broken connection alone costs 
 """
 
 import http.client
+import math
 import random
 import threading
 import time
@@ -129,7 +130,8 @@ class DeviceLoop:
         before, cpu, began = self._cgroup.read(), time.process_time(), time.monotonic()
         idle_s = work.seconds if self._idle_since is None else began - self._idle_since
         cores = work.task.throttle_cores()
-        throttle = Throttle(min(one or 1.0 for one in (cores, before.quota_cores)))
+        held = [one for one in (cores, before.quota_cores) if one is not None]
+        throttle = Throttle(min(held, default=math.inf))
         loss, body = self._learner.train(work, None if cores is None else throttle)
         throttle.settle()  # under a quota too: it may have begun with a part of a period left over
         self._idle_since, cpu_s = time.monotonic(), time.process_time() - cpu
