@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 LOAD := $(PY) -m tests.cluster load $$($(PY) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work chaos clean
+.PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work chaos fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench: venv ## measures a round's overhead on the wire, beside raw sockets
 
 bench-work: venv ## measures whether a round takes W/f seconds from 0.1 to 1 core (root)
 	$(PY) -m tests.bench.work
+
+fuzz: venv ## fuzzes everything that strangers' bytes reach (FUZZ_SECONDS=60 for each target)
+	$(PY) -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)
 
 chaos: venv ## 30 random kills on a real cluster; the model must not change (SEED=… KILLS=…)
 	$(PY) images/build.py

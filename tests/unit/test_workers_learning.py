@@ -147,3 +147,11 @@ def test_idx_files(tmp_path: Path) -> None:
         read_idx(path)
     with pytest.raises(InvalidJob, match="cannot read the data file"):
         load_dataset(Data(name="fashion-mnist"), tmp_path)
+
+
+@pytest.mark.parametrize("head", [b"", b"\0\0\x08\1\0", b"\0\0\x08\3\0\0\0\1", b"\0\0\x08\0abc"])
+def test_a_data_file_that_is_cut_off_is_named(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(head))
+    with pytest.raises(InvalidJob, match="is not an IDX file"):
+        read_idx(path)

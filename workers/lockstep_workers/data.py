@@ -4,6 +4,7 @@
 """
 
 import gzip
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,8 +157,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     except (OSError, EOFError) as error:
         raise InvalidJob(f"cannot read the data file {path}: {error}") from error
     rank = raw[3] if len(raw) > 4 and raw[:3] == bytes((0, 0, _IDX_UBYTE)) else 0
-    shape = tuple(int(n) for n in np.frombuffer(raw, ">u4", count=rank, offset=4)) if rank else ()
-    if not shape or len(raw) != 4 + 4 * rank + int(np.prod(shape)):
+    whole_head = rank > 0 and len(raw) >= 4 + 4 * rank
+    shape = tuple(map(int, np.frombuffer(raw, ">u4", rank, 4))) if whole_head else ()
+    if not shape or len(raw) != 4 + 4 * rank + math.prod(shape):
         raise InvalidJob(f"{path} is not an IDX file of unsigned bytes")
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
 

@@ -1,0 +1,257 @@
+"""What strangers' bytes reach, as functions of bytes: only documented errors may come out.
+
+`test_targets` calls them with Hypothesis's inputs, `__main__` with those of Atheris. A target
+returns nothing; whatever it raises is a bug.
+"""
+
+import asyncio
+import gzip
+import json
+import math
+import tempfile
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+from pydantic import ValidationError
+from torch import nn
+
+from lockstep_api.quantity import parse_quantity
+from lockstep_api.settings import GroupSettings, JobSettings
+from lockstep_api.spec import Data, FederatedJobSpec, Mode, Model, Partition, Strategy, Training
+from lockstep_api.status import EnergyJoules, FederatedJobStatus
+from lockstep_api.trace import InvalidTrace, parse_trace
+from lockstep_api.wire import (
+    ClientPlan,
+    Outcome,
+    PlanRequest,
+    Registration,
+    RoundPlan,
+    RoundReport,
+    UpdateReport,
+)
+from lockstep_operator.core.decide import decide
+from lockstep_operator.core.model import JobKey, JobView, NodeView, Observed, Settings
+from lockstep_operator.errors import InvalidSpec
+from lockstep_operator.observe import job_view, parse_spec
+from lockstep_workers.cloud.bulk import BulkRoutes
+from lockstep_workers.cloud.checkpoint import (
+    Checkpoint,
+    CorruptCheckpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from lockstep_workers.cloud.coordinator import Coordinator, Parts
+from lockstep_workers.cloud.main import ordinary_app
+from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.cloud.planner import Planner
+from lockstep_workers.cloud.store import Store
+from lockstep_workers.data import Examples, read_idx
+from lockstep_workers.engine import Progress, Round
+from lockstep_workers.errors import InvalidJob, RefusedUpdate
+from lockstep_workers.learning.strategies import ServerState, fedavg
+from lockstep_workers.wire import check_values, decode, encode
+
+Target = Callable[[bytes], None]
+N_VALUES = 6
+LIKE = {"model": np.zeros(N_VALUES, np.float32)}
+MESSAGES = (Registration, UpdateReport, PlanRequest, RoundPlan, Outcome, JobSettings)
+
+
+def update_body(data: bytes) -> None:
+    """The body of an update, as another pod sends it."""
+    with suppress(RefusedUpdate):
+        flat = decode(data, n_values=N_VALUES)
+        check_values(flat)
+        assert flat.shape == (N_VALUES,)
+        assert np.isfinite(flat).all()
+
+
+def messages(data: bytes) -> None:
+    """JSON messages between pods: read, they are written and read as the same."""
+    for kind in MESSAGES:
+        with suppress(ValidationError):
+            message = kind.model_validate_json(data)
+            assert kind.model_validate_json(message.to_json()) == message
+
+
+def checkpoint(data: bytes) -> None:
+    """A file on the cloud pod's volume."""
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        file.write(data)
+        file.flush()
+        with suppress(CorruptCheckpoint):
+            found = read_checkpoint(Path(file.name), uid="u", like=LIKE)
+            assert found.state.vectors["model"].shape == (N_VALUES,)
+
+
+def trace(data: bytes) -> None:
+    """A bandwidth trace from a user's ConfigMap."""
+    with suppress(InvalidTrace):
+        read = parse_trace(data.decode(errors="replace"), source="t")
+        moment = read.when(8e6)
+        assert math.isfinite(moment)
+        assert read.bits_until(moment) >= 8e6 * (1 - 1e-6) - 10
+        assert 0 <= read.mean_mbps(moment, 10.0) < math.inf
+
+
+def quantity(data: bytes) -> None:
+    """A Kubernetes quantity in a manifest."""
+    with suppress(ValueError):
+        assert parse_quantity(data.decode(errors="replace")) >= 0
+
+
+def idx_file(data: bytes) -> None:
+    """A data file in the image."""
+    with tempfile.NamedTemporaryFile(suffix=".gz") as file:
+        file.write(gzip.compress(data, 0))
+        file.flush()
+        with suppress(InvalidJob):
+            assert read_idx(Path(file.name)).dtype == np.uint8
+
+
+NODE = NodeView("n", {}, True, (), 64.0, 64.0, 2.0**40)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def manifest(data: bytes) -> None:
+    """A FederatedJob, however wrong: it is decided about, or refused in words."""
+    try:
+        spec = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    meta = {"name": "j", "namespace": "n", "uid": "u"}
+    view = job_view({"metadata": meta, "spec": spec if isinstance(spec, dict) else {}})
+    decide(Observed(view, {}, (), (NODE,), None), Settings("image", "http://planner"), NOW)
+    with suppress(InvalidSpec):
+        read: FederatedJobSpec = parse_spec(spec)
+        job = JobView(JobKey("n", "j"), "u", 1, read, None, FederatedJobStatus())
+        decide(Observed(job, {}, (), (NODE,), None), Settings("image", "http://planner"), NOW)
+
+
+# -- the routes of the cloud pod -------------------------------------------------------------------
+
+
+@lru_cache(1)
+def _routes() -> tuple[Coordinator, BulkRoutes]:
+    group = GroupSettings(
+        name="d", replicas=2, min_ghz=0.5, max_ghz=2.0, cpu_at_max=0.5, kappa=1e-28
+    )
+    job = JobSettings(
+        namespace="n", job="j", uid="u", mode=Mode.FEDERATED, model=Model(name="mlp"),
+        data=Data(name="fashion-mnist", partition=Partition()), training=Training(rounds=1),
+        strategy=Strategy(), groups=(group,), cloud_url="http://c", planner_url="http://p",
+    )  # fmt: skip
+    metrics = CloudMetrics("j")
+    folder = Path(tempfile.mkdtemp())
+    parts = Parts(
+        job=job, strategy=fedavg(), module=nn.Linear(N_VALUES - 1, 1), metrics=metrics,
+        test=Examples(np.zeros((1, N_VALUES - 1), np.float32), np.zeros(1, np.int64)),
+        planner=Planner(job, folder / "token", httpx2.AsyncClient()), store=Store(folder, "u"),
+    )  # fmt: skip
+    coordinator = Coordinator(parts)
+    return coordinator, BulkRoutes(coordinator, ordinary_app(metrics))
+
+
+def requests(data: bytes) -> None:
+    """A request to the cloud pod: method, path, query, headers, body, a line each."""
+    lines = data.split(b"\n", 5)
+    method, path, query, content_type, report, body = (lines + [b""] * 6)[:6]
+    headers = [
+        (b"content-type", content_type),
+        (b"lockstep-report", report),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    scope = {
+        "type": "http", "method": method.decode("latin-1"), "path": path.decode("latin-1"),
+        "query_string": query, "headers": headers, "raw_path": path, "root_path": "",
+        "scheme": "http", "http_version": "1.1", "server": None, "client": None,
+    }  # fmt: skip
+    status = asyncio.run(_answer(scope, body))
+    assert status is None or 200 <= status < 500, status
+
+
+async def _answer(scope: MutableMapping[str, Any], body: bytes) -> int | None:
+    coordinator, routes = _routes()
+    plan = RoundPlan(
+        round=1, rounds=1,
+        participants=[
+            ClientPlan(client="d-0", frequency_ghz=1, cpu_milli=100, steps=1, applied=True)
+        ],
+    )  # fmt: skip
+    coordinator.round = Round(plan, began_s=0.0)
+    coordinator.server.begin(["d-0"])
+    pieces = [{"type": "http.request", "body": body, "more_body": False}]
+    answers: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return pieces.pop() if pieces else {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        answers.append(message)
+
+    await asyncio.wait_for(routes(scope, receive, send), 10)
+    return next((a["status"] for a in answers if a["type"] == "http.response.start"), None)
+
+
+# -- inputs to begin with --------------------------------------------------------------------------
+
+
+def _whole_checkpoint() -> bytes:
+    report = RoundReport(
+        round=1, planned=True, seconds=1, elapsed_seconds=1, clients=[],
+        energy_joules=EnergyJoules(),
+    )  # fmt: skip
+    plan = RoundPlan(round=1, rounds=2, participants=[])
+    whole = Checkpoint(Progress().after(report, plan), ServerState(LIKE))
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        write_checkpoint(Path(file.name), whole, uid="u")
+        return Path(file.name).read_bytes()
+
+
+REPORT = UpdateReport(
+    client="d-0", round=1, examples=1, steps=1, download_seconds=0, compute_seconds=0,
+    cpu_seconds=0, throttled_seconds=0, frequency_ghz=1, energy_joules=EnergyJoules(model=1.0),
+)  # fmt: skip
+BODY = bytes(encode([np.ones(N_VALUES, np.float32)]))
+REGISTRATION = Registration(client="d-0", incarnation="i", examples=1)
+SPEC = {
+    "model": {"name": "mlp"},
+    "data": {"name": "fashion-mnist"},
+    "training": {"rounds": 2},
+    "devices": [{"name": "d", "uplink": {"mbps": 1}, "energy": {"idleWatts": 1}}],
+}
+TENSORS = b"application/vnd.lockstep.safetensors"
+
+
+def _request(method: bytes, path: bytes, query: bytes, *rest: bytes) -> bytes:
+    return b"\n".join([method, path, query, *rest])
+
+
+TARGETS: dict[str, tuple[Target, list[bytes]]] = {
+    "update_body": (update_body, [BODY]),
+    "messages": (messages, [REPORT.to_json().encode(), REGISTRATION.to_json().encode()]),
+    "checkpoint": (checkpoint, [_whole_checkpoint()]),
+    "trace": (trace, [b"t_seconds,bandwidth_mbps\n0,1\n1,0\n2,5.5\n", b"0,2"]),
+    "quantity": (quantity, [b"500m", b"1.5Gi", b"2e3", b"12"]),
+    "idx_file": (idx_file, [bytes((0, 0, 8, 2)) + b"\0\0\0\2\0\0\0\3" + b"abcdef"]),
+    "manifest": (manifest, [json.dumps(SPEC).encode()]),
+    "requests": (
+        requests,
+        [
+            _request(
+                b"PUT", b"/v1/rounds/1/updates/d-0", b"", TENSORS, REPORT.to_json().encode(), BODY
+            ),
+            _request(
+                b"POST", b"/v1/clients/d-0/session", b"", b"", b"", REGISTRATION.to_json().encode()
+            ),
+            _request(b"GET", b"/v1/clients/d-0/work", b"after=0", b"", b"", b""),
+            _request(b"GET", b"/metrics", b"", b"", b"", b""),
+        ],
+    ),
+}
