@@ -34,7 +34,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _driver(arguments: argparse.Namespace) -> Driver:
-    return drivers.driver_for(os.environ, layout_from(os.environ, arguments.node))
+    return drivers.driver_for(os.environ, layout_from(os.environ, arguments.node, arguments.name))
 
 
 def _up(arguments: argparse.Namespace) -> int:
@@ -115,6 +115,10 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         metavar="NAME=TIER[:CPU[:MEMORY]]",
         help="a node, such as edge=edge:1500m:8Gi; again for more (or LOCKSTEP_NODES)",
+    )
+    parser.add_argument(
+        "--name",
+        help="another cluster beside the first: at most 10 letters (or LOCKSTEP_CLUSTER_NAME)",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -1,4 +1,5 @@
-"""The ways to a cluster, all with one contract; CLUSTER chooses `embedded` (default) or `existing`.
+"""The ways to a cluster, all with one contract; CLUSTER chooses `embedded` (default),
+`existing` or `kind`.
 
 After `up`: a kubeconfig, nodes labelled by tier, and `load` to bring images in.
 """
@@ -13,6 +14,7 @@ from tests.cluster import binary, images, lifecycle
 from tests.cluster.command import run
 from tests.cluster.errors import ClusterError
 from tests.cluster.existing import check_reachable, label_tiers, lacking_images, nodes_of
+from tests.cluster.kind import Kind
 from tests.cluster.layout import Layout, recall
 from tests.cluster.oci import read_images
 
@@ -110,8 +112,10 @@ def driver_for(environment: Mapping[str, str], layout: Layout) -> Driver:
     kind = environment.get("CLUSTER") or "embedded"
     if kind == "embedded":
         return Embedded(layout)
+    if kind == "kind":
+        return Kind(layout)
     if kind != "existing":
-        raise ClusterError(f"CLUSTER={kind}: it is `embedded` or `existing`")
+        raise ClusterError(f"CLUSTER={kind}: it is `embedded`, `existing` or `kind`")
     named = environment.get("KUBECONFIG", "")
     if not Path(named).is_file():
         raise ClusterError(f"CLUSTER=existing needs KUBECONFIG to name a file, not {named!r}")

@@ -1,7 +1,7 @@
 """Names, addresses and folders of one cluster: pure data, read by every other module.
 
-Two layouts with different names and address ranges can stand beside each other: nothing outside
-this module makes up a name of a namespace, link, cgroup or folder.
+Layouts with different names and slots can stand beside each other: a slot is a set of address
+ranges, and nothing outside this module makes up a name of a namespace, link, cgroup or folder.
 """
 
 import os
@@ -15,15 +15,16 @@ from pathlib import Path
 from tests.cluster.errors import ClusterError
 
 STATE_ROOT = Path("/var/lib/lockstep-cluster")
+_SLOT_FILE = "slot.txt"
 TIER_LABEL = "lockstep.dev/tier"
 PAUSE_IMAGE = "lockstep.local/pause:1"
 DEFAULT_NODES = "cloud=cloud edge=edge device=device"
 RESERVED_CPU_MILLI = 100
 RESERVED_MEMORY_MIB = 512
 
-_NODE_NET = IPv4Network("10.89.0.0/24")
-_POD_NET = IPv4Network("10.244.0.0/16")
-_SERVICE_NET = IPv4Network("10.96.0.0/16")
+DEFAULT_NAME = "lockstep"
+SLOTS = 10
+_NODE_NETS = IPv4Network("10.89.0.0/16")
 _CLUSTER_NAME = re.compile(r"[a-z][a-z0-9]{0,9}")  # link names hold 15 bytes, ours add up to 4
 _NODE = re.compile(
     r"(?P<name>[a-z][a-z0-9-]{0,40})=(?P<tier>\w+)"
@@ -73,11 +74,10 @@ def _milli(cpu: str | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    name: str = "lockstep"
+    name: str = DEFAULT_NAME
     nodes: tuple[NodeSpec, ...] = tuple(NodeSpec.parse(n) for n in DEFAULT_NODES.split())
-    node_net: IPv4Network = _NODE_NET
-    pod_net: IPv4Network = _POD_NET
-    service_net: IPv4Network = _SERVICE_NET
+    slot: int = 0
+    """Which address ranges it has; two clusters that are up have different ones."""
 
     def __post_init__(self) -> None:
         if not _CLUSTER_NAME.fullmatch(self.name):
@@ -86,6 +86,18 @@ class Layout:
             raise ClusterError("two nodes have the same name: name each --node differently")
         if not 1 <= len(self.nodes) <= 99:
             raise ClusterError("a cluster has 1 to 99 nodes")
+
+    @property
+    def node_net(self) -> IPv4Network:
+        return IPv4Network(f"{_NODE_NETS[256 * self.slot]}/24")
+
+    @property
+    def pod_net(self) -> IPv4Network:
+        return IPv4Network(f"10.{244 - self.slot}.0.0/16")
+
+    @property
+    def service_net(self) -> IPv4Network:
+        return IPv4Network(f"10.{96 + self.slot}.0.0/16")
 
     @property
     def state(self) -> Path:
@@ -166,8 +178,9 @@ class Layout:
 
 
 def write_down(layout: Layout) -> None:
-    """Note the nodes, so that `down` finds those that `up` made, whatever is asked then."""
+    """Note nodes and slot, so that `down` finds what `up` made, whatever is asked then."""
     (layout.state / "nodes.txt").write_text("\n".join(map(str, layout.nodes)))
+    (layout.state / _SLOT_FILE).write_text(str(layout.slot))
 
 
 def recall(layout: Layout) -> Layout:
@@ -176,7 +189,35 @@ def recall(layout: Layout) -> Layout:
         texts = (layout.state / "nodes.txt").read_text().split()
     except FileNotFoundError:
         return layout
-    return replace(layout, nodes=tuple(NodeSpec.parse(text) for text in texts))
+    slot = _noted_slot(layout.state)
+    return replace(layout, nodes=tuple(NodeSpec.parse(text) for text in texts), slot=slot or 0)
+
+
+def _noted_slot(state: Path) -> int | None:
+    try:
+        return int((state / _SLOT_FILE).read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+def slots_taken(layout: Layout) -> set[int]:
+    """The slots of the other clusters on this machine, up or crashed."""
+    others = STATE_ROOT.iterdir() if STATE_ROOT.is_dir() else ()
+    noted = (_noted_slot(state) for state in others if state != layout.state)
+    return {slot for slot in noted if slot is not None}
+
+
+def with_free_slot(layout: Layout, taken: set[int]) -> Layout:
+    """The layout in a slot that no other cluster has; the default name prefers the first.
+
+    Raises:
+        ClusterError: there is none left.
+    """
+    wanted = range(SLOTS) if layout.name == DEFAULT_NAME else [*range(1, SLOTS), 0]
+    free = next((slot for slot in wanted if slot not in taken), None)
+    if free is None:
+        raise ClusterError(f"{SLOTS} clusters are here already: take one down first")
+    return replace(layout, slot=free)
 
 
 def cache_folder() -> Path:
@@ -184,8 +225,10 @@ def cache_folder() -> Path:
     return Path(base) / "lockstep"
 
 
-def layout_from(environment: Mapping[str, str], nodes: list[str] | None = None) -> Layout:
-    """The layout that options and LOCKSTEP_NODES ask for; options win."""
+def layout_from(
+    environment: Mapping[str, str], nodes: list[str] | None = None, name: str | None = None
+) -> Layout:
+    """The layout that options, LOCKSTEP_NODES and LOCKSTEP_CLUSTER_NAME ask for; options win."""
     texts = nodes or environment.get("LOCKSTEP_NODES", DEFAULT_NODES).split()
-    name = environment.get("LOCKSTEP_CLUSTER_NAME", "lockstep")
+    name = name or environment.get("LOCKSTEP_CLUSTER_NAME", DEFAULT_NAME)
     return Layout(name=name, nodes=tuple(NodeSpec.parse(text) for text in texts))

@@ -8,7 +8,7 @@ import fcntl
 import http.client
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests.cluster import (
@@ -24,7 +24,15 @@ from tests.cluster import (
 from tests.cluster.apiclient import ApiClient, wait_until
 from tests.cluster.errors import ClusterError
 from tests.cluster.images import load_into
-from tests.cluster.layout import Layout, NodeSpec, cache_folder, recall, write_down
+from tests.cluster.layout import (
+    Layout,
+    NodeSpec,
+    cache_folder,
+    recall,
+    slots_taken,
+    with_free_slot,
+    write_down,
+)
 from tests.cluster.network import check_addresses_free, create_network
 from tests.cluster.oci import read_images
 from tests.cluster.pause import pause_layout
@@ -49,6 +57,10 @@ def up(layout: Layout) -> Path:
         if layout.state.exists():
             print("clearing away the remains of an earlier cluster", flush=True)
             remove_cluster(_programs_of(layout))
+        with _lock_named("slots"):  # taken once it is written down
+            placed = with_free_slot(layout, slots_taken(layout))
+            programs = Programs(placed, programs.kubeall)
+            _make_folders(programs)
         _start(programs, pause)
     return layout.kubeconfig
 
@@ -112,22 +124,31 @@ def status(layout: Layout) -> str:
     return "up" if is_whole(_programs_of(layout)) else "broken"
 
 
+def _lock(layout: Layout) -> AbstractContextManager[None]:
+    """One `up` or `down` of a cluster at a time."""
+    return _lock_named(f"cluster-{layout.name}")
+
+
 @contextmanager
-def _lock(layout: Layout) -> Iterator[None]:
-    """One `up` or `down` of a cluster at a time; the file stays: removing it would be a race."""
+def _lock_named(name: str) -> Iterator[None]:
+    """The file stays: removing it would be a race."""
     folder = cache_folder() / "lock"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / layout.name).open("w") as file:
+    with (folder / name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _start(programs: Programs, pause: Path) -> None:
+def _make_folders(programs: Programs) -> None:
     layout = programs.layout
     check_addresses_free(layout)
     for folder in (programs.records, layout.logs, layout.volumes):
         folder.mkdir(parents=True)
     write_down(layout)
+
+
+def _start(programs: Programs, pause: Path) -> None:
+    layout = programs.layout
     (layout.state / "kubeall").symlink_to(programs.kubeall)
     note_settings(layout)
     write_pki(layout)

@@ -7,10 +7,12 @@ target is written beside them and named.
 """
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 MEMORY_MB = 2048
 ONE_INPUT_S = 10
@@ -26,11 +28,9 @@ def corpus(name: str) -> Path:
 
 def run_one(name: str, words: list[str]) -> None:
     """Runs a target in this process; Atheris ends it."""
-    import atheris  # noqa: PLC0415 - it is not there for every Python
-
-    with atheris.instrument_imports(
-        include=["lockstep_api", "lockstep_workers", "lockstep_operator"]
-    ):
+    atheris: Any = importlib.import_module("atheris")  # not there for every platform
+    ours = ["lockstep_api", "lockstep_workers", "lockstep_operator"]
+    with atheris.instrument_imports(include=ours):
         from tests.fuzz.targets import TARGETS  # noqa: PLC0415
 
     target, seeds = TARGETS[name]

@@ -45,7 +45,7 @@ def test_the_environment_chooses_the_driver(tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize(
     ("environment", "says"),
-    [({"CLUSTER": "kind"}, "embedded"), ({"CLUSTER": "existing"}, "KUBECONFIG")],
+    [({"CLUSTER": "minikube"}, "embedded"), ({"CLUSTER": "existing"}, "KUBECONFIG")],
 )
 def test_a_wrong_choice_is_explained(environment: dict[str, str], says: str) -> None:
     with pytest.raises(ClusterError, match=says):
