@@ -96,7 +96,7 @@ async def test_a_round_that_everyone_left_is_repeated(tmp_path: Path) -> None:
             again = server.planner.requests[-1]
             assert again.round == 1
             assert [notice.reason for notice in again.notices] == [NoticeReason.ROUND_REPEATED]
-            assert "d-0: its connection closed" in again.notices[0].message
+            assert "got no update and is repeated: d-0: it" in again.notices[0].message
 
 
 async def test_a_round_in_which_all_updates_were_refused_fails_the_job(tmp_path: Path) -> None:
@@ -265,22 +265,32 @@ def half_precision(n_values: int) -> bytearray:
     return bytearray(struct.pack("<Q", len(text)) + text + bytes(4 * n_values))
 
 
-@pytest.mark.parametrize(
-    ("reason", "status", "change"),
-    [
-        (Refusal.CONTENT_TYPE, 415, {"content_type": "application/octet-stream"}),
-        (Refusal.BAD_REPORT, 422, {"text": json.dumps({"client": "d-0"})}),
-        (Refusal.WRONG_ROUND, 409, {"round_number": 7}),
-        (Refusal.MALFORMED, 422, {"body": bytearray(b"\xff" * 100)}),
-        (Refusal.SHAPE, 422, {"body": encode([np.zeros(3, np.float32)])}),
-        (Refusal.DTYPE, 422, {"body": half_precision(101_770)}),
-        (Refusal.MALFORMED, 422, {"body": bytearray()}),
-        (Refusal.BAD_REPORT, 422, {"examples": 2**40}),
-        (Refusal.NON_FINITE, 422, {"value": NAN}),
-        (Refusal.NON_FINITE, 422, {"value": 3e38}),
-        (Refusal.TOO_LARGE, 413, {"value": 0.0, "extra": 4096}),
-    ],
-)
+BAD: list[tuple[Refusal, int, dict[str, Any]]] = [
+    (Refusal.CONTENT_TYPE, 415, {"content_type": "application/octet-stream"}),
+    (Refusal.BAD_REPORT, 422, {"text": json.dumps({"client": "d-0"})}),
+    (Refusal.WRONG_ROUND, 409, {"round_number": 7}),
+    (Refusal.MALFORMED, 422, {"body": bytearray(b"\xff" * 100)}),
+    (Refusal.SHAPE, 422, {"body": encode([np.zeros(3, np.float32)])}),
+    (Refusal.DTYPE, 422, {"body": half_precision(101_770)}),
+    (Refusal.MALFORMED, 422, {"body": bytearray()}),
+    (Refusal.BAD_REPORT, 422, {"examples": 2**40}),
+    (Refusal.NON_FINITE, 422, {"value": NAN}),
+    (Refusal.NON_FINITE, 422, {"value": 3e38}),
+    (Refusal.TOO_LARGE, 413, {"value": 0.0, "extra": 4096}),
+]
+ELSEWHERE = {
+    Refusal.UNKNOWN_CLIENT,  # test_an_unknown_client_is_refused
+    Refusal.NOT_IN_ROUND,  # test_a_client_outside_the_round_is_refused_and_costs_nothing
+    Refusal.DUPLICATE,  # test_a_second_update_is_a_duplicate
+    Refusal.TOO_SLOW,  # test_limits: a sender that falls silent
+}
+
+
+def test_every_reason_has_its_test() -> None:
+    assert {reason for reason, _, _ in BAD} | ELSEWHERE == set(Refusal)
+
+
+@pytest.mark.parametrize(("reason", "status", "change"), BAD)
 async def test_a_bad_update_is_refused_and_nothing_is_added(
     tmp_path: Path, reason: Refusal, status: int, change: dict[str, Any]
 ) -> None:
