@@ -149,7 +149,13 @@ def test_idx_files(tmp_path: Path) -> None:
         load_dataset(Data(name="fashion-mnist"), tmp_path)
 
 
-@pytest.mark.parametrize("head", [b"", b"\0\0\x08\1\0", b"\0\0\x08\3\0\0\0\1", b"\0\0\x08\0abc"])
+SHAPE = "af001000 00000002 00000100 00000000 02030066"
+HUGE_AND_EMPTY = bytes((0, 0, 8, 5)) + bytes.fromhex(SHAPE)
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"\0\0\x08\1\0", b"\0\0\x08\3\0\0\0\1", b"\0\0\x08\0abc", HUGE_AND_EMPTY]
+)
 def test_a_data_file_that_is_cut_off_is_named(tmp_path: Path, head: bytes) -> None:
     path = tmp_path / "images.gz"
     path.write_bytes(gzip.compress(head))

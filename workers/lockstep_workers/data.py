@@ -159,7 +159,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     rank = raw[3] if len(raw) > 4 and raw[:3] == bytes((0, 0, _IDX_UBYTE)) else 0
     whole_head = rank > 0 and len(raw) >= 4 + 4 * rank
     shape = tuple(map(int, np.frombuffer(raw, ">u4", rank, 4))) if whole_head else ()
-    if not shape or len(raw) != 4 + 4 * rank + math.prod(shape):
+    if not shape or 0 in shape or len(raw) != 4 + 4 * rank + math.prod(shape):
         raise InvalidJob(f"{path} is not an IDX file of unsigned bytes")
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
