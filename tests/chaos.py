@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.cluster import api
-from tests.cluster.errors import ClusterError
 from tests.e2e.running import (
     Json,
     apply,
@@ -62,32 +61,33 @@ def clients_of(job: Json) -> list[str]:
     return [f"{g['name']}-{i}" for g in job["spec"]["devices"] for i in range(g["replicas"])]
 
 
-def pod_of(job: str, victim: str) -> str:
-    """The pod of a victim."""
+def selector_of(job: str, victim: str) -> str:
+    """The labels of a victim's pod."""
     if victim == OPERATOR:
-        selector = "app.kubernetes.io/component=operator"
-        names = api.kubectl(
-            "-n", NAMESPACE, "get", "pods", "-l", selector, "-o",
-            "jsonpath={.items[*].metadata.name}", "--field-selector=status.phase=Running",
-        ).split()  # fmt: skip
-        return names[0] if names else ""
+        return "app.kubernetes.io/component=operator"
     if victim == "cloud":
-        return f"{job}-cloud-0"
-    group, _, ordinal = victim.rpartition("-")
-    return f"{job}-device-{group}-{ordinal}"
+        return f"lockstep.dev/job={job},lockstep.dev/role=cloud"
+    return f"lockstep.dev/job={job},lockstep.dev/device-group={victim.rpartition('-')[0]}"
 
 
-def kill(job: str, victim: str) -> bool:
-    """SIGKILL, then the pod goes; False when it is down already, from a kill before."""
-    pod = pod_of(job, victim)
-    if not pod:
-        return False
-    try:
-        api.kill_container(NAMESPACE, pod)
-    except ClusterError:
-        return False
+def kill(job: str, victim: str) -> None:
+    """SIGKILL once it runs, maybe again after a kill before; then the pod goes, too."""
+    words = ("-n", NAMESPACE, "wait", "pods", "-l", selector_of(job, victim), "--timeout=90s")
+    api.kubectl(*words, "--for=create")
+    api.kubectl(*words, "--for=jsonpath={.status.phase}=Running")
+    listed = api.kubectl(
+        "-n", NAMESPACE, "get", "pods", "-l", selector_of(job, victim), "-o",
+        "jsonpath={.items[*].metadata.name}",
+    ).split()  # fmt: skip
+    pod = (
+        listed[0] if victim == OPERATOR else next(p for p in listed if p.endswith(_ordinal(victim)))
+    )
+    api.kill_container(NAMESPACE, pod)
     api.kubectl("-n", NAMESPACE, "delete", "pod", pod, "--grace-period=1", "--wait=false")
-    return True
+
+
+def _ordinal(victim: str) -> str:
+    return "-0" if victim == "cloud" else f"-{victim.rpartition('-')[2]}"
 
 
 def run_undisturbed(name: str, job: Json) -> Json:
@@ -109,12 +109,10 @@ def run_disturbed(name: str, job: Json, kills: list[Kill]) -> tuple[Json, Counte
         seen = watch(NAMESPACE, name, _reached_or_over(each.after_round), timeout_s=_PATIENCE_S)
         if in_phase("Failed")(seen):
             break
-        hit = kill(name, each.victim)
-        kind = each.victim if each.victim in {"cloud", OPERATOR} else "device"
-        done[kind] += hit
-        what = "killed" if hit else "was down already:"
+        kill(name, each.victim)
+        done[each.victim if each.victim in {"cloud", OPERATOR} else "device"] += 1
         at = seen["status"]["round"]
-        print(f"  {number:3}/{len(kills)} after round {at:3}: {what} {each.victim}", flush=True)
+        print(f"  {number:3}/{len(kills)} after round {at:3}: {each.victim}", flush=True)
     return watch(NAMESPACE, name, in_phase("Completed", "Failed"), timeout_s=_PATIENCE_S), done
 
 
