@@ -106,7 +106,11 @@ def outcome(result: str = "RoundsCompleted", **change: Any) -> Outcome:
 
 
 def running(heard: JobReport | None = None) -> Observed:
-    seen = replace(started(), pods=PODS, report=heard or JobReport(plan=plan(), started_at=NOW))
+    seen = replace(
+        started(),
+        pods=PODS,
+        report=heard or JobReport(plan=plan(), started_at=NOW, planned_at=LATER),
+    )
     return after(seen, step(seen))
 
 
@@ -259,7 +263,9 @@ def test_a_child_that_is_going_is_waited_for() -> None:
 
 
 def test_a_planned_round_makes_the_job_run() -> None:
-    seen = replace(started(), pods=PODS, report=JobReport(plan=plan(), started_at=NOW))
+    seen = replace(
+        started(), pods=PODS, report=JobReport(plan=plan(), started_at=NOW, planned_at=LATER)
+    )
     decision = step(seen, LATER)
     assert decision.status.phase is Phase.RUNNING
     assert decision.status.start_time == "2026-01-02T03:04:05Z"
@@ -420,7 +426,7 @@ def test_a_suspended_job_starts_again_at_its_round() -> None:
     assert (resumed.status.round, resumed.status.start_time) == (2, timestamp(NOW))
     again = after(awake, resumed)
     assert step(again, LATER).status.phase is Phase.STARTING
-    planned = replace(heard, plan=plan(3), planned_at=LATER)
+    planned = replace(heard, plan=plan(3), planned_at=LATER + timedelta(seconds=1))
     assert step(replace(again, report=planned), LATER).status.phase is Phase.RUNNING
 
 
@@ -440,7 +446,7 @@ def test_a_resumed_job_waits_for_room_where_its_volume_is() -> None:
 
 
 def test_missing_clients_are_named_and_told_at_a_pace() -> None:
-    heard = JobReport(report=report(1, lost=["d-1"]), plan=plan(2), started_at=NOW)
+    heard = JobReport(report=report(1, lost=["d-1"]), plan=plan(2), planned_at=LATER)
     decision = step(running(heard))
     assert said(decision, ConditionType.DEGRADED) == ("True", "ClientsMissing")
     message = "the last round went without 1 of 1: d-1"

@@ -215,7 +215,7 @@ def _is_running(observed: Observed) -> bool:
     if status.phase in {_SUSPENDED, Phase.PENDING}:  # the plan is from before it was suspended
         return False
     active = moment(status.active_time)
-    return active is None or heard.planned_at is None or heard.planned_at >= active
+    return active is None or (heard.planned_at is not None and heard.planned_at > active)
 
 
 def _has_started(observed: Observed) -> bool:
