@@ -206,10 +206,10 @@ def test_an_upgrade_brings_the_new_crd_and_disturbs_no_job(owned_crd: str, tmp_p
     namespace, release = owned_crd, f"lockstep-{owned_crd}"
     words = (
         "--namespace", namespace, "--wait", "--timeout=180s", "--set",
-        f"watchNamespaces={{{namespace}}}",
+        f"watchNamespaces={{{namespace}}}", "--force-conflicts",  # kubectl applied the CRD before
     )  # fmt: skip
-    api.helm("install", release, str(previous_chart(tmp_path)), "--create-namespace", *words)
     try:
+        api.helm("install", release, str(previous_chart(tmp_path)), "--create-namespace", *words)
         assert not has_checkpoint_field()
         apply(namespace, small_job(JOB, training={"rounds": 100_000}))
         watch(namespace, JOB, past_round(3), timeout_s=240)
@@ -226,5 +226,5 @@ def test_an_upgrade_brings_the_new_crd_and_disturbs_no_job(owned_crd: str, tmp_p
         )
     finally:
         api.kubectl("-n", namespace, "delete", "fj", "--all", "--wait")
-        api.helm("uninstall", release, "--namespace", namespace, "--wait")
+        api.helm("uninstall", release, "--namespace", namespace, "--wait", "--ignore-not-found")
         api.kubectl("delete", "namespace", namespace, "--wait")

@@ -106,7 +106,8 @@ def reports(draw: st.DrawFn, spec: FederatedJobSpec) -> JobReport | None:
     done = RoundReport.model_validate({**head, **numbers, "clients": []}) if round > 1 else None
     result = draw(st.sampled_from([None, None, None, "RoundsCompleted", "Failed"]))
     end = None if result is None else Outcome.model_validate({"result": result, "message": "m"})
-    return JobReport(done, plan, end, *(draw(st.none() | st.just(NOW)) for _ in range(2)))
+    moments = st.none() | st.just(NOW)
+    return JobReport(done, plan, end, draw(moments), draw(moments))
 
 
 @st.composite

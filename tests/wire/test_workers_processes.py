@@ -198,3 +198,26 @@ async def test_killed_pods_change_no_bit_of_a_deterministic_job(tmp_path: Path) 
     kills = {2: ("d-1",), 4: ("cloud", "d-0")}
     expected = await run_to_the_end(undisturbed, {})
     assert await run_to_the_end(disturbed, kills) == expected
+
+
+async def test_a_cloud_pod_that_is_told_to_end_closes_no_round_without_its_clients(
+    tmp_path: Path,
+) -> None:
+    """Its connections close when it ends: that loses no client to the round under way."""
+    planner = FakePlanner(rounds=1_000_000, steps=20)
+    watch = Watch(planner)
+    job = settings(cloud_port=free_port(), planner_port=free_port())
+    prepare(tmp_path, job)
+    async with (
+        serving(planner.app(), int(job.planner_url.rpartition(":")[2])),
+        device(tmp_path, 0),
+        device(tmp_path, 1),
+        device(tmp_path, 2),
+    ):
+        async with cloud(tmp_path, job) as first:
+            await watch.until(partial(_is_at, 4))
+            first.terminate()
+            assert await asyncio.wait_for(first.wait(), 20) == 0
+        history = (tmp_path / "data" / "history.jsonl").read_text().splitlines()
+        assert len(history) >= 3
+        assert all(len(json.loads(line)["clients"]) == 3 for line in history)

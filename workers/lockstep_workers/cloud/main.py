@@ -3,8 +3,9 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
 
 import httpx2
 import structlog
@@ -165,10 +166,20 @@ def listener(host: str, port: int) -> socket.socket:
     return sock
 
 
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers of its own: the job ends before its connections do."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
+
+
 async def _serve(
-    app: object, environment: Environment, clients: int, work: Awaitable[None]
+    app: object, environment: Environment, clients: int, work: Coroutine[Any, Any, None]
 ) -> None:
-    """Serves until SIGTERM, with `work` beside it; a crash of `work` ends the process."""
+    """Serves until SIGTERM, with `work` beside it; a crash of `work` ends the process.
+
+    At the end `work` is cancelled first: devices whose connections close then are lost to no round.
+    """
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         http=bounded(Limits(connections=_OTHERS + _PER_CLIENT * clients)),
@@ -180,18 +191,24 @@ async def _serve(
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    server = uvicorn.Server(config)
-    # uvicorn raises the signal again after it has shut down; the work below ends in order first.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    job = asyncio.ensure_future(work)
+    server, stop = _Server(config), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    job = asyncio.create_task(work)
 
-    def stop_on_crash(done: asyncio.Future[None]) -> None:
+    def stop_on_crash(done: asyncio.Task[None]) -> None:
         if not done.cancelled() and done.exception() is not None:
-            server.should_exit = True
+            stop.set()
 
     job.add_done_callback(stop_on_crash)
-    await server.serve(sockets=[listener(environment.host, environment.port)])
-    if job.done():
-        job.result()
+    sockets = [listener(environment.host, environment.port)]
+    serving = asyncio.create_task(server.serve(sockets=sockets))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     job.cancel()
-    await asyncio.gather(job, return_exceptions=True)
+    (ended,) = await asyncio.gather(job, return_exceptions=True)
+    server.should_exit = True
+    stopping.cancel()
+    await serving
+    if isinstance(ended, Exception):
+        raise ended
