@@ -49,14 +49,17 @@ class Condition(ApiModel):
     """When status last changed (RFC 3339)."""
 
 
+Joules = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class EnergyJoules(ApiModel):
     """Energy of all devices so far, by source; sources are never added up."""
 
-    model: float | None = None
+    model: Joules | None = None
     """Modelled energy of the as-if devices (κ or power table), in J."""
-    cpu: float | None = None
+    cpu: Joules | None = None
     """CPU seconds × watts of a core, in J."""
-    measured: float | None = None
+    measured: Joules | None = None
     """Measured energy (Kepler), in J."""
 
 

@@ -15,7 +15,7 @@ from lockstep_api.base import WireModel
 from lockstep_api.spec import Actuator, Target
 from lockstep_api.status import EnergyJoules
 
-Ghz = Annotated[float, Field(ge=0, alias="frequencyGHz")]
+Ghz = Annotated[float, Field(ge=0, allow_inf_nan=False, alias="frequencyGHz")]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

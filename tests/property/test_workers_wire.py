@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from lockstep_api.wire import Refusal
+from lockstep_api.wire import Refusal, UpdateReport
 from lockstep_workers.errors import RefusedUpdate
 from lockstep_workers.wire import check_values, decode, encode, max_body_bytes, split
 
@@ -73,3 +74,25 @@ def test_each_wrong_field_has_its_reason(change: dict[str, object], reason: Refu
     with pytest.raises(RefusedUpdate) as caught:
         decode(struct.pack("<Q", len(text)) + text + bytes(16), n_values=4)
     assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "1e999"])
+@pytest.mark.parametrize("field", ["frequencyGHz", "computeSeconds", "model"])
+def test_a_report_that_would_not_survive_json_is_none(field: str, number: str) -> None:
+    """JSON has no infinity: written as null, it would spoil the plan request and the checkpoint."""
+    seconds = ("download", "compute", "cpu", "throttled")
+    report: dict[str, object] = {
+        "client": "d-0",
+        "round": 1,
+        "examples": 1,
+        "steps": 1,
+        "frequencyGHz": 1.0,
+    }
+    report |= {f"{each}Seconds": 0.0 for each in seconds} | {"energyJoules": {"model": 1.0}}
+    text = json.dumps(report)
+    assert UpdateReport.model_validate_json(UpdateReport.model_validate_json(text).to_json())
+    key = f'"{field}": '
+    bad = text.replace(f"{key}1.0", key + number).replace(f"{key}0.0", key + number)
+    assert bad != text
+    with pytest.raises(ValidationError):
+        UpdateReport.model_validate_json(bad)
