@@ -22,16 +22,19 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 _REASONS = {
     408: "the request's head took too long",
+    400: "one request at a time: wait for the answer",
     413: "the body is too large",
     431: "the request's head is too large",
     503: "too many connections: come again",
 }
 _PHRASES = {
+    400: "Bad Request",
     408: "Request Timeout",
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }
 _LOG_EVERY_S = 60.0
+_LINGER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +89,30 @@ class _Bounded(HttpToolsProtocol):
             self._refuse(431)
 
     def on_message_begin(self) -> None:
+        # uvicorn would queue it and pause reading: then nobody notices that the peer is gone.
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._refuse(400)
+            raise ValueError("refused")
         super().on_message_begin()
         self._size = 0
 
     def on_url(self, url: bytes) -> None:
-        super().on_url(url)
         self._size += len(url)
+        if self._size > self.within.head_bytes:
+            self._refuse(431)
+            raise ValueError("refused")
+        super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
         self._size += len(name) + len(value) + 4
+        if self._size > self.within.head_bytes:  # the head, or trailers after a chunked body
+            self._refuse(431)
+            raise ValueError("refused")  # ends the parsing; the answer is on its way
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
         self._in_head = False
-        if self._size > self.within.head_bytes:  # it came in one piece
-            self._refuse(431)
-            raise ValueError("refused")  # ends the parsing; the answer is on its way
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -124,14 +134,21 @@ class _Bounded(HttpToolsProtocol):
             self._timer = None
 
     def _refuse(self, status: int) -> None:
-        """Answers and closes; nothing more is read."""
+        """Answers and closes; what still comes is thrown away for a moment.
+
+        Closed at once, with data unread, the connection would be reset, and the answer lost.
+        """
         self._refused = True
         self._stop_timer()
         text = _REASONS[status].encode()
         head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\ncontent-type: text/plain\r\n"
         head += f"content-length: {len(text)}\r\nconnection: close\r\n\r\n"
         self.transport.write(head.encode() + text)
-        self.transport.close()
+        if status == 503:
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self._timer = self.loop.call_later(_LINGER_S, self.transport.close)
 
     def _log(self, message: str, *arguments: object) -> None:
         """A warning, at most once a minute: a flood of connections must not flood the log."""

@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI, Response
 from numpy.typing import NDArray
 
+from lockstep_api.bounded import Limits, bounded
 from lockstep_api.settings import GroupSettings, JobSettings
 from lockstep_api.spec import Data, Mode, Model, Partition, Strategy, Target, Training
 from lockstep_api.wire import ClientPlan, Outcome, PlanRequest, RoundPlan
@@ -94,8 +95,9 @@ class FakePlanner:
 async def serving(app: Any, port: int) -> AsyncIterator[None]:
     """Serves an ASGI app on loopback."""
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, loop="none", ws="none", lifespan="off",
-        log_config=None, access_log=False, timeout_graceful_shutdown=1,
+        app, host="127.0.0.1", port=port, http=bounded(Limits(connections=1000)),
+        loop="none", ws="none", lifespan="off", log_config=None, access_log=False,
+        timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)
     running = asyncio.ensure_future(server._serve())

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from lockstep_api import names
 from lockstep_api.bounded import BodyLimit, Limits, bounded
-from lockstep_api.wire import Refusal
+from lockstep_api.wire import Refusal, Registration
 from lockstep_workers.device.probes import ProbeServer
 from tests.wire.cloud import Device, cloud, devices, first_task
 from tests.wire.jobs import FakePlanner, free_port
@@ -136,12 +136,41 @@ async def test_expect_100_continue_is_answered_before_the_body() -> None:
         writer.close()
 
 
-async def test_two_requests_at_once_are_answered_in_order() -> None:
-    request = HEAD + b"content-length: 1\r\n\r\na"
-    last = HEAD + b"content-length: 2\r\nconnection: close\r\n\r\nab"
+async def test_a_second_request_before_the_answer_is_refused() -> None:
+    slow = Limits(connections=3, head_s=30)
+    async with server(slow) as port:
+        _, answer = await say(port, HEAD + b"content-length: 2\r\n\r\na", b"b" + HEAD * 3)
+        assert b"200 OK" in answer or b"400 Bad Request" in answer
+        flood = (HEAD + b"content-length: 0\r\n\r\n") * 20_000
+        _, answer = await say(port, flood)
+        assert b"400 Bad Request" in answer
+        assert answer.count(b"200 OK") < 10
+
+
+async def test_trailers_are_bounded() -> None:
+    trailer = b"x: " + b"y" * 200 + b"\r\n"
+    head = HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
     async with server() as port:
-        _, answer = await say(port, request + last)
-        assert answer.index(b'{"bytes":1}') < answer.index(b'{"bytes":2}')
+        assert (await say(port, head, *[trailer] * 50))[0] == 431
+
+
+async def test_a_lost_device_is_noticed_whatever_it_sent_before(tmp_path: Path) -> None:
+    """A request behind an open session must not hide that the peer has gone."""
+    async with cloud(tmp_path, FakePlanner()) as running:
+        port = int(running.url.rpartition(":")[2])
+        body = Registration(client="d-0", incarnation="1", examples=1).to_json().encode()
+        path = names.SESSION_ROUTE.format(client="d-0").encode()
+        head = b"POST " + path + b" HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + body)
+        await reader.readuntil(b"open")
+        assert list(running.coordinator.sessions) == ["d-0"]
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        async with asyncio.timeout(10):
+            while running.coordinator.sessions:  # noqa: ASYNC110 - the coordinator gives no event
+                await asyncio.sleep(0.01)
 
 
 # -- the cloud pod ---------------------------------------------------------------------------------
