@@ -138,6 +138,8 @@ class _Bounded(HttpToolsProtocol):
 
         Closed at once, with data unread, the connection would be reset, and the answer lost.
         """
+        if self._refused or self.transport.is_closing():
+            return
         self._refused = True
         self._stop_timer()
         text = _REASONS[status].encode()

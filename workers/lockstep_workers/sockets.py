@@ -3,7 +3,7 @@
 import socket
 
 _IDLE_S, _INTERVAL_S, _PROBES = 10, 5, 3
-_UNANSWERED_MS = 60_000
+_UNANSWERED_MS = 120_000  # an emulated link may stand still for that long
 
 
 def watch_peer(sock: socket.socket) -> None:
