@@ -28,7 +28,13 @@ _CHUNK = 1 << 20
 
 
 async def _serve(
-    port: int, planner_port: int, n: int, clients: int, rounds: int, out: Connection
+    port: int,
+    planner_port: int,
+    n: int,
+    clients: int,
+    rounds: int,
+    deterministic: bool,
+    out: Connection,
 ) -> None:
     # torch is imported by the server's process only.
     import httpx2  # noqa: PLC0415
@@ -53,7 +59,9 @@ async def _serve(
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.new_zeros(len(x), 10)
 
-    job = settings(cloud_port=port, planner_port=planner_port, replicas=clients)
+    job = settings(
+        cloud_port=port, planner_port=planner_port, replicas=clients, deterministic=deterministic
+    )
     planner = FakePlanner(rounds=rounds)
     test = Examples(np.zeros((1, 1, 28, 28), np.uint8), np.zeros(1, np.int64))
     metrics = CloudMetrics(job.job)
@@ -113,13 +121,15 @@ def _client(url: str, number: int) -> None:
 
 
 def lockstep_rounds(
-    n: int, clients: int, rounds: int
+    n: int, clients: int, rounds: int, *, deterministic: bool
 ) -> tuple[list[float], list[float], float, float]:
     """Seconds of each round, and from one round's end to the next one's (plan and evaluation too),
     the server's memory before there is a model and at its peak, in MB."""
     port = free_port()
     ours, theirs = mp.Pipe()
-    server = mp.Process(target=_server, args=(port, free_port(), n, clients, rounds, theirs))
+    server = mp.Process(
+        target=_server, args=(port, free_port(), n, clients, rounds, deterministic, theirs)
+    )
     server.start()
     people = [
         mp.Process(target=_client, args=(f"http://127.0.0.1:{port}", i)) for i in range(clients)
@@ -177,10 +187,13 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--megabytes", type=float, nargs="+", default=[4, 40])
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--deterministic", action="store_true", help="add in client order")
     options = parser.parse_args()
     for megabytes in options.megabytes:
         n = int(megabytes * 1e6 / 4)
-        seconds, between, before, peak = lockstep_rounds(n, options.clients, options.rounds)
+        seconds, between, before, peak = lockstep_rounds(
+            n, options.clients, options.rounds, deterministic=options.deterministic
+        )
         floor = raw_rounds(n, options.clients, options.rounds)
         ours, raw = statistics.median(seconds), statistics.median(floor)
         whole = statistics.median(between)

@@ -15,4 +15,4 @@ def test_both_ends_watch_each_other() -> None:
             for end in (accepted, device.sock):
                 assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
                 assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
-                assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+                assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
