@@ -31,7 +31,8 @@ MINIMAL: Json = {
 }
 ABSENT = object()
 EDGES = [{"name": "near"}]
-# A job with everything that can be fixed. The operator refuses it (suspend): no pod ever starts.
+# A job with everything that can be fixed. The operator refuses it (mode split), and it is
+# suspended: no pod ever starts.
 FULL: Json = {
     **MINIMAL,
     "suspend": True,
@@ -151,9 +152,9 @@ RULES: list[tuple[Json, str]] = [
     ),
     (
         {"devices.0.uplink": {"trace": "lte", "mbps": 10}},
-        "uplink/downlink: set exactly one of trace and mbps",
+        "uplink/downlink: set only one of trace and mbps",
     ),
-    ({"devices.0.downlink": {}}, "uplink/downlink: set exactly one of trace and mbps"),
+    ({"devices.0.downlink": {}}, "uplink/downlink: set trace, mbps or latencyMs"),
     (
         {"devices.0.energy": {"kappa": 1e-28, "table": [{"ghz": 1, "watts": 2}]}},
         "energy: set only one of kappa and table",
@@ -308,6 +309,7 @@ def test_the_apiserver_fills_in_the_defaults(jobs: str) -> None:
         },
         "strategy": {"name": "fedavg"},
         "participation": {"fraction": 1},
+        "checkpoint": {"everyRounds": 1, "keep": 2},
         "cloud": {"cpu": "500m", "memory": "1Gi", "storage": {"size": "1Gi"}},
         "allocation": {"policy": "max", "energyWeight": 0.1, "actuator": "resize"},
         "devices": [
