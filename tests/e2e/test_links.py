@@ -86,5 +86,6 @@ def test_a_trace_that_is_missing_is_named_and_its_coming_is_enough(lockstep: str
     described = api.kubectl("-n", NAMESPACE, "describe", "fj", "waiting")
     assert "kubectl create configmap later --from-file=trace.csv" in " ".join(described.split())
     config_map("later", TRACE)
-    watch(NAMESPACE, "waiting", in_phase("Completed"), timeout_s=180)
+    # The kubelet brings a ConfigMap that comes later within minutes, and its back-off adds to that.
+    watch(NAMESPACE, "waiting", in_phase("Completed"), timeout_s=480)
     assert get(NAMESPACE, "waiting")["status"]["progress"] == "2/2"
