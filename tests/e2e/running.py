@@ -83,33 +83,40 @@ def pods(namespace: str, name: str, role: str = "") -> list[Json]:
 
 
 def watch(
-    namespace: str, name: str, until: Callable[[Json], bool], *, timeout_s: float = 120
+    namespace: str,
+    name: str,
+    until: Callable[[Json], bool],
+    *,
+    timeout_s: float = 120,
+    kind: str = "fj",
 ) -> Json:
-    """Follows a job by `kubectl get --watch` until `until(job)`; a watch that breaks is renewed.
+    """Follows a job, or an object of another kind, by `kubectl get --watch` until `until(object)`.
+
+    A watch that breaks is renewed.
 
     Raises:
-        AssertionError: not within `timeout_s`; says what the job looked like last.
+        AssertionError: not within `timeout_s`; says what the object looked like last.
     """
     last: Json = {}
     deadline = time.monotonic() + timeout_s
     while (left_s := deadline - time.monotonic()) > 0:
-        with _watching(namespace, name) as process:
+        with _watching(namespace, name, kind) as process:
             timer = threading.Timer(left_s, process.kill)
             timer.start()
             try:
-                for job in _objects(process):
-                    last = job
-                    if until(job):
-                        return job
+                for last in _objects(process):
+                    if until(last):
+                        return last
             finally:
                 timer.cancel()
                 process.kill()
-    raise AssertionError(f"not within {timeout_s} s: {json.dumps(last.get('status'), indent=1)}")
+    told = last.get("status", last.get("spec"))
+    raise AssertionError(f"not within {timeout_s} s: {json.dumps(told, indent=1)}")
 
 
-def _watching(namespace: str, name: str) -> "subprocess.Popen[str]":
+def _watching(namespace: str, name: str, kind: str) -> "subprocess.Popen[str]":
     argv = (
-        api.tools() / "kubectl", f"--kubeconfig={api.kubeconfig()}", "-n", namespace, "get", "fj",
+        api.tools() / "kubectl", f"--kubeconfig={api.kubeconfig()}", "-n", namespace, "get", kind,
         name, "--watch", "-o", "json",
     )  # fmt: skip
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -144,7 +151,7 @@ def rounds_go_on(namespace: str, name: str, *, more: int = 3, timeout_s: float =
 
 def condition(job: Json, kind: str) -> Json:
     """A condition of a job; empty when it has none of the kind."""
-    found = (c for c in job["status"]["conditions"] if c["type"] == kind)
+    found = (c for c in job.get("status", {}).get("conditions", ()) if c["type"] == kind)
     return next(found, {})
 
 

@@ -45,10 +45,14 @@ def running(cluster: object) -> Iterator[str]:
         yield JOB
 
 
+def holder_of(lease: Json) -> str:
+    """Who holds this Lease; empty when it was released."""
+    return lease["spec"].get("holderIdentity") or ""
+
+
 def leader() -> str:
     """The holder of the Lease."""
-    holder: str = get(NAMESPACE, "lockstep-operator", "lease")["spec"]["holderIdentity"]
-    return holder
+    return holder_of(get(NAMESPACE, "lockstep-operator", "lease"))
 
 
 def operator_pods() -> list[str]:
@@ -75,21 +79,16 @@ def writes() -> dict[str, Any]:
     }
 
 
-def standby() -> str:
-    """The operator that does not lead."""
-    api.kubectl(
-        "-n", NAMESPACE, "rollout", "status", "deployment/lockstep-operator", "--timeout=60s"
-    )  # fmt: skip
-    (other,) = (name for name in operator_pods() if name != leader())
-    return other
+def wait_for_successor(of: str) -> float:
+    """Waits by a watch until another operator leads; the seconds that took.
 
-
-def wait_for_leader(name: str) -> float:
-    """Waits by a watch until this operator leads; the seconds that took."""
+    It may be the one that stood by or the pod that replaces the one that went: whoever looks
+    first once the lease is free.
+    """
     began = time.monotonic()
-    api.kubectl(
-        "-n", NAMESPACE, "wait", "lease/lockstep-operator", "--timeout=60s",
-        f"--for=jsonpath={{.spec.holderIdentity}}={name}",
+    watch(
+        NAMESPACE, "lockstep-operator", lambda lease: holder_of(lease) not in {"", of},
+        kind="lease", timeout_s=60,
     )  # fmt: skip
     return time.monotonic() - began
 
@@ -119,10 +118,10 @@ def test_one_of_two_leads_and_rounds_are_planned(running: str) -> None:
 
 
 def test_a_killed_leader_is_replaced_and_nothing_is_written_twice(running: str) -> None:
-    uids, written, old, successor = pod_uids(), writes(), leader(), standby()
+    uids, written, old = pod_uids(), writes(), leader()
     api.kill_container(NAMESPACE, old)
     api.kubectl("-n", NAMESPACE, "delete", "pod", old, "--grace-period=1", "--wait=false")
-    seconds = wait_for_leader(successor)
+    seconds = wait_for_successor(old)
     print(f"handover after a kill: {seconds:.1f} s")
     assert rounds_go_on(NAMESPACE, JOB)["status"]["phase"] == "Running"
     watch(NAMESPACE, JOB, lambda job: job["status"]["lastPlan"]["planned"])
@@ -130,9 +129,9 @@ def test_a_killed_leader_is_replaced_and_nothing_is_written_twice(running: str) 
 
 
 def test_a_leader_that_ends_in_order_hands_over(running: str) -> None:
-    uids, written, old, successor = pod_uids(), writes(), leader(), standby()
+    uids, written, old = pod_uids(), writes(), leader()
     api.kubectl("-n", NAMESPACE, "delete", "pod", old, "--wait=false")
-    seconds = wait_for_leader(successor)
+    seconds = wait_for_successor(old)
     print(f"handover in order: {seconds:.1f} s")
     assert rounds_go_on(NAMESPACE, JOB)["status"]["phase"] == "Running"
     check_undisturbed(uids, written)
