@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 LOAD := $(PY) -m tests.cluster load $$($(PY) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work chaos fuzz clean
+.PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work bench-allocator bench-planning chaos fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -57,7 +57,7 @@ test-fast: venv lint ## the same without a cluster
 lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy operator/lockstep_api operator/lockstep_operator workers/lockstep_workers images tests
+	$(PY) -m mypy operator/lockstep_allocator operator/lockstep_api operator/lockstep_operator workers/lockstep_workers images tests
 	$(VENV)/bin/lint-imports
 	@$(VENV)/bin/lockstep-crds /dev/stdout | cmp - $(CRD) || { echo "$(CRD) is not what the models say: run make crds"; exit 1; }
 	@cmp $(CRD) $(CHART_CRD) || { echo "$(CHART_CRD) differs from $(CRD): run make crds"; exit 1; }
@@ -67,6 +67,12 @@ bench: venv ## measures a round's overhead on the wire, beside raw sockets
 
 bench-work: venv ## measures whether a round takes W/f seconds from 0.1 to 1 core (root)
 	$(PY) -m tests.bench.work
+
+bench-allocator: venv ## measures the policy on held-out traces (TRACES=…), writes docs/benchmarks
+	$(PY) -m tests.bench.allocator --traces $(TRACES)
+
+bench-planning: venv ## measures how long a plan takes for 50, 500 and 10,000 devices
+	$(PY) -m tests.bench.planning
 
 fuzz: venv ## fuzzes everything that strangers' bytes reach (FUZZ_SECONDS=60 for each target)
 	$(PY) -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)

@@ -35,11 +35,21 @@ RECIPES = {
     for recipe in (
         Recipe(
             "operator",
-            ("requirements/operator.lock", "operator/lockstep_api", "operator/lockstep_operator"),
+            (
+                "requirements/operator.lock",
+                "operator/lockstep_api",
+                "operator/lockstep_allocator",
+                "operator/lockstep_operator",
+            ),
         ),
         Recipe(
             "worker",
-            ("requirements/worker.lock", "operator/lockstep_api", "workers/lockstep_workers"),
+            (
+                "requirements/worker.lock",
+                "operator/lockstep_api",
+                "operator/lockstep_allocator",
+                "workers/lockstep_workers",
+            ),
         ),
         Recipe("prometheus", ()),
     )

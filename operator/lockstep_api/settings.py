@@ -145,6 +145,11 @@ def _group_settings(group: DeviceGroup) -> GroupSettings:
     )
 
 
+def energy_model_of(group: DeviceGroup) -> EnergyModel:
+    """The energy model of a group's devices."""
+    return _group_settings(group).energy_model()
+
+
 def job_settings(
     spec: FederatedJobSpec,
     *,

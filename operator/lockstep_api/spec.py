@@ -484,16 +484,21 @@ class Allocation(ApiModel):
     )
 
     policy: AllocationPolicy = AllocationPolicy.MAX
-    """`max`: every device at its maximum; `static`: fixed for the whole job, so that equal steps
-    take the time of the slowest device (from cpuAtMax); `equalize`, `ppo`: from each round's
-    bandwidth."""
+    """`max`: every device at its maximum; `static`: from each device's mean bandwidth over the job
+    and its measured work; `equalize`: from the mean over the previous 10 s, so that all devices
+    finish together; `ppo`: the same, corrected by a trained policy."""
     energy_weight: Annotated[float, Field(ge=0, le=1e6)] = 0.1
     """λ in the cost time + λ · energy, in s/J."""
     actuator: Actuator = Actuator.RESIZE
     """`resize` patches the pods' CPU limits in place, and where that is refused the worker slows
     itself; `cooperative` leaves limits alone: the worker always slows itself."""
-    policy_ref: Annotated[str, Field(max_length=253)] | None = None
-    """ConfigMap with a trained policy; the one that comes with Lockstep when empty."""
+    policy_ref: (
+        Annotated[str, Field(max_length=253, pattern=r"^(volume/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+        | None
+    ) = None
+    """A trained policy: the name of a ConfigMap with the file as its one binary entry, or
+    `volume/NAME` for a file on the operator's volume of policies; the one that comes with Lockstep
+    when empty. One that cannot be used is replaced by `equalize`, with a Warning event."""
 
 
 class Checkpoint(ApiModel):

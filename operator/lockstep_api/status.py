@@ -30,6 +30,7 @@ class ConditionType(StrEnum):
     COMPLETE = "Complete"
     FAILED = "Failed"
     DEGRADED = "Degraded"
+    TELEMETRY_DEGRADED = "TelemetryDegraded"
 
 
 class Condition(ApiModel):
@@ -123,7 +124,7 @@ class FederatedJobStatus(ApiModel):
             }
         ),
     ] = Field(default_factory=list)
-    """Accepted, Ready, Progressing, Complete, Failed, Degraded."""
+    """Accepted, Ready, Progressing, Complete, Failed, Degraded, TelemetryDegraded."""
     observed_generation: int | None = None
     """The metadata.generation that this status is about."""
     round: int | None = None

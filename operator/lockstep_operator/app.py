@@ -44,9 +44,11 @@ from lockstep_operator.login import login_from
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources
 from lockstep_operator.planner import Planner, planner_app
+from lockstep_operator.policies import Policies
 from lockstep_operator.reconcile import Deps, reconcile
 from lockstep_operator.reports import Reports
 from lockstep_operator.runtime import Runtime
+from lockstep_operator.telemetry import Prometheus
 
 MAX_BODY_BYTES = 64 << 20
 """A plan request of 10,000 clients has about 12 MB."""
@@ -107,11 +109,14 @@ async def run(config: OperatorConfig) -> int:
     flags = _Flags()
     elector = _elector(config, kube)
     _stop_on_signals(flags.stop)
+    prometheus = Prometheus(config.prometheus_url) if config.prometheus_url else None
     planner = Planner(
         deps=deps,
         runtime=runtime,
         actuator=Actuator(kube, deps.metrics),
         authenticator=Authenticator(kube) if config.planner_auth else None,
+        prometheus=prometheus,
+        policies=Policies(kube, config.policy_dir),
         watching=lambda: flags.kopf_alive,
         ready=flags.ready,
         leads=flags.leading.is_set,
@@ -129,6 +134,8 @@ async def run(config: OperatorConfig) -> int:
         await runtime.shutdown()
         if elector is not None:
             await elector.release()
+        if prometheus is not None:
+            await prometheus.close()
         await kube.close()
 
 
@@ -251,6 +258,9 @@ def command(
         str | None, typer.Option(help="Where cloud pods reach this process.")
     ] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT of planner and metrics.")] = None,
+    prometheus_url: Annotated[
+        str | None, typer.Option(help="Prometheus that scrapes the jobs' pods.")
+    ] = None,
     namespace: Namespaces = None,
     worker_image: Annotated[str | None, typer.Option(help="Default image of workers.")] = None,
     resync_seconds: Annotated[

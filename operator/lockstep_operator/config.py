@@ -34,6 +34,10 @@ class OperatorConfig(BaseSettings):
     """Seconds after which every job is looked at again without an event."""
     planner_auth: bool = True
     """Whether the planner checks the callers' tokens."""
+    prometheus_url: str | None = None
+    """Base URL of the Prometheus that scrapes the jobs' pods; reports stand in when empty."""
+    policy_dir: Path | None = None
+    """Folder with policy files, for policyRef `volume/NAME`."""
     cpu_watts: Annotated[float, Field(gt=0)] = 10.0
     """Watts of one busy core, for energy of source `cpu`."""
     boost_cores: Annotated[float, Field(gt=0)] = 1.0

@@ -35,6 +35,17 @@ class Metrics:
             registry=registry,
             buckets=_FAST,
         )
+        self.telemetry_seconds = Histogram(
+            "lockstep_telemetry_seconds",
+            "Duration of reading a job's telemetry from Prometheus, in seconds.",
+            registry=registry,
+            buckets=_FAST,
+        )
+        self.telemetry_failures = Counter(
+            "lockstep_telemetry_failures",
+            "Rounds planned without an answer of Prometheus.",
+            registry=registry,
+        )
         self.resize_seconds = Histogram(
             "lockstep_resize_seconds",
             "Seconds from the patch of a CPU limit to its being in force.",

@@ -12,18 +12,30 @@ from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from lockstep_allocator.fleet import Method
 from lockstep_api import names
-from lockstep_api.spec import Actuator, FederatedJobSpec
+from lockstep_api.spec import Actuator, AllocationPolicy, FederatedJobSpec
 from lockstep_api.wire import Outcome, PlanRequest, RoundPlan
 from lockstep_operator.actuate import Actuator as Resizer
 from lockstep_operator.actuate import actuate
 from lockstep_operator.auth import Authenticator, Forbidden, Unauthenticated
+from lockstep_operator.core.insight import Insight, combined, stale
 from lockstep_operator.core.model import EventNote, JobKey, JobView
-from lockstep_operator.core.plan import fallback_note, left_to_devices, plan_round, with_applied
+from lockstep_operator.core.plan import (
+    fallback_note,
+    has_anyway,
+    left_to_devices,
+    needs_telemetry,
+    plan_round,
+    replanned,
+    with_applied,
+)
 from lockstep_operator.errors import InvalidSpec, KubeError, NotFound
 from lockstep_operator.observe import FINISHED, read_job
+from lockstep_operator.policies import Policies, PolicyUnavailable
 from lockstep_operator.reconcile import Deps, emit, finished
 from lockstep_operator.runtime import Runtime
+from lockstep_operator.telemetry import Prometheus, TelemetryError
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +59,9 @@ class Planner:
     actuator: Resizer
     authenticator: Authenticator | None
     """None: callers are not checked."""
+    prometheus: Prometheus | None
+    """None: reports of rounds stand in."""
+    policies: Policies
     watching: Callable[[], bool]
     """Whether Kopf's task is alive."""
     ready: Callable[[], bool]
@@ -69,11 +84,14 @@ class Planner:
             notices = self.deps.sources.reports.asked(job.uid, request)
             events = (EventNote(note.type, note.reason, note.message) for note in notices)
             await emit(job, events, deps=self.deps)
-            drawn = plan_round(spec, request)
             reports = self.deps.sources.reports
             off = reports.round_done(job.uid, request.report)
             self.deps.metrics.frequency_mismatches.inc(off)
+            insight = await self._insight(job, spec, request)
+            policy = await self._policy(job, spec, insight.problem)
+            drawn = plan_round(spec, request, insight=insight, policy=policy)
             plan = await self._put_in_force(key, spec, drawn)
+            plan = await self._around(key, spec, plan, insight=insight, policy=policy)
             heard = reports.get(job.uid)
             before = (heard.plan if heard else None, job.status.last_plan)
             if note := fallback_note(plan, before):
@@ -81,6 +99,57 @@ class Planner:
             reports.planned(job.uid, plan, now=self.deps.clock())
         self.runtime.seen(key)
         return plan
+
+    async def _insight(self, job: JobView, spec: FederatedJobSpec, request: PlanRequest) -> Insight:
+        """What is known of the devices: from Prometheus, and from what they reported."""
+        heard = self.deps.sources.reports.get(job.uid)
+        measured = heard.measured if heard else {}
+        if not needs_telemetry(spec):
+            return Insight(measured)
+        if self.prometheus is None:
+            return Insight(measured, "no Prometheus is configured (operator.prometheusUrl)")
+        try:
+            with self.deps.metrics.telemetry_seconds.time():
+                found = await self.prometheus.insight(job.key)
+        except TelemetryError as error:
+            self.deps.metrics.telemetry_failures.inc()
+            return Insight(measured, str(error))
+        reported = [one.update.client for one in request.report.clients] if request.report else []
+        return Insight(combined(found, measured), stale(found, reported))
+
+    async def _policy(
+        self, job: JobView, spec: FederatedJobSpec, telemetry: str | None
+    ) -> Method | None:
+        """The policy of a job that asks for one; None, and an event, when it cannot be used."""
+        policy, problem = None, None
+        if spec.allocation.policy is AllocationPolicy.PPO:
+            try:
+                policy = await self.policies.of(job.key, spec.allocation.policy_ref)
+            except PolicyUnavailable as error:
+                problem = str(error)
+        reports = self.deps.sources.reports
+        heard = reports.get(job.uid)
+        if problem is not None and (heard is None or heard.policy_problem != problem):
+            note = f"policy equalize stands in for ppo: {problem}"
+            await emit(job, [EventNote("Warning", "PolicyUnavailable", note)], deps=self.deps)
+        reports.informed(job.uid, telemetry=telemetry, policy=problem)
+        return policy
+
+    async def _around(
+        self,
+        key: JobKey,
+        spec: FederatedJobSpec,
+        plan: RoundPlan,
+        *,
+        insight: Insight,
+        policy: Method | None,
+    ) -> RoundPlan:
+        """The plan, made anew around devices whose limits are not in force, if that changes it."""
+        has_ghz = has_anyway(plan, insight)
+        if not has_ghz or not needs_telemetry(spec):
+            return plan
+        again = replanned(spec, plan, has_ghz=has_ghz, insight=insight, policy=policy)
+        return await self._put_in_force(key, spec, again)
 
     async def outcome(self, key: JobKey, outcome: Outcome, authorization: str | None) -> bool:
         """Take the end of a job; True when it is in the job's status."""

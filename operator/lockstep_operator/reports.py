@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from lockstep_api.wire import Notice, Outcome, PlanRequest, RoundPlan, RoundReport
+from lockstep_operator.core.insight import ClientInsight, from_report, merged
 from lockstep_operator.core.model import JobReport
 from lockstep_operator.core.plan import mismatches
 
@@ -43,8 +44,19 @@ class Reports:
         if report is None or (before.report and before.report.round == report.round):
             return 0  # a repeated request: its plan may be the next round's already
         found = mismatches(before.plan, report) if before.plan else {}
-        self._by_uid[uid] = replace(before, report=report, mismatches=found)
+        measured = {
+            client: merged(one, before.measured.get(client, ClientInsight()))
+            for client, one in from_report(report).items()
+        }
+        self._by_uid[uid] = replace(
+            before, report=report, mismatches=found, measured={**before.measured, **measured}
+        )
         return len(found)
+
+    def informed(self, uid: str, *, telemetry: str | None, policy: str | None) -> None:
+        """Store what was missing when a round was planned."""
+        before = self._of(uid)
+        self._by_uid[uid] = replace(before, telemetry_problem=telemetry, policy_problem=policy)
 
     def planned(self, uid: str, plan: RoundPlan, *, now: datetime) -> None:
         before = self._of(uid)

@@ -63,8 +63,9 @@ def test_a_client_that_is_none(client: str) -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_parse_and_their_settings_survive_json(path: Path) -> None:
-    job = yaml.safe_load(path.read_text())
-    assert (job["apiVersion"], job["kind"]) == ("lockstep.dev/v1alpha1", "FederatedJob")
+    every = yaml.safe_load_all(path.read_text())
+    (job,) = (one for one in every if one["kind"] == "FederatedJob")
+    assert job["apiVersion"] == "lockstep.dev/v1alpha1"
     assert job["metadata"]["name"] == path.stem
     made = settings(FederatedJobSpec.model_validate(job["spec"]))
     assert JobSettings.model_validate_json(made.to_json()) == made

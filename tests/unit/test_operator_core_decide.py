@@ -163,11 +163,11 @@ def test_an_unreadable_spec_is_refused() -> None:
 
 
 def test_what_is_not_supported_is_refused_until_the_spec_is_mended() -> None:
-    seen = fresh(offload={}, allocation={"policy": "ppo"})
+    seen = fresh(offload={}, strategy={"name": "scaffold"})
     decision = step(seen)
     assert said(decision, ConditionType.ACCEPTED) == ("False", "NotSupported")
     message = condition(decision.status, ConditionType.ACCEPTED).message
-    assert "allocation.policy ppo" in message
+    assert "strategy.name scaffold" in message
     assert "offload" in message
     mended = step(edited(after(seen, decision)))
     assert mended.status.phase is Phase.STARTING
@@ -177,7 +177,7 @@ def test_what_is_not_supported_is_refused_until_the_spec_is_mended() -> None:
 
 def test_a_refused_edit_leaves_a_running_job_alone() -> None:
     seen = running()
-    held = edited(seen, allocation={"policy": "ppo"})
+    held = edited(seen, training={"rounds": 9, "localSteps": {"budgetSeconds": 1}})
     decision = step(held)
     assert (decision.status.phase, decision.apply, decision.delete) == (Phase.REFUSED, (), ())
     assert step(edited(after(held, decision))).status.phase is Phase.RUNNING

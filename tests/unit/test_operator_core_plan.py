@@ -10,6 +10,7 @@ from lockstep_api.status import LastPlan, PlannedClient
 from lockstep_api.wire import ClientPlan, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.allocate import allocate, cpu_milli, groups_by_client
 from lockstep_operator.core.plan import (
+    NOTHING_KNOWN,
     fallback_note,
     fell_back,
     left_to_devices,
@@ -76,12 +77,15 @@ def planned(**change: Any) -> RoundPlan:
 
 
 def test_policy_max_gives_every_device_its_maximum() -> None:
-    assert allocate(spec(), ["slow-1", "fast-0"]) == {"slow-1": 1.0, "fast-0": 2.0}
+    assert allocate(spec(), ["slow-1", "fast-0"], steps=40, insight=NOTHING_KNOWN) == {
+        "slow-1": 1.0,
+        "fast-0": 2.0,
+    }
 
 
 def test_policy_static_gives_every_device_the_cores_of_the_slowest() -> None:
     static = spec(allocation={"policy": "static"})
-    levels = allocate(static, ["fast-0", "slow-0"])
+    levels = allocate(static, ["fast-0", "slow-0"], steps=40, insight=NOTHING_KNOWN)
     groups = groups_by_client(static)
     assert levels == pytest.approx({"fast-0": 0.8, "slow-0": 1.0})
     assert [cpu_milli(groups[client], level) for client, level in levels.items()] == [400, 400]
@@ -93,12 +97,14 @@ def test_policy_static_stays_above_the_minimum() -> None:
         {"name": "slow", "cpuAtMax": "100m", "frequency": ghz(0.2, 1.0)},
     ]
     static = spec(allocation={"policy": "static"}, devices=devices)
-    assert allocate(static, ["fast-0"]) == {"fast-0": 0.5}
+    assert allocate(static, ["fast-0"], steps=40, insight=NOTHING_KNOWN) == {"fast-0": 0.5}
 
 
-def test_a_policy_of_a_later_version_is_an_error() -> None:
-    with pytest.raises(ValueError, match="ppo"):
-        allocate(spec(allocation={"policy": "ppo"}), ["fast-0"])
+@pytest.mark.parametrize("policy", ["equalize", "ppo"])
+def test_until_work_was_measured_everyone_runs_at_the_maximum(policy: str) -> None:
+    job = spec(allocation={"policy": policy})
+    asked = allocate(job, ["fast-0", "slow-0"], steps=40, insight=NOTHING_KNOWN)
+    assert asked == {"fast-0": 2.0, "slow-0": 1.0}
 
 
 @pytest.mark.parametrize(("level", "milli"), [(2.0, 1000), (1.0, 500), (0.001, 1), (0.0, 1)])

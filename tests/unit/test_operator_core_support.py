@@ -31,9 +31,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
         "data.partition.scheme natural",
         {"data": {"name": "fashion-mnist", "partition": {"scheme": "natural"}}},
     ),
-    ("allocation.policy ppo", {"allocation": {"policy": "ppo"}}),
-    ("allocation.policy equalize", {"allocation": {"policy": "equalize"}}),
-    ("allocation.policyRef", {"allocation": {"policyRef": "mine"}}),
     ("devices[].name cloud", {"devices": [{"name": "cloud"}]}),
     (
         "training.localSteps.budgetSeconds",
@@ -48,6 +45,8 @@ FINE: list[dict[str, Any]] = [
     {},
     {"strategy": {"name": "fedprox", "mu": 0.1}},
     {"allocation": {"policy": "static"}},
+    {"allocation": {"policy": "equalize"}},
+    {"allocation": {"policy": "ppo", "policyRef": "mine"}},
     {"clustering": {"method": "none"}},
     {"distillation": {"enabled": False}},
     {"edges": []},

@@ -1,13 +1,16 @@
 """The planner over HTTP: who may call, what a plan does, when an outcome is taken, the probes."""
 
+import base64
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from lockstep_allocator.policy import SHIPPED, read_policy
 from lockstep_api import names
 from lockstep_operator.actuate import Actuator
 from lockstep_operator.auth import CACHE_S, Authenticator, Unauthenticated
@@ -15,7 +18,9 @@ from lockstep_operator.core.model import JobReport, Manifest
 from lockstep_operator.errors import Refused, Unavailable
 from lockstep_operator.kube import User, job_ref
 from lockstep_operator.observe import condition as find
+from lockstep_operator.observe import parse_spec
 from lockstep_operator.planner import Planner, planner_app
+from lockstep_operator.policies import Policies
 from lockstep_operator.reconcile import Deps, reconcile
 from lockstep_operator.runtime import Runtime
 from tests.unit.test_operator_fake import (
@@ -80,6 +85,8 @@ async def setup() -> AsyncIterator[Setup]:
         runtime=runtime,
         actuator=Actuator(kube, deps.metrics, wait_s=0.05),
         authenticator=Authenticator(kube),
+        prometheus=None,
+        policies=Policies(kube),
         watching=lambda: True,
         ready=lambda: True,
         leads=lambda: True,
@@ -165,6 +172,85 @@ async def test_a_cooperative_job_is_never_resized_and_not_degraded(setup: Setup)
     await setup.planner.runtime.pass_now(KEY)
     assert all(verb != "resize" for verb, _ in setup.kube.writes)
     assert find(status_of(setup.kube), "Degraded")["status"] == "False"
+
+
+def allocated(setup: Setup, **allocation: Any) -> None:
+    """The job gets another allocation."""
+    body = setup.kube.objects[job_ref("lab", "digits")]
+    setup.kube.put({**body, "spec": job_body(allocation=allocation)["spec"]})
+
+
+async def test_without_prometheus_reports_stand_in_and_a_condition_says_so(setup: Setup) -> None:
+    allocated(setup, policy="equalize", energyWeight=100)
+    await setup.http.post(PLAN, json=request())
+    plan = (await setup.http.post(PLAN, json=request(2, report=report(1, ghz=2.0)))).json()
+    ranges = {group.name: group.frequency for group in parse_spec(job_body()["spec"]).devices}
+    assert plan["participants"][0]["frequencyGHz"] == ranges["fast"].min_ghz  # energy is dear
+    await setup.planner.runtime.pass_now(KEY)
+    found = find(status_of(setup.kube), "TelemetryDegraded")
+    assert (found["status"], found["reason"]) == ("True", "TelemetryMissing")
+    assert found["message"].startswith("no Prometheus is configured")
+
+
+async def test_a_policy_that_needs_no_telemetry_says_so(setup: Setup) -> None:
+    await setup.http.post(PLAN, json=request())
+    await setup.planner.runtime.pass_now(KEY)
+    found = find(status_of(setup.kube), "TelemetryDegraded")
+    assert (found["status"], found["reason"]) == ("False", "NotNeeded")
+
+
+def policy_map(content: bytes, **more: str) -> Manifest:
+    data = {"policy.safetensors": base64.b64encode(content).decode(), **more}
+    meta = {"name": "mine", "namespace": "lab", "resourceVersion": "1"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "binaryData": data}
+
+
+@pytest.mark.parametrize(
+    ("policy", "reference", "message"),
+    [
+        (None, "mine", "there is no ConfigMap mine"),
+        (policy_map(b"garbage"), "mine", "ConfigMap mine is no policy file"),
+        (policy_map(b"", other=""), "mine", "has 2 entries of binaryData instead of one"),
+        (None, "volume/mine", "the operator has no volume of policies"),
+    ],
+)
+async def test_a_policy_that_cannot_be_used_is_replaced_with_one_event(
+    setup: Setup, policy: Manifest | None, reference: str, message: str
+) -> None:
+    if policy is not None:
+        setup.kube.put(policy)
+    allocated(setup, policy="ppo", policyRef=reference)
+    for round in (1, 2):
+        answer = await setup.http.post(PLAN, json=request(round))
+        assert answer.status_code == 200
+    told = [event for event in setup.kube.events if event["reason"] == "PolicyUnavailable"]
+    assert len(told) == 1
+    assert told[0]["type"] == "Warning"
+    assert message in told[0]["message"]
+    assert told[0]["message"].startswith("policy equalize stands in for ppo")
+
+
+@pytest.mark.parametrize("reference", [None, "mine", "volume/mine.safetensors"])
+async def test_policies_come_from_the_package_a_config_map_or_a_volume(
+    setup: Setup, reference: str | None, tmp_path: Path
+) -> None:
+    setup.kube.put(policy_map(SHIPPED.read_bytes()))
+    (tmp_path / "mine.safetensors").write_bytes(SHIPPED.read_bytes())
+    policies = Policies(setup.kube, tmp_path)
+    found = await policies.of(KEY, reference)
+    assert found.training == read_policy(SHIPPED).training
+    assert await policies.of(KEY, reference) is found  # read once
+
+
+async def test_a_round_is_planned_around_a_device_that_cannot_be_changed(setup: Setup) -> None:
+    allocated(setup, policy="equalize", energyWeight=0)
+    setup.kube.fail = failing("resize", Unavailable("connection lost"), POD_0)
+    await setup.http.post(PLAN, json=request())
+    plan = (await setup.http.post(PLAN, json=request(2, report=report(1, ghz=0.6)))).json()
+    stuck, other = plan["participants"]
+    assert (stuck["client"], stuck["applied"]) == ("fast-0", False)
+    assert stuck["frequencyGHz"] == 2.0  # what it should have, once it can
+    assert other["frequencyGHz"] == pytest.approx(0.6)  # no reason to be faster than fast-0
 
 
 async def test_a_plan_reaches_the_status(setup: Setup) -> None:

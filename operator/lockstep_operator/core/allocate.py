@@ -3,12 +3,15 @@
 `plan` calls it; the planner enforces the result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from lockstep_allocator.baselines import equalize_10s, static
+from lockstep_allocator.fleet import Method
 from lockstep_api.energy import limit_cores
 from lockstep_api.names import client_name
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import AllocationPolicy, DeviceGroup, FederatedJobSpec
+from lockstep_operator.core.insight import Insight, Member, observation_of
 
 
 def groups_by_client(spec: FederatedJobSpec) -> dict[str, DeviceGroup]:
@@ -20,28 +23,69 @@ def groups_by_client(spec: FederatedJobSpec) -> dict[str, DeviceGroup]:
     }
 
 
-def allocate(spec: FederatedJobSpec, clients: Sequence[str]) -> dict[str, float]:
+def allocate(
+    spec: FederatedJobSpec,
+    clients: Sequence[str],
+    *,
+    steps: int,
+    insight: Insight,
+    policy: Method | None = None,
+    fixed: Mapping[str, float] | None = None,
+) -> dict[str, float]:
     """The frequency of each of `clients` in GHz.
+
+    Until work was measured once, `static` levels the devices by cpuAtMax and every other policy
+    lets them run at their maximum.
+
+    Args:
+        spec: of the job.
+        clients: who takes part.
+        steps: local steps of each.
+        insight: what is known of them.
+        policy: the trained policy; None stands for the equaliser.
+        fixed: client → the frequency that it has, whatever is asked, in GHz.
 
     Raises:
         KeyError: a client is not of this job.
-        ValueError: this version has no such policy (`unsupported` refuses it before).
     """
     groups = groups_by_client(spec)
-    match spec.allocation.policy:
-        case AllocationPolicy.MAX:
-            return {client: groups[client].frequency.max_ghz for client in clients}
-        case AllocationPolicy.STATIC:
-            slowest = min(parse_quantity(group.cpu_at_max) for group in spec.devices)
-            return {client: _level(groups[client], slowest) for client in clients}
-    raise ValueError(f"allocation.policy {spec.allocation.policy} is not supported yet")
+    fixed = fixed or {}
+    if spec.allocation.policy is AllocationPolicy.MAX:
+        return {client: groups[client].frequency.max_ghz for client in clients}
+    members = [Member(client, groups[client], steps, fixed.get(client)) for client in clients]
+    seen = observation_of(members, insight, energy_weight=spec.allocation.energy_weight)
+    if seen is None:
+        return _before_measured(spec, clients)
+    asked = _method(spec.allocation.policy, policy)(seen)[0]
+    return {
+        client: _within(groups[client], float(ghz))
+        for client, ghz in zip(clients, asked, strict=True)
+    }
+
+
+def _within(group: DeviceGroup, ghz: float) -> float:
+    """Within the group's range; a tenth of a MHz is less than a millicore stands for."""
+    frequency = group.frequency
+    return min(max(round(ghz, 4), frequency.min_ghz), frequency.max_ghz)
+
+
+def _method(name: AllocationPolicy, policy: Method | None) -> Method:
+    if name is AllocationPolicy.STATIC:
+        return static
+    return policy if name is AllocationPolicy.PPO and policy is not None else equalize_10s
+
+
+def _before_measured(spec: FederatedJobSpec, clients: Sequence[str]) -> dict[str, float]:
+    groups = groups_by_client(spec)
+    if spec.allocation.policy is not AllocationPolicy.STATIC:
+        return {client: groups[client].frequency.max_ghz for client in clients}
+    slowest = min(parse_quantity(group.cpu_at_max) for group in spec.devices)
+    return {client: _level(groups[client], slowest) for client in clients}
 
 
 def _level(group: DeviceGroup, cores: float) -> float:
     """The frequency at which `group` has as many `cores` as the slowest group at its maximum."""
-    frequency = group.frequency
-    ghz = frequency.max_ghz * cores / parse_quantity(group.cpu_at_max)
-    return min(max(ghz, frequency.min_ghz), frequency.max_ghz)
+    return _within(group, group.frequency.max_ghz * cores / parse_quantity(group.cpu_at_max))
 
 
 def cpu_milli(group: DeviceGroup, ghz: float) -> int:

@@ -13,7 +13,7 @@ from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import Condition, ConditionType, FederatedJobStatus, PlannedClient
 from lockstep_api.wire import ClientPlan, RoundReport
 from lockstep_operator.core.model import JobReport, Observed
-from lockstep_operator.core.plan import fell_back
+from lockstep_operator.core.plan import fell_back, needs_telemetry
 
 Truth = Literal["True", "False", "Unknown"]
 
@@ -147,6 +147,17 @@ def _degradations(
             "allow pods/resize, or set allocation.actuator: cooperative"
         )
         yield "CooperativeThrottling", message
+
+
+def telemetry(spec: FederatedJobSpec, report: JobReport | None) -> Finding:
+    """TelemetryDegraded: rounds are planned without what Prometheus should say."""
+    if not needs_telemetry(spec):
+        policy = spec.allocation.policy
+        return Finding("False", "NotNeeded", f"allocation.policy {policy} needs no telemetry")
+    if report is None or report.telemetry_problem is None:
+        return Finding("False", "Fresh", "bandwidth and work come from Prometheus")
+    message = f"{report.telemetry_problem}; the reports of rounds stand in"
+    return Finding("True", "TelemetryMissing", message)
 
 
 def missing(report: RoundReport) -> str:

@@ -21,6 +21,7 @@ from lockstep_operator.core.conditions import (
     missing,
     moment,
     readiness,
+    telemetry,
     timestamp,
 )
 from lockstep_operator.core.model import (
@@ -247,6 +248,7 @@ def _running_status(
         ConditionType.READY: readiness(observed, spec),
         ConditionType.PROGRESSING: progressing,
         ConditionType.DEGRADED: degradation(base, observed.report),
+        ConditionType.TELEMETRY_DEGRADED: telemetry(spec, observed.report),
     }
     phase = Phase.RUNNING if _is_running(observed) else Phase.STARTING
     return status_for(observed, phase=phase, base=base, findings=findings, now=now)

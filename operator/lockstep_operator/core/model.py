@@ -8,6 +8,7 @@ from typing import Any
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
 from lockstep_api.wire import Outcome, RoundPlan, RoundReport
+from lockstep_operator.core.insight import ClientInsight
 
 Manifest = dict[str, Any]
 
@@ -79,6 +80,12 @@ class JobReport:
     """Client → what its own report says against the plan ("0.40 GHz instead of 1.20 GHz")."""
     checkpoint_problem: str | None = None
     """Why the newest checkpoint is missing on the cloud pod's volume."""
+    telemetry_problem: str | None = None
+    """Why the newest plan was made without what Prometheus should say."""
+    policy_problem: str | None = None
+    """Why the newest plan was made without the policy that was asked for."""
+    measured: Mapping[str, ClientInsight] = field(default_factory=dict)
+    """Client → what its reports say of it, the newest that is known."""
 
 
 @dataclass(frozen=True, slots=True)

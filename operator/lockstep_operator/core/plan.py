@@ -6,10 +6,12 @@ leaves it to the devices with `left_to_devices`.
 
 from collections.abc import Mapping, Sequence
 
-from lockstep_api.spec import Actuator, FederatedJobSpec
+from lockstep_allocator.fleet import Method
+from lockstep_api.spec import Actuator, AllocationPolicy, FederatedJobSpec
 from lockstep_api.status import LastPlan
 from lockstep_api.wire import ClientPlan, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.allocate import allocate, cpu_milli, groups_by_client
+from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote
 from lockstep_operator.core.sampling import sample
 
@@ -18,8 +20,28 @@ MEASURED_TOLERANCE = 0.15
 """Of a frequency that was measured: rounds that last less than a period of CPU time are coarse."""
 
 
-def plan_round(spec: FederatedJobSpec, request: PlanRequest) -> RoundPlan:
+NOTHING_KNOWN = Insight()
+
+
+def needs_telemetry(spec: FederatedJobSpec) -> bool:
+    """Whether the job's policy looks at bandwidth and work."""
+    return spec.allocation.policy is not AllocationPolicy.MAX
+
+
+def plan_round(
+    spec: FederatedJobSpec,
+    request: PlanRequest,
+    *,
+    insight: Insight = NOTHING_KNOWN,
+    policy: Method | None = None,
+) -> RoundPlan:
     """Participants, frequencies and steps of the requested round.
+
+    Args:
+        spec: of the job.
+        request: who is connected.
+        insight: what is known of the devices.
+        policy: for policy ppo; None stands for the equaliser.
 
     Raises:
         ValueError: the request names clients that are not of this job.
@@ -31,14 +53,36 @@ def plan_round(spec: FederatedJobSpec, request: PlanRequest) -> RoundPlan:
         seed=spec.training.seed,
         round=request.round,
     )
+    steps = _steps(spec)
+    asked = allocate(spec, chosen, steps=steps, insight=insight, policy=policy)
     return RoundPlan(
         round=request.round,
         rounds=spec.training.rounds,
         target=spec.training.target,
-        participants=_participants(spec, chosen),
+        participants=_participants(spec, asked, steps),
         quorum=spec.participation.quorum,
         deadline_seconds=spec.participation.round_deadline_seconds,
     )
+
+
+def replanned(
+    spec: FederatedJobSpec,
+    plan: RoundPlan,
+    *,
+    has_ghz: Mapping[str, float],
+    insight: Insight,
+    policy: Method | None,
+) -> RoundPlan:
+    """The plan for devices of which some have a frequency of their own, whatever is asked.
+
+    What these are asked for stays: as soon as it can be applied, it is.
+    """
+    steps = _steps(spec)
+    clients = [entry.client for entry in plan.participants]
+    asked = allocate(spec, clients, steps=steps, insight=insight, policy=policy, fixed=has_ghz)
+    before = {entry.client: entry.frequency_ghz for entry in plan.participants}
+    kept = {client: before[client] for client in has_ghz if client in before}
+    return plan.model_copy(update={"participants": _participants(spec, asked | kept, steps)})
 
 
 def _connected(spec: FederatedJobSpec, request: PlanRequest) -> list[str]:
@@ -50,10 +94,16 @@ def _connected(spec: FederatedJobSpec, request: PlanRequest) -> list[str]:
     return [client for client in known if client in asked]
 
 
-def _participants(spec: FederatedJobSpec, clients: Sequence[str]) -> list[ClientPlan]:
+def _steps(spec: FederatedJobSpec) -> int:
     steps = spec.training.local_steps.fixed
     if steps is None:
         raise ValueError("training.localSteps needs fixed: nothing else is supported yet")
+    return steps
+
+
+def _participants(
+    spec: FederatedJobSpec, asked: Mapping[str, float], steps: int
+) -> list[ClientPlan]:
     groups = groups_by_client(spec)
     return [
         ClientPlan(
@@ -63,8 +113,17 @@ def _participants(spec: FederatedJobSpec, clients: Sequence[str]) -> list[Client
             steps=steps,
             applied=False,
         )
-        for client, ghz in allocate(spec, clients).items()
+        for client, ghz in asked.items()
     ]
+
+
+def has_anyway(plan: RoundPlan, insight: Insight) -> dict[str, float]:
+    """Client → the frequency that it had last, for those whose limit is not in force."""
+    return {
+        entry.client: ghz
+        for entry in plan.participants
+        if not entry.applied and (ghz := insight.of(entry.client).has_ghz)
+    }
 
 
 def with_applied(

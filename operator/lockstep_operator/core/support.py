@@ -6,7 +6,6 @@
 from collections.abc import Callable
 
 from lockstep_api.spec import (
-    AllocationPolicy,
     FederatedJobSpec,
     Mode,
     PartitionScheme,
@@ -16,7 +15,6 @@ from lockstep_api.spec import (
 Check = Callable[[FederatedJobSpec], bool]
 
 _STRATEGIES = (StrategyName.FEDAVG, StrategyName.FEDPROX)
-_POLICIES = (AllocationPolicy.MAX, AllocationPolicy.STATIC)
 
 
 def _natural_without_users(spec: FederatedJobSpec) -> bool:
@@ -48,14 +46,6 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
         _natural_without_users,
         "data.partition.scheme natural needs users, which fashion-mnist has not: "
         "use iid, dirichlet or shards",
-    ),
-    (
-        lambda s: s.allocation.policy not in _POLICIES,
-        "allocation.policy {s.allocation.policy} is not supported yet: use max or static",
-    ),
-    (
-        lambda s: s.allocation.policy_ref is not None,
-        "allocation.policyRef is not supported yet: remove it and use policy max or static",
     ),
     (
         lambda s: any(group.name == "cloud" for group in s.devices),

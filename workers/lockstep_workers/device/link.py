@@ -96,6 +96,15 @@ class Link:
         assert self.trace is not None
         return (self.wall_clock() + self.offset_s) % self.trace.duration_s
 
+    def carried_mbit(self, since_s: float) -> float:
+        """Mbit that it could have carried since a moment on the wall clock; NaN without a trace."""
+        if self.trace is None:
+            return float("nan")
+        begin_s = (since_s + self.offset_s) % self.trace.duration_s
+        passed_s = max(0.0, self.wall_clock() - since_s)
+        bits = self.trace.bits_until(begin_s + passed_s) - self.trace.bits_until(begin_s)
+        return bits / 1e6
+
     def mean_mbps(self, window_s: float = 10.0) -> float:
         """Mean bandwidth of the last `window_s` seconds, in Mbit/s; NaN without a trace."""
         if self.trace is None:

@@ -1,14 +1,36 @@
 """A device's Prometheus metrics; docs/metrics.md lists them."""
 
 import math
+from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Task, UpdateReport
 from lockstep_workers.device.link import Links
 
 _LABELS = ["job", "client"]
+
+
+class _Carried(Collector):
+    """A counter that is computed when somebody asks: slots of it are mean bandwidths."""
+
+    def __init__(self, labels: tuple[str, str], links: Links) -> None:
+        self._labels, self._links = labels, links
+        self._began_s = links.up.wall_clock()
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "lockstep_link_mbits",
+            "Mbit that the emulated link could have carried",
+            labels=[*_LABELS, "direction"],
+        )
+        for direction, link in (("up", self._links.up), ("down", self._links.down)):
+            if link.trace is not None:
+                family.add_metric([*self._labels, direction], link.carried_mbit(self._began_s))
+        yield family
 
 
 class DeviceMetrics:
@@ -61,6 +83,7 @@ class DeviceMetrics:
         for direction, link in (("up", links.up), ("down", links.down)):
             if link.trace is not None:
                 gauge.labels(*self._labels, direction).set_function(link.mean_mbps)
+        self.registry.register(_Carried(self._labels, links))
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, _LABELS, registry=self.registry).labels(*self._labels)

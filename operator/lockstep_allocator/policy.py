@@ -1,0 +1,251 @@
+"""The policy: the equaliser's compute times, corrected by a network; and the file that holds it.
+
+c = T·e^a - û·e^d + g·(c_plan - c_even), clipped to the device's range, with (a, d, g) from the
+network, T and c_even from the equaliser, and c_plan from the forecaster's plan. The untrained
+network gives 0, so the untrained policy is the equaliser. f = W/c may ask for a little more than
+the device's maximum and is clipped to it (f2 = min(f3, fmax), CN113312169B).
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from lockstep_allocator.devices import Array, Devices
+from lockstep_allocator.forecast import Forecaster, look_ahead
+from lockstep_allocator.networks import Weights, set_network
+from lockstep_allocator.observation import (
+    HISTORY_FEATURES,
+    ROUND_FEATURES,
+    Observation,
+    Seen,
+    see,
+)
+
+FORMAT = "lockstep-policy"
+VERSION = 1
+OUTPUTS = 3
+FORECAST_FEATURES = ("plan shift / T", "position of the plan", "log P(last)", "log P(last) planned")
+FEATURES = (*HISTORY_FEATURES, *ROUND_FEATURES, *FORECAST_FEATURES)
+PLAN_TURNS = 8
+REACH = 1.5
+"""Greatest size of a network output."""
+MARGIN = 0.1
+"""Part of the scale of positions that lies beyond either end of a device's range, before the clip:
+a device of 1 to 2 GHz may be asked for 0.92 to 2.18 GHz."""
+POSITIONS = (0.05, 0.95)
+"""Positions are kept inside these: far out, exploration would not reach the range any more."""
+MAX_BYTES = 16 * 2**20
+
+
+class InvalidPolicy(ValueError):
+    """A file that is no policy, or one of another version; says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the network sees and what its outputs act on; arrays (E, N, …)."""
+
+    seen: Seen
+    features: NDArray[np.float32]
+    """(E, N, F)."""
+    finish_s: Array
+    """(E, 1) the equaliser's T."""
+    shift_s: Array
+    """(E, N) c_plan - c_even."""
+
+    @property
+    def devices(self) -> Devices:
+        """The devices."""
+        return self.seen.devices
+
+
+def situation(forecaster: Forecaster, observation: Observation) -> Situation:
+    """Looks ahead and makes the features."""
+    seen = see(observation)
+    outlook = look_ahead(forecaster, seen)
+    even, devices = seen.even, seen.devices
+    plan_s = outlook.plan(PLAN_TURNS)
+    shift_s = plan_s - even.compute_s
+    span_s = np.maximum(devices.longest - devices.shortest, 1e-9)
+    chances = [outlook.last_probability(at_s) for at_s in (even.compute_s, plan_s)]
+    ahead = np.stack(
+        [
+            4 * shift_s / even.finish_s,
+            (plan_s - devices.shortest) / span_s,
+            *(np.log(chance + 1e-4) + 4 for chance in chances),
+        ],
+        -1,
+    )
+    features = np.concatenate([seen.features(), ahead.clip(-6, 6)], -1).astype(np.float32)
+    return Situation(seen, features, even.finish_s, shift_s)
+
+
+def borders(devices: Devices) -> tuple[Array, Array]:
+    """(E, N) least and greatest compute time that may be asked for, before the clip."""
+    ratio = np.maximum(devices.longest / devices.shortest, 1.001)
+    beyond = ratio ** (MARGIN / (1 - 2 * MARGIN))
+    return devices.shortest / beyond, devices.longest * beyond
+
+
+def asked_compute_s(at: Situation, outputs: Array) -> Array:
+    """(E, N) compute times for network outputs (E, N, 3), before any clip; may be negative."""
+    a, d, g = np.moveaxis(REACH * np.tanh(outputs / REACH), -1, 0)
+    seen = at.seen
+    return at.finish_s * np.exp(a) - seen.upload_s * np.exp(d) - _rest(at) + g * at.shift_s
+
+
+def _rest(at: Situation) -> Array:
+    """What the clip takes from the equaliser's compute times: output 0 stays the equaliser."""
+    return at.finish_s - at.seen.upload_s - at.seen.even.compute_s
+
+
+def position(devices: Devices, compute_s: Array) -> Array:
+    """(E, N) where a compute time lies between the borders, on a logarithmic scale, in (0, 1)."""
+    least, greatest = borders(devices)
+    return np.log(np.maximum(compute_s, 1e-9) / least) / np.log(greatest / least)
+
+
+def clipped_position(devices: Devices, compute_s: Array) -> Array:
+    """The same, kept inside."""
+    return position(devices, compute_s).clip(*POSITIONS)
+
+
+def compute_at(devices: Devices, where: Array) -> Array:
+    """(E, N) or (E, N, K) compute times at positions, clipped to what the devices can do."""
+    least, greatest = borders(devices)
+    shortest, longest = devices.shortest, devices.longest
+    if where.ndim == 3:
+        least, greatest = least[..., None], greatest[..., None]
+        shortest, longest = shortest[..., None], longest[..., None]
+    return np.clip(least * (greatest / least) ** where, shortest, longest)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a policy came about."""
+
+    seed: int
+    split: int
+    """Seed of the split by trace; -1: no traces were held out."""
+    minutes: float
+    updates: int
+    stopped: str
+    """Why training ended."""
+    train_sha256: tuple[str, ...]
+    """Hashes of the files trained on."""
+    validation_sha256: tuple[str, ...]
+    """Hashes of the files that chose the checkpoint."""
+    families: tuple[str, ...]
+    metrics: dict[str, float]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A trained policy."""
+
+    forecaster: Forecaster
+    weights: Weights
+    training: Training
+
+    def __call__(self, observation: Observation) -> Array:
+        """(E, N) frequencies in GHz."""
+        at = situation(self.forecaster, observation)
+        compute_s = asked_compute_s(at, set_network(self.weights, at.features).astype(float))
+        where = clipped_position(at.devices, compute_s)
+        return at.devices.work / compute_at(at.devices, where)
+
+    # -- file ----------------------------------------------------------------------------
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file that says of itself what it is."""
+        tensors = {f"policy.{name}": value for name, value in self.weights.items()}
+        tensors |= {f"forecast.{name}": value for name, value in self.forecaster.weights.items()}
+        told = {
+            "format": FORMAT,
+            "version": str(VERSION),
+            "features": json.dumps(FEATURES),
+            "training": json.dumps(asdict(self.training)),
+        }
+        return save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, told)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, *, source: str) -> Self:
+        """Reads a policy file.
+
+        Raises:
+            InvalidPolicy: not a policy, damaged, or of another version.
+        """
+        told = _metadata(content, source)
+        try:
+            tensors = load(content)
+            training = json.loads(told["training"])
+            for name in ("train_sha256", "validation_sha256", "families"):
+                training[name] = tuple(training[name])
+            policy = cls(
+                Forecaster(_part(tensors, "forecast.")), _part(tensors, "policy."),
+                Training(**training),
+            )  # fmt: skip
+            policy._check()
+        except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
+            raise InvalidPolicy(f"{source} is damaged ({error}): train or copy it anew") from error
+        return policy
+
+    def _check(self) -> None:
+        every = [*self.weights.values(), *self.forecaster.weights.values()]
+        if not all(np.isfinite(value).all() for value in every):
+            raise ValueError("a weight is not finite")
+        outputs = set_network(self.weights, np.zeros((1, 2, len(FEATURES)), np.float32))
+        if outputs.shape != (1, 2, OUTPUTS):
+            raise ValueError(f"the network has {outputs.shape[-1]} outputs, not {OUTPUTS}")
+
+
+def _metadata(content: bytes, source: str) -> dict[str, str]:
+    """The header's free text, before any tensor is believed."""
+    wrong = f"{source} is no policy file: make one with `lockstep-allocator train`"
+    size = int.from_bytes(content[:8], "little")
+    if len(content) > MAX_BYTES or not 0 < size <= len(content) - 8:
+        raise InvalidPolicy(wrong)
+    try:
+        told = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InvalidPolicy(wrong) from error
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        raise InvalidPolicy(wrong)
+    if told.get("version") != str(VERSION):
+        version = told.get("version")
+        raise InvalidPolicy(f"{source} has version {version}, this is for {VERSION}: train it anew")
+    if told.get("features") != json.dumps(FEATURES):
+        raise InvalidPolicy(f"{source} was trained for other features: train it anew")
+    return told
+
+
+def _part(tensors: Weights, prefix: str) -> dict[str, NDArray[np.float32]]:
+    return {
+        name.removeprefix(prefix): value.astype(np.float32, copy=False)
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def read_policy(file: Path) -> Policy:
+    """Reads a policy from a file.
+
+    Raises:
+        InvalidPolicy: see `Policy.from_bytes`; also when there is no such file.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InvalidPolicy(f"{file} cannot be read: {error.strerror}") from error
+    return Policy.from_bytes(content, source=str(file))
+
+
+SHIPPED = Path(__file__).with_name("shipped.safetensors")
+"""The policy that comes with the package (docs/allocation.md says how it was trained)."""

@@ -1,0 +1,291 @@
+"""Sets of bandwidth traces: read from a folder tree, kept on one cumulative axis, split by trace.
+
+Four formats are told apart by their content: csv of `t_seconds,bandwidth_mbps`, Mahimahi packet
+files, Ghent 4G logs and Pensieve's cooked traces. A file that is none of them is refused with the
+line that says so. Everything looks up the integral, the Mbit carried up to a moment.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lockstep_allocator.devices import Array
+from lockstep_api.trace import InvalidTrace, Trace, parse_trace
+
+Index = NDArray[np.int64]
+
+_SUFFIXES = {".csv", ".log", ".txt", ".trace", ".up", ".down", ""}
+_PACKET_BITS = 1500 * 8
+_MBIT = 1e6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NamedTrace:
+    """A trace, where it came from and what it is."""
+
+    family: str
+    """Name of its folder."""
+    name: str
+    """Name of its file, without the suffix."""
+    sha256: str
+    """Of its file."""
+    trace: Trace
+    """The bandwidth."""
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+def read_traces(
+    folder: Path, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> list[NamedTrace]:
+    """All traces under a folder, by family (the folder that holds them) and name.
+
+    Args:
+        folder: a tree of trace files; `INDEX.csv` and README files are passed over.
+        include: families to read (globs); all when empty.
+        exclude: families to leave out (globs).
+
+    Raises:
+        InvalidTrace: a file is no trace, or there are none.
+    """
+    if not folder.is_dir():
+        raise InvalidTrace(f"{folder} is not a folder: give one with trace files")
+    found = [
+        _named(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.suffix in _SUFFIXES
+        and path.stem.upper() not in {"INDEX", "README", "SOURCES"}
+        and _wanted(path.parent, include, exclude)
+    ]
+    if not found:
+        raise InvalidTrace(f"{folder} has no trace files (csv, log, txt, trace, up, down)")
+    return found
+
+
+def _wanted(family: Path, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    wanted = not include or any(family.match(glob) for glob in include)
+    return wanted and not any(family.match(glob) for glob in exclude)
+
+
+def _named(path: Path) -> NamedTrace:
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidTrace(f"{path} is not text (byte {error.start})") from error
+    return NamedTrace(path.parent.name, path.stem, digest, parse(text, source=str(path)))
+
+
+def parse(text: str, *, source: str) -> Trace:
+    """A trace in any of the formats; the first line that has data tells which it is.
+
+    Raises:
+        InvalidTrace: not a trace; names the line.
+    """
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    if "," in first:
+        return parse_trace(text, source=source)
+    match len(first.split()):
+        case 1:
+            return _parse_mahimahi(text, source)
+        case 2:
+            return _parse_pensieve(text, source)
+        case 6:
+            return _parse_ghent(text, source)
+    raise InvalidTrace(
+        f"{source}, line 1: {first[:60]!r} is none of: t_seconds,bandwidth_mbps (csv); one "
+        "millisecond a line (Mahimahi); seconds and Mbit/s (Pensieve); six columns (Ghent)"
+    )
+
+
+def _numbers(text: str, source: str, columns: int) -> Iterable[tuple[str, list[float]]]:
+    """(place, numbers) of each line that is not empty."""
+    for number, line in enumerate(text.splitlines(), 1):
+        cells = line.split()
+        if not cells:
+            continue
+        where = f"{source}, line {number}"
+        if len(cells) != columns:
+            raise InvalidTrace(f"{where}: {len(cells)} columns, expected {columns}")
+        try:
+            values = [float(cell) for cell in cells]
+        except ValueError as error:
+            raise InvalidTrace(f"{where}: {line[:60]!r} are not numbers") from error
+        if not np.isfinite(values).all():
+            raise InvalidTrace(f"{where}: {line[:60]} is not finite: leave such rows out")
+        yield where, values
+
+
+def _parse_pensieve(text: str, source: str) -> Trace:
+    """Seconds and Mbit/s; a row holds until the next."""
+    rows = [f"{t},{mbps}" for _, (t, mbps) in _numbers(text, source, 2)]
+    return parse_trace("\n".join(rows), source=source)
+
+
+def _parse_mahimahi(text: str, source: str) -> Trace:
+    """Milliseconds at which a packet of 1500 bytes may pass, looped; resampled to seconds."""
+    times: list[float] = []
+    for where, (t_ms,) in _numbers(text, source, 1):
+        if t_ms < 0 or (times and t_ms < times[-1]):
+            raise InvalidTrace(f"{where}: {t_ms:g} ms is before the line above: sort the lines")
+        times.append(t_ms)
+    seconds = int(np.ceil(times[-1] / 1000)) if times[-1] > 0 else 1
+    if seconds > 10_000_000:
+        raise InvalidTrace(f"{source} ends at {times[-1]:g} ms: are these milliseconds?")
+    packets = np.bincount(
+        np.minimum(np.array(times) / 1000, seconds - 1e-9).astype(np.int64), minlength=seconds
+    )
+    return _checked(
+        np.arange(seconds, dtype=float), packets * _PACKET_BITS / _MBIT, seconds, source
+    )
+
+
+def _parse_ghent(text: str, source: str) -> Trace:
+    """Time (ms), ms since the start, latitude, longitude, bytes and ms of the sample before it."""
+    starts, rates = [], []
+    at_s = 0.0
+    for where, values in _numbers(text, source, 6):
+        received, span_ms = values[4], values[5]
+        if received < 0 or span_ms < 0:
+            raise InvalidTrace(f"{where}: bytes or milliseconds are negative")
+        if span_ms == 0:
+            continue
+        starts.append(at_s)
+        rates.append(received * 8 / (span_ms / 1000) / _MBIT)
+        at_s += span_ms / 1000
+    if not starts:
+        raise InvalidTrace(f"{source} has no sample that lasts")
+    return _checked(np.array(starts), np.array(rates), at_s, source)
+
+
+def _checked(starts_s: Array, mbps: Array, duration_s: float, source: str) -> Trace:
+    if not mbps.any():
+        raise InvalidTrace(f"{source} has bandwidth 0 throughout: nothing would ever arrive")
+    return Trace.of(starts_s, mbps, float(duration_s))
+
+
+# -- many traces at once ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TraceSet:
+    """Looped traces on one axis, so that one search serves a whole batch."""
+
+    starts_s: Array
+    """(P + 1,) when each piece begins on the common axis."""
+    mbit: Array
+    """(P + 1,) Mbit carried up to there."""
+    mbps: Array
+    """(P,) bandwidth of each piece."""
+    first: Index
+    """(K + 1,) index of each trace's first piece."""
+    step_s: float | None
+    """Length of every piece, when all are alike."""
+
+    @classmethod
+    def of(cls, traces: Sequence[Trace], *, least_mbps: float, most_mbps: float) -> "TraceSet":
+        """The traces with their bandwidth clipped (a link that stands still never delivers)."""
+        lengths = [np.diff(np.append(t.starts_s, t.duration_s)) for t in traces]
+        pieces = np.concatenate(lengths)
+        mbps = np.clip(np.concatenate([t.mbps for t in traces]), least_mbps, most_mbps)
+        alike = np.ptp(pieces) < 1e-9 * pieces[0]
+        return cls(
+            np.concatenate([[0.0], np.cumsum(pieces)]),
+            np.concatenate([[0.0], np.cumsum(pieces * mbps)]),
+            mbps,
+            np.concatenate([[0], np.cumsum([len(one) for one in lengths])]).astype(np.int64),
+            float(pieces[0]) if alike else None,
+        )
+
+    @property
+    def durations_s(self) -> Array:
+        """(K,) lengths of the loops."""
+        return self.starts_s[self.first[1:]] - self.starts_s[self.first[:-1]]
+
+    @property
+    def totals_mbit(self) -> Array:
+        """(K,) Mbit of a loop."""
+        return self.mbit[self.first[1:]] - self.mbit[self.first[:-1]]
+
+    def carried(self, which: Index, at_s: Array) -> Array:
+        """Mbit carried from moment 0 to `at_s` >= 0; arrays of one shape."""
+        length = self.durations_s[which]
+        loops = np.floor(at_s / length)
+        begin = self.first[which]
+        inside = at_s - loops * length
+        if self.step_s is not None:
+            piece = begin + (inside / self.step_s).astype(np.int64)
+        else:
+            piece = np.searchsorted(self.starts_s, inside + self.starts_s[begin], side="right") - 1
+        piece = np.clip(piece, begin, self.first[which + 1] - 1)
+        partly = self.mbps[piece] * (inside + self.starts_s[begin] - self.starts_s[piece])
+        return loops * self.totals_mbit[which] + self.mbit[piece] - self.mbit[begin] + partly
+
+    def when(self, which: Index, mbit: Array) -> Array:
+        """The first moment at which so much has been carried; the inverse of `carried`."""
+        total = self.totals_mbit[which]
+        loops = np.floor(mbit / total)
+        begin = self.first[which]
+        wanted = mbit - loops * total + self.mbit[begin]
+        piece = np.searchsorted(self.mbit, wanted, side="right") - 1
+        piece = np.clip(piece, begin, self.first[which + 1] - 1)
+        partly = (wanted - self.mbit[piece]) / self.mbps[piece]
+        return (
+            loops * self.durations_s[which] + self.starts_s[piece] - self.starts_s[begin] + partly
+        )
+
+
+# -- splits ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Disjoint parts of a list of traces."""
+
+    train: list[NamedTrace]
+    validation: list[NamedTrace]
+    test: list[NamedTrace]
+
+
+def split_by_trace(traces: Sequence[NamedTrace], *, seed: int) -> Split:
+    """A third of each family for testing, 8 % (at least one) for validation, the rest to train.
+
+    Pieces of one trace never land in two parts: a policy could know the rest of its own trace.
+    """
+    random = np.random.default_rng(seed)
+    parts = Split([], [], [])
+    for family in sorted({trace.family for trace in traces}):
+        members = [trace for trace in traces if trace.family == family]
+        order = [members[i] for i in random.permutation(len(members))]
+        tests = round(len(order) / 3)
+        validations = max(1, round(len(order) * 0.08)) if len(order) > 1 else 0
+        parts.test.extend(order[:tests])
+        parts.validation.extend(order[tests : tests + validations])
+        parts.train.extend(order[tests + validations :])
+    return parts
+
+
+def without(parts: Split, families: Sequence[str]) -> Split:
+    """The split without some families (globs)."""
+    kept = (
+        [trace for trace in part if not any(fnmatchcase(trace.family, glob) for glob in families)]
+        for part in (parts.train, parts.validation, parts.test)
+    )
+    return Split(*kept)
+
+
+def reversed_in_time(named: NamedTrace) -> NamedTrace:
+    """The trace run backwards: another trace with the same statistics."""
+    trace = named.trace
+    lengths = np.diff(np.append(trace.starts_s, trace.duration_s))[::-1]
+    starts = np.concatenate([[0.0], np.cumsum(lengths)[:-1]])
+    backwards = Trace.of(starts, trace.mbps[::-1].copy(), trace.duration_s)
+    return NamedTrace(named.family, f"{named.name} reversed", named.sha256, backwards)

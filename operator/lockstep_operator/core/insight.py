@@ -1,0 +1,242 @@
+"""What is known of a job's devices before a round, and the fleet that the allocator sees; pure.
+
+`telemetry` reads it from Prometheus, the report of the round before stands in where that says
+nothing. What nobody has measured yet is taken from the other devices of the job.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lockstep_allocator.devices import Array, Devices, energy_curve, stack_curves
+from lockstep_allocator.observation import EDGES_S, LEAST_MBPS, Observation
+from lockstep_api.energy import cycles
+from lockstep_api.quantity import parse_quantity
+from lockstep_api.settings import energy_model_of
+from lockstep_api.spec import DeviceGroup
+from lockstep_api.wire import ClientReport, RoundReport
+
+_MBIT = 1e6
+_FRESH_S = 10.0
+"""Samples that are older say nothing of now."""
+_NO_UPLOAD_MBPS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """A series as Prometheus has it."""
+
+    times_s: tuple[float, ...]
+    """Unix seconds, rising."""
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientInsight:
+    """What is known of one device; None where nothing is."""
+
+    slots_mbps: tuple[float, ...] | None = None
+    """Mean uplink bandwidth in the allocator's slots, newest first."""
+    mean_mbps: float | None = None
+    """Mean bandwidth of all its uploads."""
+    last_mbps: float | None = None
+    """Bandwidth of its last upload."""
+    work_per_step: float | None = None
+    """W: core-seconds of CPU that a local step takes."""
+    upload_mbit: float | None = None
+    """Size of its last update."""
+    has_ghz: float | None = None
+    """Frequency that it had in its last round."""
+    joules: float | None = None
+    """Modelled energy of the last minute."""
+    throttled: float | None = None
+    """Share of the last minute for which its quota held it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Insight:
+    """What is known of a job's devices."""
+
+    clients: Mapping[str, ClientInsight] = field(default_factory=dict)
+    problem: str | None = None
+    """Why telemetry is not what it should be; empty: it is."""
+
+    def of(self, client: str) -> ClientInsight:
+        """What is known of a client."""
+        return self.clients.get(client, ClientInsight())
+
+
+# -- series → insight ------------------------------------------------------------------------
+
+
+def slots_from_counter(samples: Samples, now_s: float) -> tuple[float, ...] | None:
+    """Bandwidth in the slots from a counter of Mbit that the link could have carried.
+
+    A counter that falls was reset (the pod restarted): what it says then is what came since.
+    Slots from before the first sample have the mean of the others. None: too little, or too old.
+    """
+    if len(samples.times_s) < 2 or samples.times_s[-1] < now_s - _FRESH_S:
+        return None
+    times, values = np.array(samples.times_s), np.array(samples.values)
+    steps = np.diff(values)
+    carried = np.concatenate([[0.0], np.cumsum(np.where(steps < 0, values[1:], steps))])
+    return _slots(times, carried, now_s)
+
+
+def slots_from_gauge(samples: Samples, now_s: float) -> tuple[float, ...] | None:
+    """Bandwidth in the slots from a gauge that holds the bandwidth of the last upload."""
+    known = [(t, v) for t, v in zip(samples.times_s, samples.values, strict=True) if v > 0]
+    if not known or known[-1][0] < now_s - _FRESH_S:
+        return None
+    times = np.array([t for t, _ in known])
+    values = np.array([v for _, v in known])
+    edges = np.append(times, max(now_s, times[-1] + 1e-3))
+    carried = np.concatenate([[0.0], np.cumsum(np.diff(edges) * values)])
+    return _slots(edges, carried, now_s)
+
+
+def _slots(times: Array, carried: Array, now_s: float) -> tuple[float, ...]:
+    """The newest sample counts as now: what came since is not known yet."""
+    now_s = min(now_s, float(times[-1]))
+    edges = now_s - np.array(EDGES_S)
+    at = np.interp(edges, times, carried)
+    span_s = np.diff(np.maximum(edges[::-1], times[0]))[::-1]
+    got = at[:-1] - at[1:]
+    mean = (carried[-1] - carried[0]) / max(float(times[-1] - times[0]), 1e-9)
+    rates = np.where(span_s > 1e-6, got / np.maximum(span_s, 1e-6), mean)
+    return tuple(float(rate) for rate in rates)
+
+
+def from_report(report: RoundReport | None) -> dict[str, ClientInsight]:
+    """What the round before says of its clients."""
+    if report is None:
+        return {}
+    return {done.update.client: _from_update(done) for done in report.clients}
+
+
+def _from_update(done: ClientReport) -> ClientInsight:
+    mbit = done.bytes * 8 / _MBIT
+    mbps = mbit / done.upload_seconds if done.upload_seconds > 0 else None
+    return ClientInsight(
+        last_mbps=mbps,
+        work_per_step=done.update.cpu_seconds / done.update.steps or None,
+        upload_mbit=mbit,
+        has_ghz=done.update.frequency_ghz or None,
+        joules=done.update.energy_joules.model,
+    )
+
+
+def merged(newer: ClientInsight, older: ClientInsight) -> ClientInsight:
+    """`newer`, and where it says nothing what `older` says."""
+    return replace(
+        older,
+        **{
+            name: value
+            for name in ClientInsight.__dataclass_fields__
+            if (value := getattr(newer, name)) is not None
+        },
+    )
+
+
+def combined(
+    found: Mapping[str, ClientInsight], measured: Mapping[str, ClientInsight]
+) -> dict[str, ClientInsight]:
+    """What Prometheus says, and for the rest what the reports said."""
+    return {
+        client: merged(found.get(client, ClientInsight()), measured.get(client, ClientInsight()))
+        for client in {*found, *measured}
+    }
+
+
+def stale(found: Mapping[str, ClientInsight], reported: Iterable[str]) -> str | None:
+    """What is wrong with telemetry: devices that uploaded and have no fresh bandwidth in it."""
+    expected = sorted(reported)
+    without = [c for c in expected if found.get(c, ClientInsight()).slots_mbps is None]
+    if not without:
+        return None
+    named = ", ".join(without[:3]) + (" …" if len(without) > 3 else "")
+    count = f"{len(without)} of {len(expected)}"
+    return f"Prometheus has no fresh bandwidth of {count} devices: {named}"
+
+
+# -- insight → fleet -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A device that takes part in a round."""
+
+    client: str
+    group: DeviceGroup
+    steps: int
+    fixed_ghz: float | None = None
+    """The frequency that it has whatever is asked; None: what is asked."""
+
+
+def observation_of(
+    members: Sequence[Member], insight: Insight, *, energy_weight: float
+) -> Observation | None:
+    """The devices as the allocator sees them (one fleet); None: no work was ever measured."""
+    known = [insight.of(member.client) for member in members]
+    work_cores = _filled([one.work_per_step for one in known])
+    if work_cores is None:
+        return None
+    sizes = _filled([one.upload_mbit for one in known])
+    slots = [_slots_of(one) for one in known]
+    usual = _filled([float(np.mean(one)) if one is not None else None for one in slots])
+    filled = [
+        one
+        if one is not None
+        else np.full(len(EDGES_S) - 1, _NO_UPLOAD_MBPS if usual is None else usual[i])
+        for i, one in enumerate(slots)
+    ]
+    history = np.maximum(np.array(filled), LEAST_MBPS)[None]
+    recent = (history[..., :10]).mean(-1)
+    last = np.array([[one.last_mbps or recent[0, i] for i, one in enumerate(known)]])
+    mean = np.array(
+        [[one.mean_mbps or one.last_mbps or recent[0, i] for i, one in enumerate(known)]]
+    )
+    devices = _devices(members, work_cores, sizes, energy_weight)
+    return Observation(devices, history, last, mean)
+
+
+def _slots_of(one: ClientInsight) -> Array | None:
+    if one.slots_mbps is not None:
+        return np.array(one.slots_mbps)
+    return None if one.last_mbps is None else np.full(len(EDGES_S) - 1, one.last_mbps)
+
+
+def _filled(values: Sequence[float | None]) -> Array | None:
+    """Missing values replaced by the median of the others; None: all are missing."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    usual = float(np.median(known))
+    return np.array([usual if value is None else value for value in values])
+
+
+def _devices(
+    members: Sequence[Member], work_cores: Array, sizes: Array | None, energy_weight: float
+) -> Devices:
+    groups = [member.group for member in members]
+    curves = [
+        energy_curve(
+            energy_model_of(group), min_ghz=group.frequency.min_ghz, max_ghz=group.frequency.max_ghz
+        )
+        for group in groups
+    ]
+    alpha, beta = stack_curves(curves)
+    work = [
+        cycles(cores * member.steps, parse_quantity(member.group.cpu_at_max),
+               member.group.frequency.max_ghz) / 1e9
+        for member, cores in zip(members, work_cores, strict=True)
+    ]  # fmt: skip
+    low = [m.fixed_ghz or curve.efficient_ghz for m, curve in zip(members, curves, strict=True)]
+    high = [m.fixed_ghz or m.group.frequency.max_ghz for m in members]
+    upload = np.full(len(members), 1e-6) if sizes is None else np.maximum(sizes, 1e-6)
+    return Devices(
+        np.array([work]), upload[None], np.array([low]), np.array([high]),
+        np.array([[curve.kappa for curve in curves]]), alpha[None], beta[None],
+        np.array([[curve.idle_watts for curve in curves]]), np.array([[energy_weight]]),
+    )  # fmt: skip

@@ -1,0 +1,100 @@
+"""Where a job's trained policy comes from; the planner asks before every round of policy ppo.
+
+The one that comes with Lockstep, a ConfigMap in the job's namespace, or a file on a volume of the
+operator (`volume/NAME`). What was read is kept as long as it is the same. A policy that cannot be
+used is no reason to stop a job: the equaliser stands in, and the job says why.
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from lockstep_allocator.policy import SHIPPED, InvalidPolicy, Policy, read_policy
+from lockstep_operator.core.model import JobKey, ObjectRef
+from lockstep_operator.errors import KubeError, NotFound
+from lockstep_operator.kube import Kube
+
+VOLUME = "volume/"
+_KEPT = 64
+
+
+class PolicyUnavailable(Exception):
+    """A policy that cannot be used; the message is for people."""
+
+
+@dataclass(slots=True)
+class Policies:
+    """Finds policies; made by `app`."""
+
+    kube: Kube
+    folder: Path | None = None
+    """Where files of `volume/NAME` lie; none when empty."""
+    _read: dict[tuple[str, str], Policy] = field(default_factory=dict)
+    """(source, version) → what was read."""
+
+    async def of(self, key: JobKey, reference: str | None) -> Policy:
+        """The policy of a job.
+
+        Raises:
+            PolicyUnavailable: it is not there or cannot be read.
+        """
+        try:
+            if reference is None:
+                return _shipped()
+            if reference.startswith(VOLUME):
+                return self._from_volume(reference.removeprefix(VOLUME))
+            return await self._from_config_map(
+                ObjectRef("v1", "ConfigMap", key.namespace, reference)
+            )
+        except NotFound as error:
+            raise PolicyUnavailable(f"there is no ConfigMap {reference}") from error
+        except (InvalidPolicy, KubeError) as error:
+            raise PolicyUnavailable(str(error)) from error
+
+    def _from_volume(self, name: str) -> Policy:
+        if self.folder is None:
+            raise PolicyUnavailable(
+                "the operator has no volume of policies (operator.policyVolume)"
+            )
+        file = self.folder / name
+        try:
+            version = str(file.stat().st_mtime_ns)
+        except OSError as error:
+            raise PolicyUnavailable(f"{file}: {error.strerror}") from error
+        return self._kept((str(file), version)) or self._keep(
+            (str(file), version), read_policy(file)
+        )
+
+    async def _from_config_map(self, ref: ObjectRef) -> Policy:
+        found = await self.kube.get(ref)
+        where = f"ConfigMap {ref.name}"
+        version = (f"{ref.namespace}/{ref.name}", found["metadata"]["resourceVersion"])
+        if (known := self._kept(version)) is not None:
+            return known
+        binary = found.get("binaryData") or {}
+        if len(binary) != 1:
+            raise InvalidPolicy(
+                f"{where} has {len(binary)} entries of binaryData instead of one: make it with "
+                f"kubectl create configmap {ref.name} --from-file=policy.safetensors"
+            )
+        try:
+            content = base64.b64decode(next(iter(binary.values())), validate=True)
+        except binascii.Error as error:
+            raise InvalidPolicy(f"{where}: {error}") from error
+        return self._keep(version, Policy.from_bytes(content, source=where))
+
+    def _kept(self, version: tuple[str, str]) -> Policy | None:
+        return self._read.get(version)
+
+    def _keep(self, version: tuple[str, str], policy: Policy) -> Policy:
+        if len(self._read) >= _KEPT:
+            self._read.clear()
+        self._read[version] = policy
+        return policy
+
+
+@cache
+def _shipped() -> Policy:
+    return read_policy(SHIPPED)

@@ -1,0 +1,148 @@
+"""Reads a job's telemetry from Prometheus: bandwidth, work per step, energy, throttling.
+
+The planner calls it before every round of a policy that needs it. All queries of a round run at
+once and share one deadline; without an answer in time the round's report stands in.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from lockstep_operator.core.insight import (
+    ClientInsight,
+    Samples,
+    merged,
+    slots_from_counter,
+    slots_from_gauge,
+)
+from lockstep_operator.core.model import JobKey
+
+DEADLINE_S = 1.0
+_HISTORY_S = 63
+
+_SERIES = {
+    "carried": f'lockstep_link_mbits_total{{%s,direction="up"}}[{_HISTORY_S}s]',
+    "uplink": f"lockstep_uplink_mbits_per_second{{%s}}[{_HISTORY_S}s]",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """A number that a query gives for each client."""
+
+    query: str
+    of: Callable[[float], ClientInsight]
+
+
+_VALUES = {
+    "mean_mbps": _Value(
+        "sum by (client) (lockstep_upload_bytes_total{%s}) * 8e-6 "
+        "/ (sum by (client) (lockstep_upload_seconds_total{%s}) > 0)",
+        lambda value: ClientInsight(mean_mbps=value),
+    ),
+    "work_per_step": _Value(
+        "sum by (client) (increase(lockstep_cpu_seconds_total{%s}[5m])) "
+        "/ (sum by (client) (increase(lockstep_steps_total{%s}[5m])) > 0)",
+        lambda value: ClientInsight(work_per_step=value),
+    ),
+    "joules": _Value(
+        'sum by (client) (increase(lockstep_energy_joules_total{%s,source="model"}[1m]))',
+        lambda value: ClientInsight(joules=value),
+    ),
+    "throttled": _Value(
+        "sum by (client) (rate(lockstep_throttled_seconds_total{%s}[1m]))",
+        lambda value: ClientInsight(throttled=value),
+    ),
+}
+
+
+class TelemetryError(Exception):
+    """Prometheus did not answer, or not what it should; the message is for people."""
+
+
+@dataclass(slots=True)
+class Prometheus:
+    """A Prometheus server; `close` it at the end."""
+
+    url: str
+    """Base URL."""
+    deadline_s: float = DEADLINE_S
+    clock: Callable[[], float] = time.time
+    _session: aiohttp.ClientSession | None = field(default=None, repr=False)
+
+    async def insight(self, key: JobKey) -> dict[str, ClientInsight]:
+        """What is known of the job's devices, by client.
+
+        Raises:
+            TelemetryError: no answer in time, or none that can be read.
+        """
+        match = f'namespace="{key.namespace}",job="{key.name}"'
+        texts = _SERIES | {name: value.query for name, value in _VALUES.items()}
+        queries = {name: text.replace("%s", match) for name, text in texts.items()}
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                answers = await asyncio.gather(*map(self._ask, queries.values()))
+        except TimeoutError as error:
+            message = f"Prometheus at {self.url} did not answer within {self.deadline_s:g} s"
+            raise TelemetryError(message) from error
+        return _by_client(dict(zip(queries, answers, strict=True)), self.clock())
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _ask(self, query: str) -> list[Mapping[str, Any]]:
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        url = f"{self.url.rstrip('/')}/api/v1/query"
+        try:
+            async with self._session.post(url, data={"query": query}) as answer:
+                found = await answer.json(content_type=None)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            message = f"Prometheus at {self.url}: {str(error) or type(error).__name__}"
+            raise TelemetryError(message) from error
+        if not isinstance(found, dict) or found.get("status") != "success":
+            told = found.get("error") if isinstance(found, dict) else None
+            raise TelemetryError(f"Prometheus at {self.url}: {told or answer.status}")
+        result: list[Mapping[str, Any]] = found["data"]["result"]
+        return result
+
+
+def _by_client(
+    answers: Mapping[str, list[Mapping[str, Any]]], now_s: float
+) -> dict[str, ClientInsight]:
+    found: dict[str, ClientInsight] = {}
+
+    def note(client: str, one: ClientInsight) -> None:
+        found[client] = merged(found.get(client, ClientInsight()), one)
+
+    try:
+        for client, samples in _series(answers["carried"]).items():
+            note(client, ClientInsight(slots_mbps=slots_from_counter(samples, now_s)))
+        for client, samples in _series(answers["uplink"]).items():
+            note(client, ClientInsight(slots_mbps=slots_from_gauge(samples, now_s)))
+        for name, value in _VALUES.items():
+            for item in answers[name]:
+                number = float(item["value"][1])
+                if number > 0:  # not NaN either
+                    note(item["metric"]["client"], value.of(number))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise TelemetryError(f"Prometheus gave an answer that cannot be read: {error}") from error
+    return found
+
+
+def _series(answer: list[Mapping[str, Any]]) -> dict[str, Samples]:
+    """Client → its samples; of two pods of one client the one that was seen last."""
+    newest: dict[str, Samples] = {}
+    for item in answer:
+        values = item["values"]
+        samples = Samples(tuple(float(t) for t, _ in values), tuple(float(v) for _, v in values))
+        client = item["metric"]["client"]
+        if client not in newest or newest[client].times_s[-1] < samples.times_s[-1]:
+            newest[client] = samples
+    return newest

@@ -1,0 +1,65 @@
+"""Small fleets and traces for the allocator's tests."""
+
+import numpy as np
+
+from lockstep_allocator.devices import Devices
+from lockstep_allocator.fleet import Fleet
+from lockstep_allocator.forecast import COMPONENTS, Forecaster
+from lockstep_allocator.policy import FEATURES, OUTPUTS, Policy, Training
+from lockstep_allocator.scenarios import Pool, draw_fleet, paper
+from lockstep_allocator.traces import NamedTrace, TraceSet
+from lockstep_allocator.training.nets import ForecastNetwork, SetNetwork, exported
+from lockstep_api.trace import Trace
+
+
+def trace(*mbps: float, step_s: float = 1.0) -> Trace:
+    """Pieces of one length."""
+    return Trace.of(
+        np.arange(len(mbps), dtype=np.float64) * step_s, np.array(mbps, float), len(mbps) * step_s
+    )
+
+
+def random_traces(count: int, *, seconds: int = 120, seed: int = 0) -> list[NamedTrace]:
+    """Traces of two families that jump about."""
+    random = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        level = np.exp(random.normal(3, 0.4))
+        steps = np.exp(np.cumsum(0.3 * random.standard_normal(seconds)).clip(-1.5, 1.5))
+        family = "a" if number % 2 else "b"
+        made.append(NamedTrace(family, str(number), f"{number:064x}", trace(*(level * steps))))
+    return made
+
+
+def fleet(envs: int = 3, devices: int = 4, *, weight: float = 1.0, seed: int = 0) -> Fleet:
+    """Fleets of the paper's devices on random traces."""
+    pool = Pool.of(random_traces(6))
+    random = np.random.default_rng(seed)
+    return draw_fleet(paper, pool, (envs, devices), np.full((envs, 1), weight), random)
+
+
+def fleet_on(devices: Devices, *traces: Trace, offset_s: float = 200.0) -> Fleet:
+    """One fleet whose devices have these traces."""
+    every = TraceSet.of(traces, least_mbps=1e-3, most_mbps=1e6)
+    which = np.arange(len(traces), dtype=np.int64)[None]
+    laps = np.ceil(offset_s / every.durations_s)[None]
+    return Fleet(devices, every, which, laps * every.durations_s[None])
+
+
+TRAINING = Training(
+    seed=0, split=0, minutes=0.0, updates=0, stopped="test", train_sha256=(),
+    validation_sha256=(), families=(), metrics={}, settings={},
+)  # fmt: skip
+
+
+def untrained(seed: int = 0, *, output_scale: float = 0.0) -> Policy:
+    """A policy before training; with a scale, one whose last layer says something."""
+    import torch  # noqa: PLC0415 - after the seeds of the test
+
+    torch.manual_seed(seed)
+    network = SetNetwork(len(FEATURES), OUTPUTS)
+    if output_scale:
+        torch.nn.init.normal_(next(network.leave[-1].parameters()), std=output_scale)
+    forecaster = Forecaster(exported(ForecastNetwork(22).eval()))
+    assert forecaster.weights["layers.4.weight"].shape[0] == 3 * COMPONENTS
+    return Policy(forecaster, exported(network), TRAINING)

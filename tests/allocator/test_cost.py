@@ -1,0 +1,191 @@
+"""The cost of a round: energy as the workers report it, the equaliser, the hindsight optimum."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockstep_allocator.devices import Array, Devices, energy_curve, stack_curves
+from lockstep_allocator.equalize import equalize
+from lockstep_allocator.fleet import Fleet, run_round
+from lockstep_allocator.optimum import optimum
+from lockstep_api.energy import EnergyModel, PowerPoint, modelled_joules
+from tests.allocator.fleets import fleet, fleet_on, trace
+
+convex_tables = st.lists(
+    st.tuples(st.floats(0.1, 0.9), st.floats(0.05, 2.0)), min_size=2, max_size=6
+).map(
+    lambda steps: tuple(
+        PowerPoint(0.3 + sum(f for f, _ in steps[: i + 1]), 0.2 + watts)
+        for i, watts in enumerate(np.cumsum(np.cumsum([w for _, w in steps])))
+    )
+)
+models = st.one_of(
+    st.builds(EnergyModel, st.floats(1e-29, 1e-27), st.just(()), st.floats(0, 1)),
+    st.builds(EnergyModel, st.just(0.0), convex_tables, st.floats(0, 0.2)),
+)
+
+
+def devices_of(
+    models: list[EnergyModel], work: list[float], *, low: float, high: float, weight: float
+) -> Devices:
+    """One fleet."""
+    curves = [energy_curve(model, min_ghz=low, max_ghz=high) for model in models]
+    alpha, beta = stack_curves(curves)
+    ones = np.ones((1, len(models)))
+    return Devices(
+        np.array([work]), 8 * ones, np.array([[c.efficient_ghz for c in curves]]), high * ones,
+        np.array([[c.kappa for c in curves]]), alpha[None], beta[None],
+        np.array([[c.idle_watts for c in curves]]), np.array([[weight]]),
+    )  # fmt: skip
+
+
+@given(model=models, work=st.floats(0.1, 10), share=st.floats(0, 1), wait_s=st.floats(0, 5))
+def test_energy_is_what_workers_report(
+    model: EnergyModel, work: float, share: float, wait_s: float
+) -> None:
+    """For κ and for tables whose power is convex in frequency, at every frequency."""
+    low, high = 0.5, 2.0
+    devices = devices_of([model], [work], low=low, high=high, weight=1.0)
+    efficient = float(devices.min_ghz[0, 0])
+    ghz = efficient + share * (high - efficient)
+    compute_s = np.array([[work / ghz]])
+    on_s = np.array([work / ghz + wait_s])
+    told = modelled_joules(model, n_cycles=work * 1e9, ghz=ghz, on_s=float(on_s[0]))
+    slopes = np.diff([p.watts for p in model.table]) / np.diff([p.ghz for p in model.table])
+    if (np.diff(slopes) < -1e-9).any():
+        return
+    got = devices.energy(on_s, compute_s, np.zeros((1, 1)))[0]
+    if not model.table or max(p.ghz for p in model.table) >= high:
+        assert got == pytest.approx(told, rel=1e-6)
+    else:
+        assert got <= told * (1 + 1e-6)  # constant above the table's end: its hull is lower
+
+
+def test_nobody_goes_below_the_efficient_frequency() -> None:
+    leaky = EnergyModel(0.0, (PowerPoint(0.5, 1.0), PowerPoint(1.0, 1.1), PowerPoint(2.0, 4.0)), 0)
+    assert energy_curve(leaky, min_ghz=0.5, max_ghz=2.0).efficient_ghz == pytest.approx(1.0)
+    assert energy_curve(leaky, min_ghz=1.2, max_ghz=2.0).efficient_ghz == pytest.approx(1.2)
+
+
+def test_a_device_of_one_frequency_has_no_choice() -> None:
+    table = EnergyModel(0.0, (PowerPoint(1.0, 2.0), PowerPoint(2.0, 4.0)), 0.0)
+    devices = devices_of([table], [3.0], low=1.5, high=1.5, weight=1.0)
+    even = equalize(devices, np.array([[1.0]]))
+    assert even.compute_s[0, 0] == pytest.approx(2.0)
+    assert devices.joules(even.compute_s)[0, 0] == pytest.approx(3.0 * 2)
+
+
+def brute_constant(devices: Devices, upload_s: Array) -> float:
+    """The least cost on a fine grid of T."""
+    low = float((upload_s + devices.shortest).max())
+    high = float((upload_s + devices.longest).max())
+    best = np.inf
+    for finish in np.linspace(low, high, 4001):
+        compute_s = np.clip(finish - upload_s, devices.shortest, devices.longest)
+        best = min(best, float(devices.cost(np.array([finish]), compute_s, upload_s)[0]))
+    return best
+
+
+@settings(max_examples=60)
+@given(
+    drawn=st.lists(
+        st.tuples(models, st.floats(0.2, 8), st.floats(0.05, 10)), min_size=1, max_size=5
+    ),
+    weight=st.floats(1e-3, 3),
+)
+def test_the_equaliser_is_the_optimum_for_known_uploads(
+    drawn: list[tuple[EnergyModel, float, float]], weight: float
+) -> None:
+    devices = devices_of(
+        [m for m, _, _ in drawn], [w for _, w, _ in drawn], low=0.5, high=2.0, weight=weight
+    )
+    upload_s = np.array([[u for _, _, u in drawn]])
+    even = equalize(devices, upload_s)
+    cost = float(devices.cost(even.finish_s[:, 0], even.compute_s, upload_s)[0])
+    best = brute_constant(devices, upload_s)
+    assert cost <= best * (1 + 1e-9)
+    assert cost >= best * (1 - 2e-3)
+    assert (even.compute_s + upload_s <= even.finish_s * (1 + 1e-9)).all()
+
+
+def test_the_equaliser_solves_a_batch_as_it_solves_each() -> None:
+    drawn = fleet(20, 7, weight=5.0)
+    upload_s = np.random.default_rng(1).uniform(0.2, 9, (20, 7))
+    every = equalize(drawn.devices, upload_s)
+    for row in range(20):
+        one = equalize(drawn.devices.rows(np.array([row])), upload_s[row : row + 1])
+        assert one.finish_s[0] == pytest.approx(every.finish_s[row], rel=1e-9)
+
+
+def brute_hindsight(drawn: Fleet, points: int = 20_001) -> float:
+    """The least cost of the round on a fine grid of T."""
+    start_s = np.zeros((1, 1))
+    shortest, longest = drawn.devices.shortest, drawn.devices.longest
+    low = float((shortest + drawn.upload_s(start_s, shortest)).max())
+    high = float((longest + drawn.upload_s(start_s, longest)).max())
+    finish = np.linspace(low, high, points)
+    latest = drawn.latest_compute_s(start_s, finish[None, None, :])
+    compute_s = np.clip(latest, shortest[..., None], longest[..., None])
+    energy = drawn.devices.joules(compute_s).sum(1)[0]
+    second = float(drawn.devices.second_cost[0, 0])
+    return float((second * finish + float(drawn.devices.weight[0, 0]) * energy).min())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), devices=st.integers(1, 5),
+    weight=st.sampled_from([0.3, 1.0, 10.0, 40.0]),
+)  # fmt: skip
+def test_the_optimum_is_not_beaten_by_brute_force(seed: int, devices: int, weight: float) -> None:
+    drawn = fleet(1, devices, weight=weight, seed=seed)
+    best = optimum(drawn, np.zeros((1, 1)), tolerance=1e-5)
+    brute = brute_hindsight(drawn)
+    assert best.cost[0] <= brute * (1 + 1e-6)
+    assert best.bound[0] <= brute
+    assert best.bound[0] >= best.cost[0] * (1 - 1.01e-5)
+    played = run_round(drawn, np.zeros((1, 1)), drawn.devices.work / best.compute_s)
+    assert played.cost[0] == pytest.approx(best.cost[0], rel=1e-9)
+
+
+def test_the_optimum_on_constant_links_is_the_equaliser() -> None:
+    devices = replace(fleet(1, 3, weight=10.0).devices, upload=np.array([[8.0, 16.0, 40.0]]))
+    drawn = fleet_on(devices, trace(8.0), trace(4.0), trace(20.0))
+    even = equalize(devices, np.array([[1.0, 4.0, 2.0]]))
+    best = optimum(drawn, np.zeros((1, 1)), tolerance=1e-6)
+    cost = devices.cost(even.finish_s[:, 0], even.compute_s, np.zeros((1, 3)))
+    assert best.cost[0] == pytest.approx(cost[0], rel=1e-6)
+
+
+def test_starting_later_never_finishes_earlier() -> None:
+    drawn = fleet(4, 6)
+    early = drawn.upload_s(np.zeros((4, 1)), drawn.devices.shortest) + drawn.devices.shortest
+    late = drawn.upload_s(np.zeros((4, 1)), drawn.devices.longest) + drawn.devices.longest
+    assert (late >= early - 1e-9).all()
+
+
+def test_the_latest_start_still_arrives() -> None:
+    drawn = fleet(2, 5)
+    start_s = np.zeros((2, 1))
+    finish = np.full((2, 1, 1), 30.0)
+    latest = drawn.latest_compute_s(start_s, finish)[..., 0]
+    assert latest + drawn.upload_s(start_s, latest) == pytest.approx(np.full((2, 5), 30.0))
+
+
+def test_energy_for_sending_is_counted_and_has_no_hindsight_optimum() -> None:
+    plain = fleet(1, 3)
+    sending = replace(plain, devices=replace(plain.devices, send_watts=np.full((1, 3), 2.0)))
+    ghz = plain.devices.max_ghz
+    without, with_ = (run_round(one, np.zeros((1, 1)), ghz) for one in (plain, sending))
+    assert with_.joules - without.joules == pytest.approx(2 * without.upload_s.sum(-1))
+    with pytest.raises(ValueError, match="transmission energy"):
+        optimum(sending, np.zeros((1, 1)))
+
+
+def test_idle_power_makes_a_second_dearer() -> None:
+    idle: Any = EnergyModel(1e-28, (), 2.0)
+    devices = devices_of([idle, idle], [2.0, 2.0], low=0.5, high=2.0, weight=0.5)
+    assert devices.second_cost[0, 0] == pytest.approx(1 + 0.5 * 4)

@@ -1,0 +1,164 @@
+"""Frequencies on real pods: the example under max, equalize and ppo; and what may be missing."""
+
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lockstep_api.wire import ClientReport, RoundReport
+from tests.cluster import api
+from tests.e2e.running import (
+    Json,
+    apply,
+    condition,
+    get,
+    in_pod,
+    installed,
+    past_round,
+    patch,
+    query,
+    rounds_go_on,
+    wait_for_event,
+    watch,
+)
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).parents[2]
+NAMESPACE = "allocation-e2e"
+JOB = "frequency"
+ROUNDS = 10
+SETTLING = 2
+"""Rounds after a change of policy that still have the plan before."""
+HISTORY = 'print(open("/var/lib/lockstep/history.jsonl").read())'
+
+
+@pytest.fixture(scope="module")
+def lockstep(cluster: object) -> Iterator[str]:
+    """The example without an end, under policy max at first."""
+    with installed(NAMESPACE):
+        links, job = yaml.safe_load_all((ROOT / "docs/examples/frequency.yaml").read_text())
+        apply(NAMESPACE, links)
+        job["spec"]["training"]["rounds"] = 100_000
+        job["spec"]["allocation"] = {"policy": "max", "energyWeight": 0.05}
+        apply(NAMESPACE, job)
+        watch(NAMESPACE, JOB, past_round(2), timeout_s=300)
+        yield NAMESPACE
+
+
+@pytest.fixture(scope="module")
+def played(lockstep: str) -> dict[str, list[RoundReport]]:
+    """Policy → the rounds under it, from the history on the cloud pod's volume."""
+    spans = {}
+    for policy in ("max", "equalize", "ppo"):
+        patch(lockstep, JOB, {"allocation": {"policy": policy}})
+        first = (get(lockstep, JOB)["status"].get("round") or 0) + SETTLING
+        watch(lockstep, JOB, past_round(first + ROUNDS), timeout_s=300)
+        spans[policy] = range(first + 1, first + ROUNDS + 1)
+    lines = in_pod(lockstep, f"{JOB}-cloud-0", HISTORY).splitlines()
+    reports = {r.round: r for r in (RoundReport.model_validate_json(x) for x in lines if x)}
+    return {policy: [reports[number] for number in span] for policy, span in spans.items()}
+
+
+def spread_s(rounds: list[RoundReport]) -> float:
+    """Mean seconds between a round's first and last arrival."""
+    arrivals = [[one.arrived_seconds for one in report.clients] for report in rounds]
+    return statistics.fmean(max(times) - min(times) for times in arrivals)
+
+
+def updates(played: dict[str, list[RoundReport]]) -> list[ClientReport]:
+    return [one for rounds in played.values() for report in rounds for one in report.clients]
+
+
+def test_devices_finish_together(played: dict[str, list[RoundReport]]) -> None:
+    for policy, rounds in played.items():
+        joules = [sum(c.update.energy_joules.model or 0 for c in r.clients) for r in rounds]
+        seconds = statistics.fmean(report.seconds for report in rounds)
+        print(
+            f"{policy}: {seconds:.2f} s, {statistics.fmean(joules):.3f} J (model), "
+            f"first to last arrival {spread_s(rounds):.2f} s"
+        )
+    assert spread_s(played["equalize"]) < 0.6 * spread_s(played["max"])
+    assert spread_s(played["ppo"]) < 0.8 * spread_s(played["max"])
+
+
+def test_a_round_takes_work_over_frequency(played: dict[str, list[RoundReport]]) -> None:
+    ratios = [
+        one.update.compute_seconds * one.update.quota_cores / one.update.cpu_seconds
+        for one in updates(played)
+        if one.update.quota_cores and one.update.compute_seconds >= 1.0
+    ]
+    assert len(ratios) > 30
+    print(f"compute time over W/f: median {statistics.median(ratios):.3f} of {len(ratios)}")
+    assert statistics.median(ratios) == pytest.approx(1.0, abs=0.1)
+
+
+def test_every_device_had_what_was_planned(played: dict[str, list[RoundReport]]) -> None:
+    by_client: dict[str, set[float]] = {}
+    for report in played["ppo"]:
+        for one in report.clients:
+            by_client.setdefault(one.update.client, set()).add(round(one.update.frequency_ghz, 2))
+    assert len(by_client) == 6
+    assert max(len(levels) for levels in by_client.values()) >= ROUNDS // 2  # limits change
+    assert {one.update.frequency_ghz for one in updates({"max": played["max"]})} == {2.4, 1.8, 1.2}
+    assert condition(get(NAMESPACE, JOB), "Degraded")["reason"] != "FrequencyNotApplied"
+
+
+def test_prometheus_has_the_series_that_rounds_are_planned_from(
+    played: dict[str, list[RoundReport]],
+) -> None:
+    carried = query(NAMESPACE, f'rate(lockstep_link_mbits_total{{job="{JOB}"}}[10s])')
+    assert {item["metric"]["client"] for item in carried} == {
+        f"{group}-{i}" for group in ("fast", "medium", "slow") for i in (0, 1)
+    }
+    steady = [float(i["value"][1]) for i in carried if i["metric"]["client"].startswith("slow")]
+    assert steady == pytest.approx([4.0, 4.0], rel=0.05)
+    found = condition(get(NAMESPACE, JOB), "TelemetryDegraded")
+    assert (found["status"], found["reason"]) == ("False", "Fresh")
+
+
+def test_without_prometheus_rounds_go_on_and_a_condition_says_so(
+    played: dict[str, list[RoundReport]],
+) -> None:
+    scale("0")
+    seen = watch(NAMESPACE, JOB, lambda job: degraded(job) == "True")
+    told = condition(seen, "TelemetryDegraded")["message"]
+    assert "Prometheus at http://lockstep-prometheus" in told
+    assert rounds_go_on(NAMESPACE, JOB)["status"]["lastPlan"]["planned"]
+    scale("1")
+    watch(NAMESPACE, JOB, lambda job: degraded(job) == "False", timeout_s=180)
+
+
+def test_a_policy_that_is_not_there_is_replaced(played: dict[str, list[RoundReport]]) -> None:
+    patch(NAMESPACE, JOB, {"allocation": {"policyRef": "mine"}})
+    _, _, message = wait_for_event(NAMESPACE, JOB, "PolicyUnavailable")
+    assert "policy equalize stands in for ppo: there is no ConfigMap mine" in message
+    assert rounds_go_on(NAMESPACE, JOB)["status"]["lastPlan"]["planned"]
+
+
+def test_a_policy_of_ones_own_is_used(played: dict[str, list[RoundReport]]) -> None:
+    shipped = ROOT / "operator/lockstep_allocator/shipped.safetensors"
+    api.kubectl(
+        "-n", NAMESPACE, "create", "configmap", "mine", f"--from-file=policy.safetensors={shipped}"
+    )
+    patch(NAMESPACE, JOB, {"allocation": {"policyRef": "mine"}})
+    before = len(json.loads(api.kubectl("-n", NAMESPACE, "get", "events", "-o", "json"))["items"])
+    rounds_go_on(NAMESPACE, JOB, more=4)
+    after = json.loads(api.kubectl("-n", NAMESPACE, "get", "events", "-o", "json"))["items"]
+    new = [e["reason"] for e in after[before:]]
+    assert "PolicyUnavailable" not in new
+
+
+def degraded(job: Json) -> str:
+    """Status of condition TelemetryDegraded."""
+    return str(condition(job, "TelemetryDegraded").get("status"))
+
+
+def scale(replicas: str) -> None:
+    """Starts or stops Prometheus."""
+    api.kubectl(
+        "-n", NAMESPACE, "scale", "deployment/lockstep-prometheus", f"--replicas={replicas}"
+    )

@@ -1,0 +1,121 @@
+"""The planner's reading of Prometheus, over HTTP: what it asks, and every way it can fail."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import parse_qs
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from lockstep_operator.core.model import JobKey
+from lockstep_operator.telemetry import Prometheus, TelemetryError
+
+KEY = JobKey("lab", "digits")
+NOW = 1000.0
+Answer = Callable[[str], Awaitable[web.Response]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[[Answer], Awaitable[Prometheus]]]:
+    started: list[tuple[TestServer, Prometheus]] = []
+
+    async def start(answer: Answer) -> Prometheus:
+        async def handle(request: web.Request) -> web.Response:
+            return await answer(parse_qs(await request.text())["query"][0])
+
+        app = web.Application()
+        app.router.add_post("/api/v1/query", handle)
+        server = TestServer(app)
+        await server.start_server()
+        client = Prometheus(str(server.make_url("/")), deadline_s=0.3, clock=lambda: NOW)
+        started.append((server, client))
+        return client
+
+    yield start
+    for server, client in started:
+        await client.close()
+        await server.close()
+
+
+def found(*result: object) -> web.Response:
+    return web.json_response({"status": "success", "data": {"result": list(result)}})
+
+
+def series(client: str, *values: tuple[float, float]) -> dict[str, object]:
+    return {"metric": {"client": client}, "values": [[t, str(v)] for t, v in values]}
+
+
+def value(client: str, number: float) -> dict[str, object]:
+    return {"metric": {"client": client}, "value": [NOW, str(number)]}
+
+
+async def test_it_asks_for_this_job_and_reads_every_series(
+    serve: Callable[[Answer], Awaitable[Prometheus]],
+) -> None:
+    asked: list[str] = []
+
+    async def answer(query: str) -> web.Response:
+        asked.append(query)
+        if "lockstep_link_mbits_total" in query:
+            return found(series("a", (990, 0), (995, 20), (1000, 40)))
+        if "lockstep_uplink_mbits" in query:
+            return found(series("a", (990, 9)), series("b", (990, 3), (1000, 3)))
+        if "upload_bytes" in query:
+            return found(value("a", 5.0), value("b", float("nan")))
+        if "cpu_seconds" in query:
+            return found(value("a", 0.25))
+        return found(value("b", 0.5))
+
+    seen = await (await serve(answer)).insight(KEY)
+    assert all('namespace="lab",job="digits"' in query for query in asked)
+    assert len(asked) == 6
+    assert seen["a"].slots_mbps is not None
+    assert seen["a"].slots_mbps[0] == pytest.approx(4.0)  # the counter, not the gauge
+    assert (seen["a"].mean_mbps, seen["a"].work_per_step) == (5.0, 0.25)
+    assert seen["b"].slots_mbps is not None
+    assert seen["b"].slots_mbps[0] == pytest.approx(3.0)
+    assert (seen["b"].mean_mbps, seen["b"].joules, seen["b"].throttled) == (None, 0.5, 0.5)
+
+
+async def test_a_slow_one_is_given_up(
+    serve: Callable[[Answer], Awaitable[Prometheus]],
+) -> None:
+    never = asyncio.Event()
+
+    async def answer(query: str) -> web.Response:
+        await never.wait()
+        return found()
+
+    client = await serve(answer)
+    with pytest.raises(TelemetryError, match=r"did not answer within 0\.3 s"):
+        await client.insight(KEY)
+    never.set()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ("no json", 200, "Expecting value"),
+        (json.dumps({"status": "error", "error": "query too long"}), 422, "query too long"),
+        (json.dumps([1, 2]), 200, "200"),
+        (json.dumps({"status": "success", "data": {"result": [{}]}}), 200, "cannot be read"),
+        ("", 503, "Prometheus at"),
+    ],
+)
+async def test_a_wrong_answer_is_a_clear_error(
+    serve: Callable[[Answer], Awaitable[Prometheus]], body: str, status: int, message: str
+) -> None:
+    async def answer(query: str) -> web.Response:
+        return web.Response(text=body, status=status)
+
+    with pytest.raises(TelemetryError, match=message):
+        await (await serve(answer)).insight(KEY)
+
+
+async def test_nobody_there_is_a_clear_error() -> None:
+    client = Prometheus("http://127.0.0.1:9", deadline_s=2.0)
+    with pytest.raises(TelemetryError, match=r"http://127\.0\.0\.1:9"):
+        await client.insight(KEY)
+    await client.close()
