@@ -200,8 +200,8 @@ def page(
         f"Written by `{' '.join(['python -m tests.bench.allocator', *sys.argv[1:]])}` on "
         f"{os.cpu_count()} cores, Python {platform.python_version()}. Closed loop, {rounds} rounds "
         "a fleet, 64 fleets at N ≤ 10, 32 at N = 50, 16 above; ± is one standard error over "
-        "fleets, which does not contain the choice of traces. Only traces that the policy was neither "
-        "trained nor chosen on.\n",
+        "fleets, which does not contain the choice of traces. Only traces that the policy was "
+        "neither trained nor chosen on.\n",
         f"Policy: {told.updates} updates in {told.minutes:.1f} min, seed {told.seed}, split "
         f"{told.split}; families {families}. `forecast` is the plan without the network; `slack` "
         "was tuned for every cell on the traces of training (privileged).\n",

@@ -40,10 +40,11 @@ HISTORY = 'print(open("/var/lib/lockstep/history.jsonl").read())'
 def lockstep(cluster: object) -> Iterator[str]:
     """The example without an end, under policy max at first."""
     with installed(NAMESPACE):
-        links, job = yaml.safe_load_all((ROOT / "docs/examples/frequency.yaml").read_text())
-        apply(NAMESPACE, links)
+        *links, job = yaml.safe_load_all((ROOT / "docs/examples/frequency.yaml").read_text())
+        for trace in links:
+            apply(NAMESPACE, trace)
         job["spec"]["training"]["rounds"] = 100_000
-        job["spec"]["allocation"] = {"policy": "max", "energyWeight": 0.05}
+        job["spec"]["allocation"]["policy"] = "max"
         apply(NAMESPACE, job)
         watch(NAMESPACE, JOB, past_round(2), timeout_s=300)
         yield NAMESPACE
@@ -63,10 +64,15 @@ def played(lockstep: str) -> dict[str, list[RoundReport]]:
     return {policy: [reports[number] for number in span] for policy, span in spans.items()}
 
 
-def spread_s(rounds: list[RoundReport]) -> float:
-    """Mean seconds between a round's first and last arrival."""
+def spreads_s(rounds: list[RoundReport]) -> list[float]:
+    """Seconds between the first and the last arrival of each round."""
     arrivals = [[one.arrived_seconds for one in report.clients] for report in rounds]
-    return statistics.fmean(max(times) - min(times) for times in arrivals)
+    return [max(times) - min(times) for times in arrivals]
+
+
+def usual_spread_s(rounds: list[RoundReport]) -> float:
+    """Of the median round: in the few in which a link changes, nobody could have known."""
+    return statistics.median(spreads_s(rounds))
 
 
 def updates(played: dict[str, list[RoundReport]]) -> list[ClientReport]:
@@ -74,15 +80,21 @@ def updates(played: dict[str, list[RoundReport]]) -> list[ClientReport]:
 
 
 def test_devices_finish_together(played: dict[str, list[RoundReport]]) -> None:
+    weight = get(NAMESPACE, JOB)["spec"]["allocation"]["energyWeight"]
     for policy, rounds in played.items():
-        joules = [sum(c.update.energy_joules.model or 0 for c in r.clients) for r in rounds]
-        seconds = statistics.fmean(report.seconds for report in rounds)
-        print(
-            f"{policy}: {seconds:.2f} s, {statistics.fmean(joules):.3f} J (model), "
-            f"first to last arrival {spread_s(rounds):.2f} s"
+        joules = statistics.fmean(
+            sum(c.update.energy_joules.model or 0 for c in r.clients) for r in rounds
         )
-    assert spread_s(played["equalize"]) < 0.6 * spread_s(played["max"])
-    assert spread_s(played["ppo"]) < 0.8 * spread_s(played["max"])
+        seconds = statistics.fmean(report.seconds for report in rounds)
+        spreads = spreads_s(rounds)
+        print(
+            f"{policy}: {seconds:.2f} s, {joules:.3f} J (model), "
+            f"cost {seconds + weight * joules:.2f} s, first to last arrival "
+            f"{statistics.fmean(spreads):.2f} s (median {statistics.median(spreads):.2f} s)"
+        )
+    at_max = usual_spread_s(played["max"])
+    assert usual_spread_s(played["equalize"]) < 0.5 * at_max
+    assert usual_spread_s(played["ppo"]) < 0.7 * at_max
 
 
 def test_a_round_takes_work_over_frequency(played: dict[str, list[RoundReport]]) -> None:
@@ -115,7 +127,7 @@ def test_prometheus_has_the_series_that_rounds_are_planned_from(
         f"{group}-{i}" for group in ("fast", "medium", "slow") for i in (0, 1)
     }
     steady = [float(i["value"][1]) for i in carried if i["metric"]["client"].startswith("slow")]
-    assert steady == pytest.approx([4.0, 4.0], rel=0.05)
+    assert steady == pytest.approx([6.0, 6.0], rel=0.05)
     found = condition(get(NAMESPACE, JOB), "TelemetryDegraded")
     assert (found["status"], found["reason"]) == ("False", "Fresh")
 
