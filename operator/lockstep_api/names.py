@@ -27,6 +27,9 @@ SETTINGS_FILE = "job.json"
 TOKEN_DIR = "/var/run/secrets/lockstep"
 TOKEN_FILE = "token"
 TRACES_DIR = "/etc/lockstep-traces"
+EXPERIENCE_DIR = "/etc/lockstep-experience"
+EXPERIENCE_FILE = "experience.safetensors"
+POLICY_FILE = "policy.safetensors"
 DATA_DIR = "/var/lib/lockstep"
 
 # A StatefulSet's name ends up in the label `controller-revision-hash` with 11 more characters.
@@ -67,6 +70,21 @@ def settings_name(job: str) -> str:
     return shorten(f"{job}-settings")
 
 
+def experience_name(job: str) -> str:
+    """The ConfigMap with the rounds that a job learns from."""
+    return shorten(f"{job}-experience")
+
+
+def policy_name(job: str) -> str:
+    """The ConfigMap with the allocation policy that a job has learnt."""
+    return shorten(f"{job}-policy")
+
+
+def trainer_name(job: str, round: int) -> str:
+    """The Job that learns from the rounds up to `round`."""
+    return shorten(f"{job}-trainer-{round}")
+
+
 def service_account_name(job: str, role: str) -> str:
     """The ServiceAccount of a role's pods; it has no rights in the API."""
     return shorten(f"{job}-{role}")
@@ -95,6 +113,7 @@ UPDATE_ROUTE = "/v1/rounds/{round}/updates/{client}"
 # Routes of the planner, format with namespace= and job=.
 PLAN_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/plan"
 OUTCOME_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/outcome"
+POLICY_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/policy"
 
 TASK_HEADER = "lockstep-task"
 REPORT_HEADER = "lockstep-report"

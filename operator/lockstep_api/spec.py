@@ -480,7 +480,11 @@ class Allocation(ApiModel):
         (
             "self.policy == 'ppo' || !has(self.policyRef)",
             "allocation: policyRef belongs to policy ppo only",
-        )
+        ),
+        (
+            "self.policy == 'ppo' || !self.online",
+            "allocation: online belongs to policy ppo only",
+        ),
     )
 
     policy: AllocationPolicy = AllocationPolicy.MAX
@@ -499,6 +503,9 @@ class Allocation(ApiModel):
     """A trained policy: the name of a ConfigMap with the file as its one binary entry, or
     `volume/NAME` for a file on the operator's volume of policies; the one that comes with Lockstep
     when empty. One that cannot be used is replaced by `equalize`, with a Warning event."""
+    online: bool = False
+    """The policy goes on learning: every 20 rounds a trainer (a Job in the job's namespace) updates
+    it from the rounds that were played, and it is taken up if they had not cost more with it."""
 
 
 class Checkpoint(ApiModel):

@@ -216,6 +216,15 @@ class RoundPlan(WireModel):
     """False: made by the cloud pod from the plan before, without the planner."""
 
 
+class PolicyVerdict(WireModel):
+    """The planner's answer to a policy that a trainer offers."""
+
+    taken: bool
+    """Whether the job's rounds are planned with it from now on."""
+    message: str
+    """Why."""
+
+
 class Outcome(WireModel):
     """How a job ended; the cloud pod repeats it until the planner has taken it."""
 

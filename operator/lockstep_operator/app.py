@@ -39,6 +39,7 @@ from lockstep_operator.config import OperatorConfig
 from lockstep_operator.election import Elector
 from lockstep_operator.handlers import build_registry, operator_settings
 from lockstep_operator.kube import ApiKube, load_configuration
+from lockstep_operator.learner import Learner
 from lockstep_operator.log import set_up_logging
 from lockstep_operator.login import login_from
 from lockstep_operator.metrics import Metrics
@@ -110,13 +111,15 @@ async def run(config: OperatorConfig) -> int:
     elector = _elector(config, kube)
     _stop_on_signals(flags.stop)
     prometheus = Prometheus(config.prometheus_url) if config.prometheus_url else None
+    policies = Policies(kube, config.policy_dir)
     planner = Planner(
         deps=deps,
         runtime=runtime,
         actuator=Actuator(kube, deps.metrics),
         authenticator=Authenticator(kube) if config.planner_auth else None,
         prometheus=prometheus,
-        policies=Policies(kube, config.policy_dir),
+        policies=policies,
+        learner=Learner(deps, policies),
         watching=lambda: flags.kopf_alive,
         ready=flags.ready,
         leads=flags.leading.is_set,

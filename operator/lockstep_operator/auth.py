@@ -1,4 +1,4 @@
-"""Who calls the planner: checks that a token is the one of a job's cloud pod.
+"""Who calls the planner: checks that a token is the one of a job's cloud pod, or its trainer's.
 
 The planner calls it. A positive review is kept a minute under a hash of the token, so that a round
 costs no call to the apiserver; a negative one is never kept.
@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from lockstep_api import names
 from lockstep_operator.core.model import JobKey, ObjectRef
+from lockstep_operator.core.pods import CLOUD
 from lockstep_operator.errors import NotFound
 from lockstep_operator.kube import Kube, User
 
@@ -36,25 +37,25 @@ class Authenticator:
         self._owners: dict[str, str] = {}
         """ServiceAccount's uid → uid of the job that owns it; neither ever changes."""
 
-    async def check(self, key: JobKey, authorization: str | None) -> User:
-        """Let a cloud pod of a job of this name pass, and tell who it is.
+    async def check(self, key: JobKey, authorization: str | None, *, role: str = CLOUD) -> User:
+        """Let pods of this role of a job of this name pass, and tell who it is.
 
         Raises:
             Unauthenticated: no valid token.
-            Forbidden: the token is not the one of this job's cloud pod.
+            Forbidden: the token is not the one of such a pod.
             KubeError: the token could not be checked.
         """
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated("send the pod's token: Authorization: Bearer …")
         user = await self._user(token.strip())
-        account = names.service_account_name(key.name, "cloud")
+        account = names.service_account_name(key.name, role)
         if user.name != f"system:serviceaccount:{key.namespace}:{account}":
-            raise Forbidden(f"{user.name} is not the cloud pod of job {key.namespace}/{key.name}")
+            raise Forbidden(f"{user.name} is not the {role} pod of job {key.namespace}/{key.name}")
         return user
 
-    async def check_owner(self, key: JobKey, user: User, uid: str) -> None:
-        """Keep out the cloud pod of a deleted job of the same name, which runs on for seconds.
+    async def check_owner(self, key: JobKey, user: User, uid: str, *, role: str = CLOUD) -> None:
+        """Keep out the pod of a deleted job of the same name, which runs on for seconds.
 
         Its token passes reviews until the apiserver forgets its own, but its account is another.
 
@@ -63,12 +64,12 @@ class Authenticator:
             KubeError: the account could not be read.
         """
         if user.uid not in self._owners:
-            await self._learn_owner(key)
+            await self._learn_owner(key, role)
         if self._owners.get(user.uid) != uid:
             raise Forbidden(f"the caller belongs to an earlier job {key.namespace}/{key.name}")
 
-    async def _learn_owner(self, key: JobKey) -> None:
-        account = names.service_account_name(key.name, "cloud")
+    async def _learn_owner(self, key: JobKey, role: str) -> None:
+        account = names.service_account_name(key.name, role)
         try:
             found = await self._kube.get(ObjectRef("v1", "ServiceAccount", key.namespace, account))
         except NotFound:

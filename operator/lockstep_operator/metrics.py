@@ -63,6 +63,12 @@ class Metrics:
             "Clients that reported another frequency than planned.",
             registry=registry,
         )
+        self.policies = Counter(
+            "lockstep_policies_offered",
+            "Policies that trainers offered, by what was used afterwards (offered, kept, begun).",
+            ["verdict"],
+            registry=registry,
+        )
         self.leader = Gauge(
             "lockstep_leader", "1 while this operator leads, 0 while another does.",
             registry=registry,

@@ -8,14 +8,15 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastapi import FastAPI, Header, Request
+from fastapi import BackgroundTasks, FastAPI, Header, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from lockstep_allocator.fleet import Method
+from lockstep_allocator.policy import Policy
 from lockstep_api import names
-from lockstep_api.spec import Actuator, AllocationPolicy, FederatedJobSpec
-from lockstep_api.wire import Outcome, PlanRequest, RoundPlan
+from lockstep_api.spec import Actuator, Allocation, AllocationPolicy, FederatedJobSpec
+from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_operator.actuate import Actuator as Resizer
 from lockstep_operator.actuate import actuate
 from lockstep_operator.auth import Authenticator, Forbidden, Unauthenticated
@@ -30,7 +31,9 @@ from lockstep_operator.core.plan import (
     replanned,
     with_applied,
 )
+from lockstep_operator.core.pods import CLOUD, TRAINER
 from lockstep_operator.errors import InvalidSpec, KubeError, NotFound
+from lockstep_operator.learner import Learner
 from lockstep_operator.observe import FINISHED, read_job
 from lockstep_operator.policies import Policies, PolicyUnavailable
 from lockstep_operator.reconcile import Deps, emit, finished
@@ -62,6 +65,7 @@ class Planner:
     prometheus: Prometheus | None
     """None: reports of rounds stand in."""
     policies: Policies
+    learner: Learner
     watching: Callable[[], bool]
     """Whether Kopf's task is alive."""
     ready: Callable[[], bool]
@@ -97,6 +101,8 @@ class Planner:
             if note := fallback_note(plan, before):
                 await emit(job, [note], deps=self.deps)
             reports.planned(job.uid, plan, now=self.deps.clock())
+            report = request.report
+            self.learner.heard(job, spec, report=report, plan=plan, insight=insight)
         self.runtime.seen(key)
         return plan
 
@@ -124,7 +130,7 @@ class Planner:
         policy, problem = None, None
         if spec.allocation.policy is AllocationPolicy.PPO:
             try:
-                policy = await self.policies.of(job.key, spec.allocation.policy_ref)
+                policy = await self._policy_of(job.key, spec.allocation)
             except PolicyUnavailable as error:
                 problem = str(error)
         reports = self.deps.sources.reports
@@ -134,6 +140,30 @@ class Planner:
             await emit(job, [EventNote("Warning", "PolicyUnavailable", note)], deps=self.deps)
         reports.informed(job.uid, telemetry=telemetry, policy=problem)
         return policy
+
+    async def _policy_of(self, key: JobKey, wanted: Allocation) -> Policy:
+        learnt = await self.policies.learnt(key, wanted.policy_ref) if wanted.online else None
+        return learnt or await self.policies.of(key, wanted.policy_ref)
+
+    async def learn(self, key: JobKey) -> None:
+        """What a round leaves to do once its plan is answered."""
+        job = await read_job(key, self.deps.kube)
+        if job is not None and job.spec is not None:
+            await self.learner.learn(job, job.spec)
+
+    async def offer(self, key: JobKey, content: bytes, authorization: str | None) -> PolicyVerdict:
+        """Judge a policy that a trainer offers.
+
+        Raises:
+            NotLeader: another operator plans.
+            NotFound, JobEnded, InvalidSpec: there is no job that could use it.
+            ValueError: it is no policy.
+            KubeError: Kubernetes did not answer.
+        """
+        job, spec = await self._plannable(key, authorization, role=TRAINER)
+        if not spec.allocation.online:
+            raise JobEnded(f"job {key.namespace}/{key.name} does not learn any more")
+        return await self.learner.judge(job, spec, content)
 
     async def _around(
         self,
@@ -179,24 +209,24 @@ class Planner:
                 metrics.jobs.labels(known.phase.value).inc()
         return generate_latest(metrics.registry)
 
-    async def _job(self, key: JobKey, authorization: str | None) -> JobView:
+    async def _job(self, key: JobKey, authorization: str | None, *, role: str = CLOUD) -> JobView:
         """The job of the caller."""
         if not self.leads():
             raise NotLeader("this operator does not lead: try again, the leader answers")
         caller = None
         if self.authenticator is not None:
-            caller = await self.authenticator.check(key, authorization)
+            caller = await self.authenticator.check(key, authorization, role=role)
         job = await read_job(key, self.deps.kube)
         if job is None:
             raise NotFound(f"no job {key.namespace}/{key.name}")
         if self.authenticator is not None and caller is not None:
-            await self.authenticator.check_owner(key, caller, job.uid)
+            await self.authenticator.check_owner(key, caller, job.uid, role=role)
         return job
 
     async def _plannable(
-        self, key: JobKey, authorization: str | None
+        self, key: JobKey, authorization: str | None, *, role: str = CLOUD
     ) -> tuple[JobView, FederatedJobSpec]:
-        job = await self._job(key, authorization)
+        job = await self._job(key, authorization, role=role)
         if job.status.phase in _NOT_PLANNED:
             raise JobEnded(f"job {key.namespace}/{key.name} is {job.status.phase}")
         if job.spec is not None and job.spec.suspend:
@@ -222,10 +252,23 @@ def planner_app(planner: Planner) -> FastAPI:
 
     @app.post(names.PLAN_ROUTE)
     async def plan(
-        namespace: str, job: str, body: PlanRequest, authorization: str | None = Header(None)
+        namespace: str,
+        job: str,
+        body: PlanRequest,
+        background: BackgroundTasks,
+        authorization: str | None = Header(None),
     ) -> Response:
         key = JobKey(namespace, job)
-        return _json((await planner.plan(key, body, authorization)).to_json())
+        planned = await planner.plan(key, body, authorization)
+        background.add_task(planner.learn, key)
+        return _json(planned.to_json())
+
+    @app.post(names.POLICY_ROUTE)
+    async def policy(
+        namespace: str, job: str, request: Request, authorization: str | None = Header(None)
+    ) -> Response:
+        key, content = JobKey(namespace, job), await request.body()
+        return _json((await planner.offer(key, content, authorization)).to_json())
 
     @app.post(names.OUTCOME_ROUTE)
     async def outcome(
@@ -265,6 +308,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (JobEnded, 409),
     (InvalidSpec, 422),
     (ValueError, 422),
+    (PolicyUnavailable, 503),
     (KubeError, 503),
 )
 

@@ -12,11 +12,14 @@ from functools import cache
 from pathlib import Path
 
 from lockstep_allocator.policy import SHIPPED, InvalidPolicy, Policy, read_policy
-from lockstep_operator.core.model import JobKey, ObjectRef
+from lockstep_api import names
+from lockstep_operator.core.model import JobKey, Manifest, ObjectRef
 from lockstep_operator.errors import KubeError, NotFound
 from lockstep_operator.kube import Kube
 
 VOLUME = "volume/"
+BEGAN_WITH = "beganWith"
+"""Entry of a learnt policy's ConfigMap: the policyRef that it began with."""
 _KEPT = 64
 
 
@@ -34,8 +37,25 @@ class Policies:
     _read: dict[tuple[str, str], Policy] = field(default_factory=dict)
     """(source, version) → what was read."""
 
+    async def learnt(self, key: JobKey, reference: str | None) -> Policy | None:
+        """What a job has learnt, beginning with the policy that it asks for; None: nothing yet.
+
+        Raises:
+            PolicyUnavailable: it cannot be read.
+        """
+        ref = ObjectRef("v1", "ConfigMap", key.namespace, names.policy_name(key.name))
+        try:
+            found = await self.kube.get(ref)
+            if (found.get("data") or {}).get(BEGAN_WITH) != (reference or ""):
+                return None
+            return self._from_object(ref, found)
+        except NotFound:
+            return None
+        except (InvalidPolicy, KubeError) as error:
+            raise PolicyUnavailable(str(error)) from error
+
     async def of(self, key: JobKey, reference: str | None) -> Policy:
-        """The policy of a job.
+        """The policy that a job asks for.
 
         Raises:
             PolicyUnavailable: it is not there or cannot be read.
@@ -68,7 +88,9 @@ class Policies:
         )
 
     async def _from_config_map(self, ref: ObjectRef) -> Policy:
-        found = await self.kube.get(ref)
+        return self._from_object(ref, await self.kube.get(ref))
+
+    def _from_object(self, ref: ObjectRef, found: Manifest) -> Policy:
         where = f"ConfigMap {ref.name}"
         version = (f"{ref.namespace}/{ref.name}", found["metadata"]["resourceVersion"])
         if (known := self._kept(version)) is not None:

@@ -1,9 +1,12 @@
 """Small fleets and traces for the allocator's tests."""
 
+from collections.abc import Callable
+
 import numpy as np
 
-from lockstep_allocator.devices import Devices
-from lockstep_allocator.fleet import Fleet
+from lockstep_allocator.devices import Array, Devices
+from lockstep_allocator.experience import Experience, Record
+from lockstep_allocator.fleet import Fleet, Method, run_round
 from lockstep_allocator.forecast import COMPONENTS, Forecaster
 from lockstep_allocator.policy import FEATURES, OUTPUTS, Policy, Training
 from lockstep_allocator.scenarios import Pool, draw_fleet, paper
@@ -63,3 +66,32 @@ def untrained(seed: int = 0, *, output_scale: float = 0.0) -> Policy:
     forecaster = Forecaster(exported(ForecastNetwork(22).eval()))
     assert forecaster.weights["layers.4.weight"].shape[0] == 3 * COMPONENTS
     return Policy(forecaster, exported(network), TRAINING)
+
+
+def recorded(
+    on: Fleet, method: Method, rounds: int, *, after: Callable[[Experience], Method] | None = None
+) -> tuple[Experience, Array]:
+    """Rounds of one fleet (E = 1) as a job would record them, and the cost of each.
+
+    `after` every 20 rounds may give another method.
+    """
+    at_s, last = np.zeros((1, 1)), None
+    experience, costs = Experience(), []
+    for number in range(1, rounds + 1):
+        seen = on.observe(at_s, last)
+        ghz = method(seen)
+        done = run_round(on, at_s, ghz)
+        costs.append(float(done.cost[0]))
+        count = ghz.shape[1]
+        experience = experience.with_round(
+            Record(
+                number, 1.7e9 + float(at_s[0, 0]), tuple(f"d-{i}" for i in range(count)), seen,
+                ghz[0], float(done.seconds[0]), np.full(count, done.joules[0] / count),
+                done.upload_s[0],
+            )
+        )  # fmt: skip
+        at_s = at_s + done.seconds[:, None]
+        last = on.devices.upload / np.maximum(done.upload_s, 1e-9)
+        if after is not None and number % 20 == 0:
+            method = after(experience)
+    return experience, np.array(costs)

@@ -44,10 +44,10 @@ async def _serve(
     from lockstep_workers.cloud.bulk import BulkRoutes  # noqa: PLC0415
     from lockstep_workers.cloud.main import ordinary_app  # noqa: PLC0415
     from lockstep_workers.cloud.metrics import CloudMetrics  # noqa: PLC0415
-    from lockstep_workers.cloud.planner import Planner  # noqa: PLC0415
     from lockstep_workers.cloud.store import Store  # noqa: PLC0415
     from lockstep_workers.data import Examples  # noqa: PLC0415
     from lockstep_workers.learning.strategies import fedavg  # noqa: PLC0415
+    from lockstep_workers.planner import Planner  # noqa: PLC0415
 
     class Tiny(torch.nn.Module):
         """A model of a given size whose evaluation costs nothing."""

@@ -49,12 +49,12 @@ from lockstep_workers.cloud.checkpoint import (
 from lockstep_workers.cloud.coordinator import Coordinator, Parts
 from lockstep_workers.cloud.main import ordinary_app
 from lockstep_workers.cloud.metrics import CloudMetrics
-from lockstep_workers.cloud.planner import Planner
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples, read_idx
 from lockstep_workers.engine import Progress, Round
 from lockstep_workers.errors import InvalidJob, RefusedUpdate
 from lockstep_workers.learning.strategies import ServerState, fedavg
+from lockstep_workers.planner import Planner
 from lockstep_workers.wire import check_values, decode, encode
 
 Target = Callable[[bytes], None]

@@ -19,12 +19,12 @@ from lockstep_workers.cloud.bulk import BulkRoutes
 from lockstep_workers.cloud.coordinator import Coordinator, Parts
 from lockstep_workers.cloud.main import ordinary_app
 from lockstep_workers.cloud.metrics import CloudMetrics
-from lockstep_workers.cloud.planner import Planner
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
 from lockstep_workers.device import connection as device
 from lockstep_workers.learning.strategies import Strategy, fedavg
 from lockstep_workers.models import build_model
+from lockstep_workers.planner import Planner
 from lockstep_workers.wire import encode
 from tests.wire.jobs import FakePlanner, free_port, serving, settings
 

@@ -1,4 +1,4 @@
-"""The worker image's entry point: `python3 -m lockstep_workers cloud|device`."""
+"""The worker image's entry point: `python3 -m lockstep_workers cloud|device|trainer`."""
 
 import argparse
 import logging
@@ -34,7 +34,7 @@ def _configure_logging(form: str) -> None:
 def main() -> None:
     """Runs one role until it is told to stop."""
     parser = argparse.ArgumentParser(prog="lockstep-worker", description="A pod of a job.")
-    parser.add_argument("role", choices=("cloud", "device"))
+    parser.add_argument("role", choices=("cloud", "device", "trainer"))
     role = parser.parse_args().role
     environment = Environment()
     _configure_logging(environment.log)
@@ -43,6 +43,10 @@ def main() -> None:
             from lockstep_workers.cloud.main import run_cloud  # noqa: PLC0415 - a device needs no FastAPI
 
             run_cloud(environment)
+        elif role == "trainer":
+            from lockstep_workers.trainer import run_trainer  # noqa: PLC0415 - nor does it need theirs
+
+            run_trainer(environment)
         else:
             from lockstep_workers.device.main import run_device  # noqa: PLC0415 - nor the cloud this
 

@@ -26,6 +26,8 @@ class Environment(BaseSettings):
     """The cloud pod's volume."""
     traces: Path = Path(names.TRACES_DIR)
     """Folder with a folder for each ConfigMap of bandwidth traces."""
+    experience: Path = Path(names.EXPERIENCE_DIR)
+    """Folder with the rounds and the policy that a trainer learns from."""
     token_file: Path = Path(names.TOKEN_DIR) / names.TOKEN_FILE
     """Token for the planner; none is sent when the file is missing."""
     datasets: Path = Path("/usr/share/datasets")

@@ -220,54 +220,84 @@ class Actor:
     spread: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Tried:
+    """Actions tried in the rounds of some fleets, and what each was worth."""
+
+    actions: Array
+    """(E, N, K) logits of positions."""
+    log_probability: Array
+    """(E, N, K) under the policy that chose them."""
+    compute_s: Array
+    """(E, N, K)."""
+    reward: Array
+    """(E, N, K) cost saved against the device's part of the equaliser's round, as a share of it."""
+
+    @property
+    def credit(self) -> Array:
+        """(E, N, K) the reward less the mean over the device's other actions."""
+        return np.asarray(self.reward - self.reward.mean(-1, keepdims=True))
+
+
+def try_actions(
+    at: Situation, fleet: Fleet, start_s: Array, *, actor: Actor, settings: PpoSettings,
+    random: Random,
+) -> Tried:  # fmt: skip
+    """Draws and credits K actions for each device in rounds that begin at `start_s` (E, 1)."""
+    outputs = set_network(actor.weights, at.features).astype(float)
+    where = clipped_position(at.devices, asked_compute_s(at, outputs))
+    mean_s, mean = compute_at(at.devices, where), np.log(where / (1 - where))
+    noise = random.standard_normal((*mean.shape, settings.actions))
+    actions = mean[..., None] + actor.spread * noise
+    tried_s = compute_at(at.devices, 1 / (1 + np.exp(-actions)))
+    even_s = at.seen.even.compute_s
+    costs = marginal_costs(fleet, start_s, mean_s, np.concatenate([tried_s, even_s[..., None]], -1))
+    devices = fleet.devices
+    expected = at.finish_s + devices.weight * devices.joules(even_s).sum(-1, keepdims=True)
+    reward = (costs[..., -1:] - costs[..., :-1]) / expected[..., None]
+    chosen = -0.5 * noise**2 - math.log(actor.spread) - 0.5 * math.log(2 * math.pi)
+    return Tried(actions, chosen, tried_s, reward)
+
+
 def collect(fleet: Fleet, actor: Actor, settings: PpoSettings, random: Random) -> Window:
     """Plays `window` rounds after one of the equaliser's, and credits every action."""
     at_s = np.zeros((len(fleet.which), 1))
     first = run_round(fleet, at_s, equalize_10s(fleet.observe(at_s)))
     at_s = at_s + first.seconds[:, None]
     last = fleet.devices.upload / np.maximum(first.upload_s, 1e-9)
-    features, frames, actions, chosen, credit, rewards, values = ([] for _ in range(7))
+    situations: list[Situation] = []
+    rounds: list[Tried] = []
+    values: list[Array] = []
     for _ in range(settings.window + 1):
         at = situation(actor.forecaster, fleet.observe(at_s, last))
         values.append(set_network(actor.critic, at.features)[..., 0].astype(float))
         if len(values) > settings.window:
             break
-        outputs = set_network(actor.weights, at.features).astype(float)
-        mean_s = compute_at(at.devices, clipped_position(at.devices, asked_compute_s(at, outputs)))
-        where = clipped_position(at.devices, asked_compute_s(at, outputs))
-        mean = np.log(where / (1 - where))
-        noise = random.standard_normal((*mean.shape, settings.actions))
-        tried = mean[..., None] + actor.spread * noise
-        tried_s = compute_at(at.devices, 1 / (1 + np.exp(-tried)))
-        even_s = at.seen.even.compute_s[..., None]
-        costs = marginal_costs(fleet, at_s, mean_s, np.concatenate([tried_s, even_s], -1))
-        expected = at.finish_s + fleet.devices.weight * fleet.devices.joules(
-            at.seen.even.compute_s
-        ).sum(-1, keepdims=True)
-        reward = (costs[..., -1:] - costs[..., :-1]) / expected[..., None]
-        done = run_round(fleet, at_s, fleet.devices.work / tried_s[..., 0])
-        features.append(at.features)
-        frames.append(Frame.of(at))
-        actions.append(tried)
-        chosen.append(-0.5 * noise**2 - math.log(actor.spread) - 0.5 * math.log(2 * math.pi))
-        credit.append(reward - reward.mean(-1, keepdims=True))
-        rewards.append(reward[..., 0])
+        tried = try_actions(at, fleet, at_s, actor=actor, settings=settings, random=random)
+        done = run_round(fleet, at_s, fleet.devices.work / tried.compute_s[..., 0])
+        situations.append(at)
+        rounds.append(tried)
         at_s = at_s + done.seconds[:, None]
         last = fleet.devices.upload / np.maximum(done.upload_s, 1e-9)
-    return _window(settings, features, frames, actions, chosen, credit, rewards, values)
+    return window_of(situations, rounds, values, settings)
 
 
-def _window(
+def window_of(
+    situations: Sequence[Situation],
+    rounds: Sequence[Tried],
+    values: Sequence[Array],
     settings: PpoSettings,
-    features: list[NDArray[np.float32]],
-    frames: list[Frame],
-    actions: list[Array],
-    chosen: list[Array],
-    credit: list[Array],
-    rewards: list[Array],
-    values: list[Array],
 ) -> Window:
-    value, reward = np.array(values), np.array(rewards)
+    """The window of T rounds of the same fleets.
+
+    Args:
+        situations: (T) what was seen.
+        rounds: (T) what was tried.
+        values: (T + 1) the critic's values (E, N), the last of them after the last round.
+        settings: of the algorithm.
+    """
+    value = np.array(values)
+    reward = np.array([tried.reward[..., 0] for tried in rounds])
     ends = np.zeros(reward.shape, dtype=np.bool_)
     cut = ends.copy()
     cut[-1] = True  # training never ends by itself: the window is cut
@@ -275,15 +305,15 @@ def _window(
         reward, value[:-1], value[1:], ends, cut, discount=settings.discount,
         trace_decay=settings.trace_decay,
     )  # fmt: skip
-    credited = np.array(credit)
+    credited = np.array([tried.credit for tried in rounds])
     if settings.discount > 0:
         credited[:] = 0
         credited[..., 0] = advantage
     return Window(
-        *(_rows(np.array(features)),),
-        Frame.stacked(frames),
-        _rows(np.array(actions)),
-        _rows(np.array(chosen)),
+        _rows(np.array([at.features for at in situations])),
+        Frame.stacked([Frame.of(at) for at in situations]),
+        _rows(np.array([tried.actions for tried in rounds])),
+        _rows(np.array([tried.log_probability for tried in rounds])),
         _rows(credited),
         _rows(advantage + value[:-1]),
     )
@@ -391,6 +421,7 @@ def new_networks(features: int, *, seed: int) -> tuple[SetNetwork, SetNetwork]:
 
 
 __all__ = [
-    "Actor", "Policy", "PpoSettings", "UpdateStats", "Window", "collect", "gae", "log_probability",
-    "marginal_costs", "mean_action", "new_networks", "ppo_loss", "update",
+    "Actor", "Policy", "PpoSettings", "Tried", "UpdateStats", "Window", "collect", "gae",
+    "log_probability", "marginal_costs", "mean_action", "new_networks", "ppo_loss", "try_actions",
+    "update", "window_of",
 ]  # fmt: skip

@@ -4,9 +4,10 @@ The same job, placement and settings give the same manifests. Each carries a has
 that an object is applied only when what Lockstep wants has changed.
 """
 
+import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lockstep_api import names
@@ -14,12 +15,21 @@ from lockstep_api.settings import job_settings
 from lockstep_api.spec import DeviceGroup, FederatedJobSpec
 from lockstep_operator.core.model import JobView, Manifest, ObjectRef, Settings
 from lockstep_operator.core.placement import Placement
-from lockstep_operator.core.pods import CLOUD, DEVICE, cloud_template, device_template
+from lockstep_operator.core.pods import (
+    CLOUD,
+    DEVICE,
+    TRAINER,
+    cloud_template,
+    device_template,
+    trainer_template,
+)
 
 HASH_ANNOTATION = "lockstep.dev/spec-hash"
 
 
-_VERSIONS = {"StatefulSet": "apps/v1", "PodDisruptionBudget": "policy/v1"}
+_VERSIONS = {"StatefulSet": "apps/v1", "PodDisruptionBudget": "policy/v1", "Job": "batch/v1"}
+TRAINER_SECONDS = 900
+"""A trainer that has not ended by then is stopped; it and its log stay as long after its end."""
 
 
 def children(job: JobView, placement: Placement, settings: Settings) -> tuple[Manifest, ...]:
@@ -33,6 +43,7 @@ def children(job: JobView, placement: Placement, settings: Settings) -> tuple[Ma
     objects = (
         _service_account(job, CLOUD),
         _service_account(job, DEVICE),
+        *((_service_account(job, TRAINER),) if job.spec.allocation.online else ()),
         _config_map(job, job.spec, settings),
         _volume_claim(job, job.spec),
         _service(job, CLOUD, names.cloud_name(job.key.name)),
@@ -105,6 +116,32 @@ def _object(
     }
     version = _VERSIONS.get(kind, "v1")
     return {"apiVersion": version, "kind": kind, "metadata": metadata, **body}
+
+
+def recorded(
+    job: JobView, name: str, content: Mapping[str, bytes], *, told: Mapping[str, str]
+) -> Manifest:
+    """A ConfigMap with files that the operator keeps for a job, and what it notes beside them."""
+    coded = {file: base64.b64encode(data).decode() for file, data in content.items()}
+    body = {"binaryData": coded, "data": dict(told)}
+    labels = _labels(job.key.name, None)
+    return _object(job, "ConfigMap", name=name, labels=labels, body=body)
+
+
+def trainer_job(
+    job: JobView, spec: FederatedJobSpec, *, round: int, nodes: Sequence[str], settings: Settings
+) -> Manifest:
+    """The Job that learns from the rounds up to `round`, on one of the cloud pod's nodes."""
+    labels = _labels(job.key.name, TRAINER)
+    template = trainer_template(job.key.name, spec, labels=labels, nodes=nodes, settings=settings)
+    body = {
+        "backoffLimit": 1,
+        "activeDeadlineSeconds": TRAINER_SECONDS,
+        "ttlSecondsAfterFinished": TRAINER_SECONDS,
+        "template": template,
+    }
+    name = names.trainer_name(job.key.name, round)
+    return _object(job, "Job", name=name, labels=labels, body={"spec": body})
 
 
 def _service_account(job: JobView, role: str) -> Manifest:

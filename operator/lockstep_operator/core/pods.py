@@ -10,7 +10,9 @@ from lockstep_operator.core.model import Manifest, Settings
 
 CLOUD = "cloud"
 DEVICE = "device"
+TRAINER = "trainer"
 TOKEN_SECONDS = 3600
+TRAINER_MEMORY = "1Gi"
 CPU_AT_MAX = "lockstep.dev/cpu-at-max"
 _USER = 65532
 
@@ -62,6 +64,36 @@ def device_template(
     # What it can use at maxGHz: other jobs are placed beside that, not beside its small request.
     at_max = {CPU_AT_MAX: group.cpu_at_max}
     return _template(spec, labels, pod=pod, selector=group.node_selector, annotations=at_max)
+
+
+def trainer_template(
+    job: str,
+    spec: FederatedJobSpec,
+    *,
+    labels: Mapping[str, str],
+    nodes: Sequence[str],
+    settings: Settings,
+) -> Manifest:
+    """The pod of a trainer: the recorded rounds, the policy, and a token for the planner only."""
+    container = _container(TRAINER, spec, settings)
+    for unused in ("ports", *_probes()):
+        del container[unused]
+    container["resources"] = {
+        "requests": {"cpu": "100m", "memory": TRAINER_MEMORY},
+        "limits": {"cpu": "1", "memory": TRAINER_MEMORY},
+    }
+    container["env"].append({"name": "OMP_NUM_THREADS", "value": "1"})
+    container["volumeMounts"] += [
+        {"name": "experience", "mountPath": names.EXPERIENCE_DIR, "readOnly": True},
+        {"name": "token", "mountPath": names.TOKEN_DIR, "readOnly": True},
+    ]
+    pod = _pod(job, TRAINER, spec=spec, nodes=nodes, container=container)
+    parts = (names.experience_name(job), names.policy_name(job))
+    sources = [{"configMap": {"name": part}} for part in parts]
+    experience = {"name": "experience", "projected": {"sources": sources}}
+    pod["volumes"] += [experience, _token_volume()]
+    pod["restartPolicy"] = "Never"
+    return _template(spec, labels, pod=pod, selector={}, annotations={})
 
 
 def _add_traces(pod: Manifest, container: Manifest, group: DeviceGroup) -> None:

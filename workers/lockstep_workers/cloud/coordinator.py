@@ -30,7 +30,6 @@ from lockstep_api.wire import (
 )
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
-from lockstep_workers.cloud.planner import Planner, PlannerUnreachable
 from lockstep_workers.cloud.server import Server
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
@@ -44,6 +43,7 @@ from lockstep_workers.engine import (
 )
 from lockstep_workers.errors import RefusedUpdate, WorkerError
 from lockstep_workers.learning.strategies import Strategy
+from lockstep_workers.planner import Planner, PlannerUnreachable
 from lockstep_workers.wire import Flat
 
 _log = structlog.get_logger()

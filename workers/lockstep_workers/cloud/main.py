@@ -20,7 +20,6 @@ from lockstep_api.wire import Outcome
 from lockstep_workers.cloud.bulk import BulkRoutes, Scope, Send, send_json
 from lockstep_workers.cloud.coordinator import Coordinator, Parts
 from lockstep_workers.cloud.metrics import CloudMetrics
-from lockstep_workers.cloud.planner import Planner
 from lockstep_workers.cloud.reading import Receive
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import load_dataset
@@ -30,6 +29,7 @@ from lockstep_workers.learning.partition import partition
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.training import be_deterministic
 from lockstep_workers.models import build_model, check_fit
+from lockstep_workers.planner import Planner
 from lockstep_workers.sockets import watch_peer
 
 _log = structlog.get_logger()

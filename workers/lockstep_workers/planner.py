@@ -1,4 +1,4 @@
-"""The cloud pod's calls to the planner."""
+"""Calls to the planner, by the cloud pod and by trainers."""
 
 import asyncio
 import random
@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx2
 import structlog
 
-from lockstep_api.names import OUTCOME_ROUTE, PLAN_ROUTE
+from lockstep_api.names import OUTCOME_ROUTE, PLAN_ROUTE, POLICY_ROUTE
 from lockstep_api.settings import JobSettings
-from lockstep_api.wire import Outcome, PlanRequest, RoundPlan
+from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
 
 _log = structlog.get_logger()
 _TIMEOUT_S = 10.0
@@ -21,13 +21,14 @@ class PlannerUnreachable(Exception):
 
 
 class Planner:
-    """Plans and outcomes over HTTP, with the pod's token."""
+    """Plans, outcomes and policies over HTTP, with the pod's token."""
 
     def __init__(self, job: JobSettings, token_file: Path, client: httpx2.AsyncClient) -> None:
         """`token_file` is read for every call: the kubelet renews it."""
         names = {"namespace": job.namespace, "job": job.job}
         self._plan_url = job.planner_url + PLAN_ROUTE.format(**names)
         self._outcome_url = job.planner_url + OUTCOME_ROUTE.format(**names)
+        self._policy_url = job.planner_url + POLICY_ROUTE.format(**names)
         self._token_file = token_file
         self._client = client
 
@@ -37,7 +38,7 @@ class Planner:
             headers["authorization"] = f"Bearer {self._token_file.read_text().strip()}"
         return headers
 
-    async def _post(self, url: str, body: str) -> bytes:
+    async def _post(self, url: str, body: str | bytes) -> bytes:
         try:
             answer = await self._client.post(
                 url, content=body, headers=self._headers(), timeout=_TIMEOUT_S
@@ -86,6 +87,23 @@ class Planner:
                 attempt += 1
                 _log.warning("no plan yet", round=request.round, attempt=attempt, why=str(error))
             await asyncio.sleep(_backoff_s(attempt))
+
+    async def offer_policy(self, content: bytes, *, tries: int) -> PolicyVerdict:
+        """Offers a policy, several times if need be.
+
+        Raises:
+            PlannerUnreachable: there was no answer, or a refusal.
+        """
+        for attempt in range(1, tries + 1):
+            try:
+                answer = await self._post(self._policy_url, content)
+                return PolicyVerdict.model_validate_json(answer)
+            except PlannerUnreachable as error:
+                if attempt == tries:
+                    raise
+                _log.warning("policy not judged yet", attempt=attempt, why=str(error))
+            await asyncio.sleep(_backoff_s(attempt))
+        raise PlannerUnreachable("nothing was tried")
 
     async def tell_outcome(self, outcome: Outcome) -> None:
         """Repeats the outcome until the planner has taken it."""

@@ -1,0 +1,304 @@
+"""Rounds that were really played, kept so that a policy can learn from them and be judged on them.
+
+The tuple of CN113312169B: what was seen of the bandwidth, the action, the round's time and each
+device's energy, and what was seen next. What was seen before one round and before the next says
+what every link carried in between, so another action can be played against the same bandwidth.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from lockstep_allocator.devices import Array, Devices
+from lockstep_allocator.fleet import Fleet, Method, run_round
+from lockstep_allocator.observation import EDGES_S, LEAST_MBPS, Observation
+from lockstep_allocator.traces import TraceSet
+from lockstep_api.trace import Trace
+
+FORMAT = "lockstep-experience"
+VERSION = 1
+MAX_ROUNDS = 100
+"""Rounds kept, the newest."""
+MAX_BYTES = 900_000
+"""Size of the file: a Kubernetes object may have 1 MiB. Older rounds that do not fit are dropped:
+100 rounds of 80 devices fit, 20 rounds of 400, …"""
+_MOST_MBPS = 1e6
+_HISTORY_S = EDGES_S[-1]
+_TAIL_ROUNDS = 10
+"""After the last round its bandwidth goes on for so many of its lengths."""
+
+
+class InvalidExperience(ValueError):
+    """Bytes that are no experience, or one of another version."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """A round that was played."""
+
+    round: int
+    at_s: float
+    """When it was planned, in Unix seconds."""
+    clients: tuple[str, ...]
+    """N names."""
+    observation: Observation
+    """What was seen: one fleet of N devices."""
+    ghz: Array
+    """(N,) the frequencies that they had."""
+    seconds: float
+    """How long it took."""
+    joules: Array
+    """(N,) modelled energy of each."""
+    upload_s: Array
+    """(N,) upload times."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replay:
+    """Rounds of equally many devices: what was seen, and the links that they met."""
+
+    observation: Observation
+    """(E, N) before each round."""
+    fleet: Fleet
+    """The same rounds as environments: each begins at moment 0 of its own."""
+
+    def cost(self, method: Method) -> Array:
+        """(E,) time + λ·energy of each round, had `method` chosen its frequencies."""
+        start_s = np.zeros((len(self.fleet.which), 1))
+        return run_round(self.fleet, start_s, method(self.observation)).cost
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """The rounds of a job, oldest first."""
+
+    records: tuple[Record, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def with_round(self, record: Record) -> "Experience":
+        """With one more; the oldest go when there are too many."""
+        kept = [one for one in self.records if one.round != record.round]
+        return Experience(tuple([*kept, record][-MAX_ROUNDS:]))
+
+    def cost(self, method: Method) -> float:
+        """Mean time + λ·energy of the recorded rounds, had `method` chosen; NaN: no rounds."""
+        costs = [replay.cost(method) for replay in self.replays()]
+        return float(np.concatenate(costs).mean()) if costs else float("nan")
+
+    def replays(self, chosen: Callable[[int], bool] = lambda number: True) -> list[Replay]:
+        """The rounds of which `chosen(number)` is true; those of equally many devices together."""
+        if not self.records:
+            return []
+        begin_s = self.records[0].at_s - _HISTORY_S
+        clients = sorted({client for record in self.records for client in record.clients})
+        traces = TraceSet.of(
+            [_link(client, self.records, begin_s) for client in clients],
+            least_mbps=LEAST_MBPS, most_mbps=_MOST_MBPS,
+        )  # fmt: skip
+        number = {client: i for i, client in enumerate(clients)}
+        by_size: dict[int, list[Record]] = {}
+        for record in filter(lambda one: chosen(one.round), self.records):
+            by_size.setdefault(len(record.clients), []).append(record)
+        return [_replay(records, traces, number, begin_s) for records in by_size.values()]
+
+    # -- file ----------------------------------------------------------------------------
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file with as many of the newest rounds as fit."""
+        kept = list(self.records)
+        while len(content := _file(kept)) > MAX_BYTES and kept:
+            kept = kept[1 + len(kept) // 20 :]
+        return content
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Reads a file.
+
+        Raises:
+            InvalidExperience: it is none, is damaged, or of another version.
+        """
+        try:
+            told = json.loads(_metadata(content)[FORMAT])
+            if told["version"] != VERSION:
+                raise ValueError(f"it has version {told['version']}, this is for {VERSION}")
+            return cls(tuple(_records(load(content), told["clients"])))
+        except (SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise InvalidExperience(f"the recorded rounds cannot be read: {error}") from error
+
+
+# -- links -----------------------------------------------------------------------------------
+
+
+def _link(client: str, records: Sequence[Record], begin_s: float) -> Trace:
+    """What the link of a client carried, as far as anybody saw it."""
+    pieces: list[tuple[float, float]] = []
+    """(begin in seconds from `begin_s`, Mbit/s)."""
+    known_s = 0.0
+    for record in records:
+        if client not in record.clients:
+            continue
+        here = record.clients.index(client)
+        at_s = record.at_s - begin_s
+        slots = record.observation.slots_mbps[0, here]
+        borders = [known_s, *(max(at_s - edge, known_s) for edge in reversed(EDGES_S))]
+        values = [slots[-1], *reversed(slots)]  # what is older than all slots was like the oldest
+        for (start, stop), mbps in zip(pairwise(borders), values, strict=True):
+            if stop > start:
+                pieces.append((start, float(mbps)))
+        known_s = max(known_s, at_s)
+    # Nobody looked after its last round: what its upload met stands for that.
+    pieces.append((known_s, _met_mbps(records, client)))
+    last = records[-1]
+    end_s = max(last.at_s - begin_s, known_s) + max(_TAIL_ROUNDS * last.seconds, 1.0)
+    starts, mbps = np.array(pieces).T
+    return Trace.of(starts, mbps, end_s)
+
+
+def _met_mbps(records: Sequence[Record], client: str) -> float:
+    """Bandwidth that the last upload of a client met."""
+    last = next(one for one in reversed(records) if client in one.clients)
+    here = last.clients.index(client)
+    return float(last.observation.devices.upload[0, here] / max(float(last.upload_s[here]), 1e-6))
+
+
+def _replay(
+    records: Sequence[Record], traces: TraceSet, number: Mapping[str, int], begin_s: float
+) -> Replay:
+    seen = _stacked([record.observation for record in records])
+    which = np.array([[number[client] for client in record.clients] for record in records])
+    offset_s = np.array([[record.at_s - begin_s] for record in records])
+    offset_s = np.broadcast_to(offset_s, which.shape)
+    return Replay(seen, Fleet(seen.devices, traces, which.astype(np.int64), offset_s))
+
+
+def _stacked(seen: Sequence[Observation]) -> Observation:
+    """Observations of equally many devices, one after another."""
+    lines = max(one.devices.alpha.shape[-1] for one in seen)
+    devices = [one.devices for one in seen]
+    columns = ("work", "upload", "min_ghz", "max_ghz", "kappa", "idle_watts", "weight")
+    joined = {name: np.concatenate([getattr(d, name) for d in devices]) for name in columns}
+    alpha = np.concatenate([_padded(d.alpha, lines, -np.inf) for d in devices])
+    beta = np.concatenate([_padded(d.beta, lines, 0.0) for d in devices])
+    return Observation(
+        Devices(**joined, alpha=alpha, beta=beta),
+        *(
+            np.concatenate([getattr(one, name) for one in seen])
+            for name in ("slots_mbps", "last_mbps", "mean_mbps")
+        ),
+    )
+
+
+def _padded(lines: Array, count: int, with_value: float) -> Array:
+    missing = count - lines.shape[-1]
+    padded = np.pad(lines, ((0, 0), (0, 0), (0, missing)), constant_values=with_value)
+    if missing == count and with_value != 0:
+        padded[..., :1] = 0.0  # no line at all is a line at 0
+    return padded
+
+
+# -- file ------------------------------------------------------------------------------------
+
+_OF_ROUND = ("round", "at_s", "seconds", "weight", "devices")
+_OF_DEVICE = (
+    "work", "upload", "min_ghz", "max_ghz", "last_mbps", "mean_mbps", "ghz", "joules", "upload_s",
+)  # fmt: skip
+
+
+def _file(records: Sequence[Record]) -> bytes:
+    clients = sorted({client for record in records for client in record.clients})
+    number = {client: i for i, client in enumerate(clients)}
+    curves: dict[tuple[float, ...], int] = {}
+    lines = max((r.observation.devices.alpha.shape[-1] for r in records), default=0)
+    which, curve = [], []
+    columns: dict[str, list[Array]] = {name: [] for name in _OF_DEVICE}
+    slots: list[Array] = []
+    for record in records:
+        seen, devices = record.observation, record.observation.devices
+        alpha = _padded(devices.alpha, lines, -np.inf)[0]
+        beta = _padded(devices.beta, lines, 0.0)[0]
+        for i, client in enumerate(record.clients):
+            which.append(number[client])
+            key = (float(devices.kappa[0, i]), float(devices.idle_watts[0, i]), *alpha[i], *beta[i])
+            curve.append(curves.setdefault(key, len(curves)))
+        for name, values in columns.items():
+            source = next(one for one in (record, seen, devices) if hasattr(one, name))
+            values.append(np.ravel(getattr(source, name)))
+        slots.append(seen.slots_mbps[0])
+    of_rounds = [
+        (r.round, r.at_s, r.seconds, float(r.observation.devices.weight[0, 0]), len(r.clients))
+        for r in records
+    ]
+    tensors: dict[str, NDArray[Any]] = {
+        "rounds": np.array(of_rounds, np.float64).reshape(-1, len(_OF_ROUND)),
+        "client": np.array(which, np.int32),
+        "curve": np.array(curve, np.int32),
+        "curves": np.array(list(curves), np.float64).reshape(len(curves), 2 + 2 * lines),
+        "slots": np.concatenate([*slots, np.zeros((0, len(EDGES_S) - 1))]).astype(np.float32),
+        **{
+            name: np.concatenate([*values, np.zeros(0)]).astype(np.float32)
+            for name, values in columns.items()
+        },
+    }
+    told = {FORMAT: json.dumps({"version": VERSION, "clients": clients})}
+    return save(tensors, told)
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    size = int.from_bytes(content[:8], "little")
+    if not 0 < size <= len(content) - 8:
+        raise ValueError("the header is cut off")
+    told = json.loads(content[8 : 8 + size])
+    found = told.get("__metadata__") if isinstance(told, dict) else None
+    if not isinstance(found, dict):
+        raise ValueError("the header says nothing of itself")
+    return found
+
+
+def _records(tensors: Mapping[str, Array], clients: Sequence[str]) -> list[Record]:
+    rounds = tensors["rounds"]
+    counts = rounds[:, _OF_ROUND.index("devices")].astype(int)
+    total = int(counts.sum())
+    per_device = ("client", "curve", "slots", *_OF_DEVICE)
+    if (counts < 1).any() or any(len(tensors[name]) != total for name in per_device):
+        raise ValueError("its tables do not fit together")
+    if not all(np.isfinite(tensors[name]).all() for name in ("rounds", "slots", *_OF_DEVICE)):
+        raise ValueError("a value is not finite")
+    if any((tensors[name] <= 0).any() for name in ("work", "upload", "min_ghz", "max_ghz", "ghz")):
+        raise ValueError("a device without work, update or frequency")
+    found, first = [], 0
+    for row, count in zip(rounds, counts, strict=True):
+        found.append(_record(row, tensors, slice(first, first + count), clients))
+        first += count
+    return found
+
+
+def _record(
+    row: Array, tensors: Mapping[str, Array], part: slice, clients: Sequence[str]
+) -> Record:
+    column = {name: tensors[name][part].astype(np.float64) for name in _OF_DEVICE}
+    told = dict(zip(_OF_ROUND, row, strict=True))
+    curves = tensors["curves"][tensors["curve"][part]]
+    lines = (curves.shape[1] - 2) // 2
+    devices = Devices(
+        column["work"][None], column["upload"][None], column["min_ghz"][None],
+        column["max_ghz"][None], curves[None, :, 0], curves[None, :, 2 : 2 + lines],
+        curves[None, :, 2 + lines :], curves[None, :, 1], np.array([[told["weight"]]]),
+    )  # fmt: skip
+    seen = Observation(
+        devices, tensors["slots"][part].astype(np.float64)[None], column["last_mbps"][None],
+        column["mean_mbps"][None],
+    )  # fmt: skip
+    named = tuple(str(clients[i]) for i in tensors["client"][part])
+    return Record(
+        int(told["round"]), float(told["at_s"]), named, seen, column["ghz"],
+        float(told["seconds"]), column["joules"], column["upload_s"],
+    )  # fmt: skip

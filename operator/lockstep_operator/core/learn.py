@@ -1,0 +1,139 @@
+"""What a job's rounds say to its policy: records of rounds, and when it is time to learn; pure.
+
+`learner` keeps them and starts the trainer.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import numpy as np
+
+from lockstep_allocator.experience import Experience, Record
+from lockstep_allocator.networks import Weights
+from lockstep_allocator.observation import Observation
+from lockstep_allocator.policy import Policy
+from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.wire import RoundPlan, RoundReport
+from lockstep_operator.core.allocate import groups_by_client
+from lockstep_operator.core.insight import Insight, Member, observation_of
+
+WINDOW = 20
+"""Rounds between two updates (N in CN113312169B)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Before:
+    """What was seen when a round was planned."""
+
+    round: int
+    at_s: float
+    """Unix seconds."""
+    clients: tuple[str, ...]
+    observation: Observation
+
+
+class Verdict(StrEnum):
+    """Which policy a job has from now on."""
+
+    OFFERED = "offered"
+    KEPT = "kept"
+    BEGUN = "begun"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A policy that is offered, beside the one that the job has."""
+
+    rounds: int
+    cost_before: float
+    """Mean time + λ·energy of the recorded rounds with the policy that the job has, in s."""
+    cost: float
+    """The same with the policy that is offered."""
+    cost_begun: float
+    """The same with the policy that the job began with."""
+    changed: bool
+    """Whether the weights of the offered one are others than those that the job has."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """A policy is taken only if the recorded rounds had not cost more with it."""
+        if self.cost_begun < min(self.cost_before, self.cost):
+            return Verdict.BEGUN  # what was learnt has turned out to be worse
+        if self.changed and self.cost <= self.cost_before:
+            return Verdict.OFFERED
+        return Verdict.KEPT
+
+    @property
+    def message(self) -> str:
+        """For people."""
+        if self.verdict is Verdict.KEPT and not self.changed:
+            return f"{self.rounds} rounds taught nothing that is surely better: the policy stays"
+        cost = self.cost_begun if self.verdict is Verdict.BEGUN else self.cost
+        share = 100 * (cost / self.cost_before - 1)
+        return (
+            f"{_WHICH[self.verdict]}: the last {self.rounds} rounds had cost {cost:.3f} s with it "
+            f"instead of {self.cost_before:.3f} s each ({share:+.1f} %)"
+        )
+
+
+_WHICH = {
+    Verdict.OFFERED: "the policy that was learnt is used from now on",
+    Verdict.KEPT: "the policy stays, the one that was learnt is worse",
+    Verdict.BEGUN: "back to the policy that the job began with",
+}
+
+
+def before_round(
+    spec: FederatedJobSpec, plan: RoundPlan, insight: Insight, at: datetime
+) -> Before | None:
+    """What was seen before a planned round; None: no work was ever measured."""
+    groups = groups_by_client(spec)
+    clients = tuple(entry.client for entry in plan.participants)
+    members = [
+        Member(entry.client, groups[entry.client], entry.steps) for entry in plan.participants
+    ]
+    seen = observation_of(members, insight, energy_weight=spec.allocation.energy_weight)
+    return None if seen is None else Before(plan.round, at.timestamp(), clients, seen)
+
+
+def record_of(before: Before, report: RoundReport) -> Record | None:
+    """The round as it went; None: another round, or one that not all devices finished."""
+    done = {one.update.client: one for one in report.clients}
+    if report.round != before.round or not set(before.clients) <= done.keys():
+        return None
+    ours = [done[client] for client in before.clients]
+    ghz = np.array([one.update.frequency_ghz for one in ours])
+    if (ghz <= 0).any():
+        return None
+    return Record(
+        before.round, before.at_s, before.clients, before.observation, ghz, report.seconds,
+        np.array([one.update.energy_joules.model or 0.0 for one in ours]),
+        np.array([one.upload_seconds for one in ours]),
+    )  # fmt: skip
+
+
+def is_due(experience: Experience, trained_through: int) -> bool:
+    """Whether `WINDOW` rounds were recorded since the policy was last updated."""
+    return sum(record.round > trained_through for record in experience.records) >= WINDOW
+
+
+def judge(experience: Experience, *, has: Policy, offered: Policy, begun: Policy) -> Judged:
+    """Plays the recorded rounds with the three policies."""
+    return Judged(
+        len(experience), experience.cost(has), experience.cost(offered), experience.cost(begun),
+        changed=_differ(has, offered),
+    )  # fmt: skip
+
+
+def _differ(one: Policy, other: Policy) -> bool:
+    return not (
+        _same(one.weights, other.weights)
+        and _same(one.forecaster.weights, other.forecaster.weights)
+    )
+
+
+def _same(mine: Weights, theirs: Weights) -> bool:
+    return mine.keys() == theirs.keys() and all(
+        np.array_equal(mine[name], theirs[name]) for name in mine
+    )

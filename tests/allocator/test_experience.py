@@ -1,0 +1,160 @@
+"""Recorded rounds: replayed as they were, kept within bounds; and a policy learns from them."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from lockstep_allocator.experience import (
+    MAX_BYTES,
+    MAX_ROUNDS,
+    Experience,
+    InvalidExperience,
+    Record,
+)
+from lockstep_allocator.policy import SHIPPED, Policy, read_policy
+from lockstep_allocator.training.online import OnlineSettings, improve
+from tests.allocator.fleets import fleet, recorded
+
+ROUNDS = 40
+
+
+@cache
+def played() -> Experience:
+    """Rounds of six devices with the shipped policy."""
+    return recorded(fleet(1, 6, seed=3), read_policy(SHIPPED), ROUNDS)[0]
+
+
+@cache
+def naive() -> Policy:
+    """The shipped policy with a network that was never trained: the equaliser."""
+    shipped = read_policy(SHIPPED)
+    last = {name: value * 0 for name, value in shipped.weights.items() if "leave.2" in name}
+    return replace(shipped, weights={**shipped.weights, **last})
+
+
+def test_replayed_as_they_were_the_rounds_cost_what_they_cost() -> None:
+    """But for what 1-s means leave out, and the rounds whose links nobody looked at afterwards."""
+    policy = read_policy(SHIPPED)
+    experience, costs = recorded(fleet(1, 6, seed=3), policy, ROUNDS)
+    replayed = np.concatenate([replay.cost(policy) for replay in experience.replays()])
+    assert replayed == pytest.approx(costs, rel=0.1)
+    assert experience.cost(policy) == pytest.approx(costs.mean(), rel=0.01)
+
+
+def test_a_replay_has_the_action_of_the_method_that_is_asked() -> None:
+    def slowest(seen: object) -> np.ndarray:
+        return seen.devices.min_ghz  # type: ignore[attr-defined, no-any-return]
+
+    def fastest(seen: object) -> np.ndarray:
+        return seen.devices.max_ghz  # type: ignore[attr-defined, no-any-return]
+
+    (replay,) = played().replays()
+    slow, fast = replay.cost(slowest), replay.cost(fastest)
+    assert (slow != fast).all()
+    joules = [record.joules.sum() for record in played().records]
+    assert len(joules) == len(slow) == ROUNDS
+
+
+def test_rounds_of_unequal_fleets_are_replayed_apart() -> None:
+    experience = played()
+    short = experience.records[7]
+    part = short.observation
+    devices = {
+        name: value[:, :4] if name != "weight" else value
+        for name in part.devices.__dataclass_fields__
+        if (value := getattr(part.devices, name)) is not None
+    }
+    seen = replace(
+        part, devices=replace(part.devices, **devices), slots_mbps=part.slots_mbps[:, :4],
+        last_mbps=part.last_mbps[:, :4], mean_mbps=part.mean_mbps[:, :4],
+    )  # fmt: skip
+    fewer = Record(
+        8, short.at_s, short.clients[:4], seen, short.ghz[:4], short.seconds, short.joules[:4],
+        short.upload_s[:4],
+    )  # fmt: skip
+    mixed = experience.with_round(fewer)
+    assert len(mixed) == ROUNDS
+    assert [replay.fleet.devices.shape for replay in mixed.replays()] == [(39, 6), (1, 4)]
+    assert np.isfinite(mixed.cost(read_policy(SHIPPED)))
+
+
+def test_a_file_has_what_was_recorded() -> None:
+    again = Experience.from_bytes(played().to_bytes())
+    assert [r.round for r in again.records] == [r.round for r in played().records]
+    assert again.cost(naive()) == pytest.approx(played().cost(naive()), rel=1e-4)
+    first, same = played().records[0], again.records[0]
+    assert (first.clients, first.at_s, first.seconds) == (same.clients, same.at_s, same.seconds)
+    for name in ("ghz", "joules", "upload_s"):
+        assert getattr(first, name) == pytest.approx(getattr(same, name), rel=1e-6)
+
+
+def test_no_rounds_are_a_file_too() -> None:
+    empty = Experience.from_bytes(Experience().to_bytes())
+    assert len(empty) == 0
+    assert np.isnan(empty.cost(naive()))
+
+
+def test_only_the_newest_rounds_are_kept() -> None:
+    experience = played()
+    for number in range(ROUNDS + 1, MAX_ROUNDS + 11):
+        experience = experience.with_round(replace(experience.records[-1], round=number))
+    assert (len(experience), experience.records[0].round) == (MAX_ROUNDS, 11)
+
+
+def test_a_file_fits_into_a_kubernetes_object() -> None:
+    experience, _ = recorded(fleet(1, 600, seed=1), lambda seen: seen.devices.max_ghz, 20)
+    content = experience.to_bytes()
+    assert MAX_BYTES / 2 < len(content) <= MAX_BYTES
+    kept = Experience.from_bytes(content)
+    assert 10 <= len(kept) < 20
+    assert kept.records[-1].round == 20  # the oldest are dropped
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 8, b"garbage" * 20, played().to_bytes()[:-9], SHIPPED.read_bytes()]
+)
+def test_what_is_no_experience_is_refused(content: bytes) -> None:
+    with pytest.raises(InvalidExperience, match="the recorded rounds cannot be read"):
+        Experience.from_bytes(content)
+
+
+def test_damaged_values_are_refused() -> None:
+    record = played().records[0]
+    broken = Experience((replace(record, ghz=record.ghz * np.nan),))
+    with pytest.raises(InvalidExperience, match="not finite"):
+        Experience.from_bytes(broken.to_bytes())
+    still = replace(record.observation.devices, work=record.observation.devices.work * 0)
+    broken = Experience((replace(record, observation=replace(record.observation, devices=still)),))
+    with pytest.raises(InvalidExperience, match="without work"):
+        Experience.from_bytes(broken.to_bytes())
+
+
+def test_a_job_learns_from_its_rounds() -> None:
+    """The equaliser becomes better on rounds of the same links that it never saw."""
+    links, policies = fleet(1, 6, seed=3), [naive()]
+
+    def learnt(experience: Experience) -> Policy:
+        policies.append(improve(policies[-1], experience, OnlineSettings()).policy)
+        return policies[-1]
+
+    _, without = recorded(links, naive(), 120)
+    _, costs = recorded(links, naive(), 120, after=learnt)
+    assert costs[60:].mean() < without[60:].mean()
+
+
+def test_learning_is_repeatable_and_keeps_the_policy_where_nothing_is_sure() -> None:
+    few = Experience(played().records[:6])
+    settings = OnlineSettings(updates=4)
+    found = improve(naive(), few, settings)
+    again = improve(naive(), few, settings)
+    for name, value in found.policy.weights.items():
+        assert np.array_equal(value, again.policy.weights[name])
+    assert found.saved_s == again.saved_s
+    assert found.policy.training.stopped == "on the job"
+
+
+def test_without_rounds_there_is_nothing_to_learn() -> None:
+    with pytest.raises(ValueError, match="no recorded rounds"):
+        improve(naive(), Experience(), OnlineSettings())
