@@ -14,6 +14,7 @@ from tests.e2e.running import (
     Json,
     apply,
     condition,
+    events,
     get,
     in_pod,
     installed,
@@ -174,3 +175,42 @@ def scale(replicas: str) -> None:
     api.kubectl(
         "-n", NAMESPACE, "scale", "deployment/lockstep-prometheus", f"--replicas={replicas}"
     )
+
+
+def test_a_job_learns_from_its_rounds(lockstep: str) -> None:
+    """After 20 rounds a trainer offers a policy; the planner says what became of it."""
+    job = {
+        "apiVersion": "lockstep.dev/v1alpha1",
+        "kind": "FederatedJob",
+        "metadata": {"name": "learner"},
+        "spec": {
+            "model": {"name": "mlp"},
+            "data": {"name": "fashion-mnist"},
+            "training": {"rounds": 100_000, "localSteps": {"fixed": 30}},
+            "allocation": {"policy": "ppo", "energyWeight": 0.3, "online": True},
+            "devices": [
+                {"name": "all", "replicas": 2, "cpuAtMax": "200m", "uplink": {"trace": "ride"}}
+            ],
+        },
+    }
+    apply(lockstep, job)
+    _, _, started = wait_for_event(lockstep, "learner", "TrainerStarted", timeout_s=300)
+    assert "learns from the last 20 rounds" in started
+    trainer = started.partition(" ")[0]
+    done = f"job/{trainer}"
+    api.kubectl("-n", lockstep, "wait", "--for=condition=complete", done, "--timeout=300s")
+    verdict = next(
+        message
+        for _, reason, message in events(lockstep, "learner")
+        if reason in ("PolicyKept", "PolicyUpdated")
+    )
+    print(started, "—", verdict)
+    assert "rounds" in verdict
+    log = api.kubectl("-n", lockstep, "logs", done)
+    assert '"event": "judged"' in log
+    learnt = json.loads(
+        api.kubectl("-n", lockstep, "get", "configmap", "learner-policy", "-o", "json")
+    )
+    assert list(learnt["binaryData"]) == ["policy.safetensors"]
+    assert learnt["metadata"]["ownerReferences"][0]["name"] == "learner"
+    api.kubectl("-n", lockstep, "delete", "federatedjob", "learner", "--wait=true")

@@ -168,6 +168,7 @@ RULES: list[tuple[Json, str]] = [
     ({"devices.0.memory": 0}, "must be a quantity of more than 0, such as 500m, 2 or 256Mi"),
     ({"cloud.memory": "1 GB"}, "must be a quantity of more than 0, such as 500m, 2 or 256Mi"),
     ({"allocation.policyRef": "mine"}, "allocation: policyRef belongs to policy ppo only"),
+    ({"allocation.online": True}, "allocation: online belongs to policy ppo only"),
 ]
 FIELDS: list[tuple[Json, str]] = [
     ({"training.rounds": ABSENT}, "spec.training.rounds: Required value"),
@@ -260,6 +261,7 @@ def test_a_fixed_field_cannot_come_or_go(stored: str, field: str) -> None:
         {"activeDeadlineSeconds": 3600},
         {"participation": {"fraction": 0.5, "quorum": 1, "roundDeadlineSeconds": 30}},
         {"allocation": {"policy": "static", "energyWeight": 1}},
+        {"allocation": {"policy": "ppo", "online": True}},
         {"checkpoint": {"everyRounds": 5}},
     ],
 )
@@ -311,7 +313,12 @@ def test_the_apiserver_fills_in_the_defaults(jobs: str) -> None:
         "participation": {"fraction": 1},
         "checkpoint": {"everyRounds": 1, "keep": 2},
         "cloud": {"cpu": "500m", "memory": "1Gi", "storage": {"size": "1Gi"}},
-        "allocation": {"policy": "max", "energyWeight": 0.1, "actuator": "resize"},
+        "allocation": {
+            "policy": "max",
+            "energyWeight": 0.1,
+            "actuator": "resize",
+            "online": False,
+        },
         "devices": [
             {
                 "name": "all",

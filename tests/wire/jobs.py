@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from numpy.typing import NDArray
 
 from lockstep_api.bounded import Limits, bounded
 from lockstep_api.settings import GroupSettings, JobSettings
 from lockstep_api.spec import Data, Mode, Model, Partition, Strategy, Target, Training
-from lockstep_api.wire import ClientPlan, Outcome, PlanRequest, RoundPlan
+from lockstep_api.wire import ClientPlan, Outcome, PlanRequest, PolicyVerdict, RoundPlan
 
 
 def free_port() -> int:
@@ -55,6 +55,10 @@ class FakePlanner:
     deadline_seconds: float | None = None
     broken: bool = False
     requests: list[PlanRequest] = field(default_factory=list)
+    offers: list[tuple[str | None, bytes]] = field(default_factory=list)
+    """Token and policy of each offer."""
+    refusals: int = 0
+    """Offers that are turned away before one is judged."""
     outcome: "asyncio.Future[Outcome]" = field(default_factory=asyncio.Future)
     choose: Callable[[PlanRequest], list[str]] = field(
         default=lambda request: [c.client for c in request.clients]
@@ -87,6 +91,14 @@ class FakePlanner:
             if not self.outcome.done():
                 self.outcome.set_result(told)
             return {}
+
+        @app.post("/v1/namespaces/test/jobs/job/policy")
+        async def policy(request: Request) -> Response:
+            self.offers.append((request.headers.get("authorization"), await request.body()))
+            if len(self.offers) <= self.refusals:
+                return Response("not now", status_code=503)
+            verdict = PolicyVerdict(taken=True, message="better")
+            return Response(verdict.to_json(), media_type="application/json")
 
         return app
 
