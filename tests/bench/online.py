@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from lockstep_allocator.experience import Experience
 from lockstep_allocator.fleet import Fleet
@@ -96,7 +95,8 @@ def main() -> None:
     ]
     for case in cases(chosen.traces):
         changes = []
-        for seed in tqdm(range(JOBS), desc=case.name, unit="job"):
+        for seed in range(JOBS):
+            print(f"{case.name}: job {seed + 1} of {JOBS}", flush=True)
             random = np.random.default_rng(seed)
             weight = np.full((1, 1), WEIGHT)
             pool = Pool.of(case.traces)
