@@ -285,7 +285,7 @@ def _file(title: str) -> str:
     return title.replace(", ", "-").replace(" ", "-")
 
 
-def page(asked: Asked, policies: Sequence[Policy], tables: dict[str, Splits]) -> str:
+def page(asked: Asked, policies: Sequence[Policy], tables: Mapping[str, Splits]) -> str:
     families = ", ".join(policies[0].training.families)
     trained = "; ".join(
         f"split {p.training.split}: {p.training.updates} updates in {p.training.minutes:.1f} min, "
