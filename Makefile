@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 LOAD := $(PY) -m tests.cluster load $$($(PY) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work bench-allocator bench-online bench-planning chaos fuzz clean
+.PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning chaos fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench-work: venv ## measures whether a round takes W/f seconds from 0.1 to 1 cor
 
 bench-allocator: venv ## measures the policy on held-out traces (TRACES=…), writes docs/benchmarks
 	$(PY) -m tests.bench.allocator --traces $(TRACES)
+
+bench-resizes: venv ## measures how fast 50 CPU limits are in force (root, cluster up)
+	$(PY) -m tests.bench.resizes
 
 bench-online: venv ## measures what learning on the job is worth (TRACES=…), writes docs/benchmarks
 	$(PY) -m tests.bench.online --traces $(TRACES)

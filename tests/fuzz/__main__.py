@@ -29,7 +29,7 @@ def corpus(name: str) -> Path:
 def run_one(name: str, words: list[str]) -> None:
     """Runs a target in this process; Atheris ends it."""
     atheris: Any = importlib.import_module("atheris")  # not there for every platform
-    ours = ["lockstep_api", "lockstep_workers", "lockstep_operator"]
+    ours = ["lockstep_allocator", "lockstep_api", "lockstep_workers", "lockstep_operator"]
     with atheris.instrument_imports(include=ours):
         from tests.fuzz.targets import TARGETS  # noqa: PLC0415
 

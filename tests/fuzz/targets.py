@@ -18,9 +18,19 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import pytest
 from pydantic import ValidationError
 from torch import nn
 
+from lockstep_allocator.baselines import equalize_10s
+from lockstep_allocator.devices import Devices
+from lockstep_allocator.experience import Experience, InvalidExperience, Record
+from lockstep_allocator.forecast import Forecaster
+from lockstep_allocator.observation import HISTORY_FEATURES, Observation
+from lockstep_allocator.policy import FEATURES, OUTPUTS, InvalidPolicy, Policy
+from lockstep_allocator.policy import Training as PolicyTraining
+from lockstep_allocator.traces import TraceSet, parse
+from lockstep_allocator.training.nets import ForecastNetwork, SetNetwork, exported
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.settings import GroupSettings, JobSettings
 from lockstep_api.spec import Data, FederatedJobSpec, Mode, Model, Partition, Strategy, Training
@@ -98,6 +108,30 @@ def trace(data: bytes) -> None:
         assert math.isfinite(moment)
         assert read.bits_until(moment) >= 8e6 * (1 - 1e-6) - 10
         assert 0 <= read.mean_mbps(moment, 10.0) < math.inf
+
+
+def trace_file(data: bytes) -> None:
+    """A trace file that an allocation policy is trained or judged on."""
+    with suppress(InvalidTrace):
+        read = parse(data.decode(errors="replace"), source="t")
+        every = TraceSet.of([read], least_mbps=1e-3, most_mbps=1e6)
+        moment = every.when(np.array([0]), np.array([8.0]))
+        assert np.isfinite(moment).all()
+        assert every.carried(np.array([0]), moment) == pytest.approx(8.0, rel=1e-6)
+
+
+def policy(data: bytes) -> None:
+    """An allocation policy from a user's ConfigMap, or one that a trainer offers."""
+    with suppress(InvalidPolicy), np.errstate(all="ignore"):
+        Policy.from_bytes(data, source="t")
+
+
+def experience(data: bytes) -> None:
+    """Recorded rounds from a ConfigMap that users may write."""
+    with suppress(InvalidExperience), np.errstate(all="ignore"):
+        read = Experience.from_bytes(data)
+        read.cost(equalize_10s)
+        assert len(Experience.from_bytes(read.to_bytes())) == len(read)
 
 
 def quantity(data: bytes) -> None:
@@ -214,6 +248,30 @@ def _whole_checkpoint() -> bytes:
         return Path(file.name).read_bytes()
 
 
+def _small_policy() -> bytes:
+    networks = (
+        ForecastNetwork(len(HISTORY_FEATURES) + 2, width=2),
+        SetNetwork(len(FEATURES), OUTPUTS, width=2),
+    )
+    forecast, weights = (exported(network.eval()) for network in networks)
+    told = PolicyTraining(0, 0, 0.0, 0, "", (), (), (), {}, {})
+    return Policy(Forecaster(forecast), weights, told).to_bytes()
+
+
+def _two_rounds() -> bytes:
+    ones = np.ones((1, 2))
+    devices = Devices(
+        ones, ones, ones, 2 * ones, ones, np.ones((1, 2, 1)), -np.ones((1, 2, 1)), ones,
+        np.ones((1, 1)),
+    )  # fmt: skip
+    seen = Observation(devices, np.ones((1, 2, 16)), ones, ones)
+    played = (
+        Record(number, 2.0 * number, ("a", "b"), seen, ones[0], 1.0, ones[0], ones[0])
+        for number in (1, 2)
+    )
+    return Experience(tuple(played)).to_bytes()
+
+
 REPORT = UpdateReport(
     client="d-0", round=1, examples=1, steps=1, download_seconds=0, compute_seconds=0,
     cpu_seconds=0, throttled_seconds=0, frequency_ghz=1, energy_joules=EnergyJoules(model=1.0),
@@ -238,6 +296,9 @@ TARGETS: dict[str, tuple[Target, list[bytes]]] = {
     "messages": (messages, [REPORT.to_json().encode(), REGISTRATION.to_json().encode()]),
     "checkpoint": (checkpoint, [_whole_checkpoint()]),
     "trace": (trace, [b"t_seconds,bandwidth_mbps\n0,1\n1,0\n2,5.5\n", b"0,2"]),
+    "trace_file": (trace_file, [b"1\n1\n3\n", b"0 1\n1 2.5\n", b"0 0 1 2 3000 1000\n"]),
+    "policy": (policy, [_small_policy()]),
+    "experience": (experience, [_two_rounds(), Experience().to_bytes()]),
     "quantity": (quantity, [b"500m", b"1.5Gi", b"2e3", b"12"]),
     "idx_file": (idx_file, [bytes((0, 0, 8, 2)) + b"\0\0\0\2\0\0\0\3" + b"abcdef"]),
     "manifest": (manifest, [json.dumps(SPEC).encode()]),
