@@ -20,7 +20,7 @@ from lockstep_api.wire import PolicyVerdict, RoundPlan, RoundReport
 from lockstep_operator.core.children import recorded, trainer_job
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.learn import Before, Verdict, before_round, is_due, judge, record_of
-from lockstep_operator.core.model import EventNote, JobView, ObjectRef
+from lockstep_operator.core.model import EventNote, JobKey, JobView, ObjectRef
 from lockstep_operator.core.status import read_placement
 from lockstep_operator.errors import KubeError, NotFound
 from lockstep_operator.policies import BEGAN_WITH, Policies, PolicyUnavailable
@@ -38,6 +38,7 @@ MAX_POLICY_BYTES = 900_000
 class _Learning:
     """What is kept of a job."""
 
+    key: JobKey
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     before: Before | None = None
     """Of the round that is on."""
@@ -72,12 +73,16 @@ class Learner:
         if not spec.allocation.online:
             self._jobs.pop(job.uid, None)
             return
-        kept = self._jobs.setdefault(job.uid, _Learning())
+        kept = self._jobs.setdefault(job.uid, _Learning(job.key))
         again = kept.before is not None and kept.before.round == plan.round
         if report is not None and kept.before is not None and not again:
             record = record_of(kept.before, report)
             kept.fresh += [record] if record is not None else []
         kept.before = before_round(spec, plan, insight, self.deps.clock())
+
+    def has_news(self, key: JobKey) -> bool:
+        """Whether there are rounds of a job that `learn` would write down."""
+        return any(one.key == key and one.fresh for one in self._jobs.values())
 
     async def learn(self, job: JobView, spec: FederatedJobSpec) -> None:
         """Writes the newest rounds down, and starts a trainer when it is time."""
@@ -103,7 +108,7 @@ class Learner:
         offered = Policy.from_bytes(content, source="the policy offered")
         if len(content) > MAX_POLICY_BYTES:
             raise InvalidPolicy(f"the policy has {len(content)} bytes, {MAX_POLICY_BYTES} at most")
-        kept = self._jobs.setdefault(job.uid, _Learning())
+        kept = self._jobs.setdefault(job.uid, _Learning(job.key))
         kept.trainer = None
         reference = spec.allocation.policy_ref
         begun = await self.policies.of(job.key, reference)

@@ -147,7 +147,13 @@ class Planner:
 
     async def learn(self, key: JobKey) -> None:
         """What a round leaves to do once its plan is answered."""
-        job = await read_job(key, self.deps.kube)
+        if not self.learner.has_news(key):
+            return
+        try:
+            job = await read_job(key, self.deps.kube)
+        except KubeError as error:  # the next round tries again
+            logger.warning("job %s does not learn from this round: %s", key, error)
+            return
         if job is not None and job.spec is not None:
             await self.learner.learn(job, job.spec)
 
