@@ -266,8 +266,9 @@ def main() -> None:
     parser.add_argument("--only", default="ghent*", help="a family to show apart (glob)")
     parser.add_argument("--exclude", default="fcc*", help="families to leave out (glob)")
     parser.add_argument("--quick", action="store_true", help="N up to 50, 30 rounds")
+    parser.add_argument("--rounds", type=int, default=100, help="rounds a fleet")
     given = parser.parse_args()
-    sizes, rounds = (SIZES[:4], 30) if given.quick else (SIZES, 100)
+    sizes, rounds = (SIZES[:4], 30) if given.quick else (SIZES, given.rounds)
     asked = Asked(given.traces, given.only, given.exclude, sizes, rounds)
     files = given.policy or [SHIPPED]
     OUT.mkdir(exist_ok=True)

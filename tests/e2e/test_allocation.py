@@ -193,6 +193,7 @@ def test_a_job_learns_from_its_rounds(lockstep: str) -> None:
             ],
         },
     }
+    patch(lockstep, JOB, {"suspend": True})  # there is room for one of the two
     apply(lockstep, job)
     _, _, started = wait_for_event(lockstep, "learner", "TrainerStarted", timeout_s=300)
     assert "learns from the last 20 rounds" in started

@@ -59,6 +59,7 @@ class FakePlanner:
     """Token and policy of each offer."""
     refusals: int = 0
     """Offers that are turned away before one is judged."""
+    refusal: int = 503
     outcome: "asyncio.Future[Outcome]" = field(default_factory=asyncio.Future)
     choose: Callable[[PlanRequest], list[str]] = field(
         default=lambda request: [c.client for c in request.clients]
@@ -96,7 +97,7 @@ class FakePlanner:
         async def policy(request: Request) -> Response:
             self.offers.append((request.headers.get("authorization"), await request.body()))
             if len(self.offers) <= self.refusals:
-                return Response("not now", status_code=503)
+                return Response("not now", status_code=self.refusal)
             verdict = PolicyVerdict(taken=True, message="better")
             return Response(verdict.to_json(), media_type="application/json")
 

@@ -63,3 +63,11 @@ async def test_a_trainer_says_what_it_cannot_read(rounds: Path) -> None:
     assert code == 1
     assert "cannot learn: the recorded rounds cannot be read" in said
     assert planner.offers == []
+
+
+async def test_a_policy_that_nobody_wants_any_more_is_offered_once(rounds: Path) -> None:
+    planner = FakePlanner(refusals=9, refusal=409)
+    code, said = await train(rounds, planner)
+    assert code == 1
+    assert "the policy could not be offered: the planner says 409: not now" in said
+    assert len(planner.offers) == 1

@@ -17,7 +17,11 @@ _MAX_BACKOFF_S = 30.0
 
 
 class PlannerUnreachable(Exception):
-    """No plan could be had; says why."""
+    """The planner could not be asked, or did not answer as it should; says why."""
+
+
+class PlannerRefused(PlannerUnreachable):
+    """The planner says that the caller is wrong: asking again is of no use."""
 
 
 class Planner:
@@ -46,7 +50,8 @@ class Planner:
         except httpx2.HTTPError as error:
             raise PlannerUnreachable(f"{type(error).__name__}: {error}") from error
         if answer.status_code != 200:
-            raise PlannerUnreachable(f"the planner says {answer.status_code}: {answer.text[:500]}")
+            told = f"the planner says {answer.status_code}: {answer.text[:500]}"
+            raise (PlannerRefused if 400 <= answer.status_code < 500 else PlannerUnreachable)(told)
         return answer.content
 
     async def plan_once(self, request: PlanRequest) -> RoundPlan:
@@ -99,7 +104,7 @@ class Planner:
                 answer = await self._post(self._policy_url, content)
                 return PolicyVerdict.model_validate_json(answer)
             except PlannerUnreachable as error:
-                if attempt == tries:
+                if attempt == tries or isinstance(error, PlannerRefused):
                     raise
                 _log.warning("policy not judged yet", attempt=attempt, why=str(error))
             await asyncio.sleep(_backoff_s(attempt))

@@ -135,7 +135,7 @@ def trainer_job(
     labels = _labels(job.key.name, TRAINER)
     template = trainer_template(job.key.name, spec, labels=labels, nodes=nodes, settings=settings)
     body = {
-        "backoffLimit": 1,
+        "backoffLimit": 0,  # twenty rounds later another one learns
         "activeDeadlineSeconds": TRAINER_SECONDS,
         "ttlSecondsAfterFinished": TRAINER_SECONDS,
         "template": template,
