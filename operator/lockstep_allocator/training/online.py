@@ -90,7 +90,9 @@ def improve(
     replays = experience.replays(lambda number: not _held_out(number, newest))
     judged = experience.replays(lambda number: _held_out(number, newest))
     torch.manual_seed(settings.seed)
-    actor, critic = SetNetwork(len(FEATURES), OUTPUTS), SetNetwork(len(FEATURES), 1, width=32)
+    width = len(policy.weights["enter.0.bias"])
+    actor = SetNetwork(len(FEATURES), OUTPUTS, width=width)
+    critic = SetNetwork(len(FEATURES), 1, width=32)
     imported(actor, policy.weights)
     average = copy.deepcopy(actor)
     optimizer = torch.optim.Adam(
