@@ -81,6 +81,10 @@ def kubelet_config(layout: Layout, node: NodeSpec) -> dict[str, object]:
         "podLogsDir": f"{folder}/pod-logs",
         "volumePluginDir": f"{folder}/volume-plugins",
         "maxPods": MAX_PODS,
+        # One node stands for many devices: with the defaults (50, 100) the status of 50 pods that
+        # are resized at once comes seconds after their quotas.
+        "kubeAPIQPS": 500,
+        "kubeAPIBurst": 1000,
         "serializeImagePulls": False,
         "nodeLeaseDurationSeconds": 10,
         "nodeStatusUpdateFrequency": "4s",
