@@ -288,6 +288,7 @@ def _file(title: str) -> str:
 
 def page(asked: Asked, policies: Sequence[Policy], tables: Mapping[str, Splits]) -> str:
     families = ", ".join(policies[0].training.families)
+    ships = read_policy(SHIPPED).training.split
     trained = "; ".join(
         f"split {p.training.split}: {p.training.updates} updates in {p.training.minutes:.1f} min, "
         f"seed {p.training.seed}"
@@ -300,7 +301,7 @@ def page(asked: Asked, policies: Sequence[Policy], tables: Mapping[str, Splits])
         "N ≤ 10, 32 at N = 50, 16 above, in each split; ± is one standard error over fleets, which "
         "does not contain the choice of traces. Only traces that a policy was neither trained nor "
         "chosen on.\n",
-        "Policies, one for each split of the traces, the first of them ships: "
+        f"Policies, one for each split of the traces; the one of split {ships} ships: "
         f"{trained}. Families: {families}. `forecast` is the plan without the network; `slack` "
         "was tuned for every cell on the traces of training (privileged).\n",
         "Columns: J* is the mean cost of the hindsight optimum (in the first split), then each "
