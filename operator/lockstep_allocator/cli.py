@@ -215,7 +215,7 @@ def _held_out(
     found: list[NamedTrace], policy: Policy, *, every: bool
 ) -> tuple[list[NamedTrace], list[NamedTrace]]:
     """The traces to judge on, and those to tune slack on."""
-    known = {*policy.training.train_sha256, *policy.training.validation_sha256}
+    known = policy.training.known_sha256
     judged = [trace for trace in found if every or trace.sha256 not in known]
     tuning = [trace for trace in found if trace.sha256 in known] or judged
     if not judged:

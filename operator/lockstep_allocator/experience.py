@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 
 from lockstep_allocator.devices import Array, Devices
 from lockstep_allocator.fleet import Fleet, Method, run_round
+from lockstep_allocator.header import free_text
 from lockstep_allocator.observation import EDGES_S, LEAST_MBPS, Observation
 from lockstep_allocator.traces import TraceSet
 from lockstep_api.trace import Trace
@@ -75,6 +76,11 @@ class Replay:
         return run_round(self.fleet, start_s, method(self.observation)).cost
 
 
+def costs(replays: Sequence[Replay], method: Method) -> Array:
+    """The costs of all rounds of some replays, one after another; at least one replay."""
+    return np.concatenate([replay.cost(method) for replay in replays])
+
+
 @dataclass(frozen=True, slots=True)
 class Experience:
     """The rounds of a job, oldest first."""
@@ -91,8 +97,8 @@ class Experience:
 
     def cost(self, method: Method) -> float:
         """Mean time + λ·energy of the recorded rounds, had `method` chosen; NaN: no rounds."""
-        costs = [replay.cost(method) for replay in self.replays()]
-        return float(np.concatenate(costs).mean()) if costs else float("nan")
+        replays = self.replays()
+        return float(costs(replays, method).mean()) if replays else float("nan")
 
     def replays(self, chosen: Callable[[int], bool] = lambda number: True) -> list[Replay]:
         """The rounds of which `chosen(number)` is true; those of equally many devices together."""
@@ -127,7 +133,7 @@ class Experience:
             InvalidExperience: it is none, is damaged, or of another version.
         """
         try:
-            told = json.loads(_metadata(content)[FORMAT])
+            told = json.loads(free_text(content)[FORMAT])
             if told["version"] != VERSION:
                 raise ValueError(f"it has version {told['version']}, this is for {VERSION}")
             return cls(tuple(_records(load(content), told["clients"])))
@@ -250,17 +256,6 @@ def _file(records: Sequence[Record]) -> bytes:
     }
     told = {FORMAT: json.dumps({"version": VERSION, "clients": clients})}
     return save(tensors, told)
-
-
-def _metadata(content: bytes) -> dict[str, str]:
-    size = int.from_bytes(content[:8], "little")
-    if not 0 < size <= len(content) - 8:
-        raise ValueError("the header is cut off")
-    told = json.loads(content[8 : 8 + size])
-    found = told.get("__metadata__") if isinstance(told, dict) else None
-    if not isinstance(found, dict):
-        raise ValueError("the header says nothing of itself")
-    return found
 
 
 def _records(tensors: Mapping[str, Array], clients: Sequence[str]) -> list[Record]:

@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 
 from lockstep_allocator.devices import Array, Devices
 from lockstep_allocator.forecast import Forecaster, look_ahead
+from lockstep_allocator.header import free_text
 from lockstep_allocator.networks import Weights, set_network
 from lockstep_allocator.observation import (
     HISTORY_FEATURES,
@@ -145,6 +146,11 @@ class Training:
     metrics: dict[str, float]
     settings: dict[str, Any]
 
+    @property
+    def known_sha256(self) -> frozenset[str]:
+        """Hashes of all files that had a part in it: it must not be judged on them."""
+        return frozenset({*self.train_sha256, *self.validation_sha256})
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -209,14 +215,13 @@ class Policy:
 def _metadata(content: bytes, source: str) -> dict[str, str]:
     """The header's free text, before any tensor is believed."""
     wrong = f"{source} is no policy file: make one with `lockstep-allocator train`"
-    size = int.from_bytes(content[:8], "little")
-    if len(content) > MAX_BYTES or not 0 < size <= len(content) - 8:
+    if len(content) > MAX_BYTES:
         raise InvalidPolicy(wrong)
     try:
-        told = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
-    except (ValueError, AttributeError, RecursionError) as error:
+        told = free_text(content)
+    except ValueError as error:
         raise InvalidPolicy(wrong) from error
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
+    if told.get("format") != FORMAT:
         raise InvalidPolicy(wrong)
     if told.get("version") != str(VERSION):
         version = told.get("version")

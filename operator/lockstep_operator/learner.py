@@ -12,14 +12,14 @@ import binascii
 import logging
 from dataclasses import dataclass, field
 
-from lockstep_allocator.experience import Experience, InvalidExperience, Record
+from lockstep_allocator.experience import Experience, InvalidExperience
 from lockstep_allocator.policy import InvalidPolicy, Policy
 from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import PolicyVerdict, RoundPlan, RoundReport
 from lockstep_operator.core.children import recorded, trainer_job
 from lockstep_operator.core.insight import Insight
-from lockstep_operator.core.learn import Before, Verdict, before_round, is_due, judge, record_of
+from lockstep_operator.core.learn import Before, Verdict, is_due, judge, record_of
 from lockstep_operator.core.model import EventNote, JobKey, JobView, ObjectRef
 from lockstep_operator.core.status import read_placement
 from lockstep_operator.errors import KubeError, NotFound
@@ -42,7 +42,7 @@ class _Learning:
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     before: Before | None = None
     """Of the round that is on."""
-    fresh: list[Record] = field(default_factory=list)
+    fresh: list[tuple[Before, RoundReport]] = field(default_factory=list)
     """Rounds that are not in the ConfigMap yet."""
     experience: Experience | None = None
     """None: the ConfigMap was not read yet."""
@@ -74,11 +74,10 @@ class Learner:
             self._jobs.pop(job.uid, None)
             return
         kept = self._jobs.setdefault(job.uid, _Learning(job.key))
-        again = kept.before is not None and kept.before.round == plan.round
+        again = kept.before is not None and kept.before.plan.round == plan.round
         if report is not None and kept.before is not None and not again:
-            record = record_of(kept.before, report)
-            kept.fresh += [record] if record is not None else []
-        kept.before = before_round(spec, plan, insight, self.deps.clock())
+            kept.fresh.append((kept.before, report))
+        kept.before = Before(spec, plan, insight, self.deps.clock().timestamp())
 
     def has_news(self, key: JobKey) -> bool:
         """Whether there are rounds of a job that `learn` would write down."""
@@ -125,12 +124,13 @@ class Learner:
 
     async def _write(self, job: JobView, kept: _Learning) -> None:
         experience = await self._experience(job, kept)
-        written = list(kept.fresh)
-        for record in written:
-            experience = experience.with_round(record)
+        played = list(kept.fresh)
+        for before, report in played:
+            if (record := record_of(before, report)) is not None:
+                experience = experience.with_round(record)
         kept.experience = experience
         await self._write_rounds(job, kept, experience)
-        kept.fresh = [record for record in kept.fresh if record not in written]
+        del kept.fresh[: len(played)]  # others may have come meanwhile
 
     async def _write_rounds(self, job: JobView, kept: _Learning, experience: Experience) -> None:
         content = await asyncio.to_thread(experience.to_bytes)

@@ -1,6 +1,7 @@
 """Small fleets and traces for the allocator's tests."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -66,6 +67,12 @@ def untrained(seed: int = 0, *, output_scale: float = 0.0) -> Policy:
     forecaster = Forecaster(exported(ForecastNetwork(22).eval()))
     assert forecaster.weights["layers.4.weight"].shape[0] == 3 * COMPONENTS
     return Policy(forecaster, exported(network), TRAINING)
+
+
+def never_trained(policy: Policy) -> Policy:
+    """The same with a network that says nothing: the equaliser."""
+    last = {name: value * 0 for name, value in policy.weights.items() if name.startswith("leave.2")}
+    return replace(policy, weights={**policy.weights, **last})
 
 
 def recorded(

@@ -15,7 +15,7 @@ from lockstep_allocator.experience import (
 )
 from lockstep_allocator.policy import SHIPPED, Policy, read_policy
 from lockstep_allocator.training.online import OnlineSettings, improve
-from tests.allocator.fleets import fleet, recorded
+from tests.allocator.fleets import fleet, never_trained, recorded
 
 ROUNDS = 40
 
@@ -29,9 +29,7 @@ def played() -> Experience:
 @cache
 def naive() -> Policy:
     """The shipped policy with a network that was never trained: the equaliser."""
-    shipped = read_policy(SHIPPED)
-    last = {name: value * 0 for name, value in shipped.weights.items() if "leave.2" in name}
-    return replace(shipped, weights={**shipped.weights, **last})
+    return never_trained(read_policy(SHIPPED))
 
 
 def test_replayed_as_they_were_the_rounds_cost_what_they_cost() -> None:

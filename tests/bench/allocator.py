@@ -235,7 +235,7 @@ class Asked:
 
     def pools(self, policy: Policy, *, only: bool) -> tuple[Pool, Pool]:
         """The traces that a policy does not know, and those that it does."""
-        known = {*policy.training.train_sha256, *policy.training.validation_sha256}
+        known = policy.training.known_sha256
         include = [self.only] if only else []
         mine = read_traces(self.traces, include=include, exclude=[self.exclude])
         held_out = [trace for trace in mine if trace.sha256 not in known]

@@ -9,7 +9,7 @@ docs/benchmarks/online.md.
 import argparse
 import os
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from lockstep_allocator.scenarios import Pool, draw_fleet, paper
 from lockstep_allocator.traces import NamedTrace, read_traces, split_by_trace
 from lockstep_allocator.training.online import OnlineSettings, improve
 from lockstep_operator.core.learn import Verdict, judge
-from tests.allocator.fleets import recorded
+from tests.allocator.fleets import never_trained, recorded
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks/online.md"
 ROUNDS, DEVICES, JOBS, WEIGHT = 240, 8, 8, 3.0
@@ -36,16 +36,10 @@ class Case:
     traces: list[NamedTrace]
 
 
-def untrained(policy: Policy) -> Policy:
-    """The same with a network that says nothing: the equaliser."""
-    last = {name: value * 0 for name, value in policy.weights.items() if name.startswith("leave.2")}
-    return replace(policy, weights={**policy.weights, **last})
-
-
 def cases(folder: Path) -> list[Case]:
     """From traces that no policy was trained on, and from what a trained policy lacks."""
     shipped = read_policy(SHIPPED)
-    known = {*shipped.training.train_sha256, *shipped.training.validation_sha256}
+    known = shipped.training.known_sha256
     every = read_traces(folder)
     held_out = [
         trace
@@ -59,7 +53,7 @@ def cases(folder: Path) -> list[Case]:
         found.append(Case("shipped, families that it never saw", shipped, strange))
     return [
         *found,
-        Case("never trained (the equaliser), held-out traces", untrained(shipped), usual),
+        Case("never trained (the equaliser), held-out traces", never_trained(shipped), usual),
     ]
 
 

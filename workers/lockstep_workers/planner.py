@@ -99,16 +99,17 @@ class Planner:
         Raises:
             PlannerUnreachable: there was no answer, or a refusal.
         """
-        for attempt in range(1, tries + 1):
+        attempt = 0
+        while True:
             try:
                 answer = await self._post(self._policy_url, content)
                 return PolicyVerdict.model_validate_json(answer)
             except PlannerUnreachable as error:
+                attempt += 1
                 if attempt == tries or isinstance(error, PlannerRefused):
                     raise
                 _log.warning("policy not judged yet", attempt=attempt, why=str(error))
             await asyncio.sleep(_backoff_s(attempt))
-        raise PlannerUnreachable("nothing was tried")
 
     async def tell_outcome(self, outcome: Outcome) -> None:
         """Repeats the outcome until the planner has taken it."""

@@ -14,7 +14,7 @@ from lockstep_allocator.fleet import Fleet
 from lockstep_allocator.forecast import Forecaster, forecast_features
 from lockstep_allocator.observation import history_features
 from lockstep_allocator.scenarios import Pool, Random, draw_fleet, paper
-from lockstep_allocator.training.nets import ForecastNetwork, exported
+from lockstep_allocator.training.nets import ForecastNetwork, blend, exported
 
 _ENVS, _DEVICES = 512, 8
 _RATE = 1.5e-3
@@ -50,9 +50,7 @@ def fit_forecaster(
         nn.utils.clip_grad_norm_(net.parameters(), 2.0)
         optimizer.step()
         step += 1
-        with torch.no_grad():
-            for kept_value, value in zip(average.parameters(), net.parameters(), strict=True):
-                kept_value.lerp_(value, 1 / min(step + 1, _AVERAGE))
+        blend(average, net, 1 / min(step + 1, _AVERAGE))
         if passed - looked > max(2.0, seconds / 40):
             looked = passed
             with torch.no_grad():

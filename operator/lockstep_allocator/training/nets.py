@@ -67,3 +67,10 @@ def exported(module: nn.Module) -> dict[str, NDArray[np.float32]]:
 def imported(module: nn.Module, weights: Mapping[str, NDArray[np.float32]]) -> None:
     """Takes weights that were exported."""
     module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+
+
+@torch.no_grad()
+def blend(average: nn.Module, network: nn.Module, share: float) -> None:
+    """Moves the weights of an average towards those of a network by a share of the way."""
+    for kept, value in zip(average.parameters(), network.parameters(), strict=True):
+        kept.lerp_(value, share)

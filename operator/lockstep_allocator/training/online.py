@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from lockstep_allocator.devices import Array
-from lockstep_allocator.experience import Experience, Replay
+from lockstep_allocator.experience import Experience, Replay, costs
 from lockstep_allocator.networks import set_network
 from lockstep_allocator.policy import FEATURES, OUTPUTS, Policy, Training, situation
 from lockstep_allocator.scenarios import Random
-from lockstep_allocator.training.nets import SetNetwork, exported, imported
+from lockstep_allocator.training.nets import SetNetwork, blend, exported, imported
 from lockstep_allocator.training.ppo import (
     Actor,
     PpoSettings,
@@ -100,7 +100,7 @@ def improve(
     )
     random, orders = np.random.default_rng(settings.seed), torch.Generator()
     orders.manual_seed(settings.seed)
-    before = _costs(judged, policy)
+    before = costs(judged, policy)
     if not replays:  # all rounds are in the block that is held out
         return Improved(policy, 0.0)
     best, weights, done = 0.0, policy.weights, 0
@@ -111,10 +111,8 @@ def improve(
             actor, critic, optimizer, windows, spread=settings.spread, settings=settings.ppo,
             random=orders,
         ):  # fmt: skip
-            with torch.no_grad():
-                for kept, value in zip(average.parameters(), actor.parameters(), strict=True):
-                    kept.lerp_(value, 0.2)
-        saved = before - _costs(judged, replace(policy, weights=exported(average)))
+            blend(average, actor, 0.2)
+        saved = before - costs(judged, replace(policy, weights=exported(average)))
         sure = _surely(saved)
         if sure > best:
             best, weights = sure, exported(average)
@@ -137,10 +135,6 @@ def _surely(saved: Array) -> float:
         return 0.0
     errors = SURE + (SURE**3 + SURE) / (4 * (count - 1))  # its quantile, first order in 1/n
     return float(saved.mean() - errors * saved.std(ddof=1) / np.sqrt(count))
-
-
-def _costs(replays: list[Replay], policy: Policy) -> Array:
-    return np.concatenate([replay.cost(policy) for replay in replays])
 
 
 def _window(replay: Replay, player: Actor, settings: PpoSettings, random: Random) -> Window:

@@ -42,7 +42,7 @@ from lockstep_allocator.traces import (
     without,
 )
 from lockstep_allocator.training.forecasting import fit_forecaster
-from lockstep_allocator.training.nets import SetNetwork, exported
+from lockstep_allocator.training.nets import SetNetwork, blend, exported
 from lockstep_allocator.training.ppo import (
     Actor,
     PpoSettings,
@@ -227,14 +227,9 @@ class _Course:
             settings=self.settings.ppo, random=self.orders,
         ):  # fmt: skip
             self.steps += 1
-            self._average()
+            blend(self.average, self.actor, 1 / min(self.steps + 1, 300))
             told.append(asdict(stats))
         return {name: float(np.mean([one[name] for one in told])) for name in told[0]}
-
-    def _average(self) -> None:
-        with torch.no_grad():
-            for kept, value in zip(self.average.parameters(), self.actor.parameters(), strict=True):
-                kept.lerp_(value, 1 / min(self.steps + 1, 300))
 
 
 def train(

@@ -4,14 +4,12 @@
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 
 import numpy as np
 
-from lockstep_allocator.experience import Experience, Record
+from lockstep_allocator.experience import Experience, Record, costs
 from lockstep_allocator.networks import Weights
-from lockstep_allocator.observation import Observation
 from lockstep_allocator.policy import Policy
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import RoundPlan, RoundReport
@@ -22,15 +20,15 @@ WINDOW = 20
 """Rounds between two updates (N in CN113312169B)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Before:
-    """What was seen when a round was planned."""
+    """A round that was planned, and what was known then."""
 
-    round: int
+    spec: FederatedJobSpec
+    plan: RoundPlan
+    insight: Insight
     at_s: float
     """Unix seconds."""
-    clients: tuple[str, ...]
-    observation: Observation
 
 
 class Verdict(StrEnum):
@@ -84,31 +82,26 @@ _WHICH = {
 }
 
 
-def before_round(
-    spec: FederatedJobSpec, plan: RoundPlan, insight: Insight, at: datetime
-) -> Before | None:
-    """What was seen before a planned round; None: no work was ever measured."""
-    groups = groups_by_client(spec)
-    clients = tuple(entry.client for entry in plan.participants)
-    members = [
-        Member(entry.client, groups[entry.client], entry.steps) for entry in plan.participants
-    ]
-    seen = observation_of(members, insight, energy_weight=spec.allocation.energy_weight)
-    return None if seen is None else Before(plan.round, at.timestamp(), clients, seen)
-
-
 def record_of(before: Before, report: RoundReport) -> Record | None:
-    """The round as it went; None: another round, or one that not all devices finished."""
+    """The round as it went.
+
+    None: another round, one that not all devices finished, or before any work was measured.
+    """
+    planned = before.plan.participants
     done = {one.update.client: one for one in report.clients}
-    if report.round != before.round or not set(before.clients) <= done.keys():
+    if report.round != before.plan.round or not {one.client for one in planned} <= done.keys():
         return None
-    ours = [done[client] for client in before.clients]
+    ours = [done[one.client] for one in planned]
     ghz = np.array([one.update.frequency_ghz for one in ours])
-    if (ghz <= 0).any():
+    groups = groups_by_client(before.spec)
+    members = [Member(one.client, groups[one.client], one.steps) for one in planned]
+    weight = before.spec.allocation.energy_weight
+    seen = observation_of(members, before.insight, energy_weight=weight)
+    if seen is None or (ghz <= 0).any():
         return None
     return Record(
-        before.round, before.at_s, before.clients, before.observation, ghz, report.seconds,
-        np.array([one.update.energy_joules.model or 0.0 for one in ours]),
+        before.plan.round, before.at_s, tuple(one.client for one in planned), seen, ghz,
+        report.seconds, np.array([one.update.energy_joules.model or 0.0 for one in ours]),
         np.array([one.upload_seconds for one in ours]),
     )  # fmt: skip
 
@@ -120,10 +113,9 @@ def is_due(experience: Experience, trained_through: int) -> bool:
 
 def judge(experience: Experience, *, has: Policy, offered: Policy, begun: Policy) -> Judged:
     """Plays the recorded rounds with the three policies."""
-    return Judged(
-        len(experience), experience.cost(has), experience.cost(offered), experience.cost(begun),
-        changed=_differ(has, offered),
-    )  # fmt: skip
+    replays = experience.replays()
+    before, after, first = (float(costs(replays, one).mean()) for one in (has, offered, begun))
+    return Judged(len(experience), before, after, first, changed=_differ(has, offered))
 
 
 def _differ(one: Policy, other: Policy) -> bool:

@@ -26,18 +26,18 @@ def cloud_template(
     settings: Settings,
 ) -> Manifest:
     """The cloud pod: the volume with the model, and a token for the planner only."""
-    container = _container(CLOUD, spec, settings)
+    container = _container(CLOUD, spec, settings) | _serving()
     container["resources"] = {
         "requests": {"cpu": spec.cloud.cpu, "memory": spec.cloud.memory},
         "limits": {"memory": spec.cloud.memory},
     }
     container["volumeMounts"] += [
         {"name": "data", "mountPath": names.DATA_DIR},
-        {"name": "token", "mountPath": names.TOKEN_DIR, "readOnly": True},
     ]
     pod = _pod(job, CLOUD, spec=spec, nodes=nodes, container=container)
     claim = {"claimName": names.cloud_name(job)}
-    pod["volumes"] += [{"name": "data", "persistentVolumeClaim": claim}, _token_volume()]
+    pod["volumes"] += [{"name": "data", "persistentVolumeClaim": claim}]
+    _add_token(pod, container)
     return _template(spec, labels, pod=pod, selector={}, annotations={})
 
 
@@ -51,7 +51,7 @@ def device_template(
     settings: Settings,
 ) -> Manifest:
     """A device: starts with the boost limit; the planner resizes it before round 1."""
-    container = _container(DEVICE, spec, settings)
+    container = _container(DEVICE, spec, settings) | _serving()
     container["env"] += [
         {"name": "LOCKSTEP_GROUP", "value": group.name},
         {"name": "OPENBLAS_NUM_THREADS", "value": "1"},
@@ -76,8 +76,6 @@ def trainer_template(
 ) -> Manifest:
     """The pod of a trainer: the recorded rounds, the policy, and a token for the planner only."""
     container = _container(TRAINER, spec, settings)
-    for unused in ("ports", *_probes()):
-        del container[unused]
     container["resources"] = {
         "requests": {"cpu": "100m", "memory": TRAINER_MEMORY},
         "limits": {"cpu": "1", "memory": TRAINER_MEMORY},
@@ -85,13 +83,13 @@ def trainer_template(
     container["env"].append({"name": "OMP_NUM_THREADS", "value": "1"})
     container["volumeMounts"] += [
         {"name": "experience", "mountPath": names.EXPERIENCE_DIR, "readOnly": True},
-        {"name": "token", "mountPath": names.TOKEN_DIR, "readOnly": True},
     ]
     pod = _pod(job, TRAINER, spec=spec, nodes=nodes, container=container)
     parts = (names.experience_name(job), names.policy_name(job))
     sources = [{"configMap": {"name": part}} for part in parts]
     experience = {"name": "experience", "projected": {"sources": sources}}
-    pod["volumes"] += [experience, _token_volume()]
+    pod["volumes"] += [experience]
+    _add_token(pod, container)
     pod["restartPolicy"] = "Never"
     return _template(spec, labels, pod=pod, selector={}, annotations={})
 
@@ -127,7 +125,6 @@ def _container(role: str, spec: FederatedJobSpec, settings: Settings) -> Manifes
         "imagePullPolicy": settings.image_pull_policy,
         "args": [role],
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "ports": [{"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"}],
         "env": _environment(),
         "volumeMounts": [
             {"name": "settings", "mountPath": names.SETTINGS_DIR, "readOnly": True},
@@ -138,7 +135,6 @@ def _container(role: str, spec: FederatedJobSpec, settings: Settings) -> Manifes
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        **_probes(),
     }
 
 
@@ -158,8 +154,10 @@ def _field(path: str) -> Manifest:
     return {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}
 
 
-def _probes() -> Manifest:
+def _serving() -> Manifest:
+    """The port of a worker that serves, and its probes."""
     return {
+        "ports": [{"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"}],
         "startupProbe": _probe("/healthz", period=2, timeout=10, failures=150),
         "readinessProbe": _probe("/readyz", period=2, timeout=5, failures=6),
         "livenessProbe": _probe("/healthz", period=20, timeout=15, failures=6),
@@ -175,13 +173,18 @@ def _probe(path: str, *, period: int, timeout: int, failures: int) -> Manifest:
     }
 
 
-def _token_volume() -> Manifest:
+def _add_token(pod: Manifest, container: Manifest) -> None:
+    """A token that only the planner takes."""
     token = {
         "audience": names.PLANNER_AUDIENCE,
         "expirationSeconds": TOKEN_SECONDS,
         "path": names.TOKEN_FILE,
     }
-    return {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}}
+    sources = [{"serviceAccountToken": token}]
+    pod["volumes"].append({"name": "token", "projected": {"sources": sources}})
+    container["volumeMounts"].append(
+        {"name": "token", "mountPath": names.TOKEN_DIR, "readOnly": True}
+    )
 
 
 def _pod(
