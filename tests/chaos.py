@@ -71,10 +71,13 @@ def selector_of(job: str, victim: str) -> str:
 
 
 def kill(job: str, victim: str) -> None:
-    """SIGKILL once it runs, maybe again after a kill before; then the pod goes, too."""
+    """SIGKILL once its container runs, maybe again after a kill before; then the pod goes, too.
+
+    Returns when the pod is gone: one that is still going, in phase Running, is no victim.
+    """
     words = ("-n", NAMESPACE, "wait", "pods", "-l", selector_of(job, victim), "--timeout=90s")
     api.kubectl(*words, "--for=create")
-    api.kubectl(*words, "--for=jsonpath={.status.phase}=Running")
+    api.kubectl(*words, "--for=jsonpath={.status.containerStatuses[0].started}=true")
     listed = api.kubectl(
         "-n", NAMESPACE, "get", "pods", "-l", selector_of(job, victim), "-o",
         "jsonpath={.items[*].metadata.name}",
@@ -83,7 +86,7 @@ def kill(job: str, victim: str) -> None:
         listed[0] if victim == OPERATOR else next(p for p in listed if p.endswith(_ordinal(victim)))
     )
     api.kill_container(NAMESPACE, pod)
-    api.kubectl("-n", NAMESPACE, "delete", "pod", pod, "--grace-period=1", "--wait=false")
+    api.kubectl("-n", NAMESPACE, "delete", "pod", pod, "--grace-period=1")
 
 
 def _ordinal(victim: str) -> str:
