@@ -4,6 +4,7 @@ Results go to stdout, progress and errors to stderr.
 """
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -96,12 +97,14 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="The policy file to write.")],
     family: Include = None,
     exclude: Exclude = None,
-    devices: Annotated[str, typer.Option(help="Fewest:most devices of a fleet.")] = "2:128",
+    devices: Annotated[str, typer.Option(help="Fewest:most devices of a fleet.")] = "2:256",
     energy_weight: Annotated[str, typer.Option(help="Least:greatest energy weight.")] = "1:10",
     seed: Annotated[int, typer.Option(help="Seed of weights and fleets.")] = 0,
     split: Annotated[int, typer.Option(help="Seed of the split by trace.")] = 0,
     budget_minutes: Annotated[float, typer.Option(help="Hard limit of the run.", min=0.05)] = 25.0,
-    threads: Annotated[int, typer.Option(help="CPU threads of torch.", min=1)] = 1,
+    cores: Annotated[
+        int | None, typer.Option(help="CPU cores to use; all that there are if empty.", min=1)
+    ] = None,
 ) -> None:
     """Train a policy with PPO; a third of the traces of each family is held out.
 
@@ -115,11 +118,12 @@ def train(
         from lockstep_allocator.training.train import train as run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise _Wrong(f"train needs {error.name}: pip install 'lockstep[train]'") from error
-    torch.set_num_threads(threads)
+    used = cores or len(os.sched_getaffinity(0))
+    torch.set_num_threads(used)
     found = _read(traces, family, None)
     few, many = _range(devices, "--devices", 2)
     settings = TrainSettings(
-        seed=seed, split=split, exclude=tuple(exclude or ()), minutes=budget_minutes,
+        seed=seed, split=split, exclude=tuple(exclude or ()), minutes=budget_minutes, cores=used,
         devices=(int(few), int(many)), energy_weight=_range(energy_weight, "--energy-weight", 1e-3),
     )  # fmt: skip
     if not out.parent.is_dir():

@@ -25,16 +25,7 @@ from lockstep_allocator.policy import (
     compute_at,
     situation,
 )
-from lockstep_allocator.scenarios import (
-    Phone,
-    Pool,
-    Random,
-    Scenario,
-    draw_fleet,
-    paper,
-    phones_of,
-    varied,
-)
+from lockstep_allocator.scenarios import Phone, Pool, Scenario, draw_fleet, paper, phones_of
 from lockstep_allocator.traces import (
     NamedTrace,
     reversed_in_time,
@@ -43,14 +34,8 @@ from lockstep_allocator.traces import (
 )
 from lockstep_allocator.training.forecasting import fit_forecaster
 from lockstep_allocator.training.nets import SetNetwork, blend, exported
-from lockstep_allocator.training.ppo import (
-    Actor,
-    PpoSettings,
-    Window,
-    collect,
-    new_networks,
-    update,
-)
+from lockstep_allocator.training.ppo import Actor, PpoSettings, Window, new_networks, update
+from lockstep_allocator.training.rollouts import Draw, Rollouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +50,9 @@ class TrainSettings:
     """Families to leave out (globs), after the split: it does not depend on them."""
     minutes: float = 25.0
     """Hard budget of the whole run."""
-    devices: tuple[int, int] = (2, 128)
+    cores: int = 1
+    """Processes that play rounds, and threads of torch: how far a budget goes, nothing else."""
+    devices: tuple[int, int] = (2, 256)
     """Fewest and most devices of a fleet, drawn log-uniformly."""
     energy_weight: tuple[float, float] = (1.0, 10.0)
     """Least and greatest energy weight, drawn log-uniformly."""
@@ -146,7 +133,7 @@ def validation_cells(
         (name, alike, size, weight)
         for name in scenarios
         for alike in (True, False)
-        for size in (3, 10, 30, 100)
+        for size in (3, 10, 40, 160)
         for weight in (1.0, 10.0)
     ):
         random = np.random.default_rng(1000 + number)
@@ -179,11 +166,10 @@ def judge(cells: Sequence[Cell], weights: Weights) -> tuple[float, float, dict[s
 
 
 class _Course:
-    """A run: the groups' fleets, the networks, and how far it has come."""
+    """A run: the networks, and how far they have come."""
 
-    def __init__(self, settings: TrainSettings, train: Pool, phones: Scenario) -> None:
-        self.settings, self.train, self.phones = settings, train, phones
-        self.random: Random = np.random.default_rng(settings.seed)
+    def __init__(self, settings: TrainSettings) -> None:
+        self.settings = settings
         self.orders = torch.Generator().manual_seed(settings.seed)
         self.actor, self.critic = new_networks(len(FEATURES), seed=settings.seed)
         self.average = copy.deepcopy(self.actor)
@@ -197,24 +183,9 @@ class _Course:
         begin, end = self.settings.spread
         return begin * (end / begin) ** min(1.0, share)
 
-    def windows(self, forecaster: Forecaster, spread: float) -> list[Window]:
-        """A window of rounds for each group."""
-        actor = Actor(forecaster, exported(self.actor), exported(self.critic), spread)
-        return [
-            collect(self._fleet(), actor, self.settings.ppo, self.random)
-            for _ in range(self.settings.groups)
-        ]
-
-    def _fleet(self) -> Fleet:
-        settings, random = self.settings, self.random
-        few, many = settings.devices
-        size = round(math.exp(random.uniform(math.log(few), math.log(many))))
-        envs = max(4, settings.rows // size)
-        low, high = settings.energy_weight
-        weight = np.exp(random.uniform(math.log(low), math.log(high), (envs, 1)))
-        scenario: Scenario = (paper, self.phones, varied)[random.choice(3, p=(0.6, 0.2, 0.2))]
-        alike = bool(random.random() < 0.5)
-        return draw_fleet(scenario, self.train, (envs, size), weight, random, alike=alike)
+    def player(self, forecaster: Forecaster, spread: float) -> Actor:
+        """What plays the next window."""
+        return Actor(forecaster, exported(self.actor), exported(self.critic), spread)
 
     def learn(self, windows: Sequence[Window], share: float, spread: float) -> dict[str, float]:
         """One update; the windows are of no use afterwards."""
@@ -259,17 +230,23 @@ def train(
     cells = validation_cells(
         held_out, {"paper": paper, "phones": phones_of(phones)}, fit.forecaster
     )
-    course = _Course(settings, pool, phones_of(phones))
+    draw = Draw(
+        pool, tuple(phones), settings.devices, settings.energy_weight, settings.rows, settings.ppo
+    )
+    course = _Course(settings)
     best = _Best(course.average, cells)
     curve: list[Point] = []
     updates, stopped, looked = 0, "budget", 0.0
-    while (passed := time.monotonic() - began) < budget_s:
-        done = passed / budget_s
-        share = (done - settings.forecast_share) / (1 - settings.forecast_share)
-        spread = course.spread(share)
-        stats = course.learn(course.windows(fit.forecaster, spread), share, spread)
-        updates += 1
-        if time.monotonic() - looked > min(30.0, budget_s / 60):
+    with Rollouts(draw, seed=settings.seed, cores=settings.cores) as rollouts:
+        while (passed := time.monotonic() - began) < budget_s:
+            done = passed / budget_s
+            share = (done - settings.forecast_share) / (1 - settings.forecast_share)
+            spread = course.spread(share)
+            player = course.player(fit.forecaster, spread)
+            stats = course.learn(rollouts.windows(player, settings.groups), share, spread)
+            updates += 1
+            if time.monotonic() - looked < min(30.0, budget_s / 60):
+                continue
             looked = time.monotonic()
             gap, regret = best.look(settings.gain)
             curve.append(

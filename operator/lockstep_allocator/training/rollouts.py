@@ -1,0 +1,115 @@
+"""Windows of rounds for PPO, collected by several processes at once.
+
+What is drawn depends on the seed alone, not on the number of processes.
+"""
+
+import math
+import multiprocessing
+import pickle
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from lockstep_allocator.fleet import Fleet
+from lockstep_allocator.scenarios import (
+    Phone,
+    Pool,
+    Random,
+    Scenario,
+    draw_fleet,
+    paper,
+    phones_of,
+    varied,
+)
+from lockstep_allocator.training.ppo import Actor, PpoSettings, Window, collect
+
+_SCENARIO_CHANCES = (0.6, 0.2, 0.2)
+"""Of paper, phones and varied."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draw:
+    """Where the fleets of a run come from."""
+
+    pool: Pool
+    """Traces to train on."""
+    phones: tuple[Phone, ...]
+    """Clusters with measured power."""
+    devices: tuple[int, int]
+    """Fewest and most devices of a fleet, drawn log-uniformly."""
+    energy_weight: tuple[float, float]
+    """Least and greatest energy weight, drawn log-uniformly."""
+    rows: int
+    """Devices in a group."""
+    ppo: PpoSettings
+    """The algorithm."""
+
+    def fleets(self, random: Random) -> Fleet:
+        """A group of fleets of one size."""
+        few, many = self.devices
+        size = round(math.exp(random.uniform(math.log(few), math.log(many))))
+        envs = max(4, self.rows // size)
+        low, high = self.energy_weight
+        weight = np.exp(random.uniform(math.log(low), math.log(high), (envs, 1)))
+        scenarios: tuple[Scenario, ...] = (paper, phones_of(self.phones), varied)
+        scenario = scenarios[random.choice(3, p=_SCENARIO_CHANCES)]
+        alike = bool(random.random() < 0.5)
+        return draw_fleet(scenario, self.pool, (envs, size), weight, random, alike=alike)
+
+    def window(self, actor: Actor, seed: np.random.SeedSequence) -> Window:
+        """The window of a group."""
+        random = np.random.default_rng(seed)
+        return collect(self.fleets(random), actor, self.ppo, random)
+
+
+class Rollouts:
+    """Collects windows in `cores` processes; a context, at whose end they are gone."""
+
+    def __init__(self, draw: Draw, *, seed: int, cores: int) -> None:
+        self._draw, self._cores = draw, cores
+        self._seeds = np.random.SeedSequence(seed)
+        self._held = ExitStack()
+        self._processes: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        if self._cores > 1:
+            self._processes = self._held.enter_context(
+                ProcessPoolExecutor(
+                    self._cores, multiprocessing.get_context("spawn"), _begin, (self._draw,)
+                )
+            )
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self._held.close()
+
+    def windows(self, actor: Actor, groups: int) -> list[Window]:
+        """A window of rounds for each of so many groups, all played by one actor."""
+        seeds = self._seeds.spawn(groups)
+        if self._processes is None:
+            return [self._draw.window(actor, seed) for seed in seeds]
+        packed: Sequence[bytes] = list(
+            self._processes.map(_packed_window, [actor] * groups, seeds)
+        )
+        return [pickle.loads(one) for one in packed]  # noqa: S301 - of our own processes
+
+
+_here: list[Draw] = []
+"""What a collecting process draws from."""
+
+
+def _begin(draw: Draw) -> None:
+    torch.set_num_threads(1)
+    threadpool_limits(1)  # each process has a core of its own: more threads would only wait
+    _here.append(draw)
+
+
+def _packed_window(actor: Actor, seed: np.random.SeedSequence) -> bytes:
+    """Packed here: the executor would pass tensors by file descriptors."""
+    return pickle.dumps(_here[0].window(actor, seed))
