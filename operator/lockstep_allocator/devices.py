@@ -5,7 +5,7 @@ the same of one device and is what the workers report (a property test holds the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -35,6 +35,8 @@ class EnergyCurve:
     """W."""
     idle_watts: float
     """Drawn all the time that a round lasts."""
+    transmit_watts: float
+    """Drawn besides while uploading."""
     efficient_ghz: float
     """Below this frequency a Gcycle takes more energy and more time: nobody should go there."""
 
@@ -43,7 +45,7 @@ def energy_curve(model: EnergyModel, *, min_ghz: float, max_ghz: float) -> Energ
     """The curve of an energy model between two frequencies."""
     if not model.table:
         kappa = model.kappa * _KAPPA_UNIT
-        return EnergyCurve(kappa, (), (), model.idle_watts, min_ghz)
+        return EnergyCurve(kappa, (), (), model.idle_watts, model.transmit_watts, min_ghz)
     inside = {p.ghz for p in model.table if min_ghz < p.ghz < max_ghz}
     points = [
         (1 / ghz, (busy_watts(model.table, ghz) - model.idle_watts) / ghz)
@@ -51,11 +53,15 @@ def energy_curve(model: EnergyModel, *, min_ghz: float, max_ghz: float) -> Energ
     ]
     hull = _lower_hull(points)
     if len(hull) == 1:  # one frequency only
-        return EnergyCurve(0.0, (hull[0][1],), (0.0,), model.idle_watts, max_ghz)
+        return EnergyCurve(
+            0.0, (hull[0][1],), (0.0,), model.idle_watts, model.transmit_watts, max_ghz
+        )
     beta = [(g1 - g0) / (s1 - s0) for (s0, g0), (s1, g1) in pairwise(hull)]
     alpha = [g - b * s for (s, g), b in zip(hull, beta, strict=False)]
     best_s = min(hull, key=lambda point: (point[1], point[0]))[0]
-    return EnergyCurve(0.0, tuple(alpha), tuple(beta), model.idle_watts, 1 / best_s)
+    return EnergyCurve(
+        0.0, tuple(alpha), tuple(beta), model.idle_watts, model.transmit_watts, 1 / best_s
+    )
 
 
 def _lower_hull(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -91,10 +97,10 @@ class Devices:
     """(E, N, L) and their slopes in W."""
     idle_watts: Array
     """(E, N) W."""
+    transmit_watts: Array
+    """(E, N) W besides while uploading."""
     weight: Array
     """(E, 1) λ in s/J."""
-    send_watts: Array | None = None
-    """(E, N) W beyond idle while uploading; none when empty."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -125,6 +131,10 @@ class Devices:
         """Energy of computing beyond idle, for compute times of shape (E, N) or (E, N, K)."""
         return _joules(self, compute_s)
 
+    def sending(self, upload_s: Array) -> Array:
+        """Energy of uploads beyond idle, for upload times of shape (E, N) or (E, N, K)."""
+        return _spread(self.transmit_watts, upload_s) * upload_s
+
     def marginal(self, compute_s: Array) -> Array:
         """Joules saved by a second more of computing, -dE/dc >= 0, of shape (E, N) or (E, N, K)."""
         return _marginal(self, compute_s)
@@ -136,17 +146,12 @@ class Devices:
     def energy(self, seconds: Array, compute_s: Array, upload_s: Array) -> Array:
         """(E,) J of all devices in a round: computing, sending and idling."""
         idle = seconds * self.idle_watts.sum(-1)
-        sent = 0.0 if self.send_watts is None else (self.send_watts * upload_s).sum(-1)
-        return np.asarray(self.joules(compute_s).sum(-1) + idle + sent)
+        own = self.joules(compute_s) + self.sending(upload_s)
+        return np.asarray(own.sum(-1) + idle)
 
     def rows(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> "Devices":
         """Some of the environments."""
-        picked = {
-            name: value[index]
-            for name in self.__dataclass_fields__
-            if (value := getattr(self, name)) is not None
-        }
-        return replace(self, **picked)
+        return Devices(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
 
 
 def _spread(values: Array, like: Array) -> Array:

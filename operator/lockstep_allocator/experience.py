@@ -24,7 +24,7 @@ from lockstep_allocator.traces import TraceSet
 from lockstep_api.trace import Trace
 
 FORMAT = "lockstep-experience"
-VERSION = 1
+VERSION = 2
 MAX_ROUNDS = 100
 """Rounds kept, the newest."""
 MAX_BYTES = 900_000
@@ -190,7 +190,16 @@ def _stacked(seen: Sequence[Observation]) -> Observation:
     """Observations of equally many devices, one after another."""
     lines = max(one.devices.alpha.shape[-1] for one in seen)
     devices = [one.devices for one in seen]
-    columns = ("work", "upload", "min_ghz", "max_ghz", "kappa", "idle_watts", "weight")
+    columns = (
+        "work",
+        "upload",
+        "min_ghz",
+        "max_ghz",
+        "kappa",
+        "idle_watts",
+        "transmit_watts",
+        "weight",
+    )
     joined = {name: np.concatenate([getattr(d, name) for d in devices]) for name in columns}
     alpha = np.concatenate([_padded(d.alpha, lines, -np.inf) for d in devices])
     beta = np.concatenate([_padded(d.beta, lines, 0.0) for d in devices])
@@ -218,6 +227,8 @@ _OF_DEVICE = (
     "work", "upload", "min_ghz", "max_ghz", "last_mbps", "mean_mbps", "ghz", "joules", "upload_s",
 )  # fmt: skip
 
+_OF_CURVE = ("kappa", "idle_watts", "transmit_watts")
+
 
 def _file(records: Sequence[Record]) -> bytes:
     clients = sorted({client for record in records for client in record.clients})
@@ -233,7 +244,8 @@ def _file(records: Sequence[Record]) -> bytes:
         beta = _padded(devices.beta, lines, 0.0)[0]
         for i, client in enumerate(record.clients):
             which.append(number[client])
-            key = (float(devices.kappa[0, i]), float(devices.idle_watts[0, i]), *alpha[i], *beta[i])
+            powers = (float(getattr(devices, name)[0, i]) for name in _OF_CURVE)
+            key = (*powers, *alpha[i], *beta[i])
             curve.append(curves.setdefault(key, len(curves)))
         for name, values in columns.items():
             source = next(one for one in (record, seen, devices) if hasattr(one, name))
@@ -247,7 +259,9 @@ def _file(records: Sequence[Record]) -> bytes:
         "rounds": np.array(of_rounds, np.float64).reshape(-1, len(_OF_ROUND)),
         "client": np.array(which, np.int32),
         "curve": np.array(curve, np.int32),
-        "curves": np.array(list(curves), np.float64).reshape(len(curves), 2 + 2 * lines),
+        "curves": np.array(list(curves), np.float64).reshape(
+            len(curves), len(_OF_CURVE) + 2 * lines
+        ),
         "slots": np.concatenate([*slots, np.zeros((0, len(EDGES_S) - 1))]).astype(np.float32),
         **{
             name: np.concatenate([*values, np.zeros(0)]).astype(np.float32)
@@ -282,11 +296,12 @@ def _record(
     column = {name: tensors[name][part].astype(np.float64) for name in _OF_DEVICE}
     told = dict(zip(_OF_ROUND, row, strict=True))
     curves = tensors["curves"][tensors["curve"][part]]
-    lines = (curves.shape[1] - 2) // 2
+    powers = dict(zip(_OF_CURVE, curves.T, strict=False))
+    alpha, beta = np.split(curves[:, len(_OF_CURVE) :], 2, axis=1)
     devices = Devices(
         column["work"][None], column["upload"][None], column["min_ghz"][None],
-        column["max_ghz"][None], curves[None, :, 0], curves[None, :, 2 : 2 + lines],
-        curves[None, :, 2 + lines :], curves[None, :, 1], np.array([[told["weight"]]]),
+        column["max_ghz"][None], powers["kappa"][None], alpha[None], beta[None],
+        powers["idle_watts"][None], powers["transmit_watts"][None], np.array([[told["weight"]]]),
     )  # fmt: skip
     seen = Observation(
         devices, tensors["slots"][part].astype(np.float64)[None], column["last_mbps"][None],

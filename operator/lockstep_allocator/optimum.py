@@ -6,6 +6,9 @@ moment from which its upload still arrives by T; its energy does not rise in T. 
 cost found are dropped, the others are cut, until bound and cost meet within the tolerance. That
 holds for every energy model that does not rise with slower computing and for every trace; the cost
 need not be convex in T (it is not, when uploads follow a trace).
+
+Where sending takes energy, a device may do better to send before that moment, at a better
+bandwidth: its e_i(T) is then the least over all compute times that arrive by T (`sending`).
 """
 
 from dataclasses import dataclass
@@ -13,12 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from lockstep_allocator.devices import Array
-from lockstep_allocator.fleet import Fleet
+from lockstep_allocator.fleet import Fleet, run_round
+from lockstep_allocator.sending import BestSending, best_sending
 from lockstep_allocator.traces import Index
 
 _FIRST, _CUT = 48, 8
 _CHUNK = 400_000
-"""Devices × moments evaluated at once: bounds memory."""
+"""Numbers looked at at once: bounds memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +46,17 @@ def optimum(fleet: Fleet, start_s: Array, *, tolerance: float = 1e-4) -> Optimum
         fleet: the devices and their traces.
         start_s: when the round begins.
         tolerance: how far cost and bound may be apart, relative to the cost.
-
-    Raises:
-        ValueError: devices pay for sending (waiting for better bandwidth could pay then).
     """
-    if fleet.devices.send_watts is not None:
-        raise ValueError("the hindsight optimum is for devices without transmission energy")
     search = _Search(fleet, start_s)
     search.begin()
     while search.refine(tolerance):
         pass
     search.polish()
-    latest = fleet.latest_compute_s(start_s, search.best_s[:, None, None])[..., 0]
-    compute_s = np.clip(latest, fleet.devices.shortest, fleet.devices.longest)
-    return Optimum(search.best, search.best_s, compute_s, search.bound)
+    compute_s, _ = search.spend(np.arange(len(start_s)), search.best_s)
+    # Who sends early may make the round shorter than it was allowed to be.
+    played = run_round(fleet, start_s, fleet.devices.work / compute_s)
+    bound = np.minimum(search.bound, played.cost)
+    return Optimum(played.cost, played.seconds, compute_s, bound)
 
 
 class _Search:
@@ -64,6 +65,9 @@ class _Search:
     def __init__(self, fleet: Fleet, start_s: Array) -> None:
         self.fleet, self.start_s = fleet, start_s
         devices = fleet.devices
+        self.sending: BestSending | None = None
+        if devices.transmit_watts.any():
+            self.sending = best_sending(fleet, start_s)
         self.second = devices.second_cost[:, 0]
         self.weight = devices.weight[:, 0]
         shortest, longest = devices.shortest, devices.longest
@@ -115,10 +119,12 @@ class _Search:
 
     def _try(self, row: Index, at_s: Array) -> Array:
         """Weighted energy when rounds `row` end at `at_s`; remembers the best cost."""
-        devices = self.fleet.devices
-        step = max(1, _CHUNK // devices.shape[1])
+        looked_at = 1 if self.sending is None else self.sending.until_s.shape[-1]
+        step = max(1, _CHUNK // (self.fleet.devices.shape[1] * looked_at))
         parts = [
-            self._energy(row[i : i + step], at_s[i : i + step]) for i in range(0, len(row), step)
+            self.weight[row[i : i + step]]
+            * self.spend(row[i : i + step], at_s[i : i + step])[1].sum(-1)
+            for i in range(0, len(row), step)
         ]
         spent = np.concatenate(parts)
         cost = self.second[row] * at_s + spent
@@ -130,8 +136,13 @@ class _Search:
         self.best_s[rows[better]] = at_s[chosen][better]
         return spent
 
-    def _energy(self, row: Index, at_s: Array) -> Array:
-        some = self.fleet.rows(row)
-        latest = some.latest_compute_s(self.start_s[row], at_s[:, None, None])[..., 0]
+    def spend(self, row: Index, at_s: Array) -> tuple[Array, Array]:
+        """Compute times (R, N) of least energy that arrive by `at_s` (R,), and that energy."""
+        some, start_s = self.fleet.rows(row), self.start_s[row]
+        latest = some.latest_compute_s(start_s, at_s[:, None, None])[..., 0]
         compute_s = np.clip(latest, some.devices.shortest, some.devices.longest)
-        return self.weight[row] * some.devices.joules(compute_s).sum(-1)
+        spent = some.devices.joules(compute_s)
+        if self.sending is None:
+            return compute_s, spent
+        spent = spent + some.devices.sending(some.upload_s(start_s, compute_s))
+        return self.sending.rows(row).until(compute_s, spent)

@@ -157,7 +157,7 @@ def paper(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devic
     nothing = np.zeros((*shape, 0))
     return Devices(
         cycles, UPDATE_MBIT * ones, ones, 2 * ones, _PAPER_KAPPA * ones, nothing, nothing,
-        0 * ones, PAPER_WEIGHT * energy_weight,
+        0 * ones, 0 * ones, PAPER_WEIGHT * energy_weight,
     )  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def phones_of(phones: Sequence[Phone]) -> Scenario:
         ones = np.ones(shape)
         return Devices(
             work, UPDATE_MBIT * ones, lowest[kind], highest[kind], 0 * ones, alpha[kind],
-            beta[kind], 0 * ones, PHONES_WEIGHT * energy_weight,
+            beta[kind], 0 * ones, 0 * ones, PHONES_WEIGHT * energy_weight,
         )  # fmt: skip
 
     return draw
@@ -198,9 +198,9 @@ def varied(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devi
     busy = watts * work / top
     share = 0.03 * energy_weight * np.exp(random.normal(0, 0.7, one))
     weight = share * (base_s * (1 + ratio)) / busy.sum(-1, keepdims=True) * np.sqrt(shape[1])
-    nothing = np.zeros((*shape, 1))
+    nothing, silent = np.zeros((*shape, 1)), np.zeros(shape)
     return Devices(
-        work, upload, bottom, top, kappa, nothing, beta[..., None], np.zeros(shape), weight
+        work, upload, bottom, top, kappa, nothing, beta[..., None], silent, silent, weight
     )
 
 

@@ -215,6 +215,15 @@ class TraceSet:
         """(K,) Mbit of a loop."""
         return self.mbit[self.first[1:]] - self.mbit[self.first[:-1]]
 
+    def changes_s(self, which: int, begin_s: float, end_s: float) -> Array:
+        """When a looped trace goes from one piece to the next, from `begin_s` to `end_s`."""
+        pieces = slice(self.first[which], self.first[which + 1])
+        starts = self.starts_s[pieces] - self.starts_s[pieces.start]
+        length = self.durations_s[which]
+        loops = np.arange(np.floor(begin_s / length), np.floor(end_s / length) + 1)
+        every = (loops[:, None] * length + starts).ravel()
+        return np.asarray(every[(every >= begin_s) & (every <= end_s)])
+
     def carried(self, which: Index, at_s: Array) -> Array:
         """Mbit carried from moment 0 to `at_s` >= 0; arrays of one shape."""
         length = self.durations_s[which]

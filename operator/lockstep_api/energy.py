@@ -20,12 +20,15 @@ class PowerPoint:
 
 @dataclass(frozen=True, slots=True)
 class EnergyModel:
-    """Either `kappa` (J per cycle per Hz²) or a frequency→power `table`; plus idle power (W)."""
+    """Either `kappa` (J per cycle per Hz²) or a frequency→power `table`; plus idle power (W) and
+    that of the radio (W)."""
 
     kappa: float
     table: tuple[PowerPoint, ...]
     """In any order; frequencies differ, and power does not fall when frequency rises."""
     idle_watts: float
+    transmit_watts: float = 0.0
+    """Power of the radio, beyond everything else, while an update is uploaded."""
 
     def __post_init__(self) -> None:
         """Raises ValueError: a table that says two things of one frequency, or falls."""
@@ -66,16 +69,20 @@ def busy_watts(table: Sequence[PowerPoint], ghz: float) -> float:
     return points[-1].watts
 
 
-def modelled_joules(model: EnergyModel, *, n_cycles: float, ghz: float, on_s: float) -> float:
+def modelled_joules(
+    model: EnergyModel, *, n_cycles: float, ghz: float, on_s: float, transmit_s: float = 0.0
+) -> float:
     """Joules of a device that was on for `on_s` seconds and did `n_cycles` cycles at `ghz` then.
 
     `kappa`: E = κ · cycles · f² + P_idle · on (algorithm of CN113312169B; κ·f² is only what the
     cycles take, so idle power counts all the time). `table`: E = P(f) · busy + P_idle · (on - busy)
-    with busy = cycles / f (P(f) is all that the busy device draws).
+    with busy = cycles / f (P(f) is all that the busy device draws). Either: + P_transmit ·
+    `transmit_s`, the seconds of its uploads (Tran et al. 2019).
     """
     hertz = ghz * 1e9
+    sending = model.transmit_watts * transmit_s
     if not model.table:
-        return model.kappa * n_cycles * hertz**2 + model.idle_watts * on_s
+        return model.kappa * n_cycles * hertz**2 + model.idle_watts * on_s + sending
     busy_s = n_cycles / hertz if n_cycles else 0.0
     busy = busy_watts(model.table, ghz) * busy_s
-    return busy + model.idle_watts * max(0.0, on_s - busy_s)
+    return busy + model.idle_watts * max(0.0, on_s - busy_s) + sending

@@ -56,6 +56,8 @@ class GroupSettings(WireModel):
     """Measured (GHz, W) points."""
     idle_watts: float = 0.0
     """Power without work in W."""
+    transmit_watts: float = 0.0
+    """Power of the radio during uploads in W."""
     data_share: float = 1.0
     """Relative amount of training examples of each device."""
     uplink: LinkSettings | None = None
@@ -66,7 +68,7 @@ class GroupSettings(WireModel):
     def energy_model(self) -> EnergyModel:
         """The group's energy model."""
         table = tuple(PowerPoint(ghz, watts) for ghz, watts in self.power_table)
-        return EnergyModel(self.kappa, table, self.idle_watts)
+        return EnergyModel(self.kappa, table, self.idle_watts, self.transmit_watts)
 
 
 class JobSettings(WireModel):
@@ -139,6 +141,7 @@ def _group_settings(group: DeviceGroup) -> GroupSettings:
         kappa=group.energy.kappa or DEFAULT_KAPPA,
         power_table=tuple((point.ghz, point.watts) for point in table),
         idle_watts=group.energy.idle_watts,
+        transmit_watts=group.energy.transmit_watts,
         data_share=group.data_share,
         uplink=_link_settings(group.uplink),
         downlink=_link_settings(group.downlink),

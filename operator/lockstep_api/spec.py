@@ -443,6 +443,8 @@ class Energy(ApiModel):
     idle_watts: Annotated[float, Field(ge=0)] = 0.0
     """Power without work in W. With kappa it counts all the time, as κ·f² is only what the cycles
     take; with a table, whose watts are all that the busy device draws, only without work."""
+    transmit_watts: Annotated[float, Field(ge=0)] = 0.0
+    """Power of the radio while an update is uploaded in W, beyond all else."""
 
 
 class DeviceGroup(ApiModel):

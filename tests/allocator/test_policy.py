@@ -50,7 +50,7 @@ def test_the_order_of_devices_changes_nothing(seed: int, order: list[int]) -> No
     seen = observation(2, 6, seed=seed)
     devices = Devices(
         **{
-            name: value if name == "weight" or value is None else value[:, order]
+            name: value if name == "weight" else value[:, order]
             for name in Devices.__slots__
             for value in [getattr(seen.devices, name)]
         }

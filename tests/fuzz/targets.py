@@ -262,7 +262,7 @@ def _two_rounds() -> bytes:
     ones = np.ones((1, 2))
     devices = Devices(
         ones, ones, ones, 2 * ones, ones, np.ones((1, 2, 1)), -np.ones((1, 2, 1)), ones,
-        np.ones((1, 1)),
+        ones, np.ones((1, 1)),
     )  # fmt: skip
     seen = Observation(devices, np.ones((1, 2, 16)), ones, ones)
     played = (

@@ -57,6 +57,14 @@ def test_idle_power_counts_all_the_time_beside_kappa() -> None:
     assert modelled_joules(model, n_cycles=2e9, ghz=1.0, on_s=5.0) == pytest.approx(2.7)
 
 
+def test_the_radio_counts_while_it_sends() -> None:
+    for model in (EnergyModel(1e-28, (), 0.5, 2.0), EnergyModel(1e-28, TABLE, 0.5, 2.0)):
+        silent, sending = (
+            modelled_joules(model, n_cycles=2e9, ghz=1.0, on_s=5.0, transmit_s=s) for s in (0, 1.5)
+        )
+        assert sending - silent == pytest.approx(3.0)
+
+
 def test_a_table_device_is_never_idle_for_less_than_nothing() -> None:
     """3e9 cycles at 1.5 GHz are 2 s of work, although it was on for 1 s only."""
     model = EnergyModel(1e-28, TABLE, 0.5)

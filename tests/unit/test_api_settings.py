@@ -24,7 +24,11 @@ def spec(**changes: Any) -> FederatedJobSpec:
             {"name": "fast", "replicas": 2, "dataShare": 3, "cpuAtMax": "400m"},
             {
                 "name": "old",
-                "energy": {"table": [{"ghz": 1, "watts": 2}], "idleWatts": 0.5},
+                "energy": {
+                    "table": [{"ghz": 1, "watts": 2}],
+                    "idleWatts": 0.5,
+                    "transmitWatts": 1.5,
+                },
             },
         ],
     }
@@ -49,9 +53,9 @@ def test_groups_and_clients() -> None:
     assert made.clients() == ["fast-0", "fast-1", "old-0"]
     assert made.data_shares() == [3.0, 3.0, 1.0]
     assert made.group_of("fast-1").cpu_at_max == pytest.approx(0.4)
-    assert made.group_of("fast-1").energy_model() == EnergyModel(DEFAULT_KAPPA, (), 0.0)
+    assert made.group_of("fast-1").energy_model() == EnergyModel(DEFAULT_KAPPA, (), 0.0, 0.0)
     table = (PowerPoint(1.0, 2.0),)
-    assert made.group_of("old-0").energy_model() == EnergyModel(DEFAULT_KAPPA, table, 0.5)
+    assert made.group_of("old-0").energy_model() == EnergyModel(DEFAULT_KAPPA, table, 0.5, 1.5)
     assert spec().clients() == 3
 
 

@@ -88,7 +88,9 @@ def test_a_round_without_work_has_no_frequency_and_costs_only_idle_power() -> No
     used = spent(GROUP, nothing, nothing, compute_s=0.0, cpu_s=0.0, throttle_cores=0.2)
     assert used.frequency_ghz == 0.0
     for group in (GROUP, GROUP.model_copy(update={"power_table": ((1.0, 2.0),)})):
-        joules = energy(settings(cloud_port=1, planner_port=2), group, used, idle_s=4.0)
+        joules = energy(
+            settings(cloud_port=1, planner_port=2), group, used, idle_s=4.0, upload_s=0.0
+        )
         assert joules.model == pytest.approx(2.0)
 
 
@@ -102,7 +104,7 @@ def test_energy_by_a_table_is_busy_power_while_it_works_and_idle_power_else() ->
     before, after = CpuReading(None, 0.0), CpuReading(0.375, 0.0)
     used = spent(group, before, after, compute_s=4.0, cpu_s=1.5)
     job = settings(cloud_port=1, planner_port=2)
-    assert energy(job, group, used, idle_s=3.0).model == pytest.approx(17.5)
+    assert energy(job, group, used, idle_s=3.0, upload_s=0.0).model == pytest.approx(17.5)
 
 
 def test_energy_by_source() -> None:
@@ -110,7 +112,11 @@ def test_energy_by_source() -> None:
     before, after = CpuReading(None, 0.0), CpuReading(0.25, 0.0)
     used = spent(GROUP, before, after, compute_s=4.0, cpu_s=1.0)
     job = settings(cloud_port=1, planner_port=2)
-    joules = energy(job, GROUP, used, idle_s=2.0)
+    joules = energy(job, GROUP, used, idle_s=2.0, upload_s=0.0)
+    assert joules.model is not None
     assert joules.model == pytest.approx(0.4 + 0.5 * (2.0 + 4.0))
     assert joules.cpu == pytest.approx(1.0 * job.cpu_watts)
     assert joules.measured is None
+    radio = GROUP.model_copy(update={"transmit_watts": 1.5})
+    sent = energy(job, radio, used, idle_s=2.0, upload_s=0.8)
+    assert sent.model == pytest.approx(joules.model + 1.2)

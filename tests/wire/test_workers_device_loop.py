@@ -159,9 +159,13 @@ async def test_a_device_accounts_for_all_the_time_that_it_is_on(
     clock = SimpleNamespace(monotonic=lambda: next(ticks), process_time=time.process_time)
     monkeypatch.setattr(device_loop, "time", clock)
     accounted: list[tuple[float, float]] = []
+    uploads: list[bool] = []
 
-    def record(_job: object, _group: object, used: Spent, *, idle_s: float) -> EnergyJoules:
+    def record(
+        _job: object, _group: object, used: Spent, *, idle_s: float, upload_s: float
+    ) -> EnergyJoules:
         accounted.append((idle_s, used.compute_s))
+        uploads.append(upload_s > 0)
         return EnergyJoules(model=1.0, cpu=0.0)
 
     monkeypatch.setattr(device_loop, "energy", record)
@@ -172,6 +176,7 @@ async def test_a_device_accounts_for_all_the_time_that_it_is_on(
     assert accounted[0][0] < 20  # the seconds of the first download, by the real clock
     assert accounted[0][1] == 1
     assert accounted[1:] == [(1, 1), (1, 1), (1, 0)]
+    assert uploads == [False, True, True, True]
     labels = {"job": "job", "client": "d-0", "source": "model"}
     assert metrics.registry.get_sample_value("lockstep_energy_joules_total", labels) == 4
 

@@ -196,8 +196,8 @@ def gae(
 def marginal_costs(fleet: Fleet, start_s: Array, compute_s: Array, tried_s: Array) -> Array:
     """(E, N, K) cost of the round when one device takes another compute time, less the others'.
 
-    cost_ik = second_cost·max(T without i, arrival of i) + λ·e_i: exact, and from the two latest
-    arrivals alone.
+    cost_ik = second_cost·max(T without i, arrival of i) + λ·e_i, e_i for computing and sending:
+    exact, and from the two latest arrivals alone.
     """
     devices = fleet.devices
     arrival = compute_s + fleet.upload_s(start_s, compute_s)
@@ -205,9 +205,10 @@ def marginal_costs(fleet: Fleet, start_s: Array, compute_s: Array, tried_s: Arra
     latest = latest_two[:, :1]
     second = latest_two[:, 1:2] if arrival.shape[1] > 1 else np.zeros_like(latest)
     others = np.where(arrival >= latest, second, latest)[..., None]
-    tried = tried_s + fleet.upload_s(start_s, tried_s)
-    round_s = devices.second_cost[..., None] * np.maximum(others, tried)
-    return round_s + devices.weight[..., None] * devices.joules(tried_s)
+    upload_s = fleet.upload_s(start_s, tried_s)
+    round_s = devices.second_cost[..., None] * np.maximum(others, tried_s + upload_s)
+    own = devices.joules(tried_s) + devices.sending(upload_s)
+    return round_s + devices.weight[..., None] * own
 
 
 @dataclass(frozen=True, slots=True)

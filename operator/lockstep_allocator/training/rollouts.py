@@ -94,10 +94,8 @@ class Rollouts:
         seeds = self._seeds.spawn(groups)
         if self._processes is None:
             return [self._draw.window(actor, seed) for seed in seeds]
-        packed: Sequence[bytes] = list(
-            self._processes.map(_packed_window, [actor] * groups, seeds)
-        )
-        return [pickle.loads(one) for one in packed]  # noqa: S301 - of our own processes
+        packed: Sequence[bytes] = list(self._processes.map(_packed_window, [actor] * groups, seeds))
+        return [pickle.loads(one) for one in packed]
 
 
 _here: list[Draw] = []
@@ -106,7 +104,8 @@ _here: list[Draw] = []
 
 def _begin(draw: Draw) -> None:
     torch.set_num_threads(1)
-    threadpool_limits(1)  # each process has a core of its own: more threads would only wait
+    # Each process has a core of its own: more threads would only wait for it.
+    threadpool_limits(1)  # type: ignore[no-untyped-call]
     _here.append(draw)
 
 

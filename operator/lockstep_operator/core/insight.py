@@ -238,5 +238,6 @@ def _devices(
     return Devices(
         np.array([work]), upload[None], np.array([low]), np.array([high]),
         np.array([[curve.kappa for curve in curves]]), alpha[None], beta[None],
-        np.array([[curve.idle_watts for curve in curves]]), np.array([[energy_weight]]),
+        np.array([[curve.idle_watts for curve in curves]]),
+        np.array([[curve.transmit_watts for curve in curves]]), np.array([[energy_weight]]),
     )  # fmt: skip

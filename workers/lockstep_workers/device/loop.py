@@ -76,6 +76,8 @@ class DeviceLoop:
         self._session_number = 0
         self._previous_upload: tuple[float, int] | None = None
         self._unreported = EnergyJoules()
+        self._upload_s = 0.0
+        """Seconds of uploads since the last training."""
         self._idle_since: float | None = None
         """When the last training ended; None: no work yet, the device is not part of a round."""
 
@@ -84,7 +86,8 @@ class DeviceLoop:
         self._rounds()
         if self._idle_since is not None:
             wait_s = time.monotonic() - self._idle_since
-            self._metrics.waited(energy(self._job, self._group, NOTHING, idle_s=wait_s))
+            joules = energy(self._job, self._group, NOTHING, idle_s=wait_s, upload_s=self._upload_s)
+            self._metrics.waited(joules)
 
     def _rounds(self) -> None:
         pause = threading.Event()
@@ -143,7 +146,8 @@ class DeviceLoop:
             cpu_s=cpu_s,
             throttle_cores=cores,
         )
-        joules = energy(self._job, self._group, used, idle_s=idle_s)
+        joules = energy(self._job, self._group, used, idle_s=idle_s, upload_s=self._upload_s)
+        self._upload_s = 0.0
         # Energy for an update that was not taken is told with the next one.
         self._unreported = add_energy(self._unreported, joules)
         done = TrainedRound(work, used, loss, self._unreported, self._previous_upload)
@@ -161,6 +165,7 @@ class DeviceLoop:
         self._update = None
         self._after = update.report.round
         self._previous_upload = (answer.seconds, len(update.body))
+        self._upload_s += answer.seconds
         self._metrics.uploaded(seconds=answer.seconds, n_bytes=len(update.body))
         # The first try may have arrived although its answer did not.
         if answer.accepted or (update.sent_before and answer.reason == Refusal.DUPLICATE):

@@ -66,13 +66,24 @@ def spent(
     return Spent(compute_s, cpu_s, max(0.0, throttled), quota, ghz)
 
 
-def energy(job: JobSettings, group: GroupSettings, used: Spent, *, idle_s: float) -> EnergyJoules:
-    """A round's energy of one device by source, in J; `idle_s` is its time on before training."""
+def energy(
+    job: JobSettings, group: GroupSettings, used: Spent, *, idle_s: float, upload_s: float
+) -> EnergyJoules:
+    """A round's energy of one device by source, in J.
+
+    Args:
+        job: the job's settings.
+        group: the device's.
+        used: what the training took.
+        idle_s: seconds that it was on before the training.
+        upload_s: seconds of these in which it uploaded.
+    """
     n_cycles = cycles(used.cpu_s, group.cpu_at_max, group.max_ghz)
     modelled = modelled_joules(
         group.energy_model(),
         n_cycles=n_cycles,
         ghz=used.frequency_ghz,
         on_s=idle_s + used.compute_s,
+        transmit_s=upload_s,
     )
     return EnergyJoules(model=modelled, cpu=used.cpu_s * job.cpu_watts)
