@@ -80,6 +80,8 @@ class JobSettings(WireModel):
     """Name of the job."""
     uid: str
     """UID of the job: tells two jobs of one name apart."""
+    created_at: float
+    """When the job was created, in Unix seconds: the emulated links begin then."""
     mode: Mode
     """How the tiers work together."""
     model: Model
@@ -159,6 +161,7 @@ def job_settings(
     namespace: str,
     job: str,
     uid: str,
+    created_at: float,
     cloud_url: str,
     planner_url: str,
     cpu_watts: float,
@@ -168,6 +171,7 @@ def job_settings(
         namespace=namespace,
         job=job,
         uid=uid,
+        created_at=created_at,
         mode=spec.mode,
         model=spec.model,
         data=spec.data,

@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -90,6 +91,7 @@ def job_view(body: Manifest) -> JobView:
         spec=spec,
         spec_error=problem,
         status=_status(body.get("status", {})),
+        created_at=datetime.fromisoformat(meta["creationTimestamp"]).timestamp(),
     )
 
 

@@ -11,6 +11,7 @@ from lockstep_allocator.baselines import equalize_10s
 from lockstep_allocator.devices import Array
 from lockstep_allocator.fleet import run_round
 from lockstep_allocator.policy import FEATURES
+from lockstep_allocator.scenarios import Pool, generic_phones
 from lockstep_allocator.training.nets import exported
 from lockstep_allocator.training.ppo import (
     Actor,
@@ -23,7 +24,8 @@ from lockstep_allocator.training.ppo import (
     ppo_loss,
     update,
 )
-from tests.allocator.fleets import fleet, untrained
+from lockstep_allocator.training.rollouts import Draw, Rollouts
+from tests.allocator.fleets import fleet, random_traces, untrained
 
 SETTINGS = PpoSettings(window=4, actions=6, minibatches=2)
 
@@ -170,3 +172,24 @@ def test_updates_make_rounds_cheaper() -> None:
         ):
             pass
     assert np.mean(gained[-3:]) > np.mean(gained[:3]) + 0.003
+
+
+def test_the_number_of_processes_changes_nothing() -> None:
+    """Two windows by this process and by two others, from one seed."""
+    policy = untrained(3, output_scale=0.1)
+    critic = exported(new_networks(len(FEATURES), seed=0)[1])
+    actor = Actor(policy.forecaster, policy.weights, critic, 0.3)
+    draw = Draw(
+        Pool.of(random_traces(4)), generic_phones()[:3], (2, 9), (1.0, 10.0), 24,
+        PpoSettings(window=3, actions=4),
+    )  # fmt: skip
+    made = []
+    for cores in (1, 2):
+        with Rollouts(draw, seed=5, cores=cores) as rollouts:
+            made.append([*rollouts.windows(actor, 2), *rollouts.windows(actor, 1)])
+    alone, together = made
+    assert len({len(window) for window in alone}) > 1  # each group drew its own
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.actions, other.actions)
+        assert torch.equal(one.advantage, other.advantage)
+        assert torch.equal(one.frame.upload, other.frame.upload)

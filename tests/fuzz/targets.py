@@ -159,12 +159,12 @@ def manifest(data: bytes) -> None:
         spec = json.loads(data)
     except (ValueError, RecursionError):
         return
-    meta = {"name": "j", "namespace": "n", "uid": "u"}
+    meta = {"name": "j", "namespace": "n", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"}
     view = job_view({"metadata": meta, "spec": spec if isinstance(spec, dict) else {}})
     decide(Observed(view, {}, (), (NODE,), None), Settings("image", "http://planner"), NOW)
     with suppress(InvalidSpec):
         read: FederatedJobSpec = parse_spec(spec)
-        job = JobView(JobKey("n", "j"), "u", 1, read, None, FederatedJobStatus())
+        job = JobView(JobKey("n", "j"), "u", 1, read, None, FederatedJobStatus(), 0.0)
         decide(Observed(job, {}, (), (NODE,), None), Settings("image", "http://planner"), NOW)
 
 
@@ -177,7 +177,7 @@ def _routes() -> tuple[Coordinator, BulkRoutes]:
         name="d", replicas=2, min_ghz=0.5, max_ghz=2.0, cpu_at_max=0.5, kappa=1e-28
     )
     job = JobSettings(
-        namespace="n", job="j", uid="u", mode=Mode.FEDERATED, model=Model(name="mlp"),
+        namespace="n", job="j", uid="u", created_at=0.0, mode=Mode.FEDERATED, model=Model(name="mlp"),
         data=Data(name="fashion-mnist", partition=Partition()), training=Training(rounds=1),
         strategy=Strategy(), groups=(group,), cloud_url="http://c", planner_url="http://p",
     )  # fmt: skip

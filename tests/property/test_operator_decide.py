@@ -113,7 +113,7 @@ def reports(draw: st.DrawFn, spec: FederatedJobSpec) -> JobReport | None:
 @st.composite
 def observations(draw: st.DrawFn) -> Observed:
     spec = draw(specs())
-    job = JobView(JobKey("ml", "demo"), "uid-1", 1, spec, None, FederatedJobStatus())
+    job = JobView(JobKey("ml", "demo"), "uid-1", 1, spec, None, FederatedJobStatus(), 0.0)
     return Observed(job, {}, draw(pods(spec)), draw(clusters()), draw(reports(spec)))
 
 

@@ -42,7 +42,7 @@ class Clock:
 
 def link(trace: Trace, clock: Clock, *, delay_s: float = 0.0) -> Link:
     """A link at the start of its trace."""
-    return Link(trace, 0.0, delay_s, clock, lambda: 0.0, clock.sleep)
+    return Link(trace, delay_s=delay_s, clock=clock, wall_clock=lambda: 0.0, sleep=clock.sleep)
 
 
 @given(pieces=PIECES, at=st.floats(0, 1000))
@@ -127,8 +127,9 @@ def test_a_link_that_stands_still_waits_without_looking_all_the_time() -> None:
 
 def test_the_trace_goes_on_when_a_pod_starts_anew() -> None:
     trace = trace_of([(10.0, 1.0), (10.0, 5.0)])
-    first = Link(trace, offset_s=3.0, wall_clock=lambda: 1000.0)
-    again = Link(trace, offset_s=3.0, wall_clock=lambda: 1012.0)
+    first = Link(trace, offset_s=3.0, origin_s=1000.0, wall_clock=lambda: 1000.0)
+    again = Link(trace, offset_s=3.0, origin_s=1000.0, wall_clock=lambda: 1012.0)
+    assert first.position_s() == 3.0
     assert again.position_s() == pytest.approx((first.position_s() + 12) % 20)
     assert first.mean_mbps() == pytest.approx((7 * 5 + 3 * 1) / 10)
     assert math.isnan(Link().mean_mbps())

@@ -42,6 +42,7 @@ def settings(given: FederatedJobSpec) -> JobSettings:
         namespace="ns",
         job="job",
         uid="u-1",
+        created_at=1.7e9,
         cloud_url="http://cloud:8080",
         planner_url="http://planner:8080",
         cpu_watts=7.5,

@@ -34,7 +34,7 @@ def job(**change: Any) -> JobView:
         "devices": DEVICES,
     }
     spec = FederatedJobSpec.model_validate(base | change)
-    return JobView(JobKey("ml", "demo"), "uid-1", 1, spec, None, FederatedJobStatus())
+    return JobView(JobKey("ml", "demo"), "uid-1", 1, spec, None, FederatedJobStatus(), 0.0)
 
 
 def built(**change: Any) -> dict[tuple[str, str], Manifest]:
@@ -237,6 +237,6 @@ def test_image_and_storage_class_can_be_chosen() -> None:
 
 
 def test_a_job_without_a_readable_spec_has_no_children() -> None:
-    unreadable = JobView(JobKey("ml", "demo"), "u", 1, None, "bad", FederatedJobStatus())
+    unreadable = JobView(JobKey("ml", "demo"), "u", 1, None, "bad", FederatedJobStatus(), 0.0)
     with pytest.raises(ValueError, match="bad"):
         children(unreadable, PLACEMENT, SETTINGS)

@@ -44,7 +44,7 @@ def spec(**change: Any) -> FederatedJobSpec:
 
 
 def fresh(**change: Any) -> Observed:
-    job = JobView(JobKey("ml", "demo"), "uid-1", 1, spec(**change), None, FederatedJobStatus())
+    job = JobView(JobKey("ml", "demo"), "uid-1", 1, spec(**change), None, FederatedJobStatus(), 0.0)
     return Observed(job, {}, (), (NODE,), None)
 
 

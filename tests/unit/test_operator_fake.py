@@ -37,10 +37,11 @@ def job_body(**spec: Any) -> Manifest:
         "training": {"rounds": 3},
         "devices": [{"name": "fast", "replicas": 2, "cpuAtMax": "400m"}],
     }
+    meta = {"name": KEY.name, "namespace": KEY.namespace, "generation": 1}
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,
-        "metadata": {"name": KEY.name, "namespace": KEY.namespace, "generation": 1},
+        "metadata": {**meta, "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": base | spec,
     }
 

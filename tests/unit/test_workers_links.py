@@ -20,7 +20,7 @@ def traces(folder: Path, count: int = 4) -> Path:
 
 def build(folder: Path, settings: LinkSettings | None, *, seed: int = 1, client: int = 0) -> Link:
     """The link of a device."""
-    return build_link(settings, folder, seed=seed, client=client)
+    return build_link(settings, folder, seed=seed, client=client, origin_s=1000.0)
 
 
 def test_devices_take_traces_by_seed_and_index(tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ def _config_map(job: JobView, spec: FederatedJobSpec, settings: Settings) -> Man
         namespace=job.key.namespace,
         job=job.key.name,
         uid=job.uid,
+        created_at=job.created_at,
         cloud_url=f"http://{host}:{names.HTTP_PORT}",
         planner_url=settings.planner_url,
         cpu_watts=settings.cpu_watts,

@@ -31,6 +31,8 @@ class JobView:
     spec: FederatedJobSpec | None
     spec_error: str | None
     status: FederatedJobStatus
+    created_at: float
+    """Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lockstep_api.settings import GroupSettings, LinkSettings
+from lockstep_api.settings import JobSettings, LinkSettings
 from lockstep_api.trace import InvalidTrace, Trace, parse_trace
 from lockstep_workers.errors import InvalidJob
 
@@ -64,7 +64,9 @@ class Link:
 
     trace: Trace | None = None
     offset_s: float = 0.0
-    """Where the trace stands at the epoch: it goes on when a pod starts anew."""
+    """Where the trace stands when the job begins."""
+    origin_s: float = 0.0
+    """When that was, on the wall clock: the trace goes on when a pod starts anew."""
     delay_s: float = 0.0
     clock: Callable[[], float] = field(default=time.monotonic)
     wall_clock: Callable[[], float] = field(default=time.time)
@@ -94,13 +96,16 @@ class Link:
     def position_s(self) -> float:
         """Where the trace stands now, in seconds from its start."""
         assert self.trace is not None
-        return (self.wall_clock() + self.offset_s) % self.trace.duration_s
+        return self._position_s(self.trace, self.wall_clock())
+
+    def _position_s(self, trace: Trace, at_s: float) -> float:
+        return (at_s - self.origin_s + self.offset_s) % trace.duration_s
 
     def carried_mbit(self, since_s: float) -> float:
         """Mbit that it could have carried since a moment on the wall clock; NaN without a trace."""
         if self.trace is None:
             return float("nan")
-        begin_s = (since_s + self.offset_s) % self.trace.duration_s
+        begin_s = self._position_s(self.trace, since_s)
         passed_s = max(0.0, self.wall_clock() - since_s)
         bits = self.trace.bits_until(begin_s + passed_s) - self.trace.bits_until(begin_s)
         return bits / 1e6
@@ -124,19 +129,24 @@ class Links:
     down: Link = UNLIMITED
 
 
-def build_links(group: GroupSettings, folder: Path, *, seed: int, client: int) -> Links:
+def build_links(job: JobSettings, client: str, folder: Path) -> Links:
     """The links of one device; errors as `build_link`."""
-    return Links(
-        build_link(group.uplink, folder, seed=seed, client=client),
-        build_link(group.downlink, folder, seed=seed, client=client),
-    )
+    group, number = job.group_of(client), job.clients().index(client)
+
+    def one(settings: LinkSettings | None) -> Link:
+        seed, origin_s = job.training.seed, job.created_at
+        return build_link(settings, folder, seed=seed, client=number, origin_s=origin_s)
+
+    return Links(one(group.uplink), one(group.downlink))
 
 
-def build_link(settings: LinkSettings | None, folder: Path, *, seed: int, client: int) -> Link:
+def build_link(
+    settings: LinkSettings | None, folder: Path, *, seed: int, client: int, origin_s: float
+) -> Link:
     """The link of one device.
 
-    Which file of the ConfigMap a device takes, and where in it it starts, is drawn from the job's
-    seed and the client's index.
+    Which file of the ConfigMap a device takes, and where in it it stands at `origin_s`, is drawn
+    from the job's seed and the client's index.
 
     Raises:
         InvalidJob: the trace is missing or none.
@@ -154,7 +164,7 @@ def build_link(settings: LinkSettings | None, folder: Path, *, seed: int, client
         trace = parse_trace(text, source=f"ConfigMap {settings.trace}, key {file.name}")
     except (InvalidTrace, OSError, UnicodeDecodeError) as error:
         raise InvalidJob(f"bandwidth trace: {error}") from error
-    return Link(trace, float(rng.uniform(0, trace.duration_s)), settings.latency_s)
+    return Link(trace, float(rng.uniform(0, trace.duration_s)), origin_s, settings.latency_s)
 
 
 def _files(folder: Path, name: str) -> list[Path]:

@@ -36,12 +36,7 @@ def run_device(environment: Environment) -> None:
     )
     from lockstep_workers.device.trainer import Trainer  # noqa: PLC0415 - probes answer before torch is there
 
-    links = build_links(
-        job.group_of(client),
-        environment.traces,
-        seed=job.training.seed,
-        client=job.clients().index(client),
-    )
+    links = build_links(job, client, environment.traces)
     metrics.show_links(links)
     trainer = Trainer(job, client, environment.datasets)
     keeper.append(SessionKeeper(job.cloud_url, trainer.registration(_incarnation(environment))))
