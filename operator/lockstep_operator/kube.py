@@ -31,6 +31,7 @@ from lockstep_operator.errors import (
 APPLY = "application/apply-patch+yaml"
 STRATEGIC = "application/strategic-merge-patch+json"
 JSON = "application/json"
+METADATA = f"{JSON};as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 REQUEST_TIMEOUT_S = 30.0
 PAGE = 500
 
@@ -88,6 +89,8 @@ class Kube(Protocol):
     """What the operator needs of Kubernetes."""
 
     async def get(self, ref: ObjectRef) -> Manifest: ...
+
+    async def version(self, ref: ObjectRef) -> str: ...
 
     async def list(
         self, kind: tuple[str, str], namespace: str | None = None, *, labels: str = ""
@@ -166,6 +169,11 @@ class ApiKube:
 
     async def get(self, ref: ObjectRef) -> Manifest:
         return await self._call("GET", _path(ref))
+
+    async def version(self, ref: ObjectRef) -> str:
+        """The object's resource version: a few hundred bytes, however large the object is."""
+        answer = await self._call("GET", _path(ref), accept=METADATA)
+        return str(answer["metadata"]["resourceVersion"])
 
     async def list(
         self, kind: tuple[str, str], namespace: str | None = None, *, labels: str = ""
@@ -277,9 +285,10 @@ class ApiKube:
         query: Mapping[str, Any] | None = None,
         body: Manifest | None = None,
         content_type: str = JSON,
+        accept: str = JSON,
     ) -> Manifest:
         async with self._open(
-            method, path, query=query, body=body, content_type=content_type
+            method, path, query=query, body=body, content_type=content_type, accept=accept
         ) as response:
             answer: Manifest = await response.json(content_type=None)
             return answer
@@ -293,9 +302,10 @@ class ApiKube:
         query: Mapping[str, Any] | None = None,
         body: Manifest | None = None,
         content_type: str = JSON,
+        accept: str = JSON,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer with a good status; anything else is raised as a KubeError."""
-        headers = {"Accept": JSON, "Content-Type": content_type}
+        headers = {"Accept": accept, "Content-Type": content_type}
         pairs = list((query or {}).items())
         try:
             _, url, sent, _, _ = await self._client.param_serialize(

@@ -177,7 +177,8 @@ def _routes() -> tuple[Coordinator, BulkRoutes]:
         name="d", replicas=2, min_ghz=0.5, max_ghz=2.0, cpu_at_max=0.5, kappa=1e-28
     )
     job = JobSettings(
-        namespace="n", job="j", uid="u", created_at=0.0, mode=Mode.FEDERATED, model=Model(name="mlp"),
+        namespace="n", job="j", uid="u", created_at=0.0, mode=Mode.FEDERATED,
+        model=Model(name="mlp"),
         data=Data(name="fashion-mnist", partition=Partition()), training=Training(rounds=1),
         strategy=Strategy(), groups=(group,), cloud_url="http://c", planner_url="http://p",
     )  # fmt: skip

@@ -112,6 +112,10 @@ class FakeKube:
         self._check("get", ref.name)
         return copy.deepcopy(self._stored(ref))
 
+    async def version(self, ref: ObjectRef) -> str:
+        self._check("version", ref.name)
+        return str(self._stored(ref)["metadata"]["resourceVersion"])
+
     async def list(
         self, kind: tuple[str, str], namespace: str | None = None, *, labels: str = ""
     ) -> Listing:

@@ -250,6 +250,7 @@ async def test_policies_come_from_the_package_a_config_map_or_a_volume(
     policies = Policies(setup.kube, tmp_path)
     found = await policies.of(KEY, reference)
     assert found.training == read_policy(SHIPPED).training
+    setup.kube.fail = failing("get", Unavailable("it was read before"))
     assert await policies.of(KEY, reference) is found  # read once
 
 

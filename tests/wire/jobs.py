@@ -36,7 +36,8 @@ def settings(
         name="d", replicas=replicas, min_ghz=0.5, max_ghz=2.0, cpu_at_max=0.5, kappa=1e-28
     )
     return JobSettings(
-        namespace="test", job="job", uid="u1", created_at=0.0, mode=Mode.FEDERATED, model=Model(name="mlp"),
+        namespace="test", job="job", uid="u1", created_at=0.0, mode=Mode.FEDERATED,
+        model=Model(name="mlp"),
         data=Data(name="fashion-mnist", partition=Partition()),
         training=Training(**({"rounds": 3, "learning_rate": 0.05, "momentum": 0.9} | training)),
         strategy=Strategy(), groups=(group,), cloud_url=f"http://127.0.0.1:{cloud_port}",

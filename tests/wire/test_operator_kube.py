@@ -37,6 +37,7 @@ class Request:
     path: str
     query: dict[str, str]
     content_type: str
+    accept: str
     authorization: str
     body: Any
 
@@ -63,6 +64,7 @@ class Server:
                 request.path,
                 dict(request.query),
                 request.content_type,
+                request.headers["accept"],
                 request.headers.get("authorization", ""),
                 json.loads(text) if text else None,
             )
@@ -162,6 +164,14 @@ async def test_apply_is_server_side_and_takes_over(kube: ApiKube, server: Server
     assert sent.query == {"fieldManager": "lockstep-operator", "force": "true"}
     assert sent.content_type == "application/apply-patch+yaml"
     assert sent.body == manifest
+
+
+async def test_a_version_is_asked_for_without_the_object(kube: ApiKube, server: Server) -> None:
+    server.answer({"metadata": {"resourceVersion": "17"}})
+    assert await kube.version(ObjectRef("v1", "ConfigMap", "lab", "large")) == "17"
+    sent = server.requests[0]
+    assert (sent.method, sent.path) == ("GET", "/api/v1/namespaces/lab/configmaps/large")
+    assert sent.accept == "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 
 
 async def test_the_status_is_applied_for_one_uid(kube: ApiKube, server: Server) -> None:
