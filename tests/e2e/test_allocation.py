@@ -62,6 +62,12 @@ def example(name: str, policy: str) -> Json:
     return dict(job)
 
 
+def history(job: str) -> dict[int, RoundReport]:
+    """Round → its report, from the cloud pod's volume."""
+    lines = in_pod(NAMESPACE, f"{job}-cloud-0", HISTORY).splitlines()
+    return {r.round: r for r in (RoundReport.model_validate_json(x) for x in lines if x)}
+
+
 @pytest.fixture(scope="module")
 def played(lockstep: str) -> dict[str, list[RoundReport]]:
     """Policy → rounds under it, from the histories on the cloud pods' volumes.
@@ -73,8 +79,7 @@ def played(lockstep: str) -> dict[str, list[RoundReport]]:
     for policy, job in (("max", "at-max"), ("equalize", "equalized"), ("ppo", JOB)):
         apply(lockstep, example(job, policy))
         watch(lockstep, job, past_round(SETTLING + ROUNDS), timeout_s=400)
-        lines = in_pod(lockstep, f"{job}-cloud-0", HISTORY).splitlines()
-        reports = {r.round: r for r in (RoundReport.model_validate_json(x) for x in lines if x)}
+        reports = history(job)
         found[policy] = [reports[SETTLING + number] for number in range(1, ROUNDS + 1)]
         if job != JOB:
             api.kubectl("-n", lockstep, "delete", "federatedjob", job, "--wait=true")
@@ -134,6 +139,27 @@ def test_every_device_had_what_was_planned(played: dict[str, list[RoundReport]])
     assert max(len(levels) for levels in by_client.values()) >= ROUNDS // 2  # limits change
     assert {one.update.frequency_ghz for one in updates({"max": played["max"]})} == {2.4, 1.8, 1.2}
     assert condition(get(NAMESPACE, JOB), "Degraded")["reason"] != "FrequencyNotApplied"
+
+
+def test_limits_that_a_kubelet_holds_back_are_told(played: dict[str, list[RoundReport]]) -> None:
+    """Devices run on with what they have, and are planned with that, until it comes back."""
+    with api.kubelet_stopped("device"):
+        job = watch(NAMESPACE, JOB, not_applied, timeout_s=120)
+        assert not any(entry["applied"] for entry in job["status"]["lastPlan"]["clients"])
+        last = rounds_go_on(NAMESPACE, JOB, more=3)["status"]["round"]
+        rounds = history(JOB)
+        had = [
+            {one.update.client: one.update.frequency_ghz for one in rounds[number].clients}
+            for number in (last - 1, last)
+        ]
+        assert had[0] == had[1]
+    watch(NAMESPACE, JOB, lambda job: not not_applied(job), timeout_s=240)
+    rounds_go_on(NAMESPACE, JOB)
+
+
+def not_applied(job: Json) -> bool:
+    """Whether a limit of the newest plan is not in force."""
+    return bool(condition(job, "Degraded").get("reason") == "FrequencyNotApplied")
 
 
 def test_prometheus_has_the_series_that_rounds_are_planned_from(
