@@ -97,7 +97,7 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="The policy file to write.")],
     family: Include = None,
     exclude: Exclude = None,
-    devices: Annotated[str, typer.Option(help="Fewest:most devices of a fleet.")] = "2:256",
+    devices: Annotated[str, typer.Option(help="Fewest:most devices of a fleet.")] = "2:128",
     energy_weight: Annotated[str, typer.Option(help="Least:greatest energy weight.")] = "1:10",
     seed: Annotated[int, typer.Option(help="Seed of weights and fleets.")] = 0,
     split: Annotated[int, typer.Option(help="Seed of the split by trace.")] = 0,

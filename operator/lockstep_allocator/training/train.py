@@ -52,7 +52,7 @@ class TrainSettings:
     """Hard budget of the whole run."""
     cores: int = 1
     """Processes that play rounds, and threads of torch: how far a budget goes, nothing else."""
-    devices: tuple[int, int] = (2, 256)
+    devices: tuple[int, int] = (2, 128)
     """Fewest and most devices of a fleet, drawn log-uniformly."""
     energy_weight: tuple[float, float] = (1.0, 10.0)
     """Least and greatest energy weight, drawn log-uniformly."""
@@ -133,7 +133,7 @@ def validation_cells(
         (name, alike, size, weight)
         for name in scenarios
         for alike in (True, False)
-        for size in (3, 10, 40, 160)
+        for size in (3, 10, 30, 100)
         for weight in (1.0, 10.0)
     ):
         random = np.random.default_rng(1000 + number)
