@@ -4,7 +4,6 @@ Results go to stdout, progress and errors to stderr.
 """
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -118,7 +117,7 @@ def train(
         from lockstep_allocator.training.train import train as run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise _Wrong(f"train needs {error.name}: pip install 'lockstep[train]'") from error
-    used = cores or len(os.sched_getaffinity(0))
+    used = cores or torch.get_num_threads()
     torch.set_num_threads(used)
     found = _read(traces, family, None)
     few, many = _range(devices, "--devices", 2)

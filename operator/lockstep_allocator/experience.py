@@ -32,6 +32,8 @@ MAX_BYTES = 900_000
 100 rounds of 80 devices fit, 20 rounds of 400, …"""
 _MOST_MBPS = 1e6
 _HISTORY_S = EDGES_S[-1]
+_OF_CURVE = ("kappa", "idle_watts", "transmit_watts")
+"""Columns of the devices that belong to their energy curves."""
 _TAIL_ROUNDS = 10
 """After the last round its bandwidth goes on for so many of its lengths."""
 
@@ -190,16 +192,7 @@ def _stacked(seen: Sequence[Observation]) -> Observation:
     """Observations of equally many devices, one after another."""
     lines = max(one.devices.alpha.shape[-1] for one in seen)
     devices = [one.devices for one in seen]
-    columns = (
-        "work",
-        "upload",
-        "min_ghz",
-        "max_ghz",
-        "kappa",
-        "idle_watts",
-        "transmit_watts",
-        "weight",
-    )
+    columns = ("work", "upload", "min_ghz", "max_ghz", *_OF_CURVE, "weight")
     joined = {name: np.concatenate([getattr(d, name) for d in devices]) for name in columns}
     alpha = np.concatenate([_padded(d.alpha, lines, -np.inf) for d in devices])
     beta = np.concatenate([_padded(d.beta, lines, 0.0) for d in devices])
@@ -226,8 +219,6 @@ _OF_ROUND = ("round", "at_s", "seconds", "weight", "devices")
 _OF_DEVICE = (
     "work", "upload", "min_ghz", "max_ghz", "last_mbps", "mean_mbps", "ghz", "joules", "upload_s",
 )  # fmt: skip
-
-_OF_CURVE = ("kappa", "idle_watts", "transmit_watts")
 
 
 def _file(records: Sequence[Record]) -> bytes:

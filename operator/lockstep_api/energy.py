@@ -20,8 +20,7 @@ class PowerPoint:
 
 @dataclass(frozen=True, slots=True)
 class EnergyModel:
-    """Either `kappa` (J per cycle per Hz²) or a frequency→power `table`; plus idle power (W) and
-    that of the radio (W)."""
+    """`kappa` (J per cycle per Hz²) or a frequency→power `table`; idle and transmit power (W)."""
 
     kappa: float
     table: tuple[PowerPoint, ...]

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "allocation-e2e"
 JOB = "frequency"
-ROUNDS = 12
+ROUNDS = 10
 SETTLING = 3
 """Rounds at the start of a job that nothing is known for yet."""
 HISTORY = 'print(open("/var/lib/lockstep/history.jsonl").read())'
