@@ -16,7 +16,14 @@ from rich.table import Table
 from lockstep_allocator.evaluate import Result, evaluate, questions
 from lockstep_allocator.generate import write_traces
 from lockstep_allocator.policy import SHIPPED, InvalidPolicy, Policy, read_policy
-from lockstep_allocator.scenarios import Pool, Scenario, paper, phones_beside, phones_of
+from lockstep_allocator.scenarios import (
+    Pool,
+    Scenario,
+    paper,
+    phones_beside,
+    phones_of,
+    with_radio,
+)
 from lockstep_allocator.traces import NamedTrace, read_traces
 from lockstep_api.trace import InvalidTrace
 
@@ -165,6 +172,9 @@ def evaluate_(
     ] = None,
     family: Include = None,
     exclude: Exclude = None,
+    transmit_watts: Annotated[
+        float, typer.Option(help="Power of each device's radio while it uploads.", min=0)
+    ] = 0.0,
     all_traces: Annotated[
         bool, typer.Option("--all-traces", help="Also traces that the policy was trained on.")
     ] = False,
@@ -175,7 +185,7 @@ def evaluate_(
     Traces that the policy was trained or chosen on are left out.
     """
     chosen = _policy(policy)
-    draw = _scenario(scenario, traces)
+    draw = with_radio(_scenario(scenario, traces), transmit_watts)
     sizes = [int(size) for size in _list(devices, int, "--devices", 1)]
     weights = _list(energy_weight, float, "--energy-weight", 0)
     numbers = [int(seed) for seed in _list(seeds, int, "--seeds", 0)]

@@ -7,7 +7,7 @@ and ranges of many kinds, so that a policy does not rest on one set of constants
 
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -204,6 +204,15 @@ def varied(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devi
     )
 
 
+def with_radio(scenario: Scenario, watts: float) -> Scenario:
+    """The same devices, which draw so many W besides while they upload."""
+
+    def draw(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devices:
+        return replace(scenario(shape, energy_weight, random), transmit_watts=np.full(shape, watts))
+
+    return draw
+
+
 def draw_fleet(
     scenario: Scenario,
     pool: Pool,
@@ -220,5 +229,5 @@ def draw_fleet(
 
 __all__ = [
     "EnergyCurve", "Phone", "Pool", "draw_fleet", "generic_phones", "paper", "phones_beside",
-    "phones_of", "read_phones", "varied",
+    "phones_of", "read_phones", "varied", "with_radio",
 ]  # fmt: skip

@@ -54,6 +54,19 @@ def test_every_method_is_judged_against_the_optimum(traces: Path, scenario: str)
             assert all(float(by[size, weight, m]["regret"]) > -0.05 for m in METHODS)
 
 
+def test_radios_cost_energy_in_proportion(traces: Path) -> None:
+    """Of max, whose rounds do not change: its uploads are the same ones."""
+    by_watts = [
+        [r for r in evaluated(traces, "--transmit-watts", watts) if r["method"] == "max"]
+        for watts in ("0", "1", "3")
+    ]
+    for silent, one, three in zip(*by_watts, strict=True):
+        assert silent["time_s"] == one["time_s"] == three["time_s"]
+        first = float(one["energy_j"]) - float(silent["energy_j"])
+        assert first > 1
+        assert float(three["energy_j"]) - float(silent["energy_j"]) == pytest.approx(3 * first)
+
+
 def test_the_same_seeds_give_the_same_results(traces: Path) -> None:
     assert evaluated(traces) == evaluated(traces)
 
