@@ -326,7 +326,7 @@ def test_the_apiserver_fills_in_the_defaults(jobs: str) -> None:
                 "frequency": {"minGHz": 0.5, "maxGHz": 2},
                 "cpuAtMax": "500m",
                 "memory": "512Mi",
-                "energy": {"idleWatts": 0},
+                "energy": {"idleWatts": 0, "transmitWatts": 0},
                 "dataShare": 1,
             }
         ],
