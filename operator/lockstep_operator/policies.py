@@ -27,15 +27,6 @@ class PolicyUnavailable(Exception):
     """A policy that cannot be used; the message is for people."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A policy that was read."""
-
-    policy: Policy
-    began_with: str | None = None
-    """Of a learnt one."""
-
-
 @dataclass(slots=True)
 class Policies:
     """Finds policies; made by `app`."""
@@ -43,8 +34,10 @@ class Policies:
     kube: Kube
     folder: Path | None = None
     """Where files of `volume/NAME` lie; none when empty."""
-    _read: dict[tuple[str, str], _Found] = field(default_factory=dict)
+    _read: dict[tuple[str, str], Policy] = field(default_factory=dict)
     """(source, version) → what was read."""
+    _objects: dict[ObjectRef, Manifest] = field(default_factory=dict)
+    """ConfigMaps as they were last."""
 
     async def learnt(self, key: JobKey, reference: str | None) -> Policy | None:
         """What a job has learnt, beginning with the policy that it asks for; None: nothing yet.
@@ -54,8 +47,10 @@ class Policies:
         """
         ref = ObjectRef("v1", "ConfigMap", key.namespace, names.policy_name(key.name))
         try:
-            found = await self._from_config_map(ref)
-            return found.policy if found.began_with == (reference or "") else None
+            found = await self._object(ref)
+            if (found.get("data") or {}).get(BEGAN_WITH) != (reference or ""):
+                return None
+            return self._from_object(ref, found)
         except NotFound:
             return None
         except (InvalidPolicy, KubeError) as error:
@@ -72,8 +67,9 @@ class Policies:
                 return _shipped()
             if reference.startswith(VOLUME):
                 return self._from_volume(reference.removeprefix(VOLUME))
-            ref = ObjectRef("v1", "ConfigMap", key.namespace, reference)
-            return (await self._from_config_map(ref)).policy
+            return await self._from_config_map(
+                ObjectRef("v1", "ConfigMap", key.namespace, reference)
+            )
         except NotFound as error:
             raise PolicyUnavailable(f"there is no ConfigMap {reference}") from error
         except (InvalidPolicy, KubeError) as error:
@@ -89,39 +85,49 @@ class Policies:
             version = str(file.stat().st_mtime_ns)
         except OSError as error:
             raise PolicyUnavailable(f"{file}: {error.strerror}") from error
-        source = (str(file), version)
-        known = self._read.get(source) or self._keep(source, _Found(read_policy(file)))
-        return known.policy
+        return self._kept((str(file), version)) or self._keep(
+            (str(file), version), read_policy(file)
+        )
 
-    async def _from_config_map(self, ref: ObjectRef) -> _Found:
-        name = f"{ref.namespace}/{ref.name}"
-        if (known := self._read.get((name, await self.kube.version(ref)))) is not None:
+    async def _from_config_map(self, ref: ObjectRef) -> Policy:
+        return self._from_object(ref, await self._object(ref))
+
+    async def _object(self, ref: ObjectRef) -> Manifest:
+        """A ConfigMap, which may have a megabyte: read again only when it has changed."""
+        if (known := self._objects.get(ref)) is not None:
+            version = await self.kube.version(ref)
+            if known["metadata"]["resourceVersion"] == version:
+                return known
+        if len(self._objects) >= _KEPT:
+            self._objects.clear()
+        self._objects[ref] = await self.kube.get(ref)
+        return self._objects[ref]
+
+    def _from_object(self, ref: ObjectRef, found: Manifest) -> Policy:
+        where = f"ConfigMap {ref.name}"
+        version = (f"{ref.namespace}/{ref.name}", found["metadata"]["resourceVersion"])
+        if (known := self._kept(version)) is not None:
             return known
-        found = await self.kube.get(ref)
-        began_with = (found.get("data") or {}).get(BEGAN_WITH)
-        version = found["metadata"]["resourceVersion"]
-        return self._keep((name, version), _Found(_from_object(ref.name, found), began_with))
+        binary = found.get("binaryData") or {}
+        if len(binary) != 1:
+            raise InvalidPolicy(
+                f"{where} has {len(binary)} entries of binaryData instead of one: make it with "
+                f"kubectl create configmap {ref.name} --from-file=policy.safetensors"
+            )
+        try:
+            content = base64.b64decode(next(iter(binary.values())), validate=True)
+        except binascii.Error as error:
+            raise InvalidPolicy(f"{where}: {error}") from error
+        return self._keep(version, Policy.from_bytes(content, source=where))
 
-    def _keep(self, source: tuple[str, str], found: _Found) -> _Found:
+    def _kept(self, version: tuple[str, str]) -> Policy | None:
+        return self._read.get(version)
+
+    def _keep(self, version: tuple[str, str], policy: Policy) -> Policy:
         if len(self._read) >= _KEPT:
             self._read.clear()
-        self._read[source] = found
-        return found
-
-
-def _from_object(name: str, found: Manifest) -> Policy:
-    where = f"ConfigMap {name}"
-    binary = found.get("binaryData") or {}
-    if len(binary) != 1:
-        raise InvalidPolicy(
-            f"{where} has {len(binary)} entries of binaryData instead of one: make it with "
-            f"kubectl create configmap {name} --from-file=policy.safetensors"
-        )
-    try:
-        content = base64.b64decode(next(iter(binary.values())), validate=True)
-    except binascii.Error as error:
-        raise InvalidPolicy(f"{where}: {error}") from error
-    return Policy.from_bytes(content, source=where)
+        self._read[version] = policy
+        return policy
 
 
 @cache

@@ -23,7 +23,7 @@ from lockstep_operator.learner import Learner
 from lockstep_operator.observe import condition as find
 from lockstep_operator.observe import parse_spec
 from lockstep_operator.planner import Planner, planner_app
-from lockstep_operator.policies import Policies
+from lockstep_operator.policies import BEGAN_WITH, Policies, PolicyUnavailable
 from lockstep_operator.reconcile import Deps, reconcile
 from lockstep_operator.runtime import Runtime
 from tests.unit.test_operator_fake import (
@@ -588,6 +588,17 @@ async def test_a_policy_is_taken_up_only_if_the_recorded_rounds_had_not_cost_mor
     assert learnt.weights["leave.2.bias"].tolist() == [9, -9, 0]
     # A job that asks for another policy begins with that.
     assert await setup.planner.policies.learnt(KEY, "mine") is None
+
+
+async def test_what_another_policy_learnt_does_not_matter_even_if_it_is_damaged(
+    setup: Setup,
+) -> None:
+    damaged = policy_map(b"garbage")
+    damaged["metadata"]["name"] = "digits-policy"
+    setup.kube.put({**damaged, "data": {BEGAN_WITH: "other"}})
+    assert await setup.planner.policies.learnt(KEY, None) is None
+    with pytest.raises(PolicyUnavailable, match="is no policy file"):
+        await setup.planner.policies.learnt(KEY, "other")
 
 
 async def test_what_was_learnt_is_given_up_when_the_rounds_say_so(setup: Setup) -> None:
