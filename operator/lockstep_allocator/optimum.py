@@ -122,11 +122,10 @@ class _Search:
         looked_at = 1 if self.sending is None else self.sending.until_s.shape[-1]
         step = max(1, _CHUNK // (self.fleet.devices.shape[1] * looked_at))
         parts = [
-            self.weight[row[i : i + step]]
-            * self.spend(row[i : i + step], at_s[i : i + step])[1].sum(-1)
+            self.spend(row[i : i + step], at_s[i : i + step])[1].sum(-1)
             for i in range(0, len(row), step)
         ]
-        spent = np.concatenate(parts)
+        spent = self.weight[row] * np.concatenate(parts)
         cost = self.second[row] * at_s + spent
         order = np.lexsort((cost, row))
         rows, firsts = np.unique(row[order], return_index=True)

@@ -20,7 +20,7 @@ class BestSending:
     """The least energy of each device by how long it may compute; (E, N, C) all."""
 
     until_s: Array
-    """Compute times, rising; infinite where there are no more."""
+    """Compute times, rising from the shortest; infinite where there are no more."""
     least: Array
     """Least energy of computing and sending among all up to there, in J."""
     chosen_s: Array
@@ -33,10 +33,9 @@ class BestSending:
     def until(self, compute_s: Array, spent: Array) -> tuple[Array, Array]:
         """The best of `compute_s` (E, N), which costs `spent` J, and all shorter compute times."""
         before = (self.until_s <= compute_s[..., None]).sum(-1, keepdims=True) - 1
-        least = np.take_along_axis(self.least, np.maximum(before, 0), -1)[..., 0]
-        chosen_s = np.take_along_axis(self.chosen_s, np.maximum(before, 0), -1)[..., 0]
-        better = (before[..., 0] >= 0) & (least < spent)
-        return np.where(better, chosen_s, compute_s), np.where(better, least, spent)
+        least = np.take_along_axis(self.least, before, -1)[..., 0]
+        chosen_s = np.take_along_axis(self.chosen_s, before, -1)[..., 0]
+        return np.where(least < spent, chosen_s, compute_s), np.minimum(least, spent)
 
 
 def best_sending(fleet: Fleet, start_s: Array) -> BestSending:
@@ -80,18 +79,9 @@ def _of_device(fleet: Fleet, start_s: Array, env: int, number: int) -> Array:
     ends = until_s(mbit_until(begin_s + np.array([first, last])) + size)
     changes = traces.changes_s(which, begin_s + first, float(ends[1]))
     sent = np.maximum(mbit_until(changes) - size, 0.0)
-    borders = np.concatenate([changes, until_s(sent)]) - begin_s
-    borders = np.unique(np.clip(np.append(borders, (first, last)), first, last))
-    borders = np.unique(
-        np.concatenate(
-            [
-                borders,
-                _kinks(devices.alpha[env, number], devices.beta[env, number], work, first, last),
-            ]
-        )
-    )
-    if len(borders) < 2:
-        return borders
+    changed = np.concatenate([changes, until_s(sent)]) - begin_s
+    kinks = work * _meetings(devices.alpha[env, number], devices.beta[env, number])
+    borders = np.unique(np.clip(np.concatenate([changed, kinks, (first, last)]), first, last))
     # The slope of the upload time on each piece, from the upload at both of its ends.
     uploads = until_s(mbit_until(begin_s + borders) + size) - (begin_s + borders)
     slope = devices.transmit_watts[env, number] * np.diff(uploads) / np.diff(borders)
@@ -102,10 +92,9 @@ def _of_device(fleet: Fleet, start_s: Array, env: int, number: int) -> Array:
     return np.sort(np.concatenate([borders, flat[inside]]))
 
 
-def _kinks(alpha: Array, beta: Array, work: float, first: float, last: float) -> Array:
-    """Compute times at which two lines of an energy curve meet."""
+def _meetings(alpha: Array, beta: Array) -> Array:
+    """Times per Gcycle at which two lines of an energy curve meet."""
     known = np.isfinite(alpha)
     a, b = alpha[known], beta[known]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        meet = -work * (a[:, None] - a) / (b[:, None] - b)
-    return np.asarray(meet[(meet > first) & (meet < last)])
+    first, second = np.nonzero(b[:, None] < b)
+    return np.asarray((a[first] - a[second]) / (b[second] - b[first]))
