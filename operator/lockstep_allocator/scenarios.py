@@ -8,7 +8,7 @@ and ranges of many kinds, so that a policy does not rest on one set of constants
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +147,7 @@ def phones_beside(traces: Path) -> tuple[Phone, ...]:
 # -- drawing fleets --------------------------------------------------------------------------
 
 Scenario = Callable[[tuple[int, int], Array, Random], Devices]
-"""(E, N), energy weights (E, 1), randomness → devices."""
+"""(E, N), energy weights (E, 1), randomness → devices; those to train on can be pickled."""
 
 
 def paper(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devices:
@@ -164,20 +164,22 @@ def paper(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devic
 def phones_of(phones: Sequence[Phone]) -> Scenario:
     """Each device is one of these, with 6 Gcycles times a lognormal amount of data."""
     curves = [energy_curve(p.energy, min_ghz=p.min_ghz, max_ghz=p.max_ghz) for p in phones]
-    alpha, beta = stack_curves(curves)
     highest = np.array([phone.max_ghz for phone in phones])
     lowest = np.array([curve.efficient_ghz for curve in curves])
+    return partial(_phones, lowest, highest, *stack_curves(curves))
 
-    def draw(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devices:
-        kind = random.integers(len(phones), size=shape)
-        work = 6 * np.exp(0.5 * random.standard_normal(shape)).clip(0.25, 4)
-        ones = np.ones(shape)
-        return Devices(
-            work, UPDATE_MBIT * ones, lowest[kind], highest[kind], 0 * ones, alpha[kind],
-            beta[kind], 0 * ones, 0 * ones, PHONES_WEIGHT * energy_weight,
-        )  # fmt: skip
 
-    return draw
+def _phones(
+    lowest: Array, highest: Array, alpha: Array, beta: Array,
+    shape: tuple[int, int], energy_weight: Array, random: Random,
+) -> Devices:  # fmt: skip
+    kind = random.integers(len(lowest), size=shape)
+    work = 6 * np.exp(0.5 * random.standard_normal(shape)).clip(0.25, 4)
+    ones = np.ones(shape)
+    return Devices(
+        work, UPDATE_MBIT * ones, lowest[kind], highest[kind], 0 * ones, alpha[kind],
+        beta[kind], 0 * ones, 0 * ones, PHONES_WEIGHT * energy_weight,
+    )  # fmt: skip
 
 
 def varied(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devices:

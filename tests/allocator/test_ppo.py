@@ -11,7 +11,7 @@ from lockstep_allocator.baselines import equalize_10s
 from lockstep_allocator.devices import Array
 from lockstep_allocator.fleet import run_round
 from lockstep_allocator.policy import FEATURES
-from lockstep_allocator.scenarios import Pool, generic_phones
+from lockstep_allocator.scenarios import Pool, generic_phones, phones_of
 from lockstep_allocator.training.nets import exported
 from lockstep_allocator.training.ppo import (
     Actor,
@@ -180,7 +180,7 @@ def test_the_number_of_processes_changes_nothing() -> None:
     critic = exported(new_networks(len(FEATURES), seed=0)[1])
     actor = Actor(policy.forecaster, policy.weights, critic, 0.3)
     draw = Draw(
-        Pool.of(random_traces(4)), generic_phones()[:3], (2, 9), (1.0, 10.0), 24,
+        Pool.of(random_traces(4)), phones_of(generic_phones()[:3]), (2, 9), (1.0, 10.0), 24,
         PpoSettings(window=3, actions=4),
     )  # fmt: skip
     made = []

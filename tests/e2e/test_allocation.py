@@ -39,27 +39,18 @@ HISTORY = 'print(open("/var/lib/lockstep/history.jsonl").read())'
 
 @pytest.fixture(scope="module")
 def lockstep(cluster: object) -> Iterator[str]:
-    """The chart, and the traces of the example."""
+    """The chart, with its Prometheus."""
     with installed(NAMESPACE):
-        for trace in links():
-            apply(NAMESPACE, trace)
         yield NAMESPACE
 
 
-def links() -> list[Json]:
-    """The example's ConfigMaps with traces."""
-    *found, _ = yaml.safe_load_all((ROOT / "docs/examples/frequency.yaml").read_text())
-    return found
-
-
-def example(name: str, policy: str) -> Json:
-    """The example's job under a policy, without an end."""
-    *_, job = yaml.safe_load_all((ROOT / "docs/examples/frequency.yaml").read_text())
-    assert job["kind"] == "FederatedJob"
+def example(name: str, policy: str) -> list[Json]:
+    """The example's ConfigMaps with traces, and its job under a policy, without an end."""
+    *links, job = yaml.safe_load_all((ROOT / "docs/examples/frequency.yaml").read_text())
     job["metadata"]["name"] = name
     job["spec"]["training"]["rounds"] = 100_000
     job["spec"]["allocation"]["policy"] = policy
-    return dict(job)
+    return [*links, job]
 
 
 def history(job: str) -> dict[int, RoundReport]:
@@ -77,7 +68,8 @@ def played(lockstep: str) -> dict[str, list[RoundReport]]:
     """
     found = {}
     for policy, job in (("max", "at-max"), ("equalize", "equalized"), ("ppo", JOB)):
-        apply(lockstep, example(job, policy))
+        for manifest in example(job, policy):
+            apply(lockstep, manifest)
         watch(lockstep, job, past_round(SETTLING + ROUNDS), timeout_s=400)
         reports = history(job)
         found[policy] = [reports[SETTLING + number] for number in range(1, ROUNDS + 1)]

@@ -6,10 +6,9 @@ What is drawn depends on the seed alone, not on the number of processes.
 import math
 import multiprocessing
 import pickle
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -17,16 +16,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from lockstep_allocator.fleet import Fleet
-from lockstep_allocator.scenarios import (
-    Phone,
-    Pool,
-    Random,
-    Scenario,
-    draw_fleet,
-    paper,
-    phones_of,
-    varied,
-)
+from lockstep_allocator.scenarios import Pool, Random, Scenario, draw_fleet, paper, varied
 from lockstep_allocator.training.ppo import Actor, PpoSettings, Window, collect
 
 _SCENARIO_CHANCES = (0.6, 0.2, 0.2)
@@ -39,8 +29,8 @@ class Draw:
 
     pool: Pool
     """Traces to train on."""
-    phones: tuple[Phone, ...]
-    """Clusters with measured power."""
+    phones: Scenario
+    """Devices with measured power; the others are of `paper` and `varied`."""
     devices: tuple[int, int]
     """Fewest and most devices of a fleet, drawn log-uniformly."""
     energy_weight: tuple[float, float]
@@ -57,7 +47,7 @@ class Draw:
         envs = max(4, self.rows // size)
         low, high = self.energy_weight
         weight = np.exp(random.uniform(math.log(low), math.log(high), (envs, 1)))
-        scenarios: tuple[Scenario, ...] = (paper, phones_of(self.phones), varied)
+        scenarios: tuple[Scenario, ...] = (paper, self.phones, varied)
         scenario = scenarios[random.choice(3, p=_SCENARIO_CHANCES)]
         alike = bool(random.random() < 0.5)
         return draw_fleet(scenario, self.pool, (envs, size), weight, random, alike=alike)
@@ -72,29 +62,26 @@ class Rollouts:
     """Collects windows in `cores` processes; a context, at whose end they are gone."""
 
     def __init__(self, draw: Draw, *, seed: int, cores: int) -> None:
-        self._draw, self._cores = draw, cores
+        self._draw = draw
         self._seeds = np.random.SeedSequence(seed)
-        self._held = ExitStack()
         self._processes: ProcessPoolExecutor | None = None
+        if cores > 1:
+            spawn = multiprocessing.get_context("spawn")
+            self._processes = ProcessPoolExecutor(cores, spawn, _begin, (draw,))
 
     def __enter__(self) -> Self:
-        if self._cores > 1:
-            self._processes = self._held.enter_context(
-                ProcessPoolExecutor(
-                    self._cores, multiprocessing.get_context("spawn"), _begin, (self._draw,)
-                )
-            )
         return self
 
     def __exit__(self, *about: object) -> None:
-        self._held.close()
+        if self._processes is not None:
+            self._processes.shutdown()
 
     def windows(self, actor: Actor, groups: int) -> list[Window]:
         """A window of rounds for each of so many groups, all played by one actor."""
         seeds = self._seeds.spawn(groups)
         if self._processes is None:
             return [self._draw.window(actor, seed) for seed in seeds]
-        packed: Sequence[bytes] = list(self._processes.map(_packed_window, [actor] * groups, seeds))
+        packed = self._processes.map(partial(_packed_window, actor), seeds)
         return [pickle.loads(one) for one in packed]
 
 

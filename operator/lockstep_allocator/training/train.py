@@ -227,11 +227,10 @@ def train(
         pool, held_out, seed=settings.seed, seconds=budget_s * settings.forecast_share,
         tick=lambda text: tick((time.monotonic() - began) / budget_s, text),
     )  # fmt: skip
-    cells = validation_cells(
-        held_out, {"paper": paper, "phones": phones_of(phones)}, fit.forecaster
-    )
+    measured = phones_of(phones)
+    cells = validation_cells(held_out, {"paper": paper, "phones": measured}, fit.forecaster)
     draw = Draw(
-        pool, tuple(phones), settings.devices, settings.energy_weight, settings.rows, settings.ppo
+        pool, measured, settings.devices, settings.energy_weight, settings.rows, settings.ppo
     )
     course = _Course(settings)
     best = _Best(course.average, cells)
