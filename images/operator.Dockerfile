@@ -32,6 +32,7 @@ RUN --mount=type=secret,id=ca \
 FROM pip AS code
 COPY operator/lockstep_api /lib-lockstep/lockstep_api
 COPY operator/lockstep_allocator /lib-lockstep/lockstep_allocator
+COPY operator/lockstep_serving /lib-lockstep/lockstep_serving
 COPY operator/lockstep_operator /lib-lockstep/lockstep_operator
 RUN find /lib-lockstep -name __pycache__ -prune -exec rm -r {} + \
  && python3 -m compileall -q --invalidation-mode unchecked-hash -s /lib-lockstep -p /opt/lockstep/lib /lib-lockstep \

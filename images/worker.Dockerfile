@@ -27,6 +27,7 @@ RUN --mount=type=secret,id=ca \
 FROM pip AS code
 COPY operator/lockstep_api /lib-lockstep/lockstep_api
 COPY operator/lockstep_allocator /lib-lockstep/lockstep_allocator
+COPY operator/lockstep_serving /lib-lockstep/lockstep_serving
 COPY workers/lockstep_workers /lib-lockstep/lockstep_workers
 RUN find /lib-lockstep -name __pycache__ -prune -exec rm -r {} + \
  && python3 -m compileall -q --invalidation-mode unchecked-hash -s /lib-lockstep -p /opt/lockstep/lib /lib-lockstep \

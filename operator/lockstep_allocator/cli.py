@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from lockstep_allocator.bandwidth import InvalidTrace
 from lockstep_allocator.evaluate import Result, evaluate, questions
 from lockstep_allocator.generate import write_traces
 from lockstep_allocator.policy import SHIPPED, InvalidPolicy, Policy, read_policy
@@ -25,7 +26,6 @@ from lockstep_allocator.scenarios import (
     with_radio,
 )
 from lockstep_allocator.traces import NamedTrace, read_traces
-from lockstep_api.trace import InvalidTrace
 
 app = typer.Typer(
     help="Per-round CPU frequency allocation: policies, their training and their judgement.",

@@ -19,7 +19,7 @@ from lockstep_allocator.baselines import (
     slack,
 )
 from lockstep_allocator.devices import Array
-from lockstep_allocator.fleet import Fleet, Method, Round, run_round, run_rounds
+from lockstep_allocator.fleet import Fleet, Method, PlayedRound, run_round, run_rounds
 from lockstep_allocator.forecast import Forecaster, look_ahead
 from lockstep_allocator.observation import Observation, see
 from lockstep_allocator.optimum import optimum
@@ -106,7 +106,7 @@ def evaluate(
         "forecast": forecast_plan(policy.forecaster),
         "ppo": policy,
     }
-    played: dict[str, list[Round]] = {"optimum": _optimum_rounds(fleet, question.rounds)}
+    played: dict[str, list[PlayedRound]] = {"optimum": _optimum_rounds(fleet, question.rounds)}
     tick("optimum")
     for name, method in methods.items():
         played[name] = run_rounds(fleet, method, question.rounds)
@@ -129,7 +129,7 @@ def tuned_slack(question: Question, *, scenario: Scenario, pool: Pool) -> Method
     return slack(*min(product(SLACK_SHARES, SLACK_CAUTIONS), key=cost))
 
 
-def _optimum_rounds(fleet: Fleet, rounds: int) -> list[Round]:
+def _optimum_rounds(fleet: Fleet, rounds: int) -> list[PlayedRound]:
     at_s = np.zeros((len(fleet.which), 1))
     played = []
     for _ in range(rounds):
@@ -139,7 +139,7 @@ def _optimum_rounds(fleet: Fleet, rounds: int) -> list[Round]:
     return played
 
 
-def _mean(rounds: Sequence[Round], what: str) -> Array:
+def _mean(rounds: Sequence[PlayedRound], what: str) -> Array:
     """(E,) mean over rounds."""
     return np.asarray(np.mean([getattr(one, what) for one in rounds], axis=0))
 
@@ -155,7 +155,7 @@ def _jackknife(ratio: Callable[[Index], float | None], count: int) -> float | No
 
 
 def _result(
-    question: Question, name: str, rounds: Sequence[Round], costs: dict[str, Array]
+    question: Question, name: str, rounds: Sequence[PlayedRound], costs: dict[str, Array]
 ) -> Result:
     cost, best, even = costs[name], costs["optimum"], costs[REFERENCE]
     count = len(cost)

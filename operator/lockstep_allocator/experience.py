@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from lockstep_allocator.bandwidth import Trace
 from lockstep_allocator.devices import Array, Devices
 from lockstep_allocator.fleet import Fleet, Method, run_round
 from lockstep_allocator.header import free_text
 from lockstep_allocator.observation import EDGES_S, LEAST_MBPS, Observation
 from lockstep_allocator.traces import TraceSet
-from lockstep_api.trace import Trace
 
 FORMAT = "lockstep-experience"
 VERSION = 2

@@ -73,7 +73,7 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class PlayedRound:
     """How a round went, for E environments."""
 
     seconds: Array
@@ -88,20 +88,20 @@ class Round:
     """(E, N)."""
 
 
-def run_round(fleet: Fleet, start_s: Array, ghz: Array) -> Round:
+def run_round(fleet: Fleet, start_s: Array, ghz: Array) -> PlayedRound:
     """Plays a round from `start_s` (E, 1) at these frequencies (E, N)."""
     compute_s = fleet.devices.work / ghz
     upload_s = fleet.upload_s(start_s, compute_s)
     seconds = (compute_s + upload_s).max(-1)
     joules = fleet.devices.energy(seconds, compute_s, upload_s)
-    return Round(
+    return PlayedRound(
         seconds, joules, seconds + fleet.devices.weight[:, 0] * joules, compute_s, upload_s
     )
 
 
 def run_rounds(
     fleet: Fleet, method: Method, rounds: int, *, tick: Callable[[], None] = lambda: None
-) -> list[Round]:
+) -> list[PlayedRound]:
     """Plays rounds one after the other, each planned by `method` from what was seen before."""
     at_s = np.zeros((len(fleet.which), 1))
     last_mbps: Array | None = None

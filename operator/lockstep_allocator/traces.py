@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lockstep_allocator.bandwidth import InvalidTrace, Trace, parse_trace
 from lockstep_allocator.devices import Array
-from lockstep_api.trace import InvalidTrace, Trace, parse_trace
 
 Index = NDArray[np.int64]
 

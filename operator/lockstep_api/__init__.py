@@ -1,4 +1,5 @@
 """The contract of Lockstep: the FederatedJob resource, what the planes say to each other, names.
 
-Both planes import this package and it imports neither of them; it needs nothing but pydantic.
+Models and names only. Both planes import this package and it imports neither of them; it needs
+nothing but pydantic.
 """

@@ -4,6 +4,7 @@ Names are deterministic; one that would be too long for Kubernetes ends in a has
 """
 
 import hashlib
+from enum import StrEnum
 
 GROUP = "lockstep.dev"
 VERSION = "v1alpha1"
@@ -17,6 +18,23 @@ GROUP_LABEL = "lockstep.dev/device-group"
 TIER_LABEL = "lockstep.dev/tier"
 CLOCK_LABEL = "lockstep.dev/clock-ghz"
 MANAGER = "lockstep-operator"
+
+
+class Role(StrEnum):
+    """What a pod of a job does: the label `lockstep.dev/role`, and the worker image's argument."""
+
+    CLOUD = "cloud"
+    DEVICE = "device"
+    TRAINER = "trainer"
+
+
+class Tier(StrEnum):
+    """The label `lockstep.dev/tier` of nodes."""
+
+    CLOUD = "cloud"
+    EDGE = "edge"
+    DEVICE = "device"
+
 
 HTTP_PORT = 8080
 WORKER_CONTAINER = "worker"
@@ -48,6 +66,16 @@ def shorten(name: str, limit: int = _MAX_NAME) -> str:
 def label_value(name: str) -> str:
     """A job's name as the value of `lockstep.dev/job` (at most 63 characters)."""
     return shorten(name)
+
+
+def job_selector(job: str) -> str:
+    """Selects everything that belongs to a job by its labels."""
+    return f"{JOB_LABEL}={label_value(job)}"
+
+
+def role_selector(job: str, role: Role) -> str:
+    """Selects what belongs to one role of a job."""
+    return f"{job_selector(job)},{ROLE_LABEL}={role}"
 
 
 def cloud_name(job: str) -> str:
@@ -85,7 +113,7 @@ def trainer_name(job: str, round: int) -> str:
     return shorten(f"{job}-trainer-{round}")
 
 
-def service_account_name(job: str, role: str) -> str:
+def service_account_name(job: str, role: Role) -> str:
     """The ServiceAccount of a role's pods; it has no rights in the API."""
     return shorten(f"{job}-{role}")
 

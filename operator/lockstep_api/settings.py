@@ -11,16 +11,16 @@ from lockstep_api.energy import EnergyModel, PowerPoint
 from lockstep_api.names import client_name
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import (
-    Checkpoint,
+    CheckpointSpec,
     Data,
     DeviceGroup,
     FederatedJobSpec,
-    Link,
+    LinkSpec,
     Mode,
     Model,
     Participation,
-    Strategy,
-    Training,
+    StrategySpec,
+    TrainingSpec,
 )
 
 DEFAULT_KAPPA = 1e-28
@@ -88,13 +88,13 @@ class JobSettings(WireModel):
     """The model that is trained."""
     data: Data
     """The data set and its partition."""
-    training: Training
+    training: TrainingSpec
     """Local training; rounds and target follow the plan."""
-    strategy: Strategy
+    strategy: StrategySpec
     """The federated optimisation method."""
     participation: Participation = Field(default_factory=Participation)
     """When round 1 may begin without everyone; later rounds follow the plan."""
-    checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     """How often to write checkpoints and how many to keep."""
     groups: tuple[GroupSettings, ...]
     """The device groups, in the order of the spec."""
@@ -125,7 +125,7 @@ class JobSettings(WireModel):
         return [g.data_share for g in self.groups for _ in range(g.replicas)]
 
 
-def _link_settings(link: Link | None) -> LinkSettings | None:
+def _link_settings(link: LinkSpec | None) -> LinkSettings | None:
     if link is None:
         return None
     delay_s = (link.latency_ms or 0.0) / 1000

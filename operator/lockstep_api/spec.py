@@ -216,7 +216,7 @@ class Target(ApiModel):
     """The value to reach: a share (0 to 1) for accuracy, nats for loss."""
 
 
-class Training(ApiModel):
+class TrainingSpec(ApiModel):
     """Local training and when the job ends."""
 
     model_config = rules(
@@ -246,7 +246,7 @@ class Training(ApiModel):
     """How much each device trains in a round; 10 steps when empty."""
 
 
-class Strategy(ApiModel):
+class StrategySpec(ApiModel):
     """The federated optimisation method and its parameters."""
 
     model_config = rules(
@@ -369,7 +369,7 @@ class Frequency(ApiModel):
     """Highest frequency in GHz; the CPU limit is cpuAtMax there."""
 
 
-class Link(ApiModel):
+class LinkSpec(ApiModel):
     """One direction of a device's connection, emulated by the worker."""
 
     model_config = rules(
@@ -463,9 +463,9 @@ class DeviceGroup(ApiModel):
     """CPU limit in cores at maxGHz; limit(f) = cpuAtMax · f / maxGHz."""
     memory: Quantity = "512Mi"
     """Memory request and limit of a device in bytes."""
-    uplink: Link | None = None
+    uplink: LinkSpec | None = None
     """Upload bandwidth; not limited when empty."""
-    downlink: Link | None = None
+    downlink: LinkSpec | None = None
     """Download bandwidth; not limited when empty."""
     energy: Energy = Field(default_factory=Energy)
     """The energy model of these devices."""
@@ -510,7 +510,7 @@ class Allocation(ApiModel):
     it from the rounds that were played, and it is taken up if they had not cost more with it."""
 
 
-class Checkpoint(ApiModel):
+class CheckpointSpec(ApiModel):
     """Checkpoints on the cloud pod's volume; a change counts for pods that start after it."""
 
     every_rounds: Annotated[int, Field(ge=1, le=100_000)] = 1
@@ -576,9 +576,9 @@ class FederatedJobSpec(ApiModel):
     """The model that is trained."""
     data: Data
     """The data set and its partition."""
-    training: Training
+    training: TrainingSpec
     """Local training and when the job ends."""
-    strategy: Strategy = Field(default_factory=Strategy)
+    strategy: StrategySpec = Field(default_factory=StrategySpec)
     """The federated optimisation method."""
     participation: Participation = Field(default_factory=Participation)
     """Who takes part in a round and when it closes."""
@@ -600,7 +600,7 @@ class FederatedJobSpec(ApiModel):
     """Groups of devices."""
     allocation: Allocation = Field(default_factory=Allocation)
     """Per-round CPU frequency allocation."""
-    checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     """Checkpoints, from which a cloud pod that was killed goes on."""
 
     def clients(self) -> int:

@@ -63,6 +63,18 @@ class EnergyJoules(ApiModel):
     measured: Joules | None = None
     """Measured energy (Kepler), in J."""
 
+    def plus(self, more: "EnergyJoules") -> "EnergyJoules":
+        """The sum source by source; a source that neither has stays empty."""
+
+        def both(a: float | None, b: float | None) -> float | None:
+            return None if a is None and b is None else (a or 0.0) + (b or 0.0)
+
+        return EnergyJoules(
+            model=both(self.model, more.model),
+            cpu=both(self.cpu, more.cpu),
+            measured=both(self.measured, more.measured),
+        )
+
 
 class PlannedClient(ApiModel):
     """One client of the last plan."""

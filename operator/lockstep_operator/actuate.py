@@ -59,7 +59,7 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
-class Actuator:
+class Resizer:
     """Applies limits; made by `app`."""
 
     kube: Kube
@@ -95,7 +95,7 @@ class _Resize:
         self.refused[pod], self.labels[pod] = reason, label
 
 
-async def actuate(key: JobKey, plan: RoundPlan, *, actuator: Actuator) -> Applied:
+async def actuate(key: JobKey, plan: RoundPlan, *, resizer: Resizer) -> Applied:
     """Apply the plan's limits; tells which are not in force, and which devices must see to it.
 
     Raises:
@@ -103,16 +103,16 @@ async def actuate(key: JobKey, plan: RoundPlan, *, actuator: Actuator) -> Applie
     """
     pods = {names.client_pod(key.name, one.client): one for one in plan.participants}
     resize = _Resize({pod: one.cpu_milli for pod, one in pods.items()})
-    selector = f"{names.JOB_LABEL}={names.label_value(key.name)},{names.ROLE_LABEL}=device"
-    listing = await actuator.kube.list(POD, key.namespace, labels=selector)
-    known = actuator.refusals.of(key)
+    selector = names.role_selector(key.name, names.Role.DEVICE)
+    listing = await resizer.kube.list(POD, key.namespace, labels=selector)
+    known = resizer.refusals.of(key)
     _compare(resize, {pod["metadata"]["name"]: pod for pod in listing.items}, known)
     if resize.waiting:
-        await _patch_all(key, resize, actuator)
-        await _wait(key, resize, selector, version=listing.resource_version, actuator=actuator)
+        await _patch_all(key, resize, resizer)
+        await _wait(key, resize, selector, version=listing.resource_version, resizer=resizer)
     for label in resize.labels.values():
-        actuator.metrics.resize_failures.labels(label).inc()
-    actuator.refusals.remember(key, resize.refused)
+        resizer.metrics.resize_failures.labels(label).inc()
+    resizer.refusals.remember(key, resize.refused)
     refusals, too_low = _by_room(resize, known | resize.refused)
     return Applied(
         failures={pods[pod].client: why for pod, why in (resize.reasons | too_low).items()},
@@ -168,12 +168,12 @@ def _in_force(pod: Manifest, milli: int) -> bool:
     return _limit(_status(pod)) == milli
 
 
-async def _patch_all(key: JobKey, resize: _Resize, actuator: Actuator) -> None:
+async def _patch_all(key: JobKey, resize: _Resize, resizer: Resizer) -> None:
     slots = asyncio.Semaphore(CONCURRENT_PATCHES)
 
     async def patch(pod: str) -> None:
         async with slots:
-            await _patch(key, pod, resize=resize, kube=actuator.kube)
+            await _patch(key, pod, resize=resize, kube=resizer.kube)
 
     await asyncio.gather(*map(patch, sorted(resize.waiting)))
 
@@ -198,19 +198,19 @@ async def _patch(key: JobKey, pod: str, *, resize: _Resize, kube: Kube) -> None:
 
 
 async def _wait(
-    key: JobKey, resize: _Resize, selector: str, *, version: str, actuator: Actuator
+    key: JobKey, resize: _Resize, selector: str, *, version: str, resizer: Resizer
 ) -> None:
     """Follow the pods' status until all limits are in force, or the time is over."""
     last: dict[str, Manifest] = {}
     problem = None
     try:
-        async with asyncio.timeout(actuator.wait_s):
-            problem = await _follow(key, resize, selector, version=version, last=last, on=actuator)
+        async with asyncio.timeout(resizer.wait_s):
+            problem = await _follow(key, resize, selector, version=version, last=last, on=resizer)
     except TimeoutError:
         problem = None
     for pod in resize.waiting:
         label, reason = _pending(last.get(pod, {}))
-        resize.fail(pod, label, problem or reason or f"not in force after {actuator.wait_s:g} s")
+        resize.fail(pod, label, problem or reason or f"not in force after {resizer.wait_s:g} s")
 
 
 async def _follow(
@@ -220,7 +220,7 @@ async def _follow(
     *,
     version: str,
     last: dict[str, Manifest],
-    on: Actuator,
+    on: Resizer,
 ) -> str | None:
     """Watch until nothing is waited for; returns why the watch broke, if it did."""
     watch = on.kube.watch_pods(

@@ -32,24 +32,25 @@ from prometheus_client import (
 )
 from pydantic import ValidationError
 
-from lockstep_api.bounded import BodyLimit, Limits, bounded
-from lockstep_operator.actuate import Actuator
+from lockstep_operator.actuate import Resizer
 from lockstep_operator.auth import Authenticator
 from lockstep_operator.config import OperatorConfig
 from lockstep_operator.election import Elector
 from lockstep_operator.handlers import build_registry, operator_settings
 from lockstep_operator.kube import ApiKube, load_configuration
-from lockstep_operator.learner import Learner
 from lockstep_operator.log import set_up_logging
 from lockstep_operator.login import login_from
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources
 from lockstep_operator.planner import Planner, planner_app
 from lockstep_operator.policies import Policies
+from lockstep_operator.policy_learning import PolicyLearning
 from lockstep_operator.reconcile import Deps, reconcile
 from lockstep_operator.reports import Reports
 from lockstep_operator.runtime import Runtime
 from lockstep_operator.telemetry import Prometheus
+from lockstep_serving.bounded import BodyLimit, Limits, bounded
+from lockstep_serving.server import HostedServer
 
 MAX_BODY_BYTES = 64 << 20
 """A plan request of 10,000 clients has about 12 MB."""
@@ -57,19 +58,6 @@ MAX_CONNECTIONS = 4000
 """One a running job, and those that come and go."""
 
 logger = logging.getLogger(__name__)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the process has one set, for both parts."""
-
-    def capture_signals(self) -> Any:
-        return _no_capture()
-
-
-class _no_capture:  # noqa: N801  used like a function
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 @dataclass(slots=True)
@@ -115,11 +103,11 @@ async def run(config: OperatorConfig) -> int:
     planner = Planner(
         deps=deps,
         runtime=runtime,
-        actuator=Actuator(kube, deps.metrics),
+        resizer=Resizer(kube, deps.metrics),
         authenticator=Authenticator(kube) if config.planner_auth else None,
         prometheus=prometheus,
         policies=policies,
-        learner=Learner(deps, policies),
+        learning=PolicyLearning(deps, policies),
         watching=lambda: flags.kopf_alive,
         ready=flags.ready,
         leads=flags.leading.is_set,
@@ -193,7 +181,7 @@ async def _run_both(
     runtime: Runtime,
     flags: _Flags,
 ) -> int:
-    server = _Server(
+    server = HostedServer(
         uvicorn.Config(
             BodyLimit(app, MAX_BODY_BYTES),
             host=config.host,

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 
 from lockstep_api import names
+from lockstep_api.names import Role
 from lockstep_operator.core.model import JobKey, ObjectRef
-from lockstep_operator.core.pods import CLOUD
 from lockstep_operator.errors import NotFound
 from lockstep_operator.kube import Kube, User
 
@@ -37,7 +37,9 @@ class Authenticator:
         self._owners: dict[str, str] = {}
         """ServiceAccount's uid → uid of the job that owns it; neither ever changes."""
 
-    async def check(self, key: JobKey, authorization: str | None, *, role: str = CLOUD) -> User:
+    async def check(
+        self, key: JobKey, authorization: str | None, *, role: Role = Role.CLOUD
+    ) -> User:
         """Let pods of this role of a job of this name pass, and tell who it is.
 
         Raises:
@@ -54,7 +56,9 @@ class Authenticator:
             raise Forbidden(f"{user.name} is not the {role} pod of job {key.namespace}/{key.name}")
         return user
 
-    async def check_owner(self, key: JobKey, user: User, uid: str, *, role: str = CLOUD) -> None:
+    async def check_owner(
+        self, key: JobKey, user: User, uid: str, *, role: Role = Role.CLOUD
+    ) -> None:
         """Keep out the pod of a deleted job of the same name, which runs on for seconds.
 
         Its token passes reviews until the apiserver forgets its own, but its account is another.
@@ -68,7 +72,7 @@ class Authenticator:
         if self._owners.get(user.uid) != uid:
             raise Forbidden(f"the caller belongs to an earlier job {key.namespace}/{key.name}")
 
-    async def _learn_owner(self, key: JobKey, role: str) -> None:
+    async def _learn_owner(self, key: JobKey, role: Role) -> None:
         account = names.service_account_name(key.name, role)
         try:
             found = await self._kube.get(ObjectRef("v1", "ServiceAccount", key.namespace, account))

@@ -52,7 +52,7 @@ async def observe(key: JobKey, sources: Sources) -> Observed | None:
     job = await read_job(key, sources.kube)
     if job is None:
         return None
-    selector = f"{names.JOB_LABEL}={names.label_value(key.name)}"
+    selector = names.job_selector(key.name)
     *listed, pods = await asyncio.gather(
         *(sources.kube.list(kind, key.namespace, labels=selector) for kind in CHILD_KINDS),
         sources.kube.list(POD, key.namespace, labels=selector),

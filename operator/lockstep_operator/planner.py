@@ -15,10 +15,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from lockstep_allocator.fleet import Method
 from lockstep_allocator.policy import Policy
 from lockstep_api import names
+from lockstep_api.names import Role
 from lockstep_api.spec import Actuator, Allocation, AllocationPolicy, FederatedJobSpec
 from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
-from lockstep_operator.actuate import Actuator as Resizer
-from lockstep_operator.actuate import actuate
+from lockstep_operator.actuate import Resizer, actuate
 from lockstep_operator.auth import Authenticator, Forbidden, Unauthenticated
 from lockstep_operator.core.insight import Insight, combined, stale
 from lockstep_operator.core.model import EventNote, JobKey, JobView
@@ -31,11 +31,10 @@ from lockstep_operator.core.plan import (
     replanned,
     with_applied,
 )
-from lockstep_operator.core.pods import CLOUD, TRAINER
 from lockstep_operator.errors import InvalidSpec, KubeError, NotFound
-from lockstep_operator.learner import Learner
 from lockstep_operator.observe import FINISHED, read_job
 from lockstep_operator.policies import Policies, PolicyUnavailable
+from lockstep_operator.policy_learning import PolicyLearning
 from lockstep_operator.reconcile import Deps, emit, finished
 from lockstep_operator.runtime import Runtime
 from lockstep_operator.telemetry import Prometheus, TelemetryError
@@ -59,13 +58,13 @@ class Planner:
 
     deps: Deps
     runtime: Runtime
-    actuator: Resizer
+    resizer: Resizer
     authenticator: Authenticator | None
     """None: callers are not checked."""
     prometheus: Prometheus | None
     """None: reports of rounds stand in."""
     policies: Policies
-    learner: Learner
+    learning: PolicyLearning
     watching: Callable[[], bool]
     """Whether Kopf's task is alive."""
     ready: Callable[[], bool]
@@ -102,7 +101,7 @@ class Planner:
                 await emit(job, [note], deps=self.deps)
             reports.planned(job.uid, plan, now=self.deps.clock())
             report = request.report
-            self.learner.heard(job, spec, report=report, plan=plan, insight=insight)
+            self.learning.heard(job, spec, report=report, plan=plan, insight=insight)
         self.runtime.seen(key)
         return plan
 
@@ -147,7 +146,7 @@ class Planner:
 
     async def learn(self, key: JobKey) -> None:
         """What a round leaves to do once its plan is answered."""
-        if not self.learner.has_news(key):
+        if not self.learning.has_news(key):
             return
         try:
             job = await read_job(key, self.deps.kube)
@@ -155,7 +154,7 @@ class Planner:
             logger.warning("job %s does not learn from this round: %s", key, error)
             return
         if job is not None and job.spec is not None:
-            await self.learner.learn(job, job.spec)
+            await self.learning.learn(job, job.spec)
 
     async def offer(self, key: JobKey, content: bytes, authorization: str | None) -> PolicyVerdict:
         """Judge a policy that a trainer offers.
@@ -166,10 +165,10 @@ class Planner:
             ValueError: it is no policy.
             KubeError: Kubernetes did not answer.
         """
-        job, spec = await self._plannable(key, authorization, role=TRAINER)
+        job, spec = await self._plannable(key, authorization, role=Role.TRAINER)
         if not spec.allocation.online:
             raise JobEnded(f"job {key.namespace}/{key.name} does not learn any more")
-        return await self.learner.judge(job, spec, content)
+        return await self.learning.judge(job, spec, content)
 
     async def _around(
         self,
@@ -215,7 +214,9 @@ class Planner:
                 metrics.jobs.labels(known.phase.value).inc()
         return generate_latest(metrics.registry)
 
-    async def _job(self, key: JobKey, authorization: str | None, *, role: str = CLOUD) -> JobView:
+    async def _job(
+        self, key: JobKey, authorization: str | None, *, role: Role = Role.CLOUD
+    ) -> JobView:
         """The job of the caller."""
         if not self.leads():
             raise NotLeader("this operator does not lead: try again, the leader answers")
@@ -230,7 +231,7 @@ class Planner:
         return job
 
     async def _plannable(
-        self, key: JobKey, authorization: str | None, *, role: str = CLOUD
+        self, key: JobKey, authorization: str | None, *, role: Role = Role.CLOUD
     ) -> tuple[JobView, FederatedJobSpec]:
         job = await self._job(key, authorization, role=role)
         if job.status.phase in _NOT_PLANNED:
@@ -247,7 +248,7 @@ class Planner:
         """The plan, told what became of its limits."""
         if spec.allocation.actuator is Actuator.COOPERATIVE:
             return left_to_devices(plan)
-        applied = await actuate(key, plan, actuator=self.actuator)
+        applied = await actuate(key, plan, resizer=self.resizer)
         return with_applied(plan, applied.failures, applied.refusals)
 
 

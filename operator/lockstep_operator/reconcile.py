@@ -68,7 +68,7 @@ class Deps:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PassResult:
     """How a pass went."""
 
     gone: bool = False
@@ -81,7 +81,7 @@ class Outcome:
     """What kept children from being written: the pass is repeated with backoff."""
 
 
-async def reconcile(key: JobKey, deps: Deps) -> Outcome:
+async def reconcile(key: JobKey, deps: Deps) -> PassResult:
     """Bring one job closer to what its spec says.
 
     Raises:
@@ -97,11 +97,11 @@ def _turn(key: JobKey, deps: Deps) -> AbstractAsyncContextManager[object]:
     return nullcontext() if known is not None and known.phase in PLACED else deps.placing
 
 
-async def _one_pass(key: JobKey, deps: Deps) -> Outcome:
+async def _one_pass(key: JobKey, deps: Deps) -> PassResult:
     seen = await observe(key, deps.sources)
     if seen is None:
         _forget(key, deps)
-        return Outcome(gone=True)
+        return PassResult(gone=True)
     known = _known(seen.job, deps)
     decision = decide(seen, deps.settings, deps.clock())
     wait: float | None = None
@@ -118,7 +118,7 @@ async def _one_pass(key: JobKey, deps: Deps) -> Outcome:
     wait = min((s for s in (wait, decision.requeue_in_s) if s is not None), default=None)
     if known.phase is Phase.PENDING and wait is None:
         wait = ROOM_INTERVAL_S
-    return Outcome(phase=known.phase, requeue_in_s=wait, failure=next(iter(failures), None))
+    return PassResult(phase=known.phase, requeue_in_s=wait, failure=next(iter(failures), None))
 
 
 def _ends(job: JobView, decision: Decision) -> bool:
@@ -252,6 +252,6 @@ def event_body(job: JobView, note: EventNote, *, now: datetime, index: int = 0) 
     }
 
 
-def finished(outcome: Outcome) -> bool:
+def finished(outcome: PassResult) -> bool:
     """Whether the job's status says that it has ended."""
     return outcome.phase in FINISHED

@@ -17,14 +17,14 @@ from lockstep_api.status import Phase
 from lockstep_operator.core.model import JobKey
 from lockstep_operator.errors import KubeError, Throttled
 from lockstep_operator.metrics import Metrics
-from lockstep_operator.reconcile import Outcome
+from lockstep_operator.reconcile import PassResult
 
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 60.0
 
 logger = logging.getLogger(__name__)
 
-Pass = Callable[[JobKey], Awaitable[Outcome]]
+Pass = Callable[[JobKey], Awaitable[PassResult]]
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class _Loop:
     """A job's loop and who waits for its next pass."""
 
     woken: asyncio.Event = field(default_factory=asyncio.Event)
-    waiting: list[asyncio.Future[Outcome]] = field(default_factory=list)
+    waiting: list[asyncio.Future[PassResult]] = field(default_factory=list)
     failures: int = 0
     without_place: bool = False
     task: asyncio.Task[None] | None = None
@@ -90,14 +90,14 @@ class Runtime:
             if loop.without_place:
                 loop.woken.set()
 
-    async def pass_now(self, key: JobKey) -> Outcome:
+    async def pass_now(self, key: JobKey) -> PassResult:
         """Make a pass that begins after this call, and return how it went.
 
         Raises:
             KubeError: the pass failed.
         """
         self.seen(key)
-        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[PassResult] = asyncio.get_running_loop().create_future()
         self._loops[key].waiting.append(done)
         return await done
 
@@ -160,7 +160,7 @@ class Runtime:
         _answer(waiting, outcome)
         return self._after(key, loop, outcome)
 
-    def _after(self, key: JobKey, loop: _Loop, outcome: Outcome) -> float | None:
+    def _after(self, key: JobKey, loop: _Loop, outcome: PassResult) -> float | None:
         if outcome.gone:
             return None
         loop.without_place = outcome.phase is Phase.PENDING
@@ -196,13 +196,13 @@ def backoff_s(failures: int, jitter: float) -> float:
     return full * (0.5 + 0.5 * jitter)
 
 
-def _answer(waiting: list[asyncio.Future[Outcome]], outcome: Outcome) -> None:
+def _answer(waiting: list[asyncio.Future[PassResult]], outcome: PassResult) -> None:
     for future in waiting:
         if not future.done():
             future.set_result(outcome)
 
 
-def _fail(waiting: list[asyncio.Future[Outcome]], error: BaseException) -> None:
+def _fail(waiting: list[asyncio.Future[PassResult]], error: BaseException) -> None:
     for future in waiting:
         if future.done():
             continue

@@ -1,4 +1,4 @@
-"""Reads a job's telemetry from Prometheus: bandwidth, work per step, energy, throttling.
+"""Reads a job's telemetry from Prometheus: bandwidth and work per step.
 
 The planner calls it before every round of a policy that needs it. All queries of a round run at
 once and share one deadline; without an answer in time the round's report stands in.
@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from lockstep_api import series
 from lockstep_operator.core.insight import (
     ClientInsight,
     Samples,
@@ -23,10 +24,11 @@ from lockstep_operator.core.model import JobKey
 
 DEADLINE_S = 1.0
 _HISTORY_S = 63
+_BY_CLIENT = f"sum by ({series.CLIENT})"
 
 _SERIES = {
-    "carried": f'lockstep_link_mbits_total{{%s,direction="up"}}[{_HISTORY_S}s]',
-    "uplink": f"lockstep_uplink_mbits_per_second{{%s}}[{_HISTORY_S}s]",
+    "carried": f'{series.total(series.LINK_MBITS)}{{%s,{series.DIRECTION}="up"}}[{_HISTORY_S}s]',
+    "uplink": f"{series.UPLINK_MBPS}{{%s}}[{_HISTORY_S}s]",
 }
 
 
@@ -40,22 +42,14 @@ class _Value:
 
 _VALUES = {
     "mean_mbps": _Value(
-        "sum by (client) (lockstep_upload_bytes_total{%s}) * 8e-6 "
-        "/ (sum by (client) (lockstep_upload_seconds_total{%s}) > 0)",
+        f"{_BY_CLIENT} ({series.total(series.UPLOAD_BYTES)}{{%s}}) * 8e-6 "
+        f"/ ({_BY_CLIENT} ({series.total(series.UPLOAD_SECONDS)}{{%s}}) > 0)",
         lambda value: ClientInsight(mean_mbps=value),
     ),
     "work_per_step": _Value(
-        "sum by (client) (increase(lockstep_cpu_seconds_total{%s}[5m])) "
-        "/ (sum by (client) (increase(lockstep_steps_total{%s}[5m])) > 0)",
+        f"{_BY_CLIENT} (increase({series.total(series.CPU_SECONDS)}{{%s}}[5m])) "
+        f"/ ({_BY_CLIENT} (increase({series.total(series.STEPS)}{{%s}}[5m])) > 0)",
         lambda value: ClientInsight(work_per_step=value),
-    ),
-    "joules": _Value(
-        'sum by (client) (increase(lockstep_energy_joules_total{%s,source="model"}[1m]))',
-        lambda value: ClientInsight(joules=value),
-    ),
-    "throttled": _Value(
-        "sum by (client) (rate(lockstep_throttled_seconds_total{%s}[1m]))",
-        lambda value: ClientInsight(throttled=value),
     ),
 }
 
@@ -80,7 +74,7 @@ class Prometheus:
         Raises:
             TelemetryError: no answer in time, or none that can be read.
         """
-        match = f'namespace="{key.namespace}",job="{key.name}"'
+        match = f'namespace="{key.namespace}",{series.JOB}="{key.name}"'
         texts = _SERIES | {name: value.query for name, value in _VALUES.items()}
         queries = {name: text.replace("%s", match) for name, text in texts.items()}
         try:
@@ -130,7 +124,7 @@ def _by_client(
             for item in answers[name]:
                 number = float(item["value"][1])
                 if number > 0:  # not NaN either
-                    note(item["metric"]["client"], value.of(number))
+                    note(item["metric"][series.CLIENT], value.of(number))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise TelemetryError(f"Prometheus gave an answer that cannot be read: {error}") from error
     return found
@@ -142,7 +136,7 @@ def _series(answer: list[Mapping[str, Any]]) -> dict[str, Samples]:
     for item in answer:
         values = item["values"]
         samples = Samples(tuple(float(t) for t, _ in values), tuple(float(v) for _, v in values))
-        client = item["metric"]["client"]
+        client = item["metric"][series.CLIENT]
         if client not in newest or newest[client].times_s[-1] < samples.times_s[-1]:
             newest[client] = samples
     return newest

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from lockstep_allocator.bandwidth import Trace
 from lockstep_allocator.devices import Array, Devices
 from lockstep_allocator.experience import Experience, Record
 from lockstep_allocator.fleet import Fleet, Method, run_round
@@ -13,7 +14,6 @@ from lockstep_allocator.policy import FEATURES, OUTPUTS, Policy, Training
 from lockstep_allocator.scenarios import Pool, draw_fleet, paper
 from lockstep_allocator.traces import NamedTrace, TraceSet
 from lockstep_allocator.training.nets import ForecastNetwork, SetNetwork, exported
-from lockstep_api.trace import Trace
 
 
 def trace(*mbps: float, step_s: float = 1.0) -> Trace:

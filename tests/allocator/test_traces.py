@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lockstep_allocator.bandwidth import InvalidTrace
 from lockstep_allocator.generate import write_traces
 from lockstep_allocator.traces import (
     TraceSet,
@@ -15,7 +16,6 @@ from lockstep_allocator.traces import (
     reversed_in_time,
     split_by_trace,
 )
-from lockstep_api.trace import InvalidTrace
 from tests.allocator.fleets import random_traces, trace
 
 GHENT = "1453900000000 1000 51.0 3.7 125000 1000\n1453900001000 2000 51.0 3.7 250000 1000\n"

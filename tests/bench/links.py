@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lockstep_api.trace import Trace
+from lockstep_allocator.bandwidth import Trace
 from lockstep_workers.device.link import Link
 
 _CGROUP = Path("/sys/fs/cgroup/cpu")

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from lockstep_api import names
 from lockstep_api.wire import ClientPlan, RoundPlan
-from lockstep_operator.actuate import Actuator, actuate
+from lockstep_operator.actuate import Resizer, actuate
 from lockstep_operator.core.model import JobKey, Manifest
 from lockstep_operator.kube import ApiKube, load_configuration
 from lockstep_operator.metrics import Metrics
@@ -129,7 +129,7 @@ def plan(clients: list[str], milli: int) -> RoundPlan:
 async def measure(clients: list[str], plans: int) -> None:
     """Applies plans one after another and prints what they took."""
     kube = TimedKube(await load_configuration(str(api.kubeconfig()), None))
-    actuator = Actuator(kube, Metrics(CollectorRegistry()))
+    resizer = Resizer(kube, Metrics(CollectorRegistry()))
     files = quota_files()
     whole, quota = [], []
     try:
@@ -139,7 +139,7 @@ async def measure(clients: list[str], plans: int) -> None:
             watch = Watch(files, milli)
             watch.start()
             began = time.monotonic()
-            applied = await actuate(JOB, plan(clients, milli), actuator=actuator)
+            applied = await actuate(JOB, plan(clients, milli), resizer=resizer)
             took = time.monotonic() - began
             await asyncio.to_thread(watch.join, 30)
             if applied.failures or applied.refusals or watch.left:

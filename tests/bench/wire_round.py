@@ -47,7 +47,7 @@ async def _serve(
     from lockstep_workers.cloud.store import Store  # noqa: PLC0415
     from lockstep_workers.data import Examples  # noqa: PLC0415
     from lockstep_workers.learning.strategies import fedavg  # noqa: PLC0415
-    from lockstep_workers.planner import Planner  # noqa: PLC0415
+    from lockstep_workers.planner_client import PlannerClient  # noqa: PLC0415
 
     class Tiny(torch.nn.Module):
         """A model of a given size whose evaluation costs nothing."""
@@ -70,7 +70,8 @@ async def _serve(
         async with httpx2.AsyncClient() as http:
             parts = cloud.Parts(
                 job=job, strategy=fedavg(), module=Tiny(), test=test, metrics=metrics,
-                planner=Planner(job, Path(folder) / "t", http), store=Store(Path(folder), job.uid),
+                planner=PlannerClient(job, Path(folder) / "t", http),
+                store=Store(Path(folder), job.uid),
             )  # fmt: skip
             coordinator = cloud.Coordinator(parts)
             app = BulkRoutes(coordinator, ordinary_app(metrics))

@@ -79,7 +79,7 @@ def _child(model: str, port: int) -> None:
     from lockstep_workers.device.trainer import Trainer  # noqa: PLC0415
     from lockstep_workers.learning.parameters import flatten  # noqa: PLC0415
     from lockstep_workers.models import build_model  # noqa: PLC0415
-    from lockstep_workers.wire import encode  # noqa: PLC0415
+    from lockstep_workers.tensors import encode  # noqa: PLC0415
 
     job = settings(cloud_port=1, planner_port=1, replicas=10)
     group = job.groups[0].model_copy(update={"cpu_at_max": 1.0, "max_ghz": 1.0, "min_ghz": 0.1})

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lockstep_api.names import Tier
 from tests.cluster.command import run
 from tests.cluster.errors import ClusterError
-from tests.cluster.layout import TIER_LABEL, Tier
+from tests.cluster.layout import TIER_LABEL
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from lockstep_api.names import Tier
 from tests.cluster.errors import ClusterError
 
 STATE_ROOT = Path("/var/lib/lockstep-cluster")
@@ -30,12 +30,6 @@ _NODE = re.compile(
     r"(?P<name>[a-z][a-z0-9-]{0,40})=(?P<tier>\w+)"
     r"(:(?P<cpu>\d+m|\d+(\.\d+)?))?(:(?P<memory>\d+)(?P<unit>[MG])i)?"
 )
-
-
-class Tier(StrEnum):
-    CLOUD = "cloud"
-    EDGE = "edge"
-    DEVICE = "device"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lockstep_api.crd import crd
+from lockstep_operator.crd import crd
 from tests.cluster import api
 
 pytestmark = pytest.mark.cluster

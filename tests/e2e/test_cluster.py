@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from lockstep_api.names import Tier
 from tests.cluster import api
-from tests.cluster.layout import TIER_LABEL, Tier
+from tests.cluster.layout import TIER_LABEL
 
 pytestmark = pytest.mark.cluster
 

@@ -22,20 +22,27 @@ import pytest
 from pydantic import ValidationError
 from torch import nn
 
+from lockstep_allocator.bandwidth import InvalidTrace, parse_trace
 from lockstep_allocator.baselines import equalize_10s
 from lockstep_allocator.devices import Devices
 from lockstep_allocator.experience import Experience, InvalidExperience, Record
 from lockstep_allocator.forecast import Forecaster
 from lockstep_allocator.observation import HISTORY_FEATURES, Observation
-from lockstep_allocator.policy import FEATURES, OUTPUTS, InvalidPolicy, Policy
-from lockstep_allocator.policy import Training as PolicyTraining
+from lockstep_allocator.policy import FEATURES, OUTPUTS, InvalidPolicy, Policy, Training
 from lockstep_allocator.traces import TraceSet, parse
 from lockstep_allocator.training.nets import ForecastNetwork, SetNetwork, exported
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.settings import GroupSettings, JobSettings
-from lockstep_api.spec import Data, FederatedJobSpec, Mode, Model, Partition, Strategy, Training
+from lockstep_api.spec import (
+    Data,
+    FederatedJobSpec,
+    Mode,
+    Model,
+    Partition,
+    StrategySpec,
+    TrainingSpec,
+)
 from lockstep_api.status import EnergyJoules, FederatedJobStatus
-from lockstep_api.trace import InvalidTrace, parse_trace
 from lockstep_api.wire import (
     ClientPlan,
     Outcome,
@@ -61,11 +68,11 @@ from lockstep_workers.cloud.main import ordinary_app
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples, read_idx
-from lockstep_workers.engine import Progress, Round
 from lockstep_workers.errors import InvalidJob, RefusedUpdate
+from lockstep_workers.learning.rounds import Progress, Round
 from lockstep_workers.learning.strategies import ServerState, fedavg
-from lockstep_workers.planner import Planner
-from lockstep_workers.wire import check_values, decode, encode
+from lockstep_workers.planner_client import PlannerClient
+from lockstep_workers.tensors import check_values, decode, encode
 
 Target = Callable[[bytes], None]
 N_VALUES = 6
@@ -179,15 +186,16 @@ def _routes() -> tuple[Coordinator, BulkRoutes]:
     job = JobSettings(
         namespace="n", job="j", uid="u", created_at=0.0, mode=Mode.FEDERATED,
         model=Model(name="mlp"),
-        data=Data(name="fashion-mnist", partition=Partition()), training=Training(rounds=1),
-        strategy=Strategy(), groups=(group,), cloud_url="http://c", planner_url="http://p",
+        data=Data(name="fashion-mnist", partition=Partition()), training=TrainingSpec(rounds=1),
+        strategy=StrategySpec(), groups=(group,), cloud_url="http://c", planner_url="http://p",
     )  # fmt: skip
     metrics = CloudMetrics("j")
     folder = Path(tempfile.mkdtemp())
     parts = Parts(
         job=job, strategy=fedavg(), module=nn.Linear(N_VALUES - 1, 1), metrics=metrics,
         test=Examples(np.zeros((1, N_VALUES - 1), np.float32), np.zeros(1, np.int64)),
-        planner=Planner(job, folder / "token", httpx2.AsyncClient()), store=Store(folder, "u"),
+        planner=PlannerClient(job, folder / "token", httpx2.AsyncClient()),
+        store=Store(folder, "u"),
     )  # fmt: skip
     coordinator = Coordinator(parts)
     return coordinator, BulkRoutes(coordinator, ordinary_app(metrics))
@@ -255,7 +263,7 @@ def _small_policy() -> bytes:
         SetNetwork(len(FEATURES), OUTPUTS, width=2),
     )
     forecast, weights = (exported(network.eval()) for network in networks)
-    told = PolicyTraining(0, 0, 0.0, 0, "", (), (), (), {}, {})
+    told = Training(0, 0, 0.0, 0, "", (), (), (), {}, {})
     return Policy(Forecaster(forecast), weights, told).to_bytes()
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep_workers.cloud.holding import Holding
-from lockstep_workers.engine import Accumulator, InOrder
-from lockstep_workers.wire import Flat
+from lockstep_workers.learning.sums import Accumulator, InOrder
+from lockstep_workers.tensors import Flat
 
 CLIENTS = [f"c-{i}" for i in range(6)]
 

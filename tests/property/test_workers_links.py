@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep_api.trace import InvalidTrace, Trace, parse_trace
+from lockstep_allocator.bandwidth import InvalidTrace, Trace, parse_trace
 from lockstep_workers.device.link import Link, Transfer
 
 PIECES = st.lists(

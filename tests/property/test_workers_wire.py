@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from lockstep_api.wire import Refusal, UpdateReport
 from lockstep_workers.errors import RefusedUpdate
-from lockstep_workers.wire import check_values, decode, encode, max_body_bytes, split
+from lockstep_workers.tensors import check_values, decode, encode, max_body_bytes, split
 
 FLOATS = st.lists(st.floats(width=32), min_size=1, max_size=64)
 

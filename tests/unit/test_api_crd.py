@@ -10,9 +10,9 @@ import yaml
 from pydantic import Field
 
 from lockstep_api.base import ApiModel
-from lockstep_api.crd import crd, crd_yaml, main, part_schema, structural
 from lockstep_api.quantity import Quantity
 from lockstep_api.spec import FederatedJobSpec
+from lockstep_operator.crd import crd, crd_yaml, main, part_schema, structural
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD_FILE = ROOT / "crds" / "lockstep.dev_federatedjobs.yaml"

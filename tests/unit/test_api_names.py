@@ -21,7 +21,7 @@ def every_name(job: str, group: str) -> list[str]:
         names.devices_name(job),
         names.group_name(job, group),
         names.settings_name(job),
-        names.service_account_name(job, "device"),
+        names.service_account_name(job, names.Role.DEVICE),
         names.cloud_pod(job),
         names.client_pod(job, names.client_name(group, 9_999)),
     ]

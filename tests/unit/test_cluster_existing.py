@@ -2,10 +2,11 @@
 
 import pytest
 
+from lockstep_api.names import Tier
 from tests.cluster.drivers import Embedded, Existing, driver_for
 from tests.cluster.errors import ClusterError
 from tests.cluster.existing import Node, assign_tiers, lacking_images, parse_cpu
-from tests.cluster.layout import Layout, Tier
+from tests.cluster.layout import Layout
 
 
 def test_the_strongest_node_becomes_the_cloud_and_the_rest_devices() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lockstep_api.names import Tier
 from tests.cluster.errors import ClusterError
-from tests.cluster.layout import Layout, NodeSpec, Tier, cache_folder, layout_from, recall
+from tests.cluster.layout import Layout, NodeSpec, cache_folder, layout_from, recall
 from tests.cluster.network import overlapping
 from tests.cluster.node import reserved
 

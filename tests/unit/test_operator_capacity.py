@@ -15,7 +15,7 @@ from lockstep_operator.kube import POD, job_ref
 from lockstep_operator.observe import Sources, job_view, observe, pod_view
 from lockstep_operator.reconcile import reconcile
 from lockstep_operator.reports import Reports
-from tests.unit.test_operator_fake import (
+from tests.support.kube import (
     KEY,
     SETTINGS,
     FakeKube,

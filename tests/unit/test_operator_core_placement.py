@@ -6,7 +6,7 @@ import pytest
 
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_operator.core.model import NodeView
-from lockstep_operator.core.placement import Placement, Refused, capacity, place
+from lockstep_operator.core.placement import DoesNotFit, Placement, capacity, place
 
 GIB = 2.0**30
 MIB = 2.0**20
@@ -47,13 +47,13 @@ def spec(*devices: dict[str, Any], **other: Any) -> FederatedJobSpec:
     return FederatedJobSpec.model_validate(base | other)
 
 
-def placed(result: Placement | Refused) -> Placement:
+def placed(result: Placement | DoesNotFit) -> Placement:
     assert isinstance(result, Placement), result
     return result
 
 
-def refused(result: Placement | Refused) -> str:
-    assert isinstance(result, Refused), result
+def refused(result: Placement | DoesNotFit) -> str:
+    assert isinstance(result, DoesNotFit), result
     return result.message
 
 

@@ -23,7 +23,7 @@ from lockstep_operator.core.election import (
 from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.election import Elector
 from lockstep_operator.errors import Unavailable
-from tests.unit.test_operator_fake import FakeKube
+from tests.support.kube import FakeKube
 
 TIMING = Timing(lease_s=12, renew_within_s=8, retry_s=2)
 FAST = Timing(lease_s=0.6, renew_within_s=0.3, retry_s=0.05)

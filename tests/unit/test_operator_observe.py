@@ -8,7 +8,7 @@ from lockstep_api import names
 from lockstep_operator.core.model import Manifest
 from lockstep_operator.observe import Sources, job_view, observe, pod_view
 from lockstep_operator.reports import Reports
-from tests.unit.test_operator_fake import (
+from tests.support.kube import (
     KEY,
     FakeKube,
     cluster_with,

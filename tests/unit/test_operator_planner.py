@@ -14,19 +14,19 @@ import pytest
 from lockstep_allocator.experience import Experience
 from lockstep_allocator.policy import SHIPPED, Policy, read_policy
 from lockstep_api import names
-from lockstep_operator.actuate import Actuator
+from lockstep_operator.actuate import Resizer
 from lockstep_operator.auth import CACHE_S, Authenticator, Unauthenticated
 from lockstep_operator.core.model import JobReport, Manifest, ObjectRef
 from lockstep_operator.errors import Refused, Unavailable
 from lockstep_operator.kube import User, job_ref
-from lockstep_operator.learner import Learner
 from lockstep_operator.observe import condition as find
 from lockstep_operator.observe import parse_spec
 from lockstep_operator.planner import Planner, planner_app
 from lockstep_operator.policies import BEGAN_WITH, Policies, PolicyUnavailable
+from lockstep_operator.policy_learning import PolicyLearning
 from lockstep_operator.reconcile import Deps, reconcile
 from lockstep_operator.runtime import Runtime
-from tests.unit.test_operator_fake import (
+from tests.support.kube import (
     KEY,
     FakeKube,
     cluster_with,
@@ -87,11 +87,11 @@ async def setup() -> AsyncIterator[Setup]:
     planner = Planner(
         deps=deps,
         runtime=runtime,
-        actuator=Actuator(kube, deps.metrics, wait_s=0.05),
+        resizer=Resizer(kube, deps.metrics, wait_s=0.05),
         authenticator=Authenticator(kube),
         prometheus=None,
         policies=(policies := Policies(kube)),
-        learner=Learner(deps, policies),
+        learning=PolicyLearning(deps, policies),
         watching=lambda: True,
         ready=lambda: True,
         leads=lambda: True,
@@ -551,7 +551,7 @@ async def test_a_restarted_operator_goes_on_with_the_rounds_that_were_recorded(
     await online(setup)
     await play(setup, range(1, 12))
     policies = Policies(setup.kube)
-    anew = replace(setup.planner, policies=policies, learner=Learner(setup.deps, policies))
+    anew = replace(setup.planner, policies=policies, learning=PolicyLearning(setup.deps, policies))
     async with client(anew) as http:
         again = Setup(setup.kube, setup.deps, anew, http)
         await play(again, range(12, 24))

@@ -5,7 +5,7 @@ from lockstep_operator.core.model import ObjectRef
 from lockstep_operator.errors import Refused, Unavailable
 from lockstep_operator.kube import job_ref
 from lockstep_operator.reconcile import finished, reconcile
-from tests.unit.test_operator_fake import (
+from tests.support.kube import (
     KEY,
     FakeKube,
     cluster_with,

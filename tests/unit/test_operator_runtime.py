@@ -12,7 +12,7 @@ from lockstep_operator.core.model import JobKey
 from lockstep_operator.errors import Refused, Throttled, Unavailable
 from lockstep_operator.handlers import pod_changed
 from lockstep_operator.metrics import Metrics
-from lockstep_operator.reconcile import Outcome
+from lockstep_operator.reconcile import PassResult
 from lockstep_operator.runtime import Runtime, backoff_s
 
 KEY = JobKey("lab", "digits")
@@ -20,22 +20,22 @@ STEP_S = 5.0
 
 
 class Passes:
-    """A pass that tells when it was made and answers from a list, then with `Outcome()`."""
+    """A pass that tells when it was made and answers from a list, then with `PassResult()`."""
 
-    def __init__(self, *answers: Outcome | Exception) -> None:
+    def __init__(self, *answers: PassResult | Exception) -> None:
         self.answers = list(answers)
         self.made: asyncio.Queue[JobKey] = asyncio.Queue()
         self.gate: asyncio.Event | None = None
         self.under_way = 0
 
-    async def __call__(self, key: JobKey) -> Outcome:
+    async def __call__(self, key: JobKey) -> PassResult:
         self.under_way += 1
         assert self.under_way == 1
         self.made.put_nowait(key)
         if self.gate is not None:
             await self.gate.wait()
         self.under_way -= 1
-        answer = self.answers.pop(0) if self.answers else Outcome()
+        answer = self.answers.pop(0) if self.answers else PassResult()
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -53,7 +53,9 @@ async def start() -> AsyncIterator[Start]:
     """Makes runtimes and ends them."""
     started: list[Runtime] = []
 
-    def make(passes: Callable[[JobKey], Awaitable[Outcome]], resync_s: float = 1000.0) -> Runtime:
+    def make(
+        passes: Callable[[JobKey], Awaitable[PassResult]], resync_s: float = 1000.0
+    ) -> Runtime:
         metrics = Metrics(CollectorRegistry())
         started.append(Runtime(passes, metrics, resync_s=resync_s, jitter=lambda: 0.0))
         return started[-1]
@@ -95,7 +97,7 @@ async def test_many_wakes_in_a_pass_make_one_more(start: Start) -> None:
 
 async def test_a_pod_that_is_gone_wakes_the_jobs_without_a_place(start: Start) -> None:
     other = JobKey("lab", "other")
-    passes = Passes(Outcome(phase=Phase.PENDING), Outcome(phase=Phase.STARTING))
+    passes = Passes(PassResult(phase=Phase.PENDING), PassResult(phase=Phase.STARTING))
     runtime = start(passes)
     await runtime.pass_now(KEY)
     await runtime.pass_now(other)
@@ -132,7 +134,7 @@ async def test_a_deleted_job_that_is_unknown_starts_nothing(start: Start) -> Non
 
 
 async def test_the_loop_ends_when_the_job_is_gone(start: Start) -> None:
-    runtime = start(Passes(Outcome(gone=True)))
+    runtime = start(Passes(PassResult(gone=True)))
     assert (await runtime.pass_now(KEY)).gone
     await asyncio.sleep(0)
     assert runtime.jobs == 0
@@ -156,7 +158,7 @@ async def test_an_undisturbed_job_is_looked_at_again(start: Start) -> None:
 
 
 async def test_a_pass_can_ask_for_another(start: Start) -> None:
-    passes = Passes(Outcome(requeue_in_s=0.01))
+    passes = Passes(PassResult(requeue_in_s=0.01))
     start(passes).seen(KEY)
     await passes.next()
     await passes.next()
@@ -171,7 +173,7 @@ async def test_a_failed_pass_is_repeated(start: Start, error: Exception) -> None
 
 
 async def test_a_partly_failed_pass_is_repeated(start: Start) -> None:
-    passes = Passes(Outcome(failure=Refused("quota")))
+    passes = Passes(PassResult(failure=Refused("quota")))
     start(passes).seen(KEY)
     await passes.next()
     await passes.next()
@@ -187,8 +189,8 @@ async def test_an_event_cuts_the_backoff_short(start: Start) -> None:
 
 
 async def test_pass_now_returns_the_outcome_of_a_new_pass(start: Start) -> None:
-    asked = Outcome(requeue_in_s=7.0)
-    passes = Passes(Outcome(), asked)
+    asked = PassResult(requeue_in_s=7.0)
+    passes = Passes(PassResult(), asked)
     passes.gate = asyncio.Event()
     runtime = start(passes)
     runtime.seen(KEY)

@@ -18,9 +18,9 @@ from lockstep_workers.cloud.checkpoint import (
     write_checkpoint,
 )
 from lockstep_workers.cloud.store import CHECKPOINT_FOLDER, Store
-from lockstep_workers.engine import Progress
+from lockstep_workers.learning.rounds import Progress
 from lockstep_workers.learning.strategies import ServerState
-from lockstep_workers.wire import Flat
+from lockstep_workers.tensors import Flat
 
 LIKE = {"model": np.zeros(5, np.float32), "control": np.zeros(5, np.float32)}
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lockstep_api.spec import Data, Model, Strategy, StrategyName
+from lockstep_api.spec import Data, Model, StrategyName, StrategySpec
 from lockstep_workers.data import Examples, as_batch, load_dataset, read_idx
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.evaluation import evaluate
@@ -46,7 +46,7 @@ def reference(model: nn.Module, steps: int, mu: float) -> None:
 def test_training_is_sgd_with_momentum_and_the_proximal_term(name: str, mu: float) -> None:
     model = flatten(build_model(Model.model_validate({"name": name}), seed=1))
     plain = build_model(Model.model_validate({"name": name}), seed=1)
-    strategy = build_strategy(Strategy(name=StrategyName.FEDPROX, mu=mu))
+    strategy = build_strategy(StrategySpec(name=StrategyName.FEDPROX, mu=mu))
     correction = strategy.begin({MODEL: model.vector.clone()}, ClientMemory({}))
     train(model, EXAMPLES, steps=5, sgd=SGD, correction=correction, seed=(1, 2, 3))
     reference(plain, 5, mu)
@@ -135,7 +135,7 @@ def test_arguments_that_a_model_does_not_take(arguments: dict[str, object], mess
 
 def test_a_strategy_of_a_later_version_is_refused() -> None:
     with pytest.raises(InvalidJob, match="use fedavg or fedprox"):
-        build_strategy(Strategy(name=StrategyName.SCAFFOLD))
+        build_strategy(StrategySpec(name=StrategyName.SCAFFOLD))
 
 
 def test_idx_files(tmp_path: Path) -> None:

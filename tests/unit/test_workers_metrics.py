@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from lockstep_allocator.bandwidth import Trace
 from lockstep_api.status import EnergyJoules
-from lockstep_api.trace import Trace
 from lockstep_api.wire import Refusal, Task, UpdateReport
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.device.link import Link, Links

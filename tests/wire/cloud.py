@@ -12,7 +12,7 @@ import numpy as np
 
 from lockstep_api import names
 from lockstep_api.settings import JobSettings
-from lockstep_api.spec import Checkpoint, Participation
+from lockstep_api.spec import CheckpointSpec, Participation
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Refusal, Registration, UpdateReport
 from lockstep_workers.cloud.bulk import BulkRoutes
@@ -24,8 +24,8 @@ from lockstep_workers.data import Examples
 from lockstep_workers.device import connection as device
 from lockstep_workers.learning.strategies import Strategy, fedavg
 from lockstep_workers.models import build_model
-from lockstep_workers.planner import Planner
-from lockstep_workers.wire import encode
+from lockstep_workers.planner_client import PlannerClient
+from lockstep_workers.tensors import encode
 from tests.wire.jobs import FakePlanner, free_port, serving, settings
 
 
@@ -75,7 +75,7 @@ async def cloud(
         cloud_port=free_port(), planner_port=free_port(), replicas=replicas, **training
     ).model_copy(
         update={
-            "checkpoint": Checkpoint(every_rounds=every_rounds),
+            "checkpoint": CheckpointSpec(every_rounds=every_rounds),
             "participation": Participation.model_validate(participation or {}),
         }
     )
@@ -86,7 +86,7 @@ async def cloud(
         coordinator = Coordinator(
             Parts(
                 job=job, strategy=strategy or fedavg(), module=build_model(job.model, seed=0),
-                test=test, planner=Planner(job, folder / "token", http),
+                test=test, planner=PlannerClient(job, folder / "token", http),
                 store=Store(folder, job.uid), metrics=metrics,
             )
         )  # fmt: skip

@@ -14,10 +14,10 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from numpy.typing import NDArray
 
-from lockstep_api.bounded import Limits, bounded
 from lockstep_api.settings import GroupSettings, JobSettings
-from lockstep_api.spec import Data, Mode, Model, Partition, Strategy, Target, Training
+from lockstep_api.spec import Data, Mode, Model, Partition, StrategySpec, Target, TrainingSpec
 from lockstep_api.wire import ClientPlan, Outcome, PlanRequest, PolicyVerdict, RoundPlan
+from lockstep_serving.bounded import Limits, bounded
 
 
 def free_port() -> int:
@@ -39,8 +39,8 @@ def settings(
         namespace="test", job="job", uid="u1", created_at=0.0, mode=Mode.FEDERATED,
         model=Model(name="mlp"),
         data=Data(name="fashion-mnist", partition=Partition()),
-        training=Training(**({"rounds": 3, "learning_rate": 0.05, "momentum": 0.9} | training)),
-        strategy=Strategy(), groups=(group,), cloud_url=f"http://127.0.0.1:{cloud_port}",
+        training=TrainingSpec(**({"rounds": 3, "learning_rate": 0.05, "momentum": 0.9} | training)),
+        strategy=StrategySpec(), groups=(group,), cloud_url=f"http://127.0.0.1:{cloud_port}",
         planner_url=f"http://127.0.0.1:{planner_port}",
     )  # fmt: skip
 

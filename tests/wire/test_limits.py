@@ -15,8 +15,8 @@ from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
 
 from lockstep_api import names
-from lockstep_api.bounded import BodyLimit, Limits, bounded
 from lockstep_api.wire import Refusal, Registration
+from lockstep_serving.bounded import BodyLimit, Limits, bounded
 from lockstep_workers.device.probes import ProbeServer
 from tests.wire.cloud import Device, cloud, devices, first_task
 from tests.wire.jobs import FakePlanner, free_port

@@ -31,7 +31,7 @@ from lockstep_workers.device.loop import DeviceLoop
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.device.spending import Spent, TrainedRound
-from lockstep_workers.wire import encode
+from lockstep_workers.tensors import encode
 from tests.wire.cloud import Cloud, cloud
 from tests.wire.jobs import FakePlanner, free_port
 

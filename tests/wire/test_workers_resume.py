@@ -10,7 +10,7 @@ import pytest
 
 from lockstep_api.wire import NoticeReason
 from lockstep_workers.cloud.checkpoint import Checkpoint, checkpoints, write_checkpoint
-from lockstep_workers.wire import Flat, decode
+from lockstep_workers.tensors import Flat, decode
 from tests.wire.cloud import Cloud, Device, cloud, devices, first_task
 from tests.wire.jobs import FakePlanner
 

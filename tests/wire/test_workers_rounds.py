@@ -16,7 +16,7 @@ from lockstep_api import names
 from lockstep_api.wire import NoticeReason, Refusal, RoundPlan
 from lockstep_workers.device import connection as device
 from lockstep_workers.learning.evaluation import Evaluation
-from lockstep_workers.wire import decode, encode
+from lockstep_workers.tensors import decode, encode
 from tests.wire.cloud import Device, cloud, devices, first_task
 from tests.wire.jobs import FakePlanner
 

@@ -17,7 +17,7 @@ from lockstep_workers.learning.strategies import (
     Totals,
     Vector,
 )
-from lockstep_workers.wire import decode, encode, split
+from lockstep_workers.tensors import decode, encode, split
 from tests.wire.cloud import cloud, devices, first_task
 from tests.wire.jobs import FakePlanner
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import structlog
 
+from lockstep_api.names import Role
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import WorkerError
 
@@ -34,19 +35,19 @@ def _configure_logging(form: str) -> None:
 def main() -> None:
     """Runs one role until it is told to stop."""
     parser = argparse.ArgumentParser(prog="lockstep-worker", description="A pod of a job.")
-    parser.add_argument("role", choices=("cloud", "device", "trainer"))
+    parser.add_argument("role", type=Role, choices=list(Role))
     role = parser.parse_args().role
     environment = Environment()
     _configure_logging(environment.log)
     try:
-        if role == "cloud":
+        if role is Role.CLOUD:
             from lockstep_workers.cloud.main import run_cloud  # noqa: PLC0415 - a device needs no FastAPI
 
             run_cloud(environment)
-        elif role == "trainer":
-            from lockstep_workers.trainer import run_trainer  # noqa: PLC0415 - nor does it need theirs
+        elif role is Role.TRAINER:
+            from lockstep_workers.policy_trainer import run_policy_trainer  # noqa: PLC0415 - nor does it need theirs
 
-            run_trainer(environment)
+            run_policy_trainer(environment)
         else:
             from lockstep_workers.device.main import run_device  # noqa: PLC0415 - nor the cloud this
 

@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lockstep_api import names
+from lockstep_api.names import Role
 from lockstep_api.settings import job_settings
 from lockstep_api.spec import DeviceGroup, FederatedJobSpec
 from lockstep_operator.core.model import JobView, Manifest, ObjectRef, Settings
 from lockstep_operator.core.placement import Placement
 from lockstep_operator.core.pods import (
-    CLOUD,
-    DEVICE,
-    TRAINER,
     cloud_template,
     device_template,
     trainer_template,
@@ -41,13 +39,13 @@ def children(job: JobView, placement: Placement, settings: Settings) -> tuple[Ma
     if job.spec is None:
         raise ValueError(f"job {job.key.name} has no readable spec: {job.spec_error}")
     objects = (
-        _service_account(job, CLOUD),
-        _service_account(job, DEVICE),
-        *((_service_account(job, TRAINER),) if job.spec.allocation.online else ()),
+        _service_account(job, Role.CLOUD),
+        _service_account(job, Role.DEVICE),
+        *((_service_account(job, Role.TRAINER),) if job.spec.allocation.online else ()),
         _config_map(job, job.spec, settings),
         _volume_claim(job, job.spec),
-        _service(job, CLOUD, names.cloud_name(job.key.name)),
-        _service(job, DEVICE, names.devices_name(job.key.name)),
+        _service(job, Role.CLOUD, names.cloud_name(job.key.name)),
+        _service(job, Role.DEVICE, names.devices_name(job.key.name)),
         _disruption_budget(job),
         _cloud_set(job, job.spec, placement=placement, settings=settings),
         *(
@@ -78,12 +76,12 @@ def _hashed(manifest: Manifest) -> Manifest:
     return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
 
 
-def selector_labels(job: str, role: str) -> dict[str, str]:
+def selector_labels(job: str, role: Role) -> dict[str, str]:
     """The labels that find all pods of a role."""
     return {names.JOB_LABEL: names.label_value(job), names.ROLE_LABEL: role}
 
 
-def _labels(job: str, role: str | None, group: str | None = None) -> dict[str, str]:
+def _labels(job: str, role: Role | None, group: str | None = None) -> dict[str, str]:
     """The labels of an object; without a role for what all roles share."""
     labels = {
         "app.kubernetes.io/name": "lockstep-worker",
@@ -132,7 +130,7 @@ def trainer_job(
     job: JobView, spec: FederatedJobSpec, *, round: int, nodes: Sequence[str], settings: Settings
 ) -> Manifest:
     """The Job that learns from the rounds up to `round`, on one of the cloud pod's nodes."""
-    labels = _labels(job.key.name, TRAINER)
+    labels = _labels(job.key.name, Role.TRAINER)
     template = trainer_template(job.key.name, spec, labels=labels, nodes=nodes, settings=settings)
     body = {
         "backoffLimit": 0,  # twenty rounds later another one learns
@@ -144,7 +142,7 @@ def trainer_job(
     return _object(job, "Job", name=name, labels=labels, body={"spec": body})
 
 
-def _service_account(job: JobView, role: str) -> Manifest:
+def _service_account(job: JobView, role: Role) -> Manifest:
     name = names.service_account_name(job.key.name, role)
     body = {"automountServiceAccountToken": False}
     labels = _labels(job.key.name, role)
@@ -176,11 +174,11 @@ def _volume_claim(job: JobView, spec: FederatedJobSpec) -> Manifest:
     }
     if storage.storage_class_name is not None:
         claim["storageClassName"] = storage.storage_class_name
-    name, labels = names.cloud_name(job.key.name), _labels(job.key.name, CLOUD)
+    name, labels = names.cloud_name(job.key.name), _labels(job.key.name, Role.CLOUD)
     return _object(job, "PersistentVolumeClaim", name=name, labels=labels, body={"spec": claim})
 
 
-def _service(job: JobView, role: str, name: str) -> Manifest:
+def _service(job: JobView, role: Role, name: str) -> Manifest:
     """Headless, and with pods that are not ready: devices find the cloud pod while it starts."""
     port = {"name": "http", "port": names.HTTP_PORT, "targetPort": "http", "protocol": "TCP"}
     spec = {
@@ -195,8 +193,8 @@ def _service(job: JobView, role: str, name: str) -> Manifest:
 
 def _disruption_budget(job: JobView) -> Manifest:
     """A drain of its node does not evict the cloud pod while the job runs."""
-    name, labels = names.cloud_name(job.key.name), _labels(job.key.name, CLOUD)
-    selector = {"matchLabels": selector_labels(job.key.name, CLOUD)}
+    name, labels = names.cloud_name(job.key.name), _labels(job.key.name, Role.CLOUD)
+    selector = {"matchLabels": selector_labels(job.key.name, Role.CLOUD)}
     body = {"spec": {"minAvailable": 1, "selector": selector}}
     return _object(job, "PodDisruptionBudget", name=name, labels=labels, body=body)
 
@@ -220,7 +218,7 @@ def _cloud_set(
     job: JobView, spec: FederatedJobSpec, *, placement: Placement, settings: Settings
 ) -> Manifest:
     name = names.cloud_name(job.key.name)
-    labels = _labels(job.key.name, CLOUD)
+    labels = _labels(job.key.name, Role.CLOUD)
     template = cloud_template(
         job.key.name, spec, labels=labels, nodes=placement.cloud, settings=settings
     )
@@ -236,7 +234,7 @@ def _group_set(
     placement: Placement,
     settings: Settings,
 ) -> Manifest:
-    labels = _labels(job.key.name, DEVICE, group.name)
+    labels = _labels(job.key.name, Role.DEVICE, group.name)
     template = device_template(
         job.key.name,
         spec,

@@ -34,12 +34,11 @@ from lockstep_operator.core.model import (
     Observed,
     Settings,
 )
-from lockstep_operator.core.placement import Placement, Refused, place
+from lockstep_operator.core.placement import DoesNotFit, Placement, place
 from lockstep_operator.core.status import (
-    CLOUD_PLACEMENT,
     connected,
+    newest_of,
     placed_cloud,
-    progress_of,
     read_placement,
     status_for,
     with_progress,
@@ -116,9 +115,9 @@ def _suspend(observed: Observed, spec: FederatedJobSpec, now: datetime) -> Decis
     """Pods go, the volume stays; of the placement only the cloud pod's, where the volume is."""
     job = observed.job
     cloud = placed_cloud(job.status)
-    base = with_progress(job.status, progress_of(observed.report), spec=spec, now=now).model_copy(
+    base = with_progress(job.status, newest_of(observed.report), spec=spec, now=now).model_copy(
         update={
-            "placement": [PlacedPods(name=CLOUD_PLACEMENT, nodes=list(cloud))] if cloud else None,
+            "placement": [PlacedPods(name=names.Role.CLOUD, nodes=list(cloud))] if cloud else None,
             "active_time": None,
             "clients": connected(observed, spec),
         }
@@ -146,11 +145,11 @@ def _run(
     """
     kept = read_placement(observed.job.status, spec)
     if kept and not _node_gone(kept, observed):
-        found: Placement | Refused = kept
+        found: Placement | DoesNotFit = kept
     else:
         volume = () if kept else placed_cloud(observed.job.status)
         found = place(spec, observed.nodes, cloud_nodes=volume)
-    if not isinstance(found, Refused):
+    if not isinstance(found, DoesNotFit):
         progressing = _progressing(observed)
         placement = found
     elif kept is not None and _has_started(observed):
@@ -235,7 +234,7 @@ def _running_status(
     progressing: Finding,
     now: datetime,
 ) -> FederatedJobStatus:
-    heard = progress_of(observed.report)
+    heard = newest_of(observed.report)
     base = with_progress(observed.job.status, heard, spec=spec, now=now).model_copy(
         update={
             "placement": written_placement(placement),
@@ -257,7 +256,7 @@ def _running_status(
 def _wait(observed: Observed, spec: FederatedJobSpec, *, message: str, now: datetime) -> Decision:
     """Nothing is created; the next resync tries again."""
     base = with_progress(
-        observed.job.status, progress_of(observed.report), spec=spec, now=now
+        observed.job.status, newest_of(observed.report), spec=spec, now=now
     ).model_copy(update={"clients": connected(observed, spec)})
     findings = {
         ConditionType.ACCEPTED: _ACCEPTED,
@@ -302,7 +301,7 @@ def _end(observed: Observed, kind: ConditionType, end: Finding, *, now: datetime
 
 
 def _final_numbers(observed: Observed, now: datetime) -> FederatedJobStatus:
-    job, heard = observed.job, progress_of(observed.report)
+    job, heard = observed.job, newest_of(observed.report)
     base = with_progress(job.status, heard, spec=job.spec, now=now)
     updates: dict[str, object] = {"completion_time": timestamp(now)}
     if heard.report is not None and job.spec is not None:

@@ -48,10 +48,6 @@ class ClientInsight:
     """Size of its last update."""
     has_ghz: float | None = None
     """Frequency that it had in its last round."""
-    joules: float | None = None
-    """Modelled energy of the last minute."""
-    throttled: float | None = None
-    """Share of the last minute for which its quota held it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +119,6 @@ def _from_update(done: ClientReport) -> ClientInsight:
         work_per_step=done.update.cpu_seconds / done.update.steps or None,
         upload_mbit=mbit,
         has_ghz=done.update.frequency_ghz or None,
-        joules=done.update.energy_joules.model,
     )
 
 

@@ -7,7 +7,7 @@ refused in numbers, so that no pod waits without a word.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lockstep_api.names import CLOCK_LABEL, TIER_LABEL
+from lockstep_api.names import CLOCK_LABEL, TIER_LABEL, Tier
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import DeviceGroup, FederatedJobSpec, PodTemplate, Toleration
 from lockstep_operator.core.model import NodeView
@@ -30,7 +30,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class DoesNotFit:
     """The job does not fit; the message says by how much and what to change."""
 
     message: str
@@ -67,7 +67,7 @@ class _Room:
 class _Filter:
     """What a pod asks of its node beside room."""
 
-    tier: str
+    tier: Tier
     selector: Mapping[str, str]
     tolerations: Sequence[Toleration]
 
@@ -102,7 +102,7 @@ def capacity(node: NodeView) -> float:
 
 def place(
     spec: FederatedJobSpec, nodes: Sequence[NodeView], *, cloud_nodes: Sequence[str] = ()
-) -> Placement | Refused:
+) -> Placement | DoesNotFit:
     """The strongest cloud node with room, and device nodes whose free cores hold `cpuAtMax`.
 
     With `cloud_nodes` the cloud pod goes to one of them: its volume is there.
@@ -110,35 +110,35 @@ def place(
     ranked = sorted(nodes, key=lambda node: (-capacity(node), node.name))
     rooms = [_Room(node, node.free_cpu, node.free_memory) for node in ranked]
     cloud = _place_cloud(spec, rooms, cloud_nodes)
-    if isinstance(cloud, Refused):
+    if isinstance(cloud, DoesNotFit):
         return cloud
     groups = _place_groups(spec, rooms)
-    return groups if isinstance(groups, Refused) else Placement(cloud, groups)
+    return groups if isinstance(groups, DoesNotFit) else Placement(cloud, groups)
 
 
-def _filter(spec: FederatedJobSpec, tier: str, own: Mapping[str, str]) -> _Filter:
+def _filter(spec: FederatedJobSpec, tier: Tier, own: Mapping[str, str]) -> _Filter:
     template = spec.pod_template or PodTemplate()
     return _Filter(tier, {**template.node_selector, **own}, template.tolerations)
 
 
-def _tier_rooms(rooms: Sequence[_Room], tier: str) -> list[_Room]:
+def _tier_rooms(rooms: Sequence[_Room], tier: Tier) -> list[_Room]:
     """The ready nodes of a tier; all of them where no node has a tier label."""
     tiered = any(TIER_LABEL in room.node.labels for room in rooms)
     ready = [room for room in rooms if room.node.ready]
     return [room for room in ready if not tiered or room.node.labels.get(TIER_LABEL) == tier]
 
 
-def _eligible(rooms: Sequence[_Room], wanted: _Filter) -> list[_Room] | Refused:
+def _eligible(rooms: Sequence[_Room], wanted: _Filter) -> list[_Room] | DoesNotFit:
     of_tier = _tier_rooms(rooms, wanted.tier)
     if not of_tier:
         label = f"{TIER_LABEL}={wanted.tier}"
         if not any(TIER_LABEL in room.node.labels for room in rooms):
-            return Refused(f"no node is ready: needs one for tier {wanted.tier}")
-        return Refused(f"no ready node has label {label}: set it with kubectl label node")
+            return DoesNotFit(f"no node is ready: needs one for tier {wanted.tier}")
+        return DoesNotFit(f"no ready node has label {label}: set it with kubectl label node")
     admitting = [room for room in of_tier if wanted.admits(room.node)]
     if admitting:
         return admitting
-    return Refused(
+    return DoesNotFit(
         f"no ready node of tier {wanted.tier} has the labels of nodeSelector and only taints "
         "that podTemplate.tolerations tolerate: change one of the two"
     )
@@ -146,14 +146,14 @@ def _eligible(rooms: Sequence[_Room], wanted: _Filter) -> list[_Room] | Refused:
 
 def _place_cloud(
     spec: FederatedJobSpec, rooms: Sequence[_Room], only: Sequence[str]
-) -> tuple[str, ...] | Refused:
-    eligible = _eligible(rooms, _filter(spec, "cloud", {}))
-    if isinstance(eligible, Refused):
+) -> tuple[str, ...] | DoesNotFit:
+    eligible = _eligible(rooms, _filter(spec, Tier.CLOUD, {}))
+    if isinstance(eligible, DoesNotFit):
         return eligible
     if only:
         eligible = [room for room in eligible if room.node.name in only]
         if not eligible:
-            return Refused(f"the cloud pod's volume is on {only[0]}, which is not ready for it")
+            return DoesNotFit(f"the cloud pod's volume is on {only[0]}, which is not ready for it")
     need = _Need(parse_quantity(spec.cloud.cpu), parse_quantity(spec.cloud.memory))
     chosen = next((room for room in eligible if room.fits(need)), None)
     if chosen is not None:
@@ -161,7 +161,7 @@ def _place_cloud(
         return (chosen.node.name,)
     most = _Need(max(r.cpu for r in eligible), max(r.memory for r in eligible))
     advice = "lower cloud.cpu or cloud.memory, or add a larger node"
-    return _too_little("cloud", need, most, advice=advice)
+    return _too_little(Tier.CLOUD, need, most, advice=advice)
 
 
 def _group_need(group: DeviceGroup) -> _Need:
@@ -170,13 +170,13 @@ def _group_need(group: DeviceGroup) -> _Need:
 
 def _place_groups(
     spec: FederatedJobSpec, rooms: Sequence[_Room]
-) -> dict[str, tuple[str, ...]] | Refused:
+) -> dict[str, tuple[str, ...]] | DoesNotFit:
     free = _total(rooms)
     placed: dict[str, tuple[str, ...]] = {}
     order = sorted(spec.devices, key=lambda g: (-_group_need(g).cpu, -_group_need(g).memory))
     for group in order:
-        eligible = _eligible(rooms, _filter(spec, "device", group.node_selector))
-        if isinstance(eligible, Refused):
+        eligible = _eligible(rooms, _filter(spec, Tier.DEVICE, group.node_selector))
+        if isinstance(eligible, DoesNotFit):
             return eligible
         nodes = _pack(eligible, _group_need(group), group.replicas)
         if nodes is None:
@@ -198,19 +198,19 @@ def _pack(rooms: Sequence[_Room], need: _Need, count: int) -> tuple[str, ...] | 
 
 
 def _total(rooms: Sequence[_Room]) -> _Need:
-    of_tier = _tier_rooms(rooms, "device")
+    of_tier = _tier_rooms(rooms, Tier.DEVICE)
     cpu = sum(max(0.0, room.cpu) for room in of_tier)
     return _Need(cpu, sum(max(0.0, room.memory) for room in of_tier))
 
 
-def _devices_refused(spec: FederatedJobSpec, group: DeviceGroup, free: _Need) -> Refused:
+def _devices_refused(spec: FederatedJobSpec, group: DeviceGroup, free: _Need) -> DoesNotFit:
     """In total when the tier is too small, else for the group whose devices fit no node."""
     all_needs = [_group_need(g).times(g.replicas) for g in spec.devices]
     need = _Need(sum(n.cpu for n in all_needs), sum(n.memory for n in all_needs))
     if need.cpu > free.cpu + _SLACK or need.memory > free.memory + _SLACK:
         advice = "lower devices[].cpuAtMax, memory or replicas, or add nodes"
-        return _too_little("device", need, free, advice=advice)
-    return Refused(
+        return _too_little(Tier.DEVICE, need, free, advice=advice)
+    return DoesNotFit(
         f"device group {group.name} needs {group.replicas} × {_cores(group)} cores and "
         f"{_mib(group)} MiB each on tier device, which its nodes cannot hold beside the other "
         f"pods ({free.cpu:.1f} cores and {free.memory / _MIB:.0f} MiB free in all, on up to "
@@ -226,17 +226,17 @@ def _mib(group: DeviceGroup) -> str:
     return f"{_group_need(group).memory / _MIB:.0f}"
 
 
-def _too_little(tier: str, need: _Need, free: _Need, *, advice: str) -> Refused:
+def _too_little(tier: Tier, need: _Need, free: _Need, *, advice: str) -> DoesNotFit:
     """The sentence in numbers, about cores when they are short, else about memory."""
     where = f"on tier {tier}"
     if need.cpu > free.cpu + _SLACK:
         wanted, left = _apart(need.cpu, free.cpu)
-        return Refused(f"needs {wanted} cores {where}, {left} free: {advice}")
+        return DoesNotFit(f"needs {wanted} cores {where}, {left} free: {advice}")
     if need.memory > free.memory + _SLACK:
         wanted, left = _apart(need.memory / _MIB, free.memory / _MIB, digits=0)
-        return Refused(f"needs {wanted} MiB {where}, {left} MiB free: {advice}")
+        return DoesNotFit(f"needs {wanted} MiB {where}, {left} MiB free: {advice}")
     both = f"{need.cpu:.1f} cores and {need.memory / _MIB:.0f} MiB"
-    return Refused(f"needs {both} {where}, no node has both free: {advice}")
+    return DoesNotFit(f"needs {both} {where}, no node has both free: {advice}")
 
 
 def _apart(need: float, free: float, *, digits: int = 1) -> tuple[str, str]:

@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from lockstep_api import names
 from lockstep_api.energy import limit_cores
+from lockstep_api.names import Role
 from lockstep_api.quantity import format_cpu, parse_quantity
 from lockstep_api.spec import DeviceGroup, FederatedJobSpec, PodTemplate
 from lockstep_operator.core.model import Manifest, Settings
 
-CLOUD = "cloud"
-DEVICE = "device"
-TRAINER = "trainer"
 TOKEN_SECONDS = 3600
 TRAINER_MEMORY = "1Gi"
 CPU_AT_MAX = "lockstep.dev/cpu-at-max"
@@ -26,7 +24,7 @@ def cloud_template(
     settings: Settings,
 ) -> Manifest:
     """The cloud pod: the volume with the model, and a token for the planner only."""
-    container = _container(CLOUD, spec, settings) | _serving()
+    container = _container(Role.CLOUD, spec, settings) | _serving()
     container["resources"] = {
         "requests": {"cpu": spec.cloud.cpu, "memory": spec.cloud.memory},
         "limits": {"memory": spec.cloud.memory},
@@ -34,7 +32,7 @@ def cloud_template(
     container["volumeMounts"] += [
         {"name": "data", "mountPath": names.DATA_DIR},
     ]
-    pod = _pod(job, CLOUD, spec=spec, nodes=nodes, container=container)
+    pod = _pod(job, Role.CLOUD, spec=spec, nodes=nodes, container=container)
     claim = {"claimName": names.cloud_name(job)}
     pod["volumes"] += [{"name": "data", "persistentVolumeClaim": claim}]
     _add_token(pod, container)
@@ -51,7 +49,7 @@ def device_template(
     settings: Settings,
 ) -> Manifest:
     """A device: starts with the boost limit; the planner resizes it before round 1."""
-    container = _container(DEVICE, spec, settings) | _serving()
+    container = _container(Role.DEVICE, spec, settings) | _serving()
     container["env"] += [
         {"name": "LOCKSTEP_GROUP", "value": group.name},
         {"name": "OPENBLAS_NUM_THREADS", "value": "1"},
@@ -59,7 +57,7 @@ def device_template(
     ]
     container["resources"] = device_resources(group, settings)
     container["resizePolicy"] = [{"resourceName": "cpu", "restartPolicy": "NotRequired"}]
-    pod = _pod(job, DEVICE, spec=spec, nodes=nodes, container=container)
+    pod = _pod(job, Role.DEVICE, spec=spec, nodes=nodes, container=container)
     _add_traces(pod, container, group)
     # What it can use at maxGHz: other jobs are placed beside that, not beside its small request.
     at_max = {CPU_AT_MAX: group.cpu_at_max}
@@ -75,7 +73,7 @@ def trainer_template(
     settings: Settings,
 ) -> Manifest:
     """The pod of a trainer: the recorded rounds, the policy, and a token for the planner only."""
-    container = _container(TRAINER, spec, settings)
+    container = _container(Role.TRAINER, spec, settings)
     container["resources"] = {
         "requests": {"cpu": "100m", "memory": TRAINER_MEMORY},
         "limits": {"cpu": "1", "memory": TRAINER_MEMORY},
@@ -84,7 +82,7 @@ def trainer_template(
     container["volumeMounts"] += [
         {"name": "experience", "mountPath": names.EXPERIENCE_DIR, "readOnly": True},
     ]
-    pod = _pod(job, TRAINER, spec=spec, nodes=nodes, container=container)
+    pod = _pod(job, Role.TRAINER, spec=spec, nodes=nodes, container=container)
     parts = (names.experience_name(job), names.policy_name(job))
     sources = [{"configMap": {"name": part}} for part in parts]
     experience = {"name": "experience", "projected": {"sources": sources}}
@@ -118,7 +116,7 @@ def device_resources(group: DeviceGroup, settings: Settings) -> Manifest:
     }
 
 
-def _container(role: str, spec: FederatedJobSpec, settings: Settings) -> Manifest:
+def _container(role: Role, spec: FederatedJobSpec, settings: Settings) -> Manifest:
     return {
         "name": names.WORKER_CONTAINER,
         "image": spec.image or settings.worker_image,
@@ -189,7 +187,7 @@ def _add_token(pod: Manifest, container: Manifest) -> None:
 
 def _pod(
     job: str,
-    role: str,
+    role: Role,
     *,
     spec: FederatedJobSpec,
     nodes: Sequence[str],
@@ -199,7 +197,9 @@ def _pod(
         "serviceAccountName": names.service_account_name(job, role),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 30 if role == CLOUD else 10,  # for its last checkpoint
+        "terminationGracePeriodSeconds": 30
+        if role is Role.CLOUD
+        else 10,  # for its last checkpoint
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from lockstep_api.names import Role
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import (
     ConditionType,
@@ -24,7 +25,6 @@ from lockstep_operator.core.conditions import Finding, timestamp, with_findings
 from lockstep_operator.core.model import JobReport, Observed
 from lockstep_operator.core.placement import Placement
 
-CLOUD_PLACEMENT = "cloud"
 _MAX_PLANNED = 64
 
 
@@ -49,7 +49,7 @@ def status_for(
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Newest:
     """What a status update knows: the newest finished round, the newest plan, the start."""
 
     report: RoundReport | None
@@ -57,18 +57,18 @@ class Progress:
     started_at: datetime | None
 
 
-def progress_of(heard: JobReport | None) -> Progress:
+def newest_of(heard: JobReport | None) -> Newest:
     """The newest of what was heard; an outcome carries the last round's report."""
     if heard is None:
-        return Progress(None, None, None)
+        return Newest(None, None, None)
     reports = [heard.report, heard.outcome.report if heard.outcome else None]
     newest = max((r for r in reports if r is not None), key=lambda r: r.round, default=None)
-    return Progress(newest, heard.plan, heard.started_at)
+    return Newest(newest, heard.plan, heard.started_at)
 
 
 def with_progress(
     status: FederatedJobStatus,
-    progress: Progress,
+    progress: Newest,
     *,
     spec: FederatedJobSpec | None,
     now: datetime,
@@ -131,21 +131,21 @@ def _planned(entry: ClientPlan) -> PlannedClient:
 
 def connected(observed: Observed, spec: FederatedJobSpec) -> str:
     """Ready device pods of all ("9/10")."""
-    ready = sum(pod.ready for pod in observed.pods if pod.role == "device")
+    ready = sum(pod.ready for pod in observed.pods if pod.role == Role.DEVICE)
     return f"{ready}/{spec.clients()}"
 
 
 def written_placement(placement: Placement) -> list[PlacedPods]:
     """The placement as the status keeps it."""
     return [
-        PlacedPods(name=CLOUD_PLACEMENT, nodes=list(placement.cloud)),
+        PlacedPods(name=Role.CLOUD, nodes=list(placement.cloud)),
         *(PlacedPods(name=name, nodes=list(nodes)) for name, nodes in placement.groups.items()),
     ]
 
 
 def placed_cloud(status: FederatedJobStatus) -> tuple[str, ...]:
     """Where the cloud pod, and so its volume, was placed; empty when it never was."""
-    placed = (entry.nodes for entry in status.placement or () if entry.name == CLOUD_PLACEMENT)
+    placed = (entry.nodes for entry in status.placement or () if entry.name == Role.CLOUD)
     return tuple(next(placed, ()))
 
 
@@ -153,6 +153,6 @@ def read_placement(status: FederatedJobStatus, spec: FederatedJobSpec) -> Placem
     """The placement that the status keeps; None when it lacks a part of the job."""
     placed = {entry.name: tuple(entry.nodes) for entry in status.placement or ()}
     wanted = [group.name for group in spec.devices]
-    if not all(placed.get(name) for name in (CLOUD_PLACEMENT, *wanted)):
+    if not all(placed.get(name) for name in (Role.CLOUD, *wanted)):
         return None
-    return Placement(placed[CLOUD_PLACEMENT], {name: placed[name] for name in wanted})
+    return Placement(placed[Role.CLOUD], {name: placed[name] for name in wanted})

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 
+from lockstep_api.names import Role
 from lockstep_api.spec import (
     FederatedJobSpec,
     Mode,
@@ -48,7 +49,7 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
         "use iid, dirichlet or shards",
     ),
     (
-        lambda s: any(group.name == "cloud" for group in s.devices),
+        lambda s: any(group.name == Role.CLOUD for group in s.devices),
         "devices[].name cloud is the name of the cloud pod's placement: use another name",
     ),
     (

@@ -19,7 +19,7 @@ from lockstep_api.wire import ClientReport, Refusal, Registration, UpdateReport
 from lockstep_workers.cloud.coordinator import Coordinator
 from lockstep_workers.cloud.reading import Gone, Message, Reader, Receive
 from lockstep_workers.errors import RefusedUpdate
-from lockstep_workers.wire import check_values, decode, max_body_bytes
+from lockstep_workers.tensors import check_values, decode, max_body_bytes
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from lockstep_workers.cloud.files import write_whole
-from lockstep_workers.engine import Progress
 from lockstep_workers.errors import WorkerError
+from lockstep_workers.learning.rounds import Progress
 from lockstep_workers.learning.strategies import ServerState
-from lockstep_workers.wire import Flat, header
+from lockstep_workers.tensors import Flat, header
 
 FORMAT = "lockstep-checkpoint/1"
 _MAX_METADATA_BYTES = 64 << 20  # the report of a round names every client

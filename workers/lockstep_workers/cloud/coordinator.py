@@ -33,7 +33,8 @@ from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.server import Server
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
-from lockstep_workers.engine import (
+from lockstep_workers.errors import RefusedUpdate, WorkerError
+from lockstep_workers.learning.rounds import (
     Progress,
     Round,
     is_over,
@@ -41,10 +42,9 @@ from lockstep_workers.engine import (
     repeat_plan,
     round_report,
 )
-from lockstep_workers.errors import RefusedUpdate, WorkerError
 from lockstep_workers.learning.strategies import Strategy
-from lockstep_workers.planner import Planner, PlannerUnreachable
-from lockstep_workers.wire import Flat
+from lockstep_workers.planner_client import PlannerClient, PlannerUnreachable
+from lockstep_workers.tensors import Flat
 
 _log = structlog.get_logger()
 _PLAN_WITHIN_S = 15.0
@@ -88,7 +88,7 @@ class Parts:
     strategy: Strategy
     module: nn.Module
     test: Examples
-    planner: Planner
+    planner: PlannerClient
     store: Store
     metrics: CloudMetrics
     clock: Callable[[], float] = field(default=time.monotonic)

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from lockstep_workers.engine import Take
-from lockstep_workers.wire import Flat
+from lockstep_workers.learning.sums import Take
+from lockstep_workers.tensors import Flat
 
 BUDGET_BYTES = 64 << 20
 

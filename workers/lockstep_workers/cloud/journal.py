@@ -16,7 +16,7 @@ from lockstep_api.wire import Notice, NoticeReason, PlanRequest
 from lockstep_workers.cloud.checkpoint import Checkpoint
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.store import Store
-from lockstep_workers.engine import Progress
+from lockstep_workers.learning.rounds import Progress
 from lockstep_workers.learning.strategies import ServerState
 
 _log = structlog.get_logger()

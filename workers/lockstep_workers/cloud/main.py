@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 import httpx2
@@ -14,9 +14,10 @@ import uvloop
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from lockstep_api.bounded import Limits, bounded
 from lockstep_api.settings import JobSettings
 from lockstep_api.wire import Outcome
+from lockstep_serving.bounded import Limits, bounded
+from lockstep_serving.server import HostedServer
 from lockstep_workers.cloud.bulk import BulkRoutes, Scope, Send, send_json
 from lockstep_workers.cloud.coordinator import Coordinator, Parts
 from lockstep_workers.cloud.metrics import CloudMetrics
@@ -29,7 +30,7 @@ from lockstep_workers.learning.partition import partition
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.training import be_deterministic
 from lockstep_workers.models import build_model, check_fit
-from lockstep_workers.planner import Planner
+from lockstep_workers.planner_client import PlannerClient
 from lockstep_workers.sockets import watch_peer
 
 _log = structlog.get_logger()
@@ -75,7 +76,7 @@ async def _run(environment: Environment) -> None:
     metrics = CloudMetrics(job.job)
     front = Front(metrics)
     async with httpx2.AsyncClient() as http:
-        planner = Planner(job, environment.token_file, http)
+        planner = PlannerClient(job, environment.token_file, http)
         store = Store(environment.data_dir, job.uid, keep=job.checkpoint.keep)
         clients = len(job.clients())
         await _serve(
@@ -87,7 +88,7 @@ async def _work(
     job: JobSettings,
     environment: Environment,
     front: Front,
-    planner: Planner,
+    planner: PlannerClient,
     store: Store,
     metrics: CloudMetrics,
 ) -> None:
@@ -105,7 +106,7 @@ async def _work(
         await coordinator.stop()
 
 
-async def _tell(planner: Planner, store: Store, error: WorkerError) -> None:
+async def _tell(planner: PlannerClient, store: Store, error: WorkerError) -> None:
     """A job that cannot begin: its outcome is the error."""
     outcome = Outcome(result="Failed", message=str(error))
     _log.error("job cannot begin", error=str(error))
@@ -117,7 +118,7 @@ async def _tell(planner: Planner, store: Store, error: WorkerError) -> None:
 def _parts(
     job: JobSettings,
     environment: Environment,
-    planner: Planner,
+    planner: PlannerClient,
     store: Store,
     metrics: CloudMetrics,
 ) -> Parts:
@@ -166,13 +167,6 @@ def listener(host: str, port: int) -> socket.socket:
     return sock
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without signal handlers of its own: the job ends before its connections do."""
-
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        return nullcontext()
-
-
 async def _serve(
     app: object, environment: Environment, clients: int, work: Coroutine[Any, Any, None]
 ) -> None:
@@ -191,7 +185,7 @@ async def _serve(
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    server, stop = _Server(config), asyncio.Event()
+    server, stop = HostedServer(config), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     job = asyncio.create_task(work)

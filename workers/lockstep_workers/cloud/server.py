@@ -11,11 +11,12 @@ from torch import nn
 
 from lockstep_workers.cloud.holding import Holding
 from lockstep_workers.data import Examples
-from lockstep_workers.engine import Accumulator, InOrder, Round, totals
 from lockstep_workers.learning.evaluation import Evaluation, evaluate
 from lockstep_workers.learning.parameters import FlatModel, flatten, use_vector
+from lockstep_workers.learning.rounds import Round, totals
 from lockstep_workers.learning.strategies import MODEL, ServerState, Strategy
-from lockstep_workers.wire import Flat, decode, encode, split
+from lockstep_workers.learning.sums import Accumulator, InOrder
+from lockstep_workers.tensors import Flat, decode, encode, split
 
 
 class Server:

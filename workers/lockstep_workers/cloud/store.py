@@ -23,7 +23,7 @@ from lockstep_workers.cloud.checkpoint import (
 )
 from lockstep_workers.cloud.files import write_whole
 from lockstep_workers.learning.parameters import FlatModel, shapes
-from lockstep_workers.wire import Flat, header
+from lockstep_workers.tensors import Flat, header
 
 MODEL_FILE = "model.safetensors"
 HISTORY_FILE = "history.jsonl"

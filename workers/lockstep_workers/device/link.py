@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lockstep_allocator.bandwidth import InvalidTrace, Trace, parse_trace
 from lockstep_api.settings import JobSettings, LinkSettings
-from lockstep_api.trace import InvalidTrace, Trace, parse_trace
 from lockstep_workers.errors import InvalidJob
 
 TICK_S = 0.025

@@ -25,7 +25,6 @@ from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.device.spending import NOTHING, TrainedRound, energy, spent
 from lockstep_workers.device.throttle import Throttle
-from lockstep_workers.energy import add_energy
 
 _log = structlog.get_logger()
 _UNLIMITED = Links()
@@ -149,7 +148,7 @@ class DeviceLoop:
         joules = energy(self._job, self._group, used, idle_s=idle_s, upload_s=self._upload_s)
         self._upload_s = 0.0
         # Energy for an update that was not taken is told with the next one.
-        self._unreported = add_energy(self._unreported, joules)
+        self._unreported = self._unreported.plus(joules)
         done = TrainedRound(work, used, loss, self._unreported, self._previous_upload)
         report = self._learner.report(done)
         self._metrics.trained(report, joules)

@@ -7,11 +7,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from lockstep_api import series
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Task, UpdateReport
 from lockstep_workers.device.link import Links
 
-_LABELS = ["job", "client"]
+_LABELS = [series.JOB, series.CLIENT]
 
 
 class _Carried(Collector):
@@ -23,9 +24,9 @@ class _Carried(Collector):
 
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(
-            "lockstep_link_mbits",
+            series.LINK_MBITS,
             "Mbit that the emulated link could have carried",
-            labels=[*_LABELS, "direction"],
+            labels=[*_LABELS, series.DIRECTION],
         )
         for direction, link in (("up", self._links.up), ("down", self._links.down)):
             if link.trace is not None:
@@ -53,22 +54,20 @@ class DeviceMetrics:
             "lockstep_work_core_seconds", "CPU that its last round's training took, in core-seconds"
         )
         self.train_loss = self._gauge("lockstep_train_loss", "Mean local loss in nats")
-        self.uplink = self._gauge(
-            "lockstep_uplink_mbits_per_second", "Bandwidth of its last upload in Mbit/s"
-        )
+        self.uplink = self._gauge(series.UPLINK_MBPS, "Bandwidth of its last upload in Mbit/s")
         self._compute = self._counter("lockstep_compute_seconds", "Seconds of local training")
-        self._steps = self._counter("lockstep_steps", "Local SGD steps")
-        self._cpu = self._counter("lockstep_cpu_seconds", "Core-seconds of local training")
+        self._steps = self._counter(series.STEPS, "Local SGD steps")
+        self._cpu = self._counter(series.CPU_SECONDS, "Core-seconds of local training")
         self._throttled = self._counter(
             "lockstep_throttled_seconds", "Seconds that the CPU quota held training back"
         )
-        self._upload = self._counter("lockstep_upload_seconds", "Seconds of uploads")
-        self._upload_bytes = self._counter("lockstep_upload_bytes", "Bytes uploaded")
+        self._upload = self._counter(series.UPLOAD_SECONDS, "Seconds of uploads")
+        self._upload_bytes = self._counter(series.UPLOAD_BYTES, "Bytes uploaded")
         self._download = self._counter("lockstep_download_seconds", "Seconds of downloads")
         self._download_bytes = self._counter("lockstep_download_bytes", "Bytes downloaded")
         self._energy = Counter(
             "lockstep_energy_joules", "Energy in J; sources are never added up",
-            [*_LABELS, "source"], registry=self.registry,
+            [*_LABELS, series.SOURCE], registry=self.registry,
         )  # fmt: skip
         for source in ("model", "cpu"):
             self._energy.labels(*self._labels, source)
@@ -78,7 +77,7 @@ class DeviceMetrics:
         gauge = Gauge(
             "lockstep_link_mbits_per_second",
             "Mean bandwidth of the emulated link over the last 10 s, in Mbit/s",
-            [*_LABELS, "direction"], registry=self.registry,
+            [*_LABELS, series.DIRECTION], registry=self.registry,
         )  # fmt: skip
         for direction, link in (("up", links.up), ("down", links.down)):
             if link.trace is not None:

@@ -22,7 +22,7 @@ from lockstep_workers.learning.strategies import (
 )
 from lockstep_workers.learning.training import Pause, Sgd, be_deterministic, train
 from lockstep_workers.models import build_model
-from lockstep_workers.wire import decode, encode, split
+from lockstep_workers.tensors import decode, encode, split
 
 
 class Trainer:

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lockstep_api.spec import Strategy as StrategySpec
-from lockstep_api.spec import StrategyName
+from lockstep_api.spec import StrategyName, StrategySpec
 from lockstep_workers.errors import InvalidJob
 
 MODEL = "model"

@@ -24,7 +24,7 @@ class PlannerRefused(PlannerUnreachable):
     """The planner says that the caller is wrong: asking again is of no use."""
 
 
-class Planner:
+class PlannerClient:
     """Plans, outcomes and policies over HTTP, with the pod's token."""
 
     def __init__(self, job: JobSettings, token_file: Path, client: httpx2.AsyncClient) -> None:

@@ -13,16 +13,15 @@ from lockstep_api.wire import (
     RoundReport,
     UpdateReport,
 )
-from lockstep_workers.energy import add_energy
-from lockstep_workers.engine import (
-    Accumulator,
+from lockstep_workers.errors import RefusedUpdate
+from lockstep_workers.learning.rounds import (
     Progress,
     Round,
     repeat_plan,
     round_report,
     target_reached,
 )
-from lockstep_workers.errors import RefusedUpdate
+from lockstep_workers.learning.sums import Accumulator
 
 
 def plan(*clients: str, **more: object) -> RoundPlan:
@@ -121,7 +120,7 @@ def test_the_report_counts_who_is_missing_and_adds_up_energy() -> None:
 
 
 def test_energy_of_different_sources_stays_apart() -> None:
-    total = add_energy(EnergyJoules(model=1.0), EnergyJoules(cpu=2.0))
+    total = EnergyJoules(model=1.0).plus(EnergyJoules(cpu=2.0))
     assert total == EnergyJoules(model=1.0, cpu=2.0)
     assert total.measured is None
 

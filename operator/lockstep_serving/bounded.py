@@ -1,7 +1,6 @@
 """An HTTP server that a peer cannot exhaust: bounds on headers, connections, time and bodies.
 
-Both planes serve with it: `bounded` makes uvicorn's protocol class, `BodyLimit` wraps an app. The
-rest of `lockstep_api` does not import it, so a device needs no server.
+Both planes serve with it: `bounded` makes uvicorn's protocol class, `BodyLimit` wraps an app.
 """
 
 import asyncio

@@ -16,13 +16,13 @@ from lockstep_allocator.training.online import OnlineSettings, improve
 from lockstep_api import names
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import InvalidJob, WorkerError
-from lockstep_workers.planner import Planner, PlannerUnreachable
+from lockstep_workers.planner_client import PlannerClient, PlannerUnreachable
 
 _log = structlog.get_logger()
 _TRIES = 8
 
 
-def run_trainer(environment: Environment) -> None:
+def run_policy_trainer(environment: Environment) -> None:
     """Learns once.
 
     Raises:
@@ -47,7 +47,7 @@ def _tell(share: float, text: str) -> None:
 
 async def _offer(environment: Environment, policy: Policy) -> None:
     async with httpx2.AsyncClient() as http:
-        planner = Planner(environment.job(), environment.token_file, http)
+        planner = PlannerClient(environment.job(), environment.token_file, http)
         try:
             verdict = await planner.offer_policy(policy.to_bytes(), tries=_TRIES)
         except PlannerUnreachable as error:

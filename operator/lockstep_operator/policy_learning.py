@@ -52,7 +52,7 @@ class _Learning:
 
 
 @dataclass(slots=True)
-class Learner:
+class PolicyLearning:
     """Keeps what jobs learn from; made by `app`."""
 
     deps: Deps

@@ -1,0 +1,1 @@
+"""How both planes serve HTTP: uvicorn within bounds, started and stopped by its owner."""
