@@ -277,10 +277,18 @@ class StrategySpec(ApiModel):
 class Participation(ApiModel):
     """Who takes part in a round and when it closes."""
 
+    model_config = rules(
+        (
+            "has(self.quorum) == has(self.roundDeadlineSeconds)",
+            "participation: quorum and roundDeadlineSeconds work only together;"
+            " set both, or remove both",
+        )
+    )
+
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the devices sampled for a round, without replacement; at least one."""
     quorum: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Updates that suffice once the deadline has passed; all of the round's when empty."""
+    """Updates that suffice once roundDeadlineSeconds have passed; all of the round's when empty."""
     round_deadline_seconds: Positive | None = None
     """Seconds after which a round closes with the quorum; no deadline when empty."""
 

@@ -102,6 +102,7 @@ def stored(jobs: str) -> str:
     return jobs
 
 
+TOGETHER = "quorum and roundDeadlineSeconds work only together; set both, or remove both"
 # (fields, part of the message): rules across fields first, then single fields.
 RULES: list[tuple[Json, str]] = [
     ({"model.entrypoint": "a:b"}, "model: set exactly one of name and entrypoint"),
@@ -141,7 +142,12 @@ RULES: list[tuple[Json, str]] = [
         {"strategy.name": "fedagrac", "training.momentum": 0.9},
         "strategy fedagrac needs training.momentum 0",
     ),
-    ({"participation.quorum": 2}, "participation.quorum must be at most the number of devices"),
+    (
+        {"participation": {"quorum": 2, "roundDeadlineSeconds": 30}},
+        "participation.quorum must be at most the number of devices",
+    ),
+    ({"participation.quorum": 1}, f"participation: {TOGETHER}"),
+    ({"participation.roundDeadlineSeconds": 30}, f"participation: {TOGETHER}"),
     ({"mode": "hierarchical"}, "mode hierarchical and mode split need at least one entry in edges"),
     ({"edges": EDGES}, "edges belong to mode hierarchical or split; remove them or change mode"),
     ({"mode": "split", "edges": EDGES}, "mode split needs model.cut"),
