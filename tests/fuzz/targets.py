@@ -59,7 +59,6 @@ from lockstep_operator.observe import job_view, parse_spec
 from lockstep_workers.cloud.bulk import BulkRoutes
 from lockstep_workers.cloud.checkpoint import (
     Checkpoint,
-    CorruptCheckpoint,
     read_checkpoint,
     write_checkpoint,
 )
@@ -68,7 +67,7 @@ from lockstep_workers.cloud.main import ordinary_app
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples, read_idx
-from lockstep_workers.errors import InvalidJob, RefusedUpdate
+from lockstep_workers.errors import CorruptCheckpoint, InvalidJob, RefusedUpdate
 from lockstep_workers.learning.rounds import Progress, Round
 from lockstep_workers.learning.strategies import ServerState, fedavg
 from lockstep_workers.planner_client import PlannerClient

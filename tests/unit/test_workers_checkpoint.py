@@ -11,13 +11,13 @@ from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import RoundPlan, RoundReport
 from lockstep_workers.cloud.checkpoint import (
     Checkpoint,
-    CorruptCheckpoint,
     checkpoint_path,
     checkpoints,
     read_checkpoint,
     write_checkpoint,
 )
 from lockstep_workers.cloud.store import CHECKPOINT_FOLDER, Store
+from lockstep_workers.errors import CorruptCheckpoint
 from lockstep_workers.learning.rounds import Progress
 from lockstep_workers.learning.strategies import ServerState
 from lockstep_workers.tensors import Flat

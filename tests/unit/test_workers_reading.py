@@ -7,8 +7,8 @@ import pytest
 
 from lockstep_api.wire import Refusal
 from lockstep_workers.cloud import reading
-from lockstep_workers.cloud.reading import Gone, Message, Reader
-from lockstep_workers.errors import RefusedUpdate
+from lockstep_workers.cloud.reading import Message, Reader
+from lockstep_workers.errors import Gone, RefusedUpdate
 
 
 def part(body: bytes, *, more: bool) -> Message:

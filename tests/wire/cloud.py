@@ -39,6 +39,8 @@ class Cloud:
     metrics: CloudMetrics
     url: str
     routes: BulkRoutes
+    running: "asyncio.Future[None]"
+    """The job; ends with it."""
 
     def polls(self) -> list[str]:
         """Clients that wait for work."""
@@ -95,7 +97,7 @@ async def cloud(
         async with serving(planner.app(), planner_port), serving(app, port):
             running = asyncio.ensure_future(coordinator.run())
             try:
-                yield Cloud(job, coordinator, planner, metrics, job.cloud_url, app)
+                yield Cloud(job, coordinator, planner, metrics, job.cloud_url, app, running)
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)

@@ -20,7 +20,6 @@ from lockstep_api.wire import PlanRequest, Registration, RoundPlan, UpdateReport
 from lockstep_workers.device import loop as device_loop
 from lockstep_workers.device.connection import (
     Answer,
-    Forbidden,
     Work,
     connect,
     get_work,
@@ -31,6 +30,7 @@ from lockstep_workers.device.loop import DeviceLoop
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.device.spending import Spent, TrainedRound
+from lockstep_workers.errors import NotAdmitted
 from lockstep_workers.tensors import encode
 from tests.wire.cloud import Cloud, cloud
 from tests.wire.jobs import FakePlanner, free_port
@@ -278,5 +278,5 @@ async def test_a_device_waits_for_its_cloud_pod(tmp_path: Path) -> None:
 async def test_a_client_that_the_job_has_not_is_told_so(tmp_path: Path) -> None:
     async with cloud(tmp_path, FakePlanner(), replicas=1) as server:
         session = keeper(server.url, "x-9")
-        with pytest.raises(Forbidden, match="no client x-9"):
+        with pytest.raises(NotAdmitted, match="no client x-9"):
             await asyncio.wait_for(asyncio.to_thread(session.wait_open), 10)

@@ -15,6 +15,7 @@ import pytest
 from lockstep_api import names
 from lockstep_api.wire import NoticeReason, Refusal, RoundPlan
 from lockstep_workers.device import connection as device
+from lockstep_workers.errors import NoSession, NotAdmitted
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.tensors import decode, encode
 from tests.wire.cloud import Device, cloud, devices, first_task
@@ -186,7 +187,7 @@ async def test_work_without_a_session_is_refused(tmp_path: Path) -> None:
     async with cloud(tmp_path, FakePlanner()) as server:
         for client, message in (("d-0", "d-0 has no session"), ("x-9", "no client x-9")):
             each = Device(server, client)
-            with pytest.raises(device.NoSession, match=message):
+            with pytest.raises(NoSession, match=message):
                 await each.work()
             each.close()
 
@@ -323,7 +324,7 @@ async def test_an_unknown_client_is_refused(tmp_path: Path) -> None:
         status, answer = await Device(server, "x-9").send()
         assert (status, answer["reason"]) == (404, "unknown_client")
         stranger = Device(server, "x-9")
-        with pytest.raises(device.Forbidden, match="no client x-9"):
+        with pytest.raises(NotAdmitted, match="no client x-9"):
             await stranger.open()
         stranger.close()
 

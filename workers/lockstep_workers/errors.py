@@ -1,18 +1,31 @@
-"""Errors of the workers.
+"""Errors of the workers, all of them: one branch ends the job, the others never can.
 
-WorkerError              the job cannot go on; its message is for the user
-├── InvalidJob           the settings ask for what cannot be done
-└── RefusedUpdate        one update is not taken; has a reason (`lockstep_api.wire.Refusal`)
+WorkerError                  a worker could not do what it was asked to
+├── JobFailed                the job ends as Failed; the message is for the user
+│   └── InvalidJob           the settings ask for what cannot be done; says what to change
+├── RefusedUpdate            one update is not taken; has a reason (`lockstep_api.wire.Refusal`)
+├── Gone                     the sender of an update closed its connection before it was complete
+├── CorruptCheckpoint        a file is not a whole checkpoint of this job; an older one may be
+├── NoSession                a device has no session (any more): it opens one and goes on
+├── NotAdmitted              the cloud pod will never take this device: its process ends
+└── PlannerUnreachable       the planner could not be asked, or did not answer as it should
+    └── PlannerRefused       it says that the caller is wrong: asking again is of no use
+
+Who may end a job catches JobFailed and no more; what ends a process is a WorkerError (`app`).
 """
 
 from lockstep_api.wire import Refusal
 
 
 class WorkerError(Exception):
-    """The job cannot go on."""
+    """A worker could not do what it was asked to."""
 
 
-class InvalidJob(WorkerError):
+class JobFailed(WorkerError):
+    """The job ends; says why, for the user."""
+
+
+class InvalidJob(JobFailed):
     """The settings ask for what cannot be done; says what to change."""
 
 
@@ -23,3 +36,27 @@ class RefusedUpdate(WorkerError):
         """`reason` labels the metric, `message` tells the sender what was wrong."""
         super().__init__(message)
         self.reason = reason
+
+
+class Gone(WorkerError):
+    """The sender closed its connection before the body was complete."""
+
+
+class CorruptCheckpoint(WorkerError):
+    """A file that is not a whole checkpoint of this job; says what is wrong."""
+
+
+class NoSession(WorkerError):
+    """The cloud pod does not know this device's session (any more)."""
+
+
+class NotAdmitted(WorkerError):
+    """The cloud pod will never take this device: the job has no such client."""
+
+
+class PlannerUnreachable(WorkerError):
+    """The planner could not be asked, or did not answer as it should; says why."""
+
+
+class PlannerRefused(PlannerUnreachable):
+    """The planner says that the caller is wrong: asking again is of no use."""

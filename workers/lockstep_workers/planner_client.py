@@ -10,18 +10,11 @@ import structlog
 from lockstep_api.names import OUTCOME_ROUTE, PLAN_ROUTE, POLICY_ROUTE
 from lockstep_api.settings import JobSettings
 from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
+from lockstep_workers.errors import PlannerRefused, PlannerUnreachable
 
 _log = structlog.get_logger()
 _TIMEOUT_S = 10.0
 _MAX_BACKOFF_S = 30.0
-
-
-class PlannerUnreachable(Exception):
-    """The planner could not be asked, or did not answer as it should; says why."""
-
-
-class PlannerRefused(PlannerUnreachable):
-    """The planner says that the caller is wrong: asking again is of no use."""
 
 
 class PlannerClient:

@@ -15,8 +15,8 @@ from lockstep_allocator.policy import InvalidPolicy, Policy, read_policy
 from lockstep_allocator.training.online import OnlineSettings, improve
 from lockstep_api import names
 from lockstep_workers.environment import Environment
-from lockstep_workers.errors import InvalidJob, WorkerError
-from lockstep_workers.planner_client import PlannerClient, PlannerUnreachable
+from lockstep_workers.errors import InvalidJob, PlannerUnreachable
+from lockstep_workers.planner_client import PlannerClient
 
 _log = structlog.get_logger()
 _TRIES = 8
@@ -27,7 +27,7 @@ def run_policy_trainer(environment: Environment) -> None:
 
     Raises:
         InvalidJob: the rounds or the policy cannot be read.
-        WorkerError: the planner does not take the policy.
+        PlannerUnreachable: the policy could not be offered.
     """
     torch.set_num_threads(1)
     folder = environment.experience
@@ -51,5 +51,5 @@ async def _offer(environment: Environment, policy: Policy) -> None:
         try:
             verdict = await planner.offer_policy(policy.to_bytes(), tries=_TRIES)
         except PlannerUnreachable as error:
-            raise WorkerError(f"the policy could not be offered: {error}") from error
+            raise type(error)(f"the policy could not be offered: {error}") from error
     _log.info("judged", taken=verdict.taken, why=verdict.message)

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from lockstep_api.names import REPORT_HEADER, TASK_HEADER, TENSORS
 from lockstep_api.wire import ClientReport, Refusal, Registration, UpdateReport
 from lockstep_workers.cloud.coordinator import Coordinator
-from lockstep_workers.cloud.reading import Gone, Message, Reader, Receive
-from lockstep_workers.errors import RefusedUpdate
+from lockstep_workers.cloud.reading import Message, Reader, Receive
+from lockstep_workers.errors import Gone, RefusedUpdate
 from lockstep_workers.tensors import check_values, decode, max_body_bytes
 
 Scope = MutableMapping[str, Any]

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from lockstep_workers.cloud.files import write_whole
-from lockstep_workers.errors import WorkerError
+from lockstep_workers.errors import CorruptCheckpoint
 from lockstep_workers.learning.rounds import Progress
 from lockstep_workers.learning.strategies import ServerState
 from lockstep_workers.tensors import Flat, header
@@ -24,10 +24,6 @@ from lockstep_workers.tensors import Flat, header
 FORMAT = "lockstep-checkpoint/1"
 _MAX_METADATA_BYTES = 64 << 20  # the report of a round names every client
 _NAME = re.compile(r"round-([0-9]{10})\.safetensors")
-
-
-class CorruptCheckpoint(WorkerError):
-    """A file that is not a whole checkpoint of this job; says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

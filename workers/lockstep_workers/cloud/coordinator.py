@@ -33,7 +33,7 @@ from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.server import Server
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
-from lockstep_workers.errors import RefusedUpdate, WorkerError
+from lockstep_workers.errors import JobFailed, PlannerUnreachable, RefusedUpdate
 from lockstep_workers.learning.rounds import (
     Progress,
     Round,
@@ -43,7 +43,7 @@ from lockstep_workers.learning.rounds import (
     round_report,
 )
 from lockstep_workers.learning.strategies import Strategy
-from lockstep_workers.planner_client import PlannerClient, PlannerUnreachable
+from lockstep_workers.planner_client import PlannerClient
 from lockstep_workers.tensors import Flat
 
 _log = structlog.get_logger()
@@ -283,7 +283,7 @@ class Coordinator:
     async def _outcome(self) -> Outcome:
         try:
             return await self._train()
-        except WorkerError as error:
+        except JobFailed as error:
             return Outcome(result="Failed", message=str(error), report=self._progress.report)
 
     async def _train(self) -> Outcome:
@@ -403,7 +403,7 @@ class Coordinator:
         """Averages, evaluates, reports and saves a closed round; False when it has to be repeated.
 
         Raises:
-            WorkerError: every update of the round was bad.
+            JobFailed: every update of the round was bad.
         """
         now_s, before = self._now(), self._progress
         self.round = None
@@ -428,7 +428,7 @@ class Coordinator:
     def _repeat(self, done: Round) -> bool:
         """A round that no update reached changes nothing: it is planned anew, for who is there."""
         if done.all_rejected():
-            raise WorkerError(f"round {done.number}: all updates were refused: {_why_lost(done)}")
+            raise JobFailed(f"round {done.number}: all updates were refused: {_why_lost(done)}")
         text = f"round {done.number} got no update and is repeated: {_why_lost(done)}"
         self._journal.notify("Warning", NoticeReason.ROUND_REPEATED, text)
         return False
@@ -443,7 +443,7 @@ class Coordinator:
         """The job has reached its end; the model is written down.
 
         Raises:
-            WorkerError: the volume has no room for the model.
+            JobFailed: the volume has no room for the model.
         """
         report = self._progress.report
         assert report is not None
@@ -451,7 +451,7 @@ class Coordinator:
         try:
             await asyncio.to_thread(self._p.store.save_model, self.server.model)
         except OSError as error:
-            raise WorkerError(
+            raise JobFailed(
                 f"the final model cannot be written ({error.strerror}): raise cloud.storage.size; "
                 f"the newest checkpoint on the volume is of round {self._journal.saved_round}"
             ) from error

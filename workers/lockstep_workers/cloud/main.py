@@ -25,7 +25,7 @@ from lockstep_workers.cloud.reading import Receive
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import load_dataset
 from lockstep_workers.environment import Environment
-from lockstep_workers.errors import InvalidJob, WorkerError
+from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.partition import partition
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.training import be_deterministic
@@ -106,7 +106,7 @@ async def _work(
         await coordinator.stop()
 
 
-async def _tell(planner: PlannerClient, store: Store, error: WorkerError) -> None:
+async def _tell(planner: PlannerClient, store: Store, error: InvalidJob) -> None:
     """A job that cannot begin: its outcome is the error."""
     outcome = Outcome(result="Failed", message=str(error))
     _log.error("job cannot begin", error=str(error))

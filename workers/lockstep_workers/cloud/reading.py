@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from lockstep_api.wire import Refusal
-from lockstep_workers.errors import RefusedUpdate
+from lockstep_workers.errors import Gone, RefusedUpdate
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -23,10 +23,6 @@ Receive = Callable[[], Awaitable[Message]]
 _PATIENCE_S = 0.005
 _SILENCE_S = 120.0
 _IN_MEMORY_BYTES = 16 << 20  # for all bodies together, or one body if that is more
-
-
-class Gone(Exception):
-    """The sender closed its connection before the body was complete."""
 
 
 class _Memory:

@@ -14,7 +14,6 @@ from lockstep_api.base import WireModel
 from lockstep_api.wire import Outcome, RoundReport
 from lockstep_workers.cloud.checkpoint import (
     Checkpoint,
-    CorruptCheckpoint,
     checkpoint_path,
     checkpoints,
     read_checkpoint,
@@ -22,6 +21,7 @@ from lockstep_workers.cloud.checkpoint import (
     write_checkpoint,
 )
 from lockstep_workers.cloud.files import write_whole
+from lockstep_workers.errors import CorruptCheckpoint
 from lockstep_workers.learning.parameters import FlatModel, shapes
 from lockstep_workers.tensors import Flat, header
 

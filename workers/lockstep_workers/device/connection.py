@@ -13,21 +13,13 @@ from urllib.parse import urlsplit
 from lockstep_api import names
 from lockstep_api.wire import Registration, Task, UpdateReport
 from lockstep_workers.device.link import UNLIMITED, Link
-from lockstep_workers.errors import WorkerError
+from lockstep_workers.errors import NoSession, NotAdmitted
 from lockstep_workers.sockets import watch_peer
 
 CONNECT_TIMEOUT_S = 10.0
 _NEVER = (404, 422)
 LOST = (OSError, http.client.HTTPException)
 """What a broken connection raises."""
-
-
-class NoSession(WorkerError):
-    """The cloud pod does not know this client's session (any more)."""
-
-
-class Forbidden(WorkerError):
-    """The cloud pod will never take this client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +63,13 @@ def open_session(
     """Opens the session; the response ends with it.
 
     Raises:
-        Forbidden: the job has no such client, or takes no such registration.
+        NotAdmitted: the job has no such client, or takes no such registration.
     """
     path = names.SESSION_ROUTE.format(client=registration.client)
     connection.request("POST", path, registration.to_json(), {"content-type": "application/json"})
     response = connection.getresponse()
     if response.status in _NEVER:
-        raise Forbidden(f"the cloud pod refuses the session: {_message(response.read())}")
+        raise NotAdmitted(f"the cloud pod refuses the session: {_message(response.read())}")
     if response.status != 200:
         raise http.client.HTTPException(f"{response.status}: {_message(response.read())}")
     response.readline()

@@ -19,12 +19,13 @@ from lockstep_api.settings import JobSettings
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Refusal, UpdateReport
 from lockstep_workers.device.cgroup import CpuCgroup
-from lockstep_workers.device.connection import LOST, NoSession, Work, connect, get_work, send_update
+from lockstep_workers.device.connection import LOST, Work, connect, get_work, send_update
 from lockstep_workers.device.link import Links
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.device.spending import NOTHING, TrainedRound, energy, spent
 from lockstep_workers.device.throttle import Throttle
+from lockstep_workers.errors import NoSession
 
 _log = structlog.get_logger()
 _UNLIMITED = Links()

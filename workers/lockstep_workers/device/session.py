@@ -7,13 +7,8 @@ import time
 import structlog
 
 from lockstep_api.wire import Registration
-from lockstep_workers.device.connection import (
-    LOST,
-    Forbidden,
-    connect,
-    open_session,
-    session_end,
-)
+from lockstep_workers.device.connection import LOST, connect, open_session, session_end
+from lockstep_workers.errors import NotAdmitted
 
 _log = structlog.get_logger()
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
@@ -34,7 +29,7 @@ class SessionKeeper:
         self._open = False
         self._opened = 0
         self._over = False
-        self._error: Forbidden | None = None
+        self._error: NotAdmitted | None = None
 
     def start(self) -> None:
         """Opens the session as soon as the cloud pod answers."""
@@ -48,7 +43,7 @@ class SessionKeeper:
         """Waits until the session is open; returns its number, None when the job is over.
 
         Raises:
-            Forbidden: the cloud pod will never take this client.
+            NotAdmitted: the cloud pod will never take this client.
         """
         with self._state:
             self._state.wait_for(lambda: self._open or self._over or self._error is not None)
@@ -56,7 +51,7 @@ class SessionKeeper:
                 raise self._error
             return None if self._over else self._opened
 
-    def _set(self, *, is_open: bool, over: bool = False, error: Forbidden | None = None) -> None:
+    def _set(self, *, is_open: bool, over: bool = False, error: NotAdmitted | None = None) -> None:
         with self._state:
             self._open = is_open
             self._opened += is_open
@@ -72,7 +67,7 @@ class SessionKeeper:
                 if self._hold():
                     self._set(is_open=False, over=True)
                     return
-            except Forbidden as error:
+            except NotAdmitted as error:
                 self._set(is_open=False, error=error)
                 return
             except LOST as error:
