@@ -2,7 +2,7 @@
 
     .venv/bin/python -m tests.bench.wire_round [--clients 10] [--megabytes 4 40] [--rounds 20]
 
-The server is the cloud pod's own (coordinator and routes, uvicorn) in a process of its own; each
+The server is the cloud pod's own (job, reception and routes, uvicorn) in a process of its own; each
 client is a process that uses the device's own calls and sends the model back. The floor is a
 star of blocking sockets with the same bytes. Both in one run, since machines differ.
 """
@@ -40,8 +40,9 @@ async def _serve(
     import httpx2  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
-    from lockstep_workers.cloud import coordinator as cloud  # noqa: PLC0415
     from lockstep_workers.cloud.bulk import BulkRoutes  # noqa: PLC0415
+    from lockstep_workers.cloud.job import Job, Parts  # noqa: PLC0415
+    from lockstep_workers.cloud.journal import Journal  # noqa: PLC0415
     from lockstep_workers.cloud.main import ordinary_app  # noqa: PLC0415
     from lockstep_workers.cloud.metrics import CloudMetrics  # noqa: PLC0415
     from lockstep_workers.cloud.store import Store  # noqa: PLC0415
@@ -68,15 +69,15 @@ async def _serve(
     before_mb = _memory_mb("VmRSS")
     with TemporaryDirectory() as folder:
         async with httpx2.AsyncClient() as http:
-            parts = cloud.Parts(
+            parts = Parts(
                 job=job, strategy=fedavg(), module=Tiny(), test=test, metrics=metrics,
                 planner=PlannerClient(job, Path(folder) / "t", http),
-                store=Store(Path(folder), job.uid),
+                journal=Journal(Store(Path(folder), job.uid), metrics, 1),
             )  # fmt: skip
-            coordinator = cloud.Coordinator(parts)
-            app = BulkRoutes(coordinator, ordinary_app(metrics))
+            made = Job(parts)
+            app = BulkRoutes(made.reception, ordinary_app(metrics))
             async with serving(planner.app(), planner_port), serving(app, port):
-                await coordinator.run()
+                await made.run()
                 reports = [r.report for r in planner.requests[1:] if r.report]
                 seconds = [r.seconds for r in reports]
                 between = [b.elapsed_seconds - a.elapsed_seconds for a, b in pairwise(reports)]

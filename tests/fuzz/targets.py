@@ -62,7 +62,8 @@ from lockstep_workers.cloud.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from lockstep_workers.cloud.coordinator import Coordinator, Parts
+from lockstep_workers.cloud.job import Job, Parts
+from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.main import ordinary_app
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.store import Store
@@ -178,7 +179,7 @@ def manifest(data: bytes) -> None:
 
 
 @lru_cache(1)
-def _routes() -> tuple[Coordinator, BulkRoutes]:
+def _routes() -> tuple[Job, BulkRoutes]:
     group = GroupSettings(
         name="d", replicas=2, min_ghz=0.5, max_ghz=2.0, cpu_at_max=0.5, kappa=1e-28
     )
@@ -194,10 +195,10 @@ def _routes() -> tuple[Coordinator, BulkRoutes]:
         job=job, strategy=fedavg(), module=nn.Linear(N_VALUES - 1, 1), metrics=metrics,
         test=Examples(np.zeros((1, N_VALUES - 1), np.float32), np.zeros(1, np.int64)),
         planner=PlannerClient(job, folder / "token", httpx2.AsyncClient()),
-        store=Store(folder, "u"),
+        journal=Journal(Store(folder, "u"), metrics, 1),
     )  # fmt: skip
-    coordinator = Coordinator(parts)
-    return coordinator, BulkRoutes(coordinator, ordinary_app(metrics))
+    made = Job(parts)
+    return made, BulkRoutes(made.reception, ordinary_app(metrics))
 
 
 def requests(data: bytes) -> None:
@@ -219,15 +220,15 @@ def requests(data: bytes) -> None:
 
 
 async def _answer(scope: MutableMapping[str, Any], body: bytes) -> int | None:
-    coordinator, routes = _routes()
+    made, routes = _routes()
     plan = RoundPlan(
         round=1, rounds=1,
         participants=[
             ClientPlan(client="d-0", frequency_ghz=1, cpu_milli=100, steps=1, applied=True)
         ],
     )  # fmt: skip
-    coordinator.round = Round(plan, began_s=0.0)
-    coordinator.server.begin(["d-0"])
+    made.reception.round = Round(plan, began_s=0.0)
+    made.server.begin(["d-0"])
     pieces = [{"type": "http.request", "body": body, "more_body": False}]
     answers: list[MutableMapping[str, Any]] = []
 

@@ -16,9 +16,12 @@ from lockstep_api.spec import CheckpointSpec, Participation
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Refusal, Registration, UpdateReport
 from lockstep_workers.cloud.bulk import BulkRoutes
-from lockstep_workers.cloud.coordinator import Coordinator, Parts
+from lockstep_workers.cloud.job import Job, Parts
+from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.main import ordinary_app
 from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.cloud.reception import Reception
+from lockstep_workers.cloud.server import Server
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
 from lockstep_workers.device import connection as device
@@ -34,7 +37,7 @@ class Cloud:
     """A cloud server under test and the URL of its job."""
 
     job: JobSettings
-    coordinator: Coordinator
+    rounds: Job
     planner: FakePlanner
     metrics: CloudMetrics
     url: str
@@ -49,7 +52,17 @@ class Cloud:
     @property
     def n_values(self) -> int:
         """Values of an update."""
-        return self.coordinator.server.n_values
+        return self.vectors.n_values
+
+    @property
+    def vectors(self) -> Server:
+        """The vectors of the job."""
+        return self.rounds.server
+
+    @property
+    def reception(self) -> Reception:
+        """Who is there, and the open round."""
+        return self.rounds.reception
 
     def metric(self, name: str) -> float | None:
         """A series of the cloud pod."""
@@ -59,6 +72,16 @@ class Cloud:
         """How often updates were refused for a reason."""
         labels = {"job": "job", "reason": reason.value}
         return self.metrics.registry.get_sample_value("lockstep_updates_refused_total", labels) or 0
+
+
+def report(client: str, round_number: int, **more: Any) -> UpdateReport:
+    """A report that is in order."""
+    fields: dict[str, Any] = {
+        "client": client, "round": round_number, "examples": 10, "steps": 1, "train_loss": 1.0,
+        "download_seconds": 0, "compute_seconds": 0, "cpu_seconds": 0, "throttled_seconds": 0,
+        "frequency_ghz": 1.0, "energy_joules": EnergyJoules(model=1.0),
+    }  # fmt: skip
+    return UpdateReport(**(fields | more))
 
 
 @asynccontextmanager
@@ -85,23 +108,23 @@ async def cloud(
     test = Examples(rng.integers(0, 256, (50, 1, 28, 28), np.uint8), rng.integers(0, 10, 50))
     metrics = CloudMetrics(job.job)
     async with httpx2.AsyncClient() as http:
-        coordinator = Coordinator(
+        made = Job(
             Parts(
                 job=job, strategy=strategy or fedavg(), module=build_model(job.model, seed=0),
                 test=test, planner=PlannerClient(job, folder / "token", http),
-                store=Store(folder, job.uid), metrics=metrics,
+                journal=Journal(Store(folder, job.uid), metrics, every_rounds), metrics=metrics,
             )
         )  # fmt: skip
-        app = BulkRoutes(coordinator, ordinary_app(metrics))
+        app = BulkRoutes(made.reception, ordinary_app(metrics))
         port, planner_port = (int(u.rpartition(":")[2]) for u in (job.cloud_url, job.planner_url))
         async with serving(planner.app(), planner_port), serving(app, port):
-            running = asyncio.ensure_future(coordinator.run())
+            running = asyncio.ensure_future(made.run())
             try:
-                yield Cloud(job, coordinator, planner, metrics, job.cloud_url, app, running)
+                yield Cloud(job, made, planner, metrics, job.cloud_url, app, running)
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
-                await coordinator.stop()
+                await made.stop()
 
 
 class Device:
@@ -153,12 +176,7 @@ class Device:
 
     def report(self, round_number: int, **more: Any) -> UpdateReport:
         """A report that is in order."""
-        fields: dict[str, Any] = {
-            "client": self.client, "round": round_number, "examples": 10, "steps": 1,
-            "train_loss": 1.0, "download_seconds": 0, "compute_seconds": 0, "cpu_seconds": 0,
-            "throttled_seconds": 0, "frequency_ghz": 1.0, "energy_joules": EnergyJoules(model=1.0),
-        }  # fmt: skip
-        return UpdateReport(**(fields | more))
+        return report(self.client, round_number, **more)
 
     def close(self) -> None:
         """Closes every connection."""

@@ -164,12 +164,12 @@ async def test_a_lost_device_is_noticed_whatever_it_sent_before(tmp_path: Path) 
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head + body)
         await reader.readuntil(b"open")
-        assert list(running.coordinator.sessions) == ["d-0"]
+        assert list(running.reception.sessions) == ["d-0"]
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         await writer.drain()
         writer.close()
         async with asyncio.timeout(10):
-            while running.coordinator.sessions:  # noqa: ASYNC110 - the coordinator gives no event
+            while running.reception.sessions:  # noqa: ASYNC110 - the reception gives no event
                 await asyncio.sleep(0.01)
 
 
@@ -220,7 +220,7 @@ async def test_a_sender_that_falls_silent_is_refused_and_the_round_goes_on(
         assert status == 408
         assert b'"reason": "too_slow"' in answer
         assert running.refused(Refusal.TOO_SLOW) == 1
-        assert running.coordinator.server.weight == 0
+        assert running.vectors.weight == 0
         for each in made[1:]:
             assert (await each.send())[0] == 200
         assert await asyncio.wait_for(made[1].work(after=1), 10) is not None

@@ -117,8 +117,8 @@ async def test_an_update_outlives_its_connection(
             await asyncio.wait_for(done, 20)
         assert learner.trained == [1, 2]
         assert calls[:3] == [1, 1, 2]
-        assert server.coordinator.outcome is not None
-        assert server.coordinator.outcome.result == "RoundsCompleted"
+        assert server.rounds.outcome is not None
+        assert server.rounds.outcome.result == "RoundsCompleted"
 
 
 async def test_energy_of_a_refused_update_is_told_with_the_next_one(
@@ -210,7 +210,7 @@ async def test_a_task_with_a_throttle_reaches_the_training(tmp_path: Path) -> No
     async with cloud(tmp_path, Cooperative(rounds=1), replicas=1) as server:
         async with running(server, Slowed(server)) as done:
             await asyncio.wait_for(done, 20)
-        last = server.coordinator.outcome
+        last = server.rounds.outcome
         assert last is not None
         assert last.report is not None
         (report,) = (client.update for client in last.report.clients)

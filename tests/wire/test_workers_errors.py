@@ -56,7 +56,7 @@ async def test_only_the_job_failed_branch_ends_the_job(
 
     async with cloud(tmp_path, FakePlanner(rounds=1)) as server, devices(server, 3) as made:
         await first_task(made)
-        monkeypatch.setattr(server.coordinator.server, "aggregate", fail)
+        monkeypatch.setattr(server.vectors, "aggregate", fail)
         for each in made:
             await each.send()
         await asyncio.wait({server.running}, timeout=10)

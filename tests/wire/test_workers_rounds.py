@@ -76,7 +76,7 @@ async def test_the_deadline_closes_a_round_with_the_quorum(tmp_path: Path) -> No
 async def test_the_round_goes_on_without_the_planner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockstep_workers.cloud.coordinator._PLAN_WITHIN_S", 0.3)
+    monkeypatch.setattr("lockstep_workers.cloud.job._PLAN_WITHIN_S", 0.3)
     async with cloud(tmp_path, FakePlanner(rounds=2)) as server, devices(server, 3) as made:
         await first_task(made)
         server.planner.broken = True
@@ -84,8 +84,8 @@ async def test_the_round_goes_on_without_the_planner(
             await each.send()
         work = await asyncio.wait_for(made[0].work(after=1), 10)
         assert work is not None
-        assert server.coordinator.round is not None
-        assert not server.coordinator.round.plan.planned
+        assert server.reception.round is not None
+        assert not server.reception.round.plan.planned
 
 
 async def test_a_round_that_everyone_left_is_repeated(tmp_path: Path) -> None:
@@ -137,9 +137,9 @@ async def test_with_nobody_connected_the_job_waits(
             await first_task(made)
             await made[0].send()
             await asyncio.to_thread(evaluating.wait, 10)
-            server.coordinator._pulse.clear()
-        await asyncio.wait_for(server.coordinator._pulse.wait(), 10)
-        assert not server.coordinator.sessions
+            server.reception._pulse.clear()
+        await asyncio.wait_for(server.reception._pulse.wait(), 10)
+        assert not server.reception.sessions
         go_on.set()
         async with devices(server, 1) as made:
             work = await asyncio.wait_for(made[0].work(after=1), 10)
@@ -152,7 +152,7 @@ async def test_with_nobody_connected_the_job_waits(
 async def test_an_answer_that_is_no_plan_for_this_round_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("lockstep_workers.cloud.coordinator._PLAN_WITHIN_S", 0.3)
+    monkeypatch.setattr("lockstep_workers.cloud.job._PLAN_WITHIN_S", 0.3)
     planner = FakePlanner(rounds=2)
     async with cloud(tmp_path, planner) as server, devices(server, 3) as made:
         await first_task(made)
@@ -167,8 +167,8 @@ async def test_an_answer_that_is_no_plan_for_this_round_is_not_used(
         work = await asyncio.wait_for(made[0].work(after=1), 10)
         assert work is not None
         assert work.task.round == 2
-        assert server.coordinator.round is not None
-        assert not server.coordinator.round.plan.planned
+        assert server.reception.round is not None
+        assert not server.reception.round.plan.planned
 
 
 async def test_a_newer_session_takes_over(tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ async def test_a_newer_session_takes_over(tmp_path: Path) -> None:
         await again.open()
         end = await asyncio.to_thread(device.session_end, made[0].session)
         assert end == {"replaced": "d-0"}
-        assert server.coordinator.round is not None
-        assert server.coordinator.round.lost == {"d-0": "it started anew"}
+        assert server.reception.round is not None
+        assert server.reception.round.lost == {"d-0": "it started anew"}
         again.close()
 
 
@@ -214,8 +214,8 @@ async def test_a_client_outside_the_round_is_refused_and_costs_nothing(tmp_path:
         await first_task(made[:2])
         status, answer = await made[2].send()
         assert (status, answer["reason"]) == (409, "not_in_round")
-        assert server.coordinator.round is not None
-        assert server.coordinator.round.waiting() == ["d-0", "d-1"]
+        assert server.reception.round is not None
+        assert server.reception.round.waiting() == ["d-0", "d-1"]
 
 
 async def test_a_body_of_unknown_length_is_not_read(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ async def test_a_body_of_unknown_length_is_not_read(tmp_path: Path) -> None:
         await first_task(made)
         status, answer = await asyncio.to_thread(send_chunked, made[0])
         assert (status, answer["reason"]) == (413, "too_large")
-        assert server.coordinator.server.weight == 0
+        assert server.vectors.weight == 0
 
 
 def send_chunked(each: Device) -> tuple[int, dict[str, Any]]:
@@ -304,9 +304,9 @@ async def test_a_bad_update_is_refused_and_nothing_is_added(
         got, answer = await made[0].send(**change)
         assert (got, answer["reason"]) == (status, reason.value)
         assert server.refused(reason) == 1
-        assert server.coordinator.server.weight == 0
-        assert server.coordinator.round is not None
-        assert not server.coordinator.round.accepted
+        assert server.vectors.weight == 0
+        assert server.reception.round is not None
+        assert not server.reception.round.accepted
 
 
 async def test_a_second_update_is_a_duplicate(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ async def test_a_second_update_is_a_duplicate(tmp_path: Path) -> None:
         await made[0].send()
         status, answer = await made[0].send()
         assert (status, answer["reason"]) == (409, "duplicate")
-        assert server.coordinator.server.weight == 10
+        assert server.vectors.weight == 10
 
 
 async def test_an_unknown_client_is_refused(tmp_path: Path) -> None:
@@ -339,8 +339,8 @@ async def test_slow_uploads_do_not_hold_up_a_fast_one(tmp_path: Path) -> None:
         slow = [await half_an_update(each) for each in made[:9]]
         status, _ = await asyncio.wait_for(made[9].send(), 10)
         assert status == 200
-        assert server.coordinator.round is not None
-        assert list(server.coordinator.round.accepted) == ["d-9"]
+        assert server.reception.round is not None
+        assert list(server.reception.round.accepted) == ["d-9"]
         for writer, rest in slow:
             writer.write(rest)
             await writer.drain()

@@ -69,7 +69,7 @@ async def test_extra_vectors_travel_and_the_server_keeps_its_own(tmp_path: Path)
         received = split(decode(work.body, n_values=2 * n), (MODEL, "c"))
         np.testing.assert_allclose(received[MODEL], 2.0)
         np.testing.assert_allclose(received["c"], 4.5 * 2 / 3, rtol=1e-6)
-        kept = server.coordinator.server.state.vectors["last"]
+        kept = server.vectors.state.vectors["last"]
         assert (await made[0].send(2, body=encode([np.zeros(2 * n, np.float32)])))[0] == 200
         np.testing.assert_allclose(kept, 4.5)  # adding the next update does not touch it
 

@@ -2,6 +2,7 @@
 
 Mounted before the ordinary app. Plain ASGI, because a framework would hold whole bodies in memory
 and copy them: a model goes out in pieces, an update is read into one buffer (`cloud.reading`).
+Whom they serve is the host's matter (`cloud.reception`).
 """
 
 import asyncio
@@ -10,16 +11,16 @@ import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from lockstep_api.names import REPORT_HEADER, TASK_HEADER, TENSORS
-from lockstep_api.wire import ClientReport, Refusal, Registration, UpdateReport
-from lockstep_workers.cloud.coordinator import Coordinator
+from lockstep_api.wire import ClientReport, Refusal, Registration, Task, UpdateReport
 from lockstep_workers.cloud.reading import Message, Reader, Receive
+from lockstep_workers.cloud.reception import Session
 from lockstep_workers.errors import Gone, RefusedUpdate
-from lockstep_workers.tensors import check_values, decode, max_body_bytes
+from lockstep_workers.tensors import Flat, check_values, decode, max_body_bytes
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -45,12 +46,47 @@ _STATUS = {
 }
 
 
+class Host(Protocol):
+    """Whom the routes serve."""
+
+    @property
+    def n_values(self) -> int:
+        """Values of an update."""
+
+    def knows(self, client: str) -> bool:
+        """Whether there is such a client."""
+
+    def admits(self, client: str) -> bool:
+        """Whether a client may ask for work."""
+
+    def open_session(self, registration: Registration) -> Session:
+        """A client is there."""
+
+    def close_session(self, session: Session) -> None:
+        """Its connection is closed."""
+
+    async def next_task(self, client: str, after: int) -> tuple[Task, bytearray] | None:
+        """Waits for a round after `after` with this client; None when there is none any more."""
+
+    def check(self, report: UpdateReport) -> None:
+        """Whether an update is welcome; raises RefusedUpdate when it is not."""
+
+    def elapsed_in_round(self) -> float:
+        """Seconds since the open round began."""
+
+    def add(self, report: ClientReport, flat: Flat) -> None:
+        """Adds a checked update; errors as `check`."""
+
+    def refuse(self, client: str, error: RefusedUpdate) -> None:
+        """An update was refused."""
+
+
 class BulkRoutes:
     """Answers the devices' routes and leaves all others to `rest`."""
 
-    def __init__(self, coordinator: Coordinator, rest: App) -> None:
+    def __init__(self, host: Host, rest: App) -> None:
         """`rest` is the ordinary app."""
-        self._coordinator = coordinator
+        self._host = host
         self._rest = rest
         self._reader = Reader()
         self._polls: dict[str, asyncio.Future[Any]] = {}
@@ -87,13 +123,13 @@ class BulkRoutes:
         except ValidationError as error:
             await send_json(send, 422, {"message": f"not a registration: {error}"})
             return
-        if registration.client != match["client"] or not self._coordinator.knows(match["client"]):
+        if registration.client != match["client"] or not self._host.knows(match["client"]):
             await send_json(send, 404, {"message": f"this job has no client {match['client']}"})
             return
         await self._hold(registration, receive, send)
 
     async def _hold(self, registration: Registration, receive: Receive, send: Send) -> None:
-        session = self._coordinator.open_session(registration)
+        session = self._host.open_session(registration)
         try:
             await _start(send, 200, b"application/jsonl", None)
             await _body(send, b'{"session":"open"}\n', more=True)
@@ -101,24 +137,24 @@ class BulkRoutes:
             if await _first(over, receive):
                 await _body(send, json.dumps(session.ended()).encode() + b"\n", more=False)
         finally:
-            self._coordinator.close_session(session)
+            self._host.close_session(session)
 
     # -- work ------------------------------------------------------------------------------------
 
     async def _work(self, match: re.Match[str], scope: Scope, receive: Receive, send: Send) -> None:
         """Waits for a round with this client, then sends task and model."""
         client = match["client"]
-        if not self._coordinator.knows(client):
+        if not self._host.knows(client):
             await send_json(send, 404, {"message": f"this job has no client {client}"})
             return
-        if client not in self._coordinator.sessions and self._coordinator.outcome is None:
+        if not self._host.admits(client):
             await send_json(send, 409, {"message": f"{client} has no session: open one first"})
             return
         after = re.fullmatch(rb"after=([0-9]{1,9})", scope["query_string"])
         if after is None:
             await send_json(send, 422, {"message": "say after=ROUND, the last round received"})
             return
-        waiting = asyncio.ensure_future(self._coordinator.next_task(client, int(after[1])))
+        waiting = asyncio.ensure_future(self._host.next_task(client, int(after[1])))
         if older := self._polls.get(client):
             older.cancel()  # one long-poll a client: the newest
         self._polls[client] = waiting
@@ -156,7 +192,7 @@ class BulkRoutes:
         except Gone:  # the sender comes back with the update, or its session ends too
             return
         except RefusedUpdate as error:
-            self._coordinator.refuse(client, error)
+            self._host.refuse(client, error)
             answer = {"reason": error.reason.value, "message": str(error)}
             await send_json(send, _STATUS.get(error.reason, 422), answer, close=True)
         else:
@@ -164,8 +200,8 @@ class BulkRoutes:
 
     async def _take(self, client: str, number: int, headers: Headers, receive: Receive) -> None:
         report = _report(headers, client, number)
-        self._coordinator.check(report)
-        size = _size(headers, max_body_bytes(self._coordinator.server.n_values))
+        self._host.check(report)
+        size = _size(headers, max_body_bytes(self._host.n_values))
         began = time.monotonic()
         async with self._reader.body(receive, size) as body:
             upload_s = time.monotonic() - began
@@ -173,15 +209,15 @@ class BulkRoutes:
 
     def _add(self, report: UpdateReport, body: memoryview, upload_s: float) -> None:
         """Checks a whole body and adds it, with nothing in between."""
-        flat = decode(body, n_values=self._coordinator.server.n_values)
+        flat = decode(body, n_values=self._host.n_values)
         check_values(flat)
         arrived = ClientReport(
             update=report,
-            arrived_seconds=self._coordinator.elapsed_in_round(),
+            arrived_seconds=self._host.elapsed_in_round(),
             upload_seconds=upload_s,
             bytes=len(body),
         )
-        self._coordinator.add(arrived, flat)
+        self._host.add(arrived, flat)
 
 
 def _report(headers: Headers, client: str, number: int) -> UpdateReport:

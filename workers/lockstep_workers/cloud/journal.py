@@ -1,7 +1,7 @@
-"""What a job writes down as it goes: history, checkpoints, and notices for people.
+"""What a job writes down: history, checkpoints, the model, its end, and notices for people.
 
-Owned by the coordinator. A volume that is full stops no round: the job goes on, says so, and tries
-again after the next round.
+Owned by the job; nobody else uses the store. A volume that is full stops no round: the job goes on,
+says so, and tries again after the next round.
 """
 
 import asyncio
@@ -12,10 +12,11 @@ from typing import Literal
 
 import structlog
 
-from lockstep_api.wire import Notice, NoticeReason, PlanRequest
+from lockstep_api.wire import Notice, NoticeReason, Outcome, PlanRequest
 from lockstep_workers.cloud.checkpoint import Checkpoint
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.store import Store
+from lockstep_workers.learning.parameters import FlatModel
 from lockstep_workers.learning.rounds import Progress
 from lockstep_workers.learning.strategies import ServerState
 
@@ -98,3 +99,22 @@ class Journal:
             return
         self.problem, self.saved_round = None, progress.round
         self.metrics.saved(progress.round, n_bytes, seconds=self.clock() - began)
+
+    async def save_model(self, model: FlatModel) -> None:
+        """Writes the final model.
+
+        Raises:
+            OSError: the volume has no room for it.
+        """
+        await asyncio.to_thread(self.store.save_model, model)
+
+    def outcome(self) -> Outcome | None:
+        """How the job ended, when it has."""
+        return self.store.outcome()
+
+    def end(self, outcome: Outcome) -> None:
+        """Without it a cloud pod that restarts now plays the last rounds again: no more is lost."""
+        try:
+            self.store.end(outcome)
+        except OSError as error:
+            _log.warning("outcome not written to the volume", why=str(error))

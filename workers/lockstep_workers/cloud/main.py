@@ -1,10 +1,10 @@
-"""Wires the cloud role: settings, model, data, planner, coordinator, HTTP server."""
+"""Wires the cloud role: settings, model, data, planner, job, HTTP server."""
 
 import asyncio
 import signal
 import socket
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
@@ -18,8 +18,9 @@ from lockstep_api.settings import JobSettings
 from lockstep_api.wire import Outcome
 from lockstep_serving.bounded import Limits, bounded
 from lockstep_serving.server import HostedServer
-from lockstep_workers.cloud.bulk import BulkRoutes, Scope, Send, send_json
-from lockstep_workers.cloud.coordinator import Coordinator, Parts
+from lockstep_workers.cloud.bulk import BulkRoutes, Host, Scope, Send, send_json
+from lockstep_workers.cloud.job import Job, Parts
+from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.reading import Receive
 from lockstep_workers.cloud.store import Store
@@ -64,9 +65,20 @@ class Front:
         else:
             await (self.routes or self._ordinary)(scope, receive, send)
 
-    def open(self, coordinator: Coordinator) -> None:
+    def open(self, host: Host) -> None:
         """From now on devices are served."""
-        self.routes = BulkRoutes(coordinator, self._ordinary)
+        self.routes = BulkRoutes(host, self._ordinary)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What a cloud pod has before its job is loaded."""
+
+    job: JobSettings
+    environment: Environment
+    planner: PlannerClient
+    journal: Journal
+    metrics: CloudMetrics
 
 
 async def _run(environment: Environment) -> None:
@@ -78,52 +90,37 @@ async def _run(environment: Environment) -> None:
     async with httpx2.AsyncClient() as http:
         planner = PlannerClient(job, environment.token_file, http)
         store = Store(environment.data_dir, job.uid, keep=job.checkpoint.keep)
-        clients = len(job.clients())
-        await _serve(
-            front, environment, clients, _work(job, environment, front, planner, store, metrics)
-        )
+        journal = Journal(store, metrics, job.checkpoint.every_rounds)
+        pod = Pod(job, environment, planner, journal, metrics)
+        await _serve(front, pod, work=_work(pod, front))
 
 
-async def _work(
-    job: JobSettings,
-    environment: Environment,
-    front: Front,
-    planner: PlannerClient,
-    store: Store,
-    metrics: CloudMetrics,
-) -> None:
+async def _work(pod: Pod, front: Front) -> None:
     """Loads the job and runs it; when cancelled, the last finished round is written down."""
     try:
-        parts = await asyncio.to_thread(_parts, job, environment, planner, store, metrics)
-        coordinator = Coordinator(parts)
+        job = Job(await asyncio.to_thread(_parts, pod))
     except InvalidJob as error:
-        await _tell(planner, store, error)
+        await _tell(pod, error)
         return
-    front.open(coordinator)
+    front.open(job.reception)
     try:
-        await coordinator.run()
+        await job.run()
     finally:
-        await coordinator.stop()
+        await job.stop()
 
 
-async def _tell(planner: PlannerClient, store: Store, error: InvalidJob) -> None:
+async def _tell(pod: Pod, error: InvalidJob) -> None:
     """A job that cannot begin: its outcome is the error."""
     outcome = Outcome(result="Failed", message=str(error))
     _log.error("job cannot begin", error=str(error))
-    with suppress(OSError):  # a full volume: the planner is told all the same
-        store.end(outcome)
-    await planner.tell_outcome(outcome)
+    pod.journal.end(outcome)
+    await pod.planner.tell_outcome(outcome)
 
 
-def _parts(
-    job: JobSettings,
-    environment: Environment,
-    planner: PlannerClient,
-    store: Store,
-    metrics: CloudMetrics,
-) -> Parts:
-    """Everything that a coordinator needs; errors in the settings show here."""
-    dataset = load_dataset(job.data, environment.datasets)
+def _parts(pod: Pod) -> Parts:
+    """Everything that a job needs; errors in the settings show here."""
+    job = pod.job
+    dataset = load_dataset(job.data, pod.environment.datasets)
     train, seed = dataset.train, job.training.seed
     partition(train.labels, job.data_shares(), job.data.partition, seed=seed, users=train.users)
     module = build_model(job.model, seed=seed)
@@ -133,9 +130,9 @@ def _parts(
         strategy=build_strategy(job.strategy),
         module=module,
         test=dataset.test,
-        planner=planner,
-        store=store,
-        metrics=metrics,
+        planner=pod.planner,
+        journal=pod.journal,
+        metrics=pod.metrics,
     )
 
 
@@ -167,16 +164,14 @@ def listener(host: str, port: int) -> socket.socket:
     return sock
 
 
-async def _serve(
-    app: object, environment: Environment, clients: int, work: Coroutine[Any, Any, None]
-) -> None:
+async def _serve(app: object, pod: Pod, *, work: Coroutine[Any, Any, None]) -> None:
     """Serves until SIGTERM, with `work` beside it; a crash of `work` ends the process.
 
     At the end `work` is cancelled first: devices whose connections close then are lost to no round.
     """
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=bounded(Limits(connections=_OTHERS + _PER_CLIENT * clients)),
+        http=bounded(Limits(connections=_OTHERS + _PER_CLIENT * len(pod.job.clients()))),
         loop="none",
         ws="none",
         lifespan="off",
@@ -195,7 +190,7 @@ async def _serve(
             stop.set()
 
     job.add_done_callback(stop_on_crash)
-    sockets = [listener(environment.host, environment.port)]
+    sockets = [listener(pod.environment.host, pod.environment.port)]
     serving = asyncio.create_task(server.serve(sockets=sockets))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -68,6 +68,14 @@ class CloudMetrics:
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, ["job"], registry=self.registry).labels(self._job)
 
+    def sessions(self, count: int) -> None:
+        """So many sessions are open."""
+        self.connected.set(count)
+
+    def took(self) -> None:
+        """An update was added."""
+        self.accepted.inc()
+
     def refused(self, reason: Refusal) -> None:
         """Counts a refused update."""
         self._refused.labels(self._job, reason.value).inc()

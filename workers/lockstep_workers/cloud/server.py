@@ -1,6 +1,6 @@
 """The server side of a strategy: the global model, the sum of a round, the next state.
 
-Owned by the coordinator. Invariant: between two rounds every vector of the state is in memory once;
+Owned by the job. Invariant: between two rounds every vector of the state is in memory once;
 during a round the vectors that travel live in `body`.
 """
 

@@ -1,6 +1,6 @@
 """The cloud pod's volume: checkpoints, history, the final model, the outcome.
 
-Owned by the coordinator. Invariant: the history holds each finished round once, in order, and no
+Owned by the journal. Invariant: the history holds each finished round once, in order, and no
 round after the one that a resumed job goes on from.
 """
 

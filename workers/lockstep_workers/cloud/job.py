@@ -1,15 +1,13 @@
-"""Runs a job's rounds: plan, hand out, collect, average, evaluate, report, checkpoint.
+"""Runs a job's rounds: gather, plan, play, average, evaluate, report, checkpoint, end.
 
-Owned by `cloud.main`; `cloud.bulk` calls it for every session, long-poll and update, all in one
-event loop, so state changes between two awaits are whole. The job waits on `_pulse`, the devices'
-long-polls on `_news`, a session on its own event: an update wakes the job and nobody else.
+Owned by `cloud.main`. Devices are the matter of its reception, vectors of its server, files of its
+journal.
 Invariant: `server.state` is the state after round `_progress.round` whenever `_settling` is done.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,22 +16,17 @@ from torch import nn
 
 from lockstep_api.settings import JobSettings
 from lockstep_api.wire import (
-    ClientReport,
     NoticeReason,
     Outcome,
     PlanRequest,
-    Refusal,
-    Registration,
     RoundPlan,
-    Task,
-    UpdateReport,
 )
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.cloud.reception import Reception
 from lockstep_workers.cloud.server import Server
-from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
-from lockstep_workers.errors import JobFailed, PlannerUnreachable, RefusedUpdate
+from lockstep_workers.errors import JobFailed, PlannerUnreachable
 from lockstep_workers.learning.rounds import (
     Progress,
     Round,
@@ -44,212 +37,56 @@ from lockstep_workers.learning.rounds import (
 )
 from lockstep_workers.learning.strategies import Strategy
 from lockstep_workers.planner_client import PlannerClient
-from lockstep_workers.tensors import Flat
 
 _log = structlog.get_logger()
 _PLAN_WITHIN_S = 15.0
 _RETURN_WITHIN_S = 60.0
 """How long a resumed job without a deadline waits for all its clients to come back."""
-_MAX_COUNT = 2**31 - 1  # examples or steps; a weight above it could make a sum overflow
 _MISSING_LOG_S = (10.0, 30.0, 60.0)
-# The update itself is bad: its client gives none to this round.
-_FATAL = frozenset(
-    {
-        Refusal.CONTENT_TYPE,
-        Refusal.BAD_REPORT,
-        Refusal.TOO_LARGE,
-        Refusal.MALFORMED,
-        Refusal.SHAPE,
-        Refusal.DTYPE,
-        Refusal.NON_FINITE,
-        Refusal.TOO_SLOW,
-    }
-)
-
-
-@dataclass(eq=False, slots=True)
-class Session:
-    """A client's open connection."""
-
-    registration: Registration
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    result: str | None = None
-
-    def ended(self) -> dict[str, str]:
-        """The last line of the session: the job's result, or that a newer session took over."""
-        return {"over": self.result} if self.result else {"replaced": self.registration.client}
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a coordinator works with."""
+    """What a job works with."""
 
     job: JobSettings
     strategy: Strategy
     module: nn.Module
     test: Examples
     planner: PlannerClient
-    store: Store
+    journal: Journal
     metrics: CloudMetrics
     clock: Callable[[], float] = field(default=time.monotonic)
     wall_clock: Callable[[], float] = field(default=time.time)
 
 
-class Coordinator:
+class Job:
     """The rounds of one job."""
 
     def __init__(self, parts: Parts) -> None:
         """Nothing happens until `run`."""
-        self._p = parts
-        self.server = Server(
-            parts.strategy,
-            parts.module,
-            clients=len(parts.job.clients()),
-            deterministic=parts.job.training.deterministic,
-        )
+        self._p, self._journal = parts, parts.journal
         self._patient = parts.job.training.deterministic
-        self.sessions: dict[str, Session] = {}
-        self.round: Round | None = None
+        clients = parts.job.clients()
+        self.server = Server(
+            parts.strategy, parts.module, clients=len(clients), deterministic=self._patient
+        )
+        self.reception = Reception(clients, self.server, tally=parts.metrics, now=self._now)
         self.outcome: Outcome | None = None
-        self._known = frozenset(parts.job.clients())
-        self._pulse = asyncio.Event()
-        self._news = asyncio.Event()
-        self._logged: set[tuple[str, int, Refusal]] = set()
         self._began: float | None = None
         self._progress = Progress()
         self._settling: asyncio.Future[bool] | None = None
-        self._journal = Journal(
-            parts.store, parts.metrics, parts.job.checkpoint.every_rounds, parts.clock
-        )
-
-    # -- waiting ---------------------------------------------------------------------------------
-
-    async def _changed(self, timeout_s: float | None = None) -> None:
-        """Waits until sessions or the round have changed since the last call."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._pulse.wait(), timeout_s)
-        self._pulse.clear()
-
-    def _tell_devices(self) -> None:
-        """Wakes the long-polls: a round has begun or the job is over."""
-        old, self._news = self._news, asyncio.Event()
-        old.set()
 
     def _now(self) -> float:
         """Seconds since round 1 began."""
         return 0.0 if self._began is None else self._p.clock() - self._began
 
-    # -- called by the routes --------------------------------------------------------------------
-
-    def knows(self, client: str) -> bool:
-        """Whether the job has such a client."""
-        return client in self._known
-
-    def open_session(self, registration: Registration) -> Session:
-        """A client is there; an older session of it ends."""
-        client = registration.client
-        if older := self.sessions.get(client):
-            older.over.set()
-            self._disconnect(client, "it started anew")
-        session = self.sessions[client] = Session(registration)
-        self._p.metrics.connected.set(len(self.sessions))
-        _log.info("client connected", client=client, examples=registration.examples)
-        if self.outcome is not None:
-            self._end_session(session, self.outcome)
-        self._pulse.set()
-        return session
-
-    def close_session(self, session: Session) -> None:
-        """The connection is closed: the client is gone at once."""
-        client = session.registration.client
-        if self.sessions.get(client) is not session:
-            return
-        del self.sessions[client]
-        self._p.metrics.connected.set(len(self.sessions))
-        self._disconnect(client, "its connection closed")
-        self._pulse.set()
-
-    def _disconnect(self, client: str, why: str) -> None:
-        if self.round is not None and self.round.disconnect(client, why):
-            self._lost(client, self.round, why)
-
-    def _lost(self, client: str, now: Round, why: str) -> None:
-        _log.warning("client lost", client=client, round=now.number, why=why)
-        self.server.skip(client)
-
-    async def next_task(self, client: str, after: int) -> tuple[Task, bytearray] | None:
-        """Waits for a round after `after` with this client; None when the job is over."""
-        while self.outcome is None:
-            now = self.round
-            plan = now.waits_for(client) if now is not None else None
-            if now is not None and plan is not None and now.number > after:
-                task = Task(
-                    round=now.number,
-                    steps=plan.steps,
-                    frequency_ghz=plan.frequency_ghz,
-                    throttle_milli=plan.throttle_milli(),
-                )
-                return task, self.server.body
-            await self._news.wait()
-        return None
-
-    def check(self, report: UpdateReport) -> None:
-        """Whether an update is welcome, before its body is read.
-
-        Raises:
-            RefusedUpdate: it is not; says why.
-        """
-        if not self.knows(report.client):
-            message = f"this job has no client {report.client}"
-            raise RefusedUpdate(Refusal.UNKNOWN_CLIENT, message)
-        if self.round is None:
-            raise RefusedUpdate(Refusal.WRONG_ROUND, "no round is under way")
-        if max(report.examples, report.steps) > _MAX_COUNT:
-            raise RefusedUpdate(Refusal.BAD_REPORT, f"examples or steps are above {_MAX_COUNT}")
-        self.round.check(report)
-
-    def add(self, report: ClientReport, flat: Flat) -> None:
-        """Adds a checked update; errors as `check`."""
-        update = report.update
-        self.check(update)
-        assert self.round is not None
-        self.server.add(update.client, flat, examples=update.examples, steps=update.steps)
-        self.round.accept(report)
-        self._p.metrics.accepted.inc()
-        self._pulse.set()
-
-    def refuse(self, client: str, error: RefusedUpdate) -> None:
-        """Counts and logs a refused update; one that is bad loses its client to the round."""
-        self._p.metrics.refused(error.reason)
-        number = self.round.number if self.round else 0
-        if (client, number, error.reason) not in self._logged:
-            self._logged.add((client, number, error.reason))
-            _log.warning(
-                "update refused",
-                client=client,
-                round=number,
-                reason=error.reason.value,
-                why=str(error),
-            )
-        if self.round is not None:
-            self.round.count_refusal(error.reason)
-            why = f"its update was refused ({error.reason.value}): {error}"
-            if error.reason in _FATAL and self.round.reject(client, why):
-                self._lost(client, self.round, why)
-                self._pulse.set()
-
-    def elapsed_in_round(self) -> float:
-        """Seconds since the current round began."""
-        return 0.0 if self.round is None else self._now() - self.round.began_s
-
-    # -- the job ---------------------------------------------------------------------------------
-
     async def run(self) -> None:
         """Runs the job to its end and tells the planner; a job that ended before is told again."""
-        ended = self._p.store.outcome()
+        ended = self._journal.outcome()
         if ended is None:
             ended = await self._outcome()
-            self._write_end(ended)
+            self._journal.end(ended)
         self.end(ended)
         await self._p.planner.tell_outcome(ended)
         _log.info("outcome taken", result=ended.result)
@@ -261,24 +98,11 @@ class Coordinator:
         if self.outcome is None and self._progress.round > self._journal.saved_round:
             await self._journal.save(self._progress, self.server.state)
 
-    def _write_end(self, outcome: Outcome) -> None:
-        """Without it a cloud pod that restarts now plays the last rounds again: no more is lost."""
-        try:
-            self._p.store.end(outcome)
-        except OSError as error:
-            _log.warning("outcome not written to the volume", why=str(error))
-
     def end(self, outcome: Outcome) -> None:
         """The job is over: everything that waits is told."""
         self.outcome = outcome
         _log.info("job over", result=outcome.result, message=outcome.message)
-        for session in self.sessions.values():
-            self._end_session(session, outcome)
-        self._tell_devices()
-
-    def _end_session(self, session: Session, outcome: Outcome) -> None:
-        session.result = outcome.result
-        session.over.set()
+        self.reception.end(outcome.result)
 
     async def _outcome(self) -> Outcome:
         try:
@@ -328,10 +152,11 @@ class Coordinator:
         waits = iter(_MISSING_LOG_S)
         began, next_log = self._p.clock(), _MISSING_LOG_S[0]
         participation, limit_s = self._p.job.participation, self._gather_limit_s()
-        while missing := sorted(self._known - self.sessions.keys()):
+        everyone = len(self._p.job.clients())
+        while missing := self.reception.missing():
             waited = self._p.clock() - began
             if may_begin(
-                len(self.sessions), clients=len(self._known), quorum=participation.quorum,
+                everyone - len(missing), clients=everyone, quorum=participation.quorum,
                 waited_s=waited, limit_s=limit_s,
             ):  # fmt: skip
                 self._journal.notify(
@@ -342,7 +167,7 @@ class Coordinator:
                 _log.info("waiting for clients", missing=missing, seconds=round(waited))
                 next_log = waited + next(waits, _MISSING_LOG_S[-1])
             wake_s = min(next_log, limit_s if limit_s and waited < limit_s else next_log)
-            await self._changed(max(0.1, wake_s - waited))
+            await self.reception.changed(max(0.1, wake_s - waited))
 
     def _gather_limit_s(self) -> float | None:
         participation = self._p.job.participation
@@ -353,16 +178,16 @@ class Coordinator:
 
     async def _any_connected(self) -> None:
         """A plan needs somebody to plan for: with nobody there the job waits, it does not fail."""
-        if not self.sessions:
+        if not self.reception.sessions:
             _log.warning("no client is connected: waiting for one")
-        while not self.sessions:
-            await self._changed()
+        while not self.reception.sessions:
+            await self.reception.changed()
 
     async def _plan(self, progress: Progress) -> RoundPlan:
         """The next round's plan; without a planner the last one again, except for round 1."""
         request = PlanRequest(
             round=progress.round + 1,
-            clients=[s.registration for _, s in sorted(self.sessions.items())],
+            clients=self.reception.registrations(),
             report=progress.report,
             notices=self._journal.notices,
             checkpoint_problem=self._journal.problem,
@@ -385,19 +210,9 @@ class Coordinator:
             update = {"began_at": self._p.wall_clock()}
             self._progress = self._progress.model_copy(update=update)
         self.server.begin([p.client for p in plan.participants])
-        self._logged.clear()
         self._p.metrics.model_bytes.set(len(self.server.body))
         self._p.metrics.began(plan)
-        self.round = now = Round(plan, began_s=self._now(), patient=self._patient)
-        for client in now.participants():
-            if client not in self.sessions:
-                self._disconnect(client, "it is not connected")
-        self._tell_devices()
-        while not now.is_closed(self._now()):
-            deadline = now.deadline_s()
-            left = None if deadline is None else deadline - self._now()
-            await self._changed(left if left is not None and left > 0 else None)
-        return now
+        return await self.reception.play(plan, patient=self._patient)
 
     async def _settle(self, done: Round) -> bool:
         """Averages, evaluates, reports and saves a closed round; False when it has to be repeated.
@@ -406,7 +221,6 @@ class Coordinator:
             JobFailed: every update of the round was bad.
         """
         now_s, before = self._now(), self._progress
-        self.round = None
         if not done.accepted:
             return self._repeat(done)
         self.server.aggregate(done)
@@ -449,7 +263,7 @@ class Coordinator:
         assert report is not None
         assert plan is not None
         try:
-            await asyncio.to_thread(self._p.store.save_model, self.server.model)
+            await self._journal.save_model(self.server.model)
         except OSError as error:
             raise JobFailed(
                 f"the final model cannot be written ({error.strerror}): raise cloud.storage.size; "
