@@ -14,7 +14,6 @@ from typing import Any
 
 from lockstep_api import names
 from lockstep_api.quantity import parse_quantity
-from lockstep_api.wire import RoundPlan
 from lockstep_operator.core.model import JobKey, Manifest
 from lockstep_operator.errors import KubeError, NotFound, NotServed, Refused
 from lockstep_operator.kube import POD, Kube
@@ -95,14 +94,15 @@ class _Resize:
         self.refused[pod], self.labels[pod] = reason, label
 
 
-async def actuate(key: JobKey, plan: RoundPlan, *, resizer: Resizer) -> Applied:
-    """Apply the plan's limits; tells which are not in force, and which devices must see to it.
+async def actuate(key: JobKey, limits: Mapping[str, int], *, resizer: Resizer) -> Applied:
+    """Apply limits (client → millicores); tells which are not in force, and whose devices must
+    keep to them.
 
     Raises:
         KubeError: the job's pods could not be listed.
     """
-    pods = {names.client_pod(key.name, one.client): one for one in plan.participants}
-    resize = _Resize({pod: one.cpu_milli for pod, one in pods.items()})
+    clients = {names.client_pod(key.name, client): client for client in limits}
+    resize = _Resize({pod: limits[client] for pod, client in clients.items()})
     selector = names.role_selector(key.name, names.Role.DEVICE)
     listing = await resizer.kube.list(POD, key.namespace, labels=selector)
     known = resizer.refusals.of(key)
@@ -115,8 +115,8 @@ async def actuate(key: JobKey, plan: RoundPlan, *, resizer: Resizer) -> Applied:
     resizer.refusals.remember(key, resize.refused)
     refusals, too_low = _by_room(resize, known | resize.refused)
     return Applied(
-        failures={pods[pod].client: why for pod, why in (resize.reasons | too_low).items()},
-        refusals={pods[pod].client: why for pod, why in refusals.items()},
+        failures={clients[pod]: why for pod, why in (resize.reasons | too_low).items()},
+        refusals={clients[pod]: why for pod, why in refusals.items()},
     )
 
 

@@ -42,11 +42,12 @@ from lockstep_operator.log import set_up_logging
 from lockstep_operator.login import login_from
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources
-from lockstep_operator.planner import Planner, planner_app
+from lockstep_operator.planner import Planner
 from lockstep_operator.policies import Policies
 from lockstep_operator.policy_learning import PolicyLearning
 from lockstep_operator.reconcile import Deps, reconcile
 from lockstep_operator.reports import Reports
+from lockstep_operator.routes import Probes, planner_app
 from lockstep_operator.runtime import Runtime
 from lockstep_operator.telemetry import Prometheus
 from lockstep_serving.bounded import BodyLimit, Limits, bounded
@@ -102,21 +103,20 @@ async def run(config: OperatorConfig) -> int:
     policies = Policies(kube, config.policy_dir)
     planner = Planner(
         deps=deps,
+        reports=deps.sources.reports,
         runtime=runtime,
         resizer=Resizer(kube, deps.metrics),
         authenticator=Authenticator(kube) if config.planner_auth else None,
         prometheus=prometheus,
         policies=policies,
         learning=PolicyLearning(deps, policies),
-        watching=lambda: flags.kopf_alive,
-        ready=flags.ready,
         leads=flags.leading.is_set,
-        resync_s=config.resync_seconds,
     )
+    probes = Probes(deps, runtime, lambda: flags.kopf_alive, flags.ready, config.resync_seconds)
     try:
         return await _run_both(
             config,
-            app=planner_app(planner),
+            app=planner_app(planner, probes),
             work=_lead(config, configuration, runtime, elector=elector, flags=flags, deps=deps),
             runtime=runtime,
             flags=flags,

@@ -11,19 +11,11 @@ from collections.abc import Callable
 from lockstep_api import names
 from lockstep_api.names import Role
 from lockstep_operator.core.model import JobKey, ObjectRef
-from lockstep_operator.errors import NotFound
+from lockstep_operator.errors import Forbidden, NotFound, Unauthenticated
 from lockstep_operator.kube import Kube, User
 
 CACHE_S = 60.0
 _MAX_CACHED = 10_000
-
-
-class Unauthenticated(Exception):
-    """No token, or one that is not valid for the planner."""
-
-
-class Forbidden(Exception):
-    """A valid token of somebody else."""
 
 
 class Authenticator:

@@ -2,6 +2,13 @@
 
 LockstepError
 ├── InvalidSpec                 a job that cannot be read; not retried before it changes
+├── CallRefused                 a call of the planner that it does not serve
+│   ├── NotLeader               another operator plans; asked again, the leader answers
+│   ├── Unauthenticated         no token, or one that is not valid for the planner
+│   ├── Forbidden               a valid token of somebody else
+│   └── JobEnded                the job takes no more rounds
+├── TelemetryError              Prometheus did not answer; reports of rounds stand in
+├── PolicyUnavailable           a policy that cannot be used; the equaliser stands in
 └── KubeError                   a call to the Kubernetes API failed; retried with backoff
     ├── NotFound                404
     │   └── NotServed           404 of the whole route: this Kubernetes has no such resource
@@ -18,6 +25,34 @@ class LockstepError(Exception):
 
 class InvalidSpec(LockstepError):
     """A FederatedJob whose spec cannot be read."""
+
+
+class CallRefused(LockstepError):
+    """A call of the planner that it does not serve; the message is for the caller."""
+
+
+class NotLeader(CallRefused):
+    """Another operator plans; the caller's next try reaches it."""
+
+
+class Unauthenticated(CallRefused):
+    """No token, or one that is not valid for the planner."""
+
+
+class Forbidden(CallRefused):
+    """A valid token of somebody else."""
+
+
+class JobEnded(CallRefused):
+    """A job that takes no more rounds."""
+
+
+class TelemetryError(LockstepError):
+    """Prometheus did not answer, or not what it should; the message is for people."""
+
+
+class PolicyUnavailable(LockstepError):
+    """A policy that cannot be used; the message is for people."""
 
 
 class KubeError(LockstepError):

@@ -1,62 +1,53 @@
-"""The planner: plans a round for a job's cloud pod and takes the job's outcome; probes and metrics.
+"""The planner: plans a round for a job's cloud pod, takes the job's outcome and offered policies.
 
-`app` serves it beside Kopf, in the same loop. A plan is answered when its CPU limits are in force
-(or it says which are not); an outcome only when it is in the job's status, so it is never lost.
+`routes` serves it. It checks who calls, does the I/O between the pure functions of `core.planning`
+and keeps what they return. A plan is answered when its CPU limits are in force (or it says which
+are not); an outcome only when it is in the job's status, so it is never lost.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from fastapi import BackgroundTasks, FastAPI, Header, Request
-from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-
-from lockstep_allocator.fleet import Method
 from lockstep_allocator.policy import Policy
-from lockstep_api import names
 from lockstep_api.names import Role
-from lockstep_api.spec import Actuator, Allocation, AllocationPolicy, FederatedJobSpec
+from lockstep_api.spec import Allocation, AllocationPolicy, FederatedJobSpec
 from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_operator.actuate import Resizer, actuate
-from lockstep_operator.auth import Authenticator, Forbidden, Unauthenticated
-from lockstep_operator.core.insight import Insight, combined, stale
+from lockstep_operator.auth import Authenticator
+from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote, JobKey, JobView
-from lockstep_operator.core.plan import (
-    fallback_note,
-    has_anyway,
-    left_to_devices,
-    needs_telemetry,
-    plan_round,
-    replanned,
-    with_applied,
+from lockstep_operator.core.plan import needs_telemetry, with_applied
+from lockstep_operator.core.planning import Basis, draw, ended, hear, know, limits, redraw, settle
+from lockstep_operator.core.state import JobState
+from lockstep_operator.errors import (
+    InvalidSpec,
+    JobEnded,
+    KubeError,
+    NotFound,
+    NotLeader,
+    PolicyUnavailable,
+    TelemetryError,
 )
-from lockstep_operator.errors import InvalidSpec, KubeError, NotFound
 from lockstep_operator.observe import FINISHED, read_job
-from lockstep_operator.policies import Policies, PolicyUnavailable
+from lockstep_operator.policies import Policies
 from lockstep_operator.policy_learning import PolicyLearning
 from lockstep_operator.reconcile import Deps, emit, finished
+from lockstep_operator.reports import Reports
 from lockstep_operator.runtime import Runtime
-from lockstep_operator.telemetry import Prometheus, TelemetryError
+from lockstep_operator.telemetry import Prometheus
 
 logger = logging.getLogger(__name__)
 
 _NOT_PLANNED = FINISHED | {"Refused", "Suspended"}
 
 
-class NotLeader(Exception):
-    """Another operator plans; the caller's next try reaches it."""
-
-
-class JobEnded(Exception):
-    """A job that takes no more rounds."""
-
-
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """What the routes need; made by `app`."""
+    """Plans rounds; made by `app`."""
 
     deps: Deps
+    reports: Reports
     runtime: Runtime
     resizer: Resizer
     authenticator: Authenticator | None
@@ -65,13 +56,8 @@ class Planner:
     """None: reports of rounds stand in."""
     policies: Policies
     learning: PolicyLearning
-    watching: Callable[[], bool]
-    """Whether Kopf's task is alive."""
-    ready: Callable[[], bool]
-    """Whether Kopf has begun to watch, or another operator leads."""
     leads: Callable[[], bool]
     """Whether this operator may plan."""
-    resync_s: float
 
     async def plan(self, key: JobKey, request: PlanRequest, authorization: str | None) -> RoundPlan:
         """Plan a round, put its limits in force and tell what is not.
@@ -84,65 +70,65 @@ class Planner:
         """
         with self.deps.metrics.plan_seconds.time():
             job, spec = await self._plannable(key, authorization)
-            notices = self.deps.sources.reports.asked(job.uid, request)
-            events = (EventNote(note.type, note.reason, note.message) for note in notices)
-            await emit(job, events, deps=self.deps)
-            reports = self.deps.sources.reports
-            off = reports.round_done(job.uid, request.report)
-            self.deps.metrics.frequency_mismatches.inc(off)
-            insight = await self._insight(job, spec, request)
-            policy = await self._policy(job, spec, insight.problem)
-            drawn = plan_round(spec, request, insight=insight, policy=policy)
-            plan = await self._put_in_force(key, spec, drawn)
-            plan = await self._around(key, spec, plan, insight=insight, policy=policy)
-            heard = reports.get(job.uid)
-            before = (heard.plan if heard else None, job.status.last_plan)
-            if note := fallback_note(plan, before):
-                await emit(job, [note], deps=self.deps)
-            reports.planned(job.uid, plan, now=self.deps.clock())
-            report = request.report
-            self.learning.heard(job, spec, report=report, plan=plan, insight=insight)
+            plan = await self._plan(job, spec, request)
         self.runtime.seen(key)
         return plan
 
-    async def _insight(self, job: JobView, spec: FederatedJobSpec, request: PlanRequest) -> Insight:
-        """What is known of the devices: from Prometheus, and from what they reported."""
-        heard = self.deps.sources.reports.get(job.uid)
-        measured = heard.measured if heard else {}
+    async def _plan(self, job: JobView, spec: FederatedJobSpec, request: PlanRequest) -> RoundPlan:
+        """The planning step of `core.planning`, and what it asks of the world in between."""
+        heard = hear(self.reports.of(job.uid), request)
+        self.deps.metrics.frequency_mismatches.inc(heard.mismatches)
+        await self._keep(job, heard.state, heard.events)
+        insight = know(heard.state, request, await self._telemetry(job, spec))
+        basis = await self._basis(job, spec, insight)
+        drawn = draw(self.reports.of(job.uid), request, basis)
+        await self._keep(job, drawn.state, drawn.events)
+        plan = await self._put_in_force(job.key, drawn.plan)
+        if (again := redraw(plan, basis)) is not None:
+            plan = await self._put_in_force(job.key, again)
+        state, now = self.reports.of(job.uid), self.deps.clock()
+        settled = settle(state, plan, basis=basis, before=job.status.last_plan, now=now)
+        await self._keep(job, settled.state, settled.events)
+        self.learning.heard(job, spec, finished=settled.finished)
+        return plan
+
+    async def _keep(self, job: JobView, state: JobState, events: Iterable[EventNote]) -> None:
+        self.reports.keep(job.uid, state)
+        await emit(job, events, deps=self.deps)
+
+    async def _telemetry(self, job: JobView, spec: FederatedJobSpec) -> Insight | None:
+        """What Prometheus says, or why it says nothing; None: the job's policy needs none."""
         if not needs_telemetry(spec):
-            return Insight(measured)
+            return None
         if self.prometheus is None:
-            return Insight(measured, "no Prometheus is configured (operator.prometheusUrl)")
+            return Insight(problem="no Prometheus is configured (operator.prometheusUrl)")
         try:
             with self.deps.metrics.telemetry_seconds.time():
-                found = await self.prometheus.insight(job.key)
+                return Insight(await self.prometheus.insight(job.key))
         except TelemetryError as error:
             self.deps.metrics.telemetry_failures.inc()
-            return Insight(measured, str(error))
-        reported = [one.update.client for one in request.report.clients] if request.report else []
-        return Insight(combined(found, measured), stale(found, reported))
+            return Insight(problem=str(error))
 
-    async def _policy(
-        self, job: JobView, spec: FederatedJobSpec, telemetry: str | None
-    ) -> Method | None:
-        """The policy of a job that asks for one; None, and an event, when it cannot be used."""
-        policy, problem = None, None
-        if spec.allocation.policy is AllocationPolicy.PPO:
-            try:
-                policy = await self._policy_of(job.key, spec.allocation)
-            except PolicyUnavailable as error:
-                problem = str(error)
-        reports = self.deps.sources.reports
-        heard = reports.get(job.uid)
-        if problem is not None and (heard is None or heard.policy_problem != problem):
-            note = f"policy equalize stands in for ppo: {problem}"
-            await emit(job, [EventNote("Warning", "PolicyUnavailable", note)], deps=self.deps)
-        reports.informed(job.uid, telemetry=telemetry, policy=problem)
-        return policy
+    async def _basis(self, job: JobView, spec: FederatedJobSpec, insight: Insight) -> Basis:
+        """What the plan is made from: the policy, if the job asks for one."""
+        if spec.allocation.policy is not AllocationPolicy.PPO:
+            return Basis(spec, insight)
+        try:
+            return Basis(spec, insight, await self._policy_of(job.key, spec.allocation))
+        except PolicyUnavailable as error:
+            return Basis(spec, insight, policy_problem=str(error))
 
     async def _policy_of(self, key: JobKey, wanted: Allocation) -> Policy:
         learnt = await self.policies.learnt(key, wanted.policy_ref) if wanted.online else None
         return learnt or await self.policies.of(key, wanted.policy_ref)
+
+    async def _put_in_force(self, key: JobKey, plan: RoundPlan) -> RoundPlan:
+        """The plan, told what became of its limits."""
+        wanted = limits(plan)
+        if not wanted:
+            return plan
+        applied = await actuate(key, wanted, resizer=self.resizer)
+        return with_applied(plan, applied.failures, applied.refusals)
 
     async def learn(self, key: JobKey) -> None:
         """What a round leaves to do once its plan is answered."""
@@ -170,49 +156,13 @@ class Planner:
             raise JobEnded(f"job {key.namespace}/{key.name} does not learn any more")
         return await self.learning.judge(job, spec, content)
 
-    async def _around(
-        self,
-        key: JobKey,
-        spec: FederatedJobSpec,
-        plan: RoundPlan,
-        *,
-        insight: Insight,
-        policy: Method | None,
-    ) -> RoundPlan:
-        """The plan, made anew around devices whose limits are not in force, if that changes it."""
-        has_ghz = has_anyway(plan, insight)
-        if not has_ghz or not needs_telemetry(spec):
-            return plan
-        again = replanned(spec, plan, has_ghz=has_ghz, insight=insight, policy=policy)
-        return await self._put_in_force(key, spec, again)
-
     async def outcome(self, key: JobKey, outcome: Outcome, authorization: str | None) -> bool:
         """Take the end of a job; True when it is in the job's status."""
         job = await self._job(key, authorization)
         if job.status.phase in FINISHED:
             return True
-        self.deps.sources.reports.ended(job.uid, outcome)
+        self.reports.keep(job.uid, ended(self.reports.of(job.uid), outcome))
         return finished(await self.runtime.pass_now(key))
-
-    def healthy(self) -> str | None:
-        """What is wrong; None when all is well."""
-        if not self.watching():
-            return "the watch of jobs has ended"
-        age = self.runtime.last_pass_age_s
-        if self.runtime.jobs and age > 3 * self.resync_s:
-            return f"no pass over a job for {age:.0f} s"
-        return None
-
-    def metrics(self) -> bytes:
-        """All metrics in the text format."""
-        metrics = self.deps.metrics
-        metrics.queue_depth.set(self.runtime.queue_depth)
-        metrics.last_pass_age.set(self.runtime.last_pass_age_s)
-        metrics.jobs.clear()
-        for known in self.deps.known.values():
-            if known.phase is not None:
-                metrics.jobs.labels(known.phase.value).inc()
-        return generate_latest(metrics.registry)
 
     async def _job(
         self, key: JobKey, authorization: str | None, *, role: Role = Role.CLOUD
@@ -241,100 +191,3 @@ class Planner:
         if job.spec is None:
             raise InvalidSpec(job.spec_error or "the spec cannot be read")
         return job, job.spec
-
-    async def _put_in_force(
-        self, key: JobKey, spec: FederatedJobSpec, plan: RoundPlan
-    ) -> RoundPlan:
-        """The plan, told what became of its limits."""
-        if spec.allocation.actuator is Actuator.COOPERATIVE:
-            return left_to_devices(plan)
-        applied = await actuate(key, plan, resizer=self.resizer)
-        return with_applied(plan, applied.failures, applied.refusals)
-
-
-def planner_app(planner: Planner) -> FastAPI:
-    """The HTTP application."""
-    app = FastAPI(title="Lockstep planner", docs_url=None, redoc_url=None, openapi_url=None)
-    _add_errors(app)
-
-    @app.post(names.PLAN_ROUTE)
-    async def plan(
-        namespace: str,
-        job: str,
-        body: PlanRequest,
-        background: BackgroundTasks,
-        authorization: str | None = Header(None),
-    ) -> Response:
-        key = JobKey(namespace, job)
-        planned = await planner.plan(key, body, authorization)
-        background.add_task(planner.learn, key)
-        return _json(planned.to_json())
-
-    @app.post(names.POLICY_ROUTE)
-    async def policy(
-        namespace: str, job: str, request: Request, authorization: str | None = Header(None)
-    ) -> Response:
-        key, content = JobKey(namespace, job), await request.body()
-        return _json((await planner.offer(key, content, authorization)).to_json())
-
-    @app.post(names.OUTCOME_ROUTE)
-    async def outcome(
-        namespace: str, job: str, body: Outcome, authorization: str | None = Header(None)
-    ) -> Response:
-        key = JobKey(namespace, job)
-        if await planner.outcome(key, body, authorization):
-            return _json("{}")
-        return _message(503, "the outcome is not in the job's status yet: send it again")
-
-    _add_probes(app, planner)
-    return app
-
-
-def _add_probes(app: FastAPI, planner: Planner) -> None:
-    @app.get("/healthz")
-    async def healthz() -> JSONResponse:
-        problem = planner.healthy()
-        body = {"message": problem or "ok", "lastPassAgeSeconds": planner.runtime.last_pass_age_s}
-        return JSONResponse(body, status_code=503 if problem else 200)
-
-    @app.get("/readyz")
-    async def readyz() -> JSONResponse:
-        ready = planner.ready()
-        return _message(200 if ready else 503, "ok" if ready else "not watching yet")
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(planner.metrics(), media_type=CONTENT_TYPE_LATEST)
-
-
-_STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (NotLeader, 503),
-    (Unauthenticated, 401),
-    (Forbidden, 403),
-    (NotFound, 404),
-    (JobEnded, 409),
-    (InvalidSpec, 422),
-    (ValueError, 422),
-    (PolicyUnavailable, 503),
-    (KubeError, 503),
-)
-
-
-def _add_errors(app: FastAPI) -> None:
-    async def answer(request: Request, error: Exception) -> JSONResponse:
-        status = next(code for kind, code in _STATUS if isinstance(error, kind))
-        logger.info("%s: %d %s", request.url.path, status, error)
-        return _message(status, str(error))
-
-    for kind, _ in _STATUS:
-        app.add_exception_handler(kind, answer)
-
-
-def _message(status: int, text: str) -> JSONResponse:
-    # A caller that is told to try again must not stay with this process.
-    headers = {"connection": "close"} if status == 503 else None
-    return JSONResponse({"message": text}, status_code=status, headers=headers)
-
-
-def _json(text: str) -> Response:
-    return Response(text, media_type="application/json")

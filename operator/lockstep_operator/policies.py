@@ -14,17 +14,13 @@ from pathlib import Path
 from lockstep_allocator.policy import SHIPPED, InvalidPolicy, Policy, read_policy
 from lockstep_api import names
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef
-from lockstep_operator.errors import KubeError, NotFound
+from lockstep_operator.errors import KubeError, NotFound, PolicyUnavailable
 from lockstep_operator.kube import Kube
 
 VOLUME = "volume/"
 BEGAN_WITH = "beganWith"
 """Entry of a learnt policy's ConfigMap: the policyRef that it began with."""
 _KEPT = 64
-
-
-class PolicyUnavailable(Exception):
-    """A policy that cannot be used; the message is for people."""
 
 
 @dataclass(slots=True)

@@ -16,14 +16,14 @@ from lockstep_allocator.experience import Experience, InvalidExperience
 from lockstep_allocator.policy import InvalidPolicy, Policy
 from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
-from lockstep_api.wire import PolicyVerdict, RoundPlan, RoundReport
+from lockstep_api.wire import PolicyVerdict
 from lockstep_operator.core.children import recorded, trainer_job
-from lockstep_operator.core.insight import Insight
-from lockstep_operator.core.learn import Before, Verdict, is_due, judge, record_of
+from lockstep_operator.core.learn import Verdict, is_due, judge, record_of
 from lockstep_operator.core.model import EventNote, JobKey, JobView, ObjectRef
+from lockstep_operator.core.state import FinishedRound
 from lockstep_operator.core.status import read_placement
-from lockstep_operator.errors import KubeError, NotFound
-from lockstep_operator.policies import BEGAN_WITH, Policies, PolicyUnavailable
+from lockstep_operator.errors import KubeError, NotFound, PolicyUnavailable
+from lockstep_operator.policies import BEGAN_WITH, Policies
 from lockstep_operator.reconcile import Deps, emit
 
 logger = logging.getLogger(__name__)
@@ -40,9 +40,7 @@ class _Learning:
 
     key: JobKey
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    before: Before | None = None
-    """Of the round that is on."""
-    fresh: list[tuple[Before, RoundReport]] = field(default_factory=list)
+    fresh: list[FinishedRound] = field(default_factory=list)
     """Rounds that are not in the ConfigMap yet."""
     experience: Experience | None = None
     """None: the ConfigMap was not read yet."""
@@ -61,23 +59,13 @@ class PolicyLearning:
     """By the job's uid."""
 
     def heard(
-        self,
-        job: JobView,
-        spec: FederatedJobSpec,
-        *,
-        report: RoundReport | None,
-        plan: RoundPlan,
-        insight: Insight,
+        self, job: JobView, spec: FederatedJobSpec, *, finished: FinishedRound | None
     ) -> None:
-        """Notes how the last round went, and what was seen before the next."""
+        """Notes how the last round went."""
         if not spec.allocation.online:
             self._jobs.pop(job.uid, None)
-            return
-        kept = self._jobs.setdefault(job.uid, _Learning(job.key))
-        again = kept.before is not None and kept.before.plan.round == plan.round
-        if report is not None and kept.before is not None and not again:
-            kept.fresh.append((kept.before, report))
-        kept.before = Before(spec, plan, insight, self.deps.clock().timestamp())
+        elif finished is not None:
+            self._jobs.setdefault(job.uid, _Learning(job.key)).fresh.append(finished)
 
     def has_news(self, key: JobKey) -> bool:
         """Whether there are rounds of a job that `learn` would write down."""
@@ -125,8 +113,8 @@ class PolicyLearning:
     async def _write(self, job: JobView, kept: _Learning) -> None:
         experience = await self._experience(job, kept)
         played = list(kept.fresh)
-        for before, report in played:
-            if (record := record_of(before, report)) is not None:
+        for finished in played:
+            if (record := record_of(finished)) is not None:
                 experience = experience.with_round(record)
         kept.experience = experience
         await self._write_rounds(job, kept, experience)

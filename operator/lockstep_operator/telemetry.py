@@ -21,6 +21,7 @@ from lockstep_operator.core.insight import (
     slots_from_gauge,
 )
 from lockstep_operator.core.model import JobKey
+from lockstep_operator.errors import TelemetryError
 
 DEADLINE_S = 1.0
 _HISTORY_S = 63
@@ -52,10 +53,6 @@ _VALUES = {
         lambda value: ClientInsight(work_per_step=value),
     ),
 }
-
-
-class TelemetryError(Exception):
-    """Prometheus did not answer, or not what it should; the message is for people."""
 
 
 @dataclass(slots=True)

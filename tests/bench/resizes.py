@@ -19,7 +19,6 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from lockstep_api import names
-from lockstep_api.wire import ClientPlan, RoundPlan
 from lockstep_operator.actuate import Resizer, actuate
 from lockstep_operator.core.model import JobKey, Manifest
 from lockstep_operator.kube import ApiKube, load_configuration
@@ -117,15 +116,6 @@ class TimedKube(ApiKube):
         return await super().resize(namespace, pod, container=container, cpu=cpu)
 
 
-def plan(clients: list[str], milli: int) -> RoundPlan:
-    """The same limit for all."""
-    participants = [
-        ClientPlan(client=client, frequency_ghz=1.0, cpu_milli=milli, steps=1, applied=False)
-        for client in clients
-    ]
-    return RoundPlan(round=1, rounds=1, participants=participants)
-
-
 async def measure(clients: list[str], plans: int) -> None:
     """Applies plans one after another and prints what they took."""
     kube = TimedKube(await load_configuration(str(api.kubeconfig()), None))
@@ -139,7 +129,7 @@ async def measure(clients: list[str], plans: int) -> None:
             watch = Watch(files, milli)
             watch.start()
             began = time.monotonic()
-            applied = await actuate(JOB, plan(clients, milli), resizer=resizer)
+            applied = await actuate(JOB, dict.fromkeys(clients, milli), resizer=resizer)
             took = time.monotonic() - began
             await asyncio.to_thread(watch.join, 30)
             if applied.failures or applied.refusals or watch.left:

@@ -19,7 +19,6 @@ from lockstep_operator.core.decide import decide
 from lockstep_operator.core.model import (
     Decision,
     JobKey,
-    JobReport,
     JobView,
     NodeView,
     Observed,
@@ -28,6 +27,7 @@ from lockstep_operator.core.model import (
 )
 from lockstep_operator.core.placement import Placement, place
 from lockstep_operator.core.plan import plan_round, with_applied
+from lockstep_operator.core.state import JobState
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -91,7 +91,7 @@ def clusters(draw: st.DrawFn) -> tuple[NodeView, ...]:
 
 
 @st.composite
-def reports(draw: st.DrawFn, spec: FederatedJobSpec) -> JobReport | None:
+def reports(draw: st.DrawFn, spec: FederatedJobSpec) -> JobState | None:
     if draw(st.booleans()):
         return None
     round = draw(st.integers(1, 5))
@@ -107,7 +107,7 @@ def reports(draw: st.DrawFn, spec: FederatedJobSpec) -> JobReport | None:
     result = draw(st.sampled_from([None, None, None, "RoundsCompleted", "Failed"]))
     end = None if result is None else Outcome.model_validate({"result": result, "message": "m"})
     moments = st.none() | st.just(NOW)
-    return JobReport(done, plan, end, draw(moments), draw(moments))
+    return JobState(done, plan, end, draw(moments), draw(moments))
 
 
 @st.composite
@@ -244,7 +244,7 @@ def test_a_finished_job_goes_when_its_time_is_over(seen: Observed, ttl: int, wai
     spec = seen.job.spec
     assert spec is not None
     kept = spec.model_copy(update={"ttl_seconds_after_finished": ttl, "suspend": False})
-    heard = JobReport(outcome=Outcome.model_validate({"result": "Failed", "message": "m"}))
+    heard = JobState(outcome=Outcome.model_validate({"result": "Failed", "message": "m"}))
     seen = replace(seen, job=replace(seen.job, spec=kept), report=heard)
     first = decide(seen, SETTINGS, NOW)
     assert (first.status.phase, first.delete_job) == (Phase.FAILED, False)

@@ -16,7 +16,6 @@ from lockstep_operator.core.model import (
     Decision,
     EventNote,
     JobKey,
-    JobReport,
     JobView,
     NodeView,
     Observed,
@@ -24,6 +23,7 @@ from lockstep_operator.core.model import (
     Settings,
 )
 from lockstep_operator.core.plan import plan_round, with_applied
+from lockstep_operator.core.state import JobState
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
@@ -105,11 +105,11 @@ def outcome(result: str = "RoundsCompleted", **change: Any) -> Outcome:
     return Outcome.model_validate({"result": result, "message": "the end", **change})
 
 
-def running(heard: JobReport | None = None) -> Observed:
+def running(heard: JobState | None = None) -> Observed:
     seen = replace(
         started(),
         pods=PODS,
-        report=heard or JobReport(plan=plan(), started_at=NOW, planned_at=LATER),
+        report=heard or JobState(plan=plan(), started_at=NOW, planned_at=LATER),
     )
     return after(seen, step(seen))
 
@@ -264,7 +264,7 @@ def test_a_child_that_is_going_is_waited_for() -> None:
 
 def test_a_planned_round_makes_the_job_run() -> None:
     seen = replace(
-        started(), pods=PODS, report=JobReport(plan=plan(), started_at=NOW, planned_at=LATER)
+        started(), pods=PODS, report=JobState(plan=plan(), started_at=NOW, planned_at=LATER)
     )
     decision = step(seen, LATER)
     assert decision.status.phase is Phase.RUNNING
@@ -277,7 +277,7 @@ def test_a_planned_round_makes_the_job_run() -> None:
 
 
 def test_a_report_is_shown_with_few_digits() -> None:
-    heard = JobReport(report=report(2), plan=plan(3), started_at=NOW)
+    heard = JobState(report=report(2), plan=plan(3), started_at=NOW)
     status = running(heard).job.status
     assert (status.round, status.progress) == (2, "2/3")
     assert (status.accuracy, status.loss, status.elapsed_seconds) == (0.6543, 0.9877, 12.3)
@@ -286,14 +286,14 @@ def test_a_report_is_shown_with_few_digits() -> None:
 
 
 def test_numbers_that_json_cannot_hold_are_left_out() -> None:
-    heard = JobReport(report=report(loss=float("nan"), accuracy=None), plan=plan(2))
+    heard = JobState(report=report(loss=float("nan"), accuracy=None), plan=plan(2))
     status = running(heard).job.status
     assert (status.accuracy, status.loss) == (None, None)
 
 
-@pytest.mark.parametrize("heard", [None, JobReport(), JobReport(report(1), plan(1), None, NOW)])
-def test_a_restarted_operator_takes_nothing_back(heard: JobReport | None) -> None:
-    seen = running(JobReport(report=report(2), plan=plan(3), started_at=NOW))
+@pytest.mark.parametrize("heard", [None, JobState(), JobState(report(1), plan(1), None, NOW)])
+def test_a_restarted_operator_takes_nothing_back(heard: JobState | None) -> None:
+    seen = running(JobState(report=report(2), plan=plan(3), started_at=NOW))
     decision = step(replace(seen, report=heard), LATER)
     assert decision.status == seen.job.status
     assert decision.events == ()
@@ -323,22 +323,22 @@ def test_the_problem_of_a_pod_is_told() -> None:
 @pytest.mark.parametrize(
     ("heard", "reason", "named"),
     [
-        (JobReport(plan=plan(1, {"d-1": "no such pod"})), "FrequencyNotApplied", "d-1 (no such"),
+        (JobState(plan=plan(1, {"d-1": "no such pod"})), "FrequencyNotApplied", "d-1 (no such"),
         (
-            JobReport(report=report(), plan=plan(2), mismatches={"d-0": "0.40 GHz"}),
+            JobState(report=report(), plan=plan(2), mismatches={"d-0": "0.40 GHz"}),
             "FrequencyNotApplied",
             "d-0 (0.40 GHz)",
         ),
-        (JobReport(report=report(planned=False), plan=plan(2)), "PlannerBypassed", "planner"),
+        (JobState(report=report(planned=False), plan=plan(2)), "PlannerBypassed", "planner"),
         (
-            JobReport(report=report(), plan=plan(2, {}, {"d-1": "may not resize"})),
+            JobState(report=report(), plan=plan(2, {}, {"d-1": "may not resize"})),
             "CooperativeThrottling",
             "d-1 (may not resize); allow pods/resize",
         ),
     ],
 )
 def test_a_job_that_does_not_run_as_planned_is_degraded(
-    heard: JobReport, reason: str, named: str
+    heard: JobState, reason: str, named: str
 ) -> None:
     degraded = condition(running(heard).job.status, ConditionType.DEGRADED)
     assert (degraded.status, degraded.reason) == ("True", reason)
@@ -346,12 +346,12 @@ def test_a_job_that_does_not_run_as_planned_is_degraded(
 
 
 def test_a_restarted_operator_still_knows_what_was_not_applied() -> None:
-    seen = replace(running(JobReport(plan=plan(1, {"d-1": "no such pod"}))), report=None)
+    seen = replace(running(JobState(plan=plan(1, {"d-1": "no such pod"}))), report=None)
     assert said(step(seen), ConditionType.DEGRADED) == ("True", "FrequencyNotApplied")
-    seen = replace(running(JobReport(plan=plan(1, {}, {"d-0": "no"}))), report=None)
+    seen = replace(running(JobState(plan=plan(1, {}, {"d-0": "no"}))), report=None)
     assert said(step(seen), ConditionType.DEGRADED) == ("True", "CooperativeThrottling")
     unplanned = plan(1).model_copy(update={"planned": False})
-    seen = replace(running(JobReport(plan=unplanned)), report=None)
+    seen = replace(running(JobState(plan=unplanned)), report=None)
     assert said(step(seen), ConditionType.DEGRADED) == ("True", "PlannerBypassed")
 
 
@@ -366,7 +366,7 @@ def test_a_restarted_operator_still_knows_what_was_not_applied() -> None:
 def test_an_outcome_ends_the_job(
     result: str, phase: Phase, type_: ConditionType, reason: str
 ) -> None:
-    ended = JobReport(report(2), plan(3), outcome(result, report=report(3)), NOW)
+    ended = JobState(report(2), plan(3), outcome(result, report=report(3)), NOW)
     seen = replace(running(), report=ended)
     decision = step(seen, LATER)
     assert decision.status.phase is phase
@@ -387,7 +387,7 @@ def test_an_outcome_ends_the_job(
 def test_a_job_ends_even_when_its_spec_has_become_unreadable() -> None:
     seen = running()
     job = replace(seen.job, spec=None, spec_error="bad")
-    decision = step(replace(seen, job=job, report=JobReport(outcome=outcome())))
+    decision = step(replace(seen, job=job, report=JobState(outcome=outcome())))
     assert decision.status.phase is Phase.COMPLETED
     assert decision.status.clients == "2/2"
 
@@ -409,7 +409,7 @@ def test_a_message_that_is_too_long_is_cut() -> None:
 
 
 def test_a_suspended_job_starts_again_at_its_round() -> None:
-    heard = JobReport(report=report(2), plan=plan(3), started_at=NOW, planned_at=NOW)
+    heard = JobState(report=report(2), plan=plan(3), started_at=NOW, planned_at=NOW)
     seen = running(heard)
     held = after(seen, step(edited(seen, suspend=True), LATER))
     assert held.job.status.phase is Phase.SUSPENDED
@@ -446,7 +446,7 @@ def test_a_resumed_job_waits_for_room_where_its_volume_is() -> None:
 
 
 def test_missing_clients_are_named_and_told_at_a_pace() -> None:
-    heard = JobReport(report=report(1, lost=["d-1"]), plan=plan(2), planned_at=LATER)
+    heard = JobState(report=report(1, lost=["d-1"]), plan=plan(2), planned_at=LATER)
     decision = step(running(heard))
     assert said(decision, ConditionType.DEGRADED) == ("True", "ClientsMissing")
     message = "the last round went without 1 of 1: d-1"
@@ -455,7 +455,7 @@ def test_missing_clients_are_named_and_told_at_a_pace() -> None:
 
 
 def test_a_finished_job_cannot_be_suspended() -> None:
-    heard = JobReport(report=report(3), plan=plan(3), outcome=outcome())
+    heard = JobState(report=report(3), plan=plan(3), outcome=outcome())
     done = after(running(), step(running(heard)))
     held = edited(done, suspend=True)
     assert step(held).status == done.job.status

@@ -2,6 +2,7 @@
 
 from lockstep_api.wire import Outcome
 from lockstep_operator.core.model import ObjectRef
+from lockstep_operator.core.state import JobState
 from lockstep_operator.errors import Refused, Unavailable
 from lockstep_operator.kube import job_ref
 from lockstep_operator.reconcile import finished, reconcile
@@ -66,7 +67,7 @@ async def test_a_job_that_is_gone_is_forgotten() -> None:
     deps = make_deps(kube)
     await reconcile(KEY, deps)
     uid = deps.known[KEY].uid
-    deps.sources.reports.ended(uid, Outcome(result="Failed", message="no"))
+    deps.sources.reports.keep(uid, JobState(outcome=Outcome(result="Failed", message="no")))
     kube.remove(job_ref(KEY.namespace, KEY.name))
     assert (await reconcile(KEY, deps)).gone
     assert deps.known == {}
@@ -113,7 +114,7 @@ async def test_a_new_phase_does_not_wait() -> None:
     deps = make_deps(kube, monotonic=lambda: 100.0)
     await reconcile(KEY, deps)
     done = Outcome(result="RoundsCompleted", message="3 rounds")
-    deps.sources.reports.ended(deps.known[KEY].uid, done)
+    deps.sources.reports.keep(deps.known[KEY].uid, JobState(outcome=done))
     outcome = await reconcile(KEY, deps)
     assert finished(outcome)
     assert status_of(kube)["phase"] == "Completed"

@@ -10,7 +10,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from lockstep_operator.core.model import JobKey
-from lockstep_operator.telemetry import Prometheus, TelemetryError
+from lockstep_operator.errors import TelemetryError
+from lockstep_operator.telemetry import Prometheus
 
 KEY = JobKey("lab", "digits")
 NOW = 1000.0

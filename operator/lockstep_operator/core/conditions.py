@@ -12,8 +12,9 @@ from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import Condition, ConditionType, FederatedJobStatus, PlannedClient
 from lockstep_api.wire import ClientPlan, RoundReport
-from lockstep_operator.core.model import JobReport, Observed
+from lockstep_operator.core.model import Observed
 from lockstep_operator.core.plan import fell_back, needs_telemetry
+from lockstep_operator.core.state import JobState
 
 Truth = Literal["True", "False", "Unknown"]
 
@@ -113,7 +114,7 @@ def _pod_names(job: str, spec: FederatedJobSpec) -> list[str]:
     return [names.cloud_pod(job), *devices]
 
 
-def degradation(status: FederatedJobStatus, report: JobReport | None) -> Finding:
+def degradation(status: FederatedJobStatus, report: JobState | None) -> Finding:
     """Degraded: no checkpoints, clients missing, frequencies not in force, no planner, devices that
     have to slow themselves although the job did not ask for that."""
     found = [*_degradations(status, report)]
@@ -122,9 +123,7 @@ def degradation(status: FederatedJobStatus, report: JobReport | None) -> Finding
     return Finding("True", found[0][0], "; ".join(message for _, message in found))
 
 
-def _degradations(
-    status: FederatedJobStatus, report: JobReport | None
-) -> Iterator[tuple[str, str]]:
+def _degradations(status: FederatedJobStatus, report: JobState | None) -> Iterator[tuple[str, str]]:
     """(reason, message) of everything that is not as it should be, the worst first."""
     if report is not None and report.checkpoint_problem is not None:
         message = f"{report.checkpoint_problem}; rounds since the one before would be lost"
@@ -149,7 +148,7 @@ def _degradations(
         yield "CooperativeThrottling", message
 
 
-def telemetry(spec: FederatedJobSpec, report: JobReport | None) -> Finding:
+def telemetry(spec: FederatedJobSpec, report: JobState | None) -> Finding:
     """TelemetryDegraded: rounds are planned without what Prometheus should say."""
     if not needs_telemetry(spec):
         policy = spec.allocation.policy
@@ -166,13 +165,13 @@ def missing(report: RoundReport) -> str:
     return f"the last round went without {len(report.lost)} of {everyone}: {_some(report.lost)}"
 
 
-def _slowed(status: FederatedJobStatus, report: JobReport | None) -> dict[str, str]:
+def _slowed(status: FederatedJobStatus, report: JobState | None) -> dict[str, str]:
     plan = report.plan if report is not None and report.plan is not None else status.last_plan
     return {} if plan is None else fell_back(plan)
 
 
 def _unapplied(
-    status: FederatedJobStatus, report: JobReport | None
+    status: FederatedJobStatus, report: JobState | None
 ) -> list[ClientPlan | PlannedClient]:
     """From the plan in memory, or after a restart of the operator from the last one written."""
     if report is not None and report.plan is not None:
@@ -182,7 +181,7 @@ def _unapplied(
     return [entry for entry in status.last_plan.clients if not entry.applied]
 
 
-def _bypassed(status: FederatedJobStatus, report: JobReport | None) -> bool:
+def _bypassed(status: FederatedJobStatus, report: JobState | None) -> bool:
     if report is not None and report.report is not None:
         return not report.report.planned
     return status.last_plan is not None and not status.last_plan.planned

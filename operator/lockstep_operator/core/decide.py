@@ -27,7 +27,6 @@ from lockstep_operator.core.conditions import (
 from lockstep_operator.core.model import (
     Decision,
     EventNote,
-    JobReport,
     JobView,
     Manifest,
     ObjectRef,
@@ -35,6 +34,7 @@ from lockstep_operator.core.model import (
     Settings,
 )
 from lockstep_operator.core.placement import DoesNotFit, Placement, place
+from lockstep_operator.core.state import JobState
 from lockstep_operator.core.status import (
     connected,
     newest_of,
@@ -190,7 +190,7 @@ def _late(job: JobView, now: datetime) -> tuple[tuple[EventNote, ...], float | N
     return (EventNote("Warning", "PodsNotReady", ready.message, every_s=_REMINDER_S),), None
 
 
-def _missing(status: FederatedJobStatus, report: JobReport | None) -> tuple[EventNote, ...]:
+def _missing(status: FederatedJobStatus, report: JobState | None) -> tuple[EventNote, ...]:
     """Clients that gave nothing to the last round are named, but not for every round."""
     if report is None or report.report is None or not report.report.lost:
         return ()

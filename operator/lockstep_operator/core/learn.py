@@ -1,6 +1,6 @@
 """What a job's rounds say to its policy: records of rounds, and when it is time to learn; pure.
 
-`learner` keeps them and starts the trainer.
+`policy_learning` keeps them and starts the trainer.
 """
 
 from dataclasses import dataclass
@@ -11,24 +11,12 @@ import numpy as np
 from lockstep_allocator.experience import Experience, Record, costs
 from lockstep_allocator.networks import Weights
 from lockstep_allocator.policy import Policy
-from lockstep_api.spec import FederatedJobSpec
-from lockstep_api.wire import RoundPlan, RoundReport
 from lockstep_operator.core.allocate import groups_by_client
-from lockstep_operator.core.insight import Insight, Member, observation_of
+from lockstep_operator.core.insight import Member, observation_of
+from lockstep_operator.core.state import FinishedRound
 
 WINDOW = 20
 """Rounds between two updates (N in CN113312169B)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """A round that was planned, and what was known then."""
-
-    spec: FederatedJobSpec
-    plan: RoundPlan
-    insight: Insight
-    at_s: float
-    """Unix seconds."""
 
 
 class Verdict(StrEnum):
@@ -82,14 +70,12 @@ _WHICH = {
 }
 
 
-def record_of(before: Before, report: RoundReport) -> Record | None:
-    """The round as it went.
-
-    None: another round, one that not all devices finished, or before any work was measured.
-    """
+def record_of(finished: FinishedRound) -> Record | None:
+    """The round as it went; None: not all devices finished it, or no work was measured before."""
+    before, report = finished.planned, finished.report
     planned = before.plan.participants
     done = {one.update.client: one for one in report.clients}
-    if report.round != before.plan.round or not {one.client for one in planned} <= done.keys():
+    if not {one.client for one in planned} <= done.keys():
         return None
     ours = [done[one.client] for one in planned]
     ghz = np.array([one.update.frequency_ghz for one in ours])

@@ -1,14 +1,12 @@
 """What the pure part of the operator reads and returns; `reconcile` and `planner` fill it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any
 
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
-from lockstep_api.wire import Outcome, RoundPlan, RoundReport
-from lockstep_operator.core.insight import ClientInsight
+from lockstep_operator.core.state import JobState
 
 Manifest = dict[str, Any]
 
@@ -68,29 +66,6 @@ class NodeView:
 
 
 @dataclass(frozen=True, slots=True)
-class JobReport:
-    """What the job's cloud pod told the planner, as far as this process has heard it."""
-
-    report: RoundReport | None = None
-    plan: RoundPlan | None = None
-    outcome: Outcome | None = None
-    started_at: datetime | None = None
-    """When round 1 was planned."""
-    planned_at: datetime | None = None
-    """When the newest plan was made."""
-    mismatches: Mapping[str, str] = field(default_factory=dict)
-    """Client → what its own report says against the plan ("0.40 GHz instead of 1.20 GHz")."""
-    checkpoint_problem: str | None = None
-    """Why the newest checkpoint is missing on the cloud pod's volume."""
-    telemetry_problem: str | None = None
-    """Why the newest plan was made without what Prometheus should say."""
-    policy_problem: str | None = None
-    """Why the newest plan was made without the policy that was asked for."""
-    measured: Mapping[str, ClientInsight] = field(default_factory=dict)
-    """Client → what its reports say of it, the newest that is known."""
-
-
-@dataclass(frozen=True, slots=True)
 class ObjectRef:
     """Names a child object."""
 
@@ -109,7 +84,7 @@ class Observed:
     """Existing children: StatefulSets, Services, ConfigMaps, ServiceAccounts, volume claims."""
     pods: tuple[PodView, ...]
     nodes: tuple[NodeView, ...]
-    report: JobReport | None
+    report: JobState | None
 
 
 @dataclass(frozen=True, slots=True)

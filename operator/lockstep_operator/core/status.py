@@ -22,8 +22,9 @@ from lockstep_api.status import (
 )
 from lockstep_api.wire import ClientPlan, RoundPlan, RoundReport
 from lockstep_operator.core.conditions import Finding, timestamp, with_findings
-from lockstep_operator.core.model import JobReport, Observed
+from lockstep_operator.core.model import Observed
 from lockstep_operator.core.placement import Placement
+from lockstep_operator.core.state import JobState
 
 _MAX_PLANNED = 64
 
@@ -57,7 +58,7 @@ class Newest:
     started_at: datetime | None
 
 
-def newest_of(heard: JobReport | None) -> Newest:
+def newest_of(heard: JobState | None) -> Newest:
     """The newest of what was heard; an outcome carries the last round's report."""
     if heard is None:
         return Newest(None, None, None)

@@ -1,0 +1,175 @@
+"""The planning step: from what a job's cloud pod says to a plan whose limits are in force; pure.
+
+    hear     what the request says               → the job's state, events
+    know     what telemetry says besides         → what is known of the devices
+    draw     what a plan is made from            → the plan, events
+    limits   the plan                            → what is to be put in force
+    redraw   the plan, told what is in force     → the plan around devices that kept their limits
+    settle   the plan as it was put in force     → the job's state, events, the round that ended
+
+`planner` does the I/O in between; whoever simulates a job calls the same functions without any. A
+state goes in and the next one comes out: nothing else is remembered.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from lockstep_allocator.fleet import Method
+from lockstep_api.spec import Actuator, FederatedJobSpec
+from lockstep_api.status import LastPlan
+from lockstep_api.wire import Outcome, PlanRequest, RoundPlan, RoundReport
+from lockstep_operator.core.insight import (
+    ClientInsight,
+    Insight,
+    combined,
+    from_report,
+    merged,
+    stale,
+)
+from lockstep_operator.core.model import EventNote
+from lockstep_operator.core.plan import (
+    fallback_note,
+    has_anyway,
+    left_to_devices,
+    mismatches,
+    needs_telemetry,
+    plan_round,
+    replanned,
+)
+from lockstep_operator.core.state import FinishedRound, JobState, PlannedRound
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """After a request was heard."""
+
+    state: JobState
+    events: tuple[EventNote, ...] = ()
+    mismatches: int = 0
+    """Clients that say now that they had another frequency than planned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a plan is made from."""
+
+    spec: FederatedJobSpec
+    insight: Insight
+    policy: Method | None = None
+    """For policy ppo; None stands for the equaliser."""
+    policy_problem: str | None = None
+    """Why the policy that was asked for cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """After a plan was drawn; none of its limits is in force yet."""
+
+    state: JobState
+    plan: RoundPlan
+    events: tuple[EventNote, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """After a plan was put in force."""
+
+    state: JobState
+    events: tuple[EventNote, ...] = ()
+    finished: FinishedRound | None = None
+    """The round before, of a job that learns from its rounds."""
+
+
+def hear(state: JobState, request: PlanRequest) -> Heard:
+    """Take in what a request says; what it repeats is told and counted once."""
+    fresh = (notice for notice in request.notices if notice not in state.notices)
+    events = tuple(EventNote(note.type, note.reason, note.message) for note in fresh)
+    told = replace(
+        state, checkpoint_problem=request.checkpoint_problem, notices=tuple(request.notices)
+    )
+    report = request.report
+    if report is None or (state.report is not None and state.report.round == report.round):
+        return Heard(told, events)  # a repeated request: its plan may be the next round's already
+    off = {} if state.plan is None else mismatches(state.plan, report)
+    return Heard(_with_report(told, report, off), events, len(off))
+
+
+def _with_report(state: JobState, report: RoundReport, off: dict[str, str]) -> JobState:
+    measured = {
+        client: merged(one, state.measured.get(client, ClientInsight()))
+        for client, one in from_report(report).items()
+    }
+    return replace(state, report=report, mismatches=off, measured={**state.measured, **measured})
+
+
+def know(state: JobState, request: PlanRequest, telemetry: Insight | None) -> Insight:
+    """What is known of the devices: from telemetry (None: it was not asked), and from reports."""
+    if telemetry is None:
+        return Insight(state.measured)
+    if telemetry.problem is not None:
+        return Insight(state.measured, telemetry.problem)
+    reported = [one.update.client for one in request.report.clients] if request.report else []
+    found = telemetry.clients
+    return Insight(combined(found, state.measured), stale(found, reported))
+
+
+def draw(state: JobState, request: PlanRequest, basis: Basis) -> Drawn:
+    """Plan the requested round.
+
+    Raises:
+        ValueError: the request names clients that are not of this job.
+    """
+    plan = plan_round(basis.spec, request, insight=basis.insight, policy=basis.policy)
+    if basis.spec.allocation.actuator is Actuator.COOPERATIVE:
+        plan = left_to_devices(plan)
+    problem = basis.policy_problem
+    events: tuple[EventNote, ...] = ()
+    if problem is not None and problem != state.policy_problem:
+        message = f"policy equalize stands in for ppo: {problem}"
+        events = (EventNote("Warning", "PolicyUnavailable", message),)
+    told = replace(state, telemetry_problem=basis.insight.problem, policy_problem=problem)
+    return Drawn(told, plan, events)
+
+
+def limits(plan: RoundPlan) -> dict[str, int]:
+    """Client → millicores that are to be put in force."""
+    return {one.client: one.cpu_milli for one in plan.participants if not one.applied}
+
+
+def redraw(plan: RoundPlan, basis: Basis) -> RoundPlan | None:
+    """The plan made anew around devices whose limits are not in force; None: it stays."""
+    has_ghz = has_anyway(plan, basis.insight)
+    if not has_ghz or not needs_telemetry(basis.spec):
+        return None
+    return replanned(basis.spec, plan, has_ghz=has_ghz, insight=basis.insight, policy=basis.policy)
+
+
+def settle(
+    state: JobState, plan: RoundPlan, *, basis: Basis, before: LastPlan | None, now: datetime
+) -> Settled:
+    """Take in a plan that says what is in force; `before` is the one in the job's status."""
+    note = fallback_note(plan, (state.plan, before))
+    first = state.started_at is None and plan.round == 1
+    learns = basis.spec.allocation.online
+    settled = replace(
+        state,
+        plan=plan,
+        started_at=now if first else state.started_at,
+        planned_at=now,
+        on=PlannedRound(basis.spec, plan, basis.insight, now.timestamp()) if learns else None,
+    )
+    finished = _finished(state, plan.round) if learns else None
+    return Settled(settled, () if note is None else (note,), finished)
+
+
+def _finished(state: JobState, next_round: int) -> FinishedRound | None:
+    """The round that was on, unless it is planned once more."""
+    on, report = state.on, state.report
+    if on is None or report is None or on.plan.round == next_round:
+        return None
+    return FinishedRound(on, report) if report.round == on.plan.round else None
+
+
+def ended(state: JobState, outcome: Outcome) -> JobState:
+    """Take in how a job ended."""
+    return replace(state, outcome=outcome, report=outcome.report or state.report)

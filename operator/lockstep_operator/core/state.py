@@ -1,0 +1,59 @@
+"""What the planner knows of a job from one call to the next; pure data.
+
+`planning` turns one state into the next, `reports` keeps the newest by job, and `decide` reads it
+for the job's status. A restarted operator begins with an empty one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.wire import Notice, Outcome, RoundPlan, RoundReport
+from lockstep_operator.core.insight import ClientInsight, Insight
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRound:
+    """A round that was planned, and what was known then."""
+
+    spec: FederatedJobSpec
+    plan: RoundPlan
+    insight: Insight
+    at_s: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRound:
+    """A round that was planned, and how it went."""
+
+    planned: PlannedRound
+    report: RoundReport
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What the job's cloud pod told the planner, and what was planned for it."""
+
+    report: RoundReport | None = None
+    plan: RoundPlan | None = None
+    outcome: Outcome | None = None
+    started_at: datetime | None = None
+    """When round 1 was planned."""
+    planned_at: datetime | None = None
+    """When the newest plan was made."""
+    mismatches: Mapping[str, str] = field(default_factory=dict)
+    """Client → what its own report says against the plan ("0.40 GHz instead of 1.20 GHz")."""
+    checkpoint_problem: str | None = None
+    """Why the newest checkpoint is missing on the cloud pod's volume."""
+    telemetry_problem: str | None = None
+    """Why the newest plan was made without what Prometheus should say."""
+    policy_problem: str | None = None
+    """Why the newest plan was made without the policy that was asked for."""
+    measured: Mapping[str, ClientInsight] = field(default_factory=dict)
+    """Client → what its reports say of it, the newest that is known."""
+    notices: tuple[Notice, ...] = ()
+    """Those of the last request: a cloud pod repeats them until a request is answered."""
+    on: PlannedRound | None = None
+    """The newest planned round of a job that learns from its rounds."""

@@ -1,0 +1,152 @@
+"""HTTP: the routes of the planner, the probes and the metrics; errors become status codes here.
+
+`app` serves it beside Kopf, in the same loop.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastapi import BackgroundTasks, FastAPI, Header, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from lockstep_api import names
+from lockstep_api.wire import Outcome, PlanRequest
+from lockstep_operator.core.model import JobKey
+from lockstep_operator.errors import (
+    Forbidden,
+    InvalidSpec,
+    JobEnded,
+    KubeError,
+    NotFound,
+    NotLeader,
+    PolicyUnavailable,
+    Unauthenticated,
+)
+from lockstep_operator.planner import Planner
+from lockstep_operator.reconcile import Deps
+from lockstep_operator.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """How the operator is; made by `app`."""
+
+    deps: Deps
+    runtime: Runtime
+    watching: Callable[[], bool]
+    """Whether Kopf's task is alive."""
+    ready: Callable[[], bool]
+    """Whether Kopf has begun to watch, or another operator leads."""
+    resync_s: float
+
+    def problem(self) -> str | None:
+        """What is wrong; None when all is well."""
+        if not self.watching():
+            return "the watch of jobs has ended"
+        age = self.runtime.last_pass_age_s
+        if self.runtime.jobs and age > 3 * self.resync_s:
+            return f"no pass over a job for {age:.0f} s"
+        return None
+
+    def metrics(self) -> bytes:
+        """All metrics in the text format."""
+        metrics = self.deps.metrics
+        metrics.queue_depth.set(self.runtime.queue_depth)
+        metrics.last_pass_age.set(self.runtime.last_pass_age_s)
+        metrics.jobs.clear()
+        for known in self.deps.known.values():
+            if known.phase is not None:
+                metrics.jobs.labels(known.phase.value).inc()
+        return generate_latest(metrics.registry)
+
+
+def planner_app(planner: Planner, probes: Probes) -> FastAPI:
+    """The HTTP application."""
+    app = FastAPI(title="Lockstep planner", docs_url=None, redoc_url=None, openapi_url=None)
+    _add_errors(app)
+
+    @app.post(names.PLAN_ROUTE)
+    async def plan(
+        namespace: str,
+        job: str,
+        body: PlanRequest,
+        background: BackgroundTasks,
+        authorization: str | None = Header(None),
+    ) -> Response:
+        key = JobKey(namespace, job)
+        planned = await planner.plan(key, body, authorization)
+        background.add_task(planner.learn, key)
+        return _json(planned.to_json())
+
+    @app.post(names.POLICY_ROUTE)
+    async def policy(
+        namespace: str, job: str, request: Request, authorization: str | None = Header(None)
+    ) -> Response:
+        key, content = JobKey(namespace, job), await request.body()
+        return _json((await planner.offer(key, content, authorization)).to_json())
+
+    @app.post(names.OUTCOME_ROUTE)
+    async def outcome(
+        namespace: str, job: str, body: Outcome, authorization: str | None = Header(None)
+    ) -> Response:
+        key = JobKey(namespace, job)
+        if await planner.outcome(key, body, authorization):
+            return _json("{}")
+        return _message(503, "the outcome is not in the job's status yet: send it again")
+
+    _add_probes(app, probes)
+    return app
+
+
+def _add_probes(app: FastAPI, probes: Probes) -> None:
+    @app.get("/healthz")
+    async def healthz() -> JSONResponse:
+        problem = probes.problem()
+        body = {"message": problem or "ok", "lastPassAgeSeconds": probes.runtime.last_pass_age_s}
+        return JSONResponse(body, status_code=503 if problem else 200)
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        ready = probes.ready()
+        return _message(200 if ready else 503, "ok" if ready else "not watching yet")
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(probes.metrics(), media_type=CONTENT_TYPE_LATEST)
+
+
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (NotLeader, 503),
+    (Unauthenticated, 401),
+    (Forbidden, 403),
+    (NotFound, 404),
+    (JobEnded, 409),
+    (InvalidSpec, 422),
+    (ValueError, 422),
+    (PolicyUnavailable, 503),
+    (KubeError, 503),
+)
+
+
+def _add_errors(app: FastAPI) -> None:
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        status = next(code for kind, code in _STATUS if isinstance(error, kind))
+        logger.info("%s: %d %s", request.url.path, status, error)
+        return _message(status, str(error))
+
+    for kind, _ in _STATUS:
+        app.add_exception_handler(kind, answer)
+
+
+def _message(status: int, text: str) -> JSONResponse:
+    # A caller that is told to try again must not stay with this process.
+    headers = {"connection": "close"} if status == 503 else None
+    return JSONResponse({"message": text}, status_code=status, headers=headers)
+
+
+def _json(text: str) -> Response:
+    return Response(text, media_type="application/json")

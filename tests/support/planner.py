@@ -1,0 +1,170 @@
+"""A planner over the in-memory Kubernetes, and what its callers send."""
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import httpx2
+import numpy as np
+
+from lockstep_allocator.policy import Policy
+from lockstep_api import names
+from lockstep_operator.actuate import Resizer
+from lockstep_operator.auth import Authenticator
+from lockstep_operator.core.model import Manifest, ObjectRef
+from lockstep_operator.core.state import JobState
+from lockstep_operator.kube import job_ref
+from lockstep_operator.planner import Planner
+from lockstep_operator.policies import Policies
+from lockstep_operator.policy_learning import PolicyLearning
+from lockstep_operator.reconcile import Deps, reconcile
+from lockstep_operator.routes import Probes, planner_app
+from lockstep_operator.runtime import Runtime
+from tests.support.kube import (
+    KEY,
+    FakeKube,
+    cluster_with,
+    device_pod,
+    job_body,
+    make_deps,
+)
+
+PLAN = names.PLAN_ROUTE.format(namespace="lab", job="digits")
+OUTCOME = names.OUTCOME_ROUTE.format(namespace="lab", job="digits")
+POLICY = names.POLICY_ROUTE.format(namespace="lab", job="digits")
+CLOUD_USER = "system:serviceaccount:lab:digits-cloud"
+POD_0, POD_1 = "digits-device-fast-0", "digits-device-fast-1"
+DONE = {"result": "RoundsCompleted", "message": "3 of 3 rounds"}
+BOTH = ("fast-0", "fast-1")
+EXPERIENCE = ObjectRef("v1", "ConfigMap", "lab", "digits-experience")
+
+
+@dataclass
+class Setup:
+    """A planner, its cluster and a client with the cloud pod's token."""
+
+    kube: FakeKube
+    deps: Deps
+    planner: Planner
+    probes: Probes
+    http: httpx2.AsyncClient
+
+    @property
+    def report(self) -> JobState | None:
+        uid = self.kube.objects[job_ref("lab", "digits")]["metadata"]["uid"]
+        return self.deps.sources.reports.get(uid)
+
+    def sample(self, name: str) -> float | None:
+        return self.deps.metrics.registry.get_sample_value(name)
+
+
+def client(planner: Planner, probes: Probes, *, token: str | None = "cloud") -> httpx2.AsyncClient:
+    """What the pod that has this token sends."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    transport = httpx2.ASGITransport(app=planner_app(planner, probes))
+    return httpx2.AsyncClient(transport=transport, base_url="http://planner", headers=headers)
+
+
+@asynccontextmanager
+async def planner_of_a_job() -> AsyncIterator[Setup]:
+    """A job with two device pods, and a planner that nobody watches."""
+    kube = cluster_with(None, device_pod(POD_0), device_pod(POD_1))
+    owner = {
+        "kind": names.KIND,
+        "uid": kube.objects[job_ref("lab", "digits")]["metadata"]["uid"],
+        "controller": True,
+    }
+    for role in ("cloud", "device", "trainer"):
+        meta: Manifest = {"name": f"digits-{role}", "namespace": "lab", "ownerReferences": [owner]}
+        meta["labels"] = {names.JOB_LABEL: KEY.name}
+        kube.put({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
+        kube.account(role, f"digits-{role}")
+    deps = make_deps(kube)
+    runtime = Runtime(partial(reconcile, deps=deps), deps.metrics, resync_s=100)
+    planner = Planner(
+        deps=deps,
+        reports=deps.sources.reports,
+        runtime=runtime,
+        resizer=Resizer(kube, deps.metrics, wait_s=0.05),
+        authenticator=Authenticator(kube),
+        prometheus=None,
+        policies=(policies := Policies(kube)),
+        learning=PolicyLearning(deps, policies),
+        leads=lambda: True,
+    )
+    probes = Probes(deps, runtime, lambda: True, lambda: True, resync_s=100)
+    async with client(planner, probes) as http:
+        yield Setup(kube, deps, planner, probes, http)
+    await runtime.shutdown()
+
+
+def request(round: int = 1, *clients: str, report: Manifest | None = None) -> Manifest:
+    registered = [
+        {"client": name, "incarnation": "a", "examples": 10, "labelHistogram": []}
+        for name in clients or ("fast-0", "fast-1")
+    ]
+    return {"round": round, "clients": registered, "report": report}
+
+
+def report(round: int, ghz: float, *, clients: tuple[str, ...] = ("fast-0",)) -> Manifest:
+    energy: Manifest = {"model": 1.0}
+    update: Manifest = {
+        "round": round, "examples": 10, "steps": 10, "trainLoss": 1.0,
+        "downloadSeconds": 0.1, "computeSeconds": 1.0, "cpuSeconds": 0.5, "throttledSeconds": 0.0,
+        "frequencyGHz": ghz, "energyJoules": energy,
+    }  # fmt: skip
+    arrived = [
+        {
+            "update": {"client": client, **update}, "arrivedSeconds": 1.2, "uploadSeconds": 0.1,
+            "bytes": 100,
+        }
+        for client in clients
+    ]  # fmt: skip
+    return {
+        "round": round, "planned": True, "seconds": 1.3, "elapsedSeconds": 1.3,
+        "clients": arrived, "accuracy": 0.5, "loss": 1.0, "energyJoules": energy,
+    }  # fmt: skip
+
+
+def allocated(setup: Setup, **allocation: Any) -> None:
+    """The job gets another allocation."""
+    body = setup.kube.objects[job_ref("lab", "digits")]
+    setup.kube.put({**body, "spec": job_body(allocation=allocation)["spec"]})
+
+
+def policy_map(content: bytes, **more: str) -> Manifest:
+    data = {"policy.safetensors": base64.b64encode(content).decode(), **more}
+    meta = {"name": "mine", "namespace": "lab", "resourceVersion": "1"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "binaryData": data}
+
+
+async def play(setup: Setup, rounds: range) -> None:
+    """Rounds of both devices, as their cloud pod would report them."""
+    for round in rounds:
+        done = report(round - 1, 2.0, clients=BOTH) if round > 1 else None
+        answer = await setup.http.post(PLAN, json=request(round, report=done))
+        assert answer.status_code == 200
+
+
+async def online(setup: Setup, **allocation: Any) -> None:
+    """The job learns, and has a place."""
+    allocated(setup, policy="ppo", online=True, **allocation)
+    await setup.planner.runtime.pass_now(KEY)
+
+
+async def offer(setup: Setup, policy: Policy, token: str = "trainer") -> httpx2.Response:
+    headers = {"authorization": f"Bearer {token}"}
+    return await setup.http.post(POLICY, content=policy.to_bytes(), headers=headers)
+
+
+def slow(policy: Policy) -> Policy:
+    """One that lets every device compute as long as it may."""
+    last = {"leave.2.bias": np.array([9, -9, 0], np.float32)}
+    return replace(policy, weights={**policy.weights, **last})
+
+
+def told(setup: Setup, reason: str) -> list[str]:
+    return [event["message"] for event in setup.kube.events if event["reason"] == reason]

@@ -1,0 +1,147 @@
+"""Who may call the planner, and what it does not serve."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lockstep_api import names
+from lockstep_operator.auth import CACHE_S, Authenticator
+from lockstep_operator.core.model import Manifest
+from lockstep_operator.errors import Unauthenticated, Unavailable
+from lockstep_operator.kube import User, job_ref
+from tests.support.kube import (
+    KEY,
+    FakeKube,
+    failing,
+    job_body,
+    status_of,
+)
+from tests.support.planner import (
+    CLOUD_USER,
+    DONE,
+    OUTCOME,
+    PLAN,
+    Setup,
+    client,
+    request,
+)
+
+
+async def test_a_client_of_no_group_is_refused_in_words(setup: Setup) -> None:
+    answer = await setup.http.post(PLAN, json=request(1, "ghost-0"))
+    assert answer.status_code == 422
+    assert "ghost-0" in answer.json()["message"]
+
+
+async def test_a_body_that_is_no_request_is_refused(setup: Setup) -> None:
+    assert (await setup.http.post(PLAN, json={"round": 0})).status_code == 422
+
+
+async def test_a_job_that_does_not_exist(setup: Setup) -> None:
+    setup.kube.remove(job_ref("lab", "digits"))
+    assert (await setup.http.post(PLAN, json=request())).status_code == 404
+
+
+@pytest.mark.parametrize("phase", ["Completed", "Failed", "Refused"])
+async def test_a_job_that_takes_no_rounds(setup: Setup, phase: str) -> None:
+    stored = setup.kube.objects[job_ref("lab", "digits")]
+    setup.kube.put({**stored, "status": {"phase": phase}})
+    answer = await setup.http.post(PLAN, json=request())
+    assert answer.status_code == 409
+    assert phase in answer.json()["message"]
+
+
+async def test_kubernetes_does_not_answer(setup: Setup) -> None:
+    setup.kube.fail = failing("list", Unavailable("connection lost"), "Pod")
+    answer = await setup.http.post(PLAN, json=request())
+    assert (answer.status_code, answer.json()) == (503, {"message": "connection lost"})
+
+
+@pytest.mark.parametrize(
+    ("token", "status"), [(None, 401), ("made-up", 401), ("device", 403), ("cloud", 200)]
+)
+@pytest.mark.parametrize("route", [PLAN, OUTCOME])
+async def test_only_the_cloud_pod_may_call(
+    setup: Setup, token: str | None, status: int, route: str
+) -> None:
+    async with client(setup.planner, setup.probes, token=token) as http:
+        body: Any = request() if route == PLAN else DONE
+        answer = await http.post(route, json=body)
+    assert answer.status_code == status
+    assert status == 200 or answer.json()["message"]
+
+
+async def test_the_cloud_pod_of_another_job_may_not_call(setup: Setup) -> None:
+    setup.kube.users["cloud"] = User("system:serviceaccount:lab:other-cloud", "x")
+    assert (await setup.http.post(PLAN, json=request())).status_code == 403
+
+
+async def test_the_check_can_be_switched_off(setup: Setup) -> None:
+    async with client(replace(setup.planner, authenticator=None), setup.probes, token=None) as http:
+        assert (await http.post(PLAN, json=request())).status_code == 200
+
+
+async def test_a_token_is_reviewed_once_a_minute() -> None:
+    now = [0.0]
+    kube = FakeKube(users={"cloud": User(CLOUD_USER, "x")})
+    checked = Authenticator(kube, clock=lambda: now[0])
+    for moment in (0.0, CACHE_S - 1, CACHE_S + 1):
+        now[0] = moment
+        await checked.check(KEY, "Bearer cloud")
+    assert kube.reviews == [("cloud", names.PLANNER_AUDIENCE)] * 2
+
+
+async def test_a_refused_token_is_reviewed_every_time() -> None:
+    kube = FakeKube()
+    for _ in range(2):
+        with pytest.raises(Unauthenticated):
+            await Authenticator(kube).check(KEY, "Bearer made-up")
+    assert len(kube.reviews) == 2
+
+
+async def test_an_unreadable_spec_is_refused_with_its_path(setup: Setup) -> None:
+    setup.kube.put(_with_uid(setup, job_body(devices=[])))
+    answer = await setup.http.post(PLAN, json=request())
+    assert answer.status_code == 422
+    assert "spec.devices" in answer.json()["message"]
+
+
+def _with_uid(setup: Setup, job: Manifest) -> Manifest:
+    job["metadata"]["uid"] = setup.kube.objects[job_ref("lab", "digits")]["metadata"]["uid"]
+    return job
+
+
+async def test_the_cloud_pod_of_a_deleted_job_does_not_speak_for_the_next_of_its_name(
+    setup: Setup,
+) -> None:
+    assert (await setup.http.post(PLAN, json=request())).status_code == 200
+    setup.kube.put(job_body() | {"metadata": job_body()["metadata"] | {"uid": "new"}})
+
+    async def statuses() -> list[int]:
+        calls = ((PLAN, request(7)), (OUTCOME, DONE))
+        return [(await setup.http.post(route, json=body)).status_code for route, body in calls]
+
+    assert await statuses() == [403, 403]
+    await setup.planner.runtime.pass_now(KEY)  # deletes what is left of the old job
+    assert await statuses() == [403, 403]
+    await setup.planner.runtime.pass_now(KEY)
+    assert await statuses() == [403, 403]
+    assert status_of(setup.kube)["phase"] == "Starting"
+    assert setup.deps.sources.reports.get("new") is None
+    setup.kube.account("cloud", "digits-cloud")
+    async with client(
+        replace(setup.planner, authenticator=Authenticator(setup.kube)), setup.probes
+    ) as http:
+        assert (await http.post(PLAN, json=request())).status_code == 200
+
+
+async def test_who_does_not_lead_plans_nothing(setup: Setup) -> None:
+    planner = replace(setup.planner, leads=lambda: False)
+    async with client(planner, setup.probes) as http:
+        for path, body in ((PLAN, request(1)), (OUTCOME, DONE)):
+            answer = await http.post(path, json=body)
+            assert answer.status_code == 503
+            assert answer.headers["connection"] == "close"
+            assert "does not lead" in answer.json()["message"]
+    assert [verb for verb, _ in setup.kube.writes if verb != "apply"] == []

@@ -1,0 +1,179 @@
+"""Learning on the job: rounds are recorded, trainers started, their offers judged."""
+
+import base64
+from dataclasses import replace
+
+import pytest
+
+from lockstep_allocator.experience import Experience
+from lockstep_allocator.policy import SHIPPED, Policy, read_policy
+from lockstep_api import names
+from lockstep_operator.core.model import ObjectRef
+from lockstep_operator.errors import Unavailable
+from lockstep_operator.policies import Policies
+from lockstep_operator.policy_learning import PolicyLearning
+from lockstep_operator.reports import Reports
+from tests.support.kube import (
+    KEY,
+    failing,
+)
+from tests.support.planner import (
+    EXPERIENCE,
+    PLAN,
+    POLICY,
+    Setup,
+    allocated,
+    client,
+    offer,
+    online,
+    play,
+    request,
+    slow,
+    told,
+)
+
+
+async def test_every_20_rounds_a_trainer_learns_from_what_was_recorded(setup: Setup) -> None:
+    await online(setup)
+    await play(setup, range(1, 22))
+    assert ObjectRef("batch/v1", "Job", "lab", "digits-trainer-20") not in setup.kube.objects
+    await play(setup, range(22, 23))  # of round 1 nobody knew how long a step takes
+    trainer = setup.kube.objects[ObjectRef("batch/v1", "Job", "lab", "digits-trainer-21")]
+    pod = trainer["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "digits-trainer"
+    assert pod["containers"][0]["args"] == ["trainer"]
+    sources = next(v for v in pod["volumes"] if v["name"] == "experience")["projected"]["sources"]
+    files = {
+        name: content
+        for source in sources
+        for name, content in setup.kube.objects[
+            ObjectRef("v1", "ConfigMap", "lab", source["configMap"]["name"])
+        ]["binaryData"].items()
+    }
+    rounds = Experience.from_bytes(base64.b64decode(files[names.EXPERIENCE_FILE]))
+    assert [record.round for record in rounds.records] == list(range(2, 22))
+    began = Policy.from_bytes(base64.b64decode(files[names.POLICY_FILE]), source="test")
+    assert began.training == read_policy(SHIPPED).training
+    assert told(setup, "TrainerStarted") == ["digits-trainer-21 learns from the last 20 rounds"]
+    await play(setup, range(23, 42))
+    assert told(setup, "TrainerSilent") == []
+    await play(setup, range(42, 43))
+    assert told(setup, "TrainerSilent") == [
+        "digits-trainer-21 gave no policy: kubectl logs job/digits-trainer-21 says why"
+    ]
+
+
+async def test_a_job_that_does_not_ask_for_it_records_nothing(setup: Setup) -> None:
+    allocated(setup, policy="ppo")
+    await setup.planner.runtime.pass_now(KEY)
+    await play(setup, range(1, 24))
+    assert EXPERIENCE not in setup.kube.objects
+    assert (await offer(setup, read_policy(SHIPPED))).status_code == 409
+
+
+async def test_a_restarted_operator_goes_on_with_the_rounds_that_were_recorded(
+    setup: Setup,
+) -> None:
+    await online(setup)
+    await play(setup, range(1, 12))
+    policies = Policies(setup.kube)
+    learning = PolicyLearning(setup.deps, policies)
+    anew = replace(setup.planner, reports=Reports(), policies=policies, learning=learning)
+    async with client(anew, setup.probes) as http:
+        again = Setup(setup.kube, setup.deps, anew, setup.probes, http)
+        await play(again, range(12, 24))
+    assert told(setup, "TrainerStarted") == ["digits-trainer-22 learns from the last 20 rounds"]
+
+
+async def test_a_policy_is_taken_up_only_if_the_recorded_rounds_had_not_cost_more(
+    setup: Setup,
+) -> None:
+    await online(setup, energyWeight=0)
+    await play(setup, range(1, 23))
+    shipped = read_policy(SHIPPED)
+    same = await offer(setup, shipped)
+    assert same.json() == {
+        "taken": False,
+        "message": "20 rounds taught nothing that is surely better: the policy stays",
+    }
+    worse = (await offer(setup, slow(shipped))).json()
+    assert not worse["taken"]
+    assert "the policy stays, the one that was learnt is worse" in worse["message"]
+    before = await setup.planner.policies.learnt(KEY, None)
+    assert before is not None
+    assert (before.weights["leave.2.bias"] == shipped.weights["leave.2.bias"]).all()
+    allocated(setup, policy="ppo", online=True, energyWeight=1e6)  # being slow is worth it now
+    await play(setup, range(23, 125))
+    better = (await offer(setup, slow(shipped))).json()
+    assert better["taken"]
+    assert "the policy that was learnt is used from now on" in better["message"]
+    assert len(told(setup, "PolicyUpdated")) == 1
+    assert len(told(setup, "PolicyKept")) == 2
+    assert setup.sample("lockstep_policies_offered_total") is None  # by verdict only
+    learnt = await setup.planner.policies.learnt(KEY, None)
+    assert learnt is not None
+    assert learnt.weights["leave.2.bias"].tolist() == [9, -9, 0]
+    # A job that asks for another policy begins with that.
+    assert await setup.planner.policies.learnt(KEY, "mine") is None
+
+
+async def test_what_was_learnt_is_given_up_when_the_rounds_say_so(setup: Setup) -> None:
+    await online(setup, energyWeight=1e6)
+    await play(setup, range(1, 23))
+    shipped = read_policy(SHIPPED)
+    assert (await offer(setup, slow(shipped))).json()["taken"]
+    allocated(setup, policy="ppo", online=True, energyWeight=0)
+    await play(setup, range(23, 125))
+    back = (await offer(setup, slow(shipped))).json()
+    assert not back["taken"]
+    assert "back to the policy that the job began with" in back["message"]
+    learnt = await setup.planner.policies.learnt(KEY, None)
+    assert learnt is not None
+    assert learnt.weights["leave.2.bias"].tolist() == shipped.weights["leave.2.bias"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        (b"garbage", 422, "the policy offered is no policy file"),
+        (SHIPPED.read_bytes()[:-4], 422, "the policy offered is damaged"),
+    ],
+)
+async def test_an_offer_that_is_no_policy_is_refused(
+    setup: Setup, content: bytes, status: int, message: str
+) -> None:
+    await online(setup)
+    headers = {"authorization": "Bearer trainer"}
+    answer = await setup.http.post(POLICY, content=content, headers=headers)
+    assert answer.status_code == status
+    assert message in answer.json()["message"]
+
+
+@pytest.mark.parametrize("token", ["cloud", "device"])
+async def test_only_the_trainer_offers_policies(setup: Setup, token: str) -> None:
+    await online(setup)
+    assert (await offer(setup, read_policy(SHIPPED), token)).status_code == 403
+    headers = {"authorization": "Bearer trainer"}
+    refused = await setup.http.post(PLAN, json=request(), headers=headers)
+    assert refused.status_code == 403
+
+
+async def test_rounds_that_cannot_be_written_are_written_with_the_next(setup: Setup) -> None:
+    await online(setup)
+    setup.kube.fail = failing("apply", Unavailable("etcd is full"), "digits-experience")
+    await play(setup, range(1, 6))
+    assert EXPERIENCE not in setup.kube.objects
+    setup.kube.fail = lambda verb, name: None
+    await play(setup, range(6, 7))
+    content = setup.kube.objects[EXPERIENCE]["binaryData"][names.EXPERIENCE_FILE]
+    rounds = Experience.from_bytes(base64.b64decode(content))
+    assert [record.round for record in rounds.records] == [2, 3, 4, 5]
+
+
+async def test_damaged_rounds_begin_anew(setup: Setup) -> None:
+    await online(setup)
+    meta = {"name": EXPERIENCE.name, "namespace": "lab"}
+    setup.kube.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "binaryData": {}})
+    await play(setup, range(1, 5))
+    content = setup.kube.objects[EXPERIENCE]["binaryData"][names.EXPERIENCE_FILE]
+    assert len(Experience.from_bytes(base64.b64decode(content))) == 2
