@@ -11,7 +11,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -268,16 +268,28 @@ def command(
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
 ) -> None:
     """Run the Lockstep operator. Options override the variables LOCKSTEP_*."""
-    given = {key: value for key, value in locals().items() if value is not None}
-    if names := given.pop("namespace", None):
-        given["namespaces"] = tuple(names)
-    sys.exit(start(given))
+    options = {
+        "kubeconfig": kubeconfig,
+        "context": context,
+        "planner_url": planner_url,
+        "listen": listen,
+        "prometheus_url": prometheus_url,
+        "namespaces": tuple(namespace) if namespace else None,
+        "worker_image": worker_image,
+        "resync_seconds": resync_seconds,
+        "leader_elect": leader_elect,
+        "lease_namespace": lease_namespace,
+        "planner_auth": planner_auth,
+        "log_format": log_format,
+        "log_level": log_level,
+    }
+    sys.exit(start(options))
 
 
-def start(options: dict[str, Any]) -> int:
+def start(options: Mapping[str, object]) -> int:
     """Run with options over the environment; returns the exit code."""
     try:
-        config = OperatorConfig(**options)
+        config = OperatorConfig.of(options)
     except ValidationError as error:
         return _usage(
             "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())

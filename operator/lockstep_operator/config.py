@@ -3,8 +3,9 @@
 Options of the command line override the environment; nothing else reads the environment.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -66,6 +67,15 @@ class OperatorConfig(BaseSettings):
     """A kubeconfig; in-cluster credentials when empty."""
     context: str | None = None
     """A context of the kubeconfig."""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """What the environment says, under the options that are given (not None).
+
+        Raises:
+            ValidationError: a value is wrong.
+        """
+        return cls(**{name: value for name, value in options.items() if value is not None})
 
     @property
     def host(self) -> str:
