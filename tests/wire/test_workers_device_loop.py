@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import http.client
 import itertools
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ from lockstep_workers.device.loop import DeviceLoop
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.device.spending import Spent, TrainedRound
-from lockstep_workers.errors import NotAdmitted
+from lockstep_workers.errors import InvalidJob, NotAdmitted
 from lockstep_workers.tensors import encode
 from tests.wire.cloud import Cloud, cloud
 from tests.wire.jobs import FakePlanner, free_port
@@ -146,6 +148,56 @@ async def test_energy_of_a_refused_update_is_told_with_the_next_one(
         assert [e.model for e in learner.energies] == [2.0, 4.0]
         assert [e.cpu for e in learner.energies] == [1.0, 2.0]
         assert learner.taken == 1
+
+
+async def test_after_a_refused_update_the_next_connection_is_a_devices_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cloud pod closes the connection of an update that it refuses.
+
+    The model after it is waited for without a read timeout, and the kernel watches the peer.
+    """
+
+    def refused_first(
+        connection: http.client.HTTPConnection, report: UpdateReport, body: bytearray, **link: Link
+    ) -> Answer:
+        if report.round == 1:
+            report = report.model_copy(update={"round": 99})
+        return send_update(connection, report, body, **link)
+
+    waited: list[tuple[int, float | None, bool, bool]] = []
+
+    def watched(
+        connection: http.client.HTTPConnection, client: str, after: int, **more: Any
+    ) -> Work | None:
+        work = get_work(connection, client, after, **more)
+        if work is not None:
+            sock = connection.sock
+            nodelay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            alive = sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            waited.append((work.task.round, sock.gettimeout(), bool(nodelay), bool(alive)))
+        return work
+
+    monkeypatch.setattr(device_loop, "send_update", refused_first)
+    monkeypatch.setattr(device_loop, "get_work", watched)
+    planner = FakePlanner(rounds=2, quorum=1, deadline_seconds=0.2)
+    async with cloud(tmp_path, planner, replicas=2) as server:
+        second = keeper(server.url, "d-1")
+        async with running(server, Learner(server)) as done:
+            other = asyncio.ensure_future(asyncio.to_thread(one_update, server, second))
+            await asyncio.wait_for(done, 20)
+            await other
+    assert waited == [(1, None, True, True), (2, None, True, True)]
+
+
+async def test_a_url_that_asks_for_tls_is_not_spoken_to_in_plain_http(tmp_path: Path) -> None:
+    async with cloud(tmp_path, FakePlanner(), replicas=1) as server:
+        url = server.url.replace("http://", "https://")
+        with pytest.raises(InvalidJob, match="is not http://: there is no TLS yet"):
+            connect(url)
+        session = keeper(url)
+        with pytest.raises(InvalidJob, match="https"):
+            await asyncio.wait_for(asyncio.to_thread(session.wait_open), 10)
 
 
 async def test_a_device_accounts_for_all_the_time_that_it_is_on(

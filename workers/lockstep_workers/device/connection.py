@@ -1,5 +1,8 @@
 """A device's connections to the cloud pod: `http.client`, since it reads into and sends from one
 buffer without a copy. One connection stays open as the session, another carries work and updates.
+
+Invariant: every connection is one that `connect` made. The cloud pod closes it after an update that
+it refuses; nobody opens it again behind our back, with a read timeout and without keep-alive.
 """
 
 import http.client
@@ -13,7 +16,7 @@ from urllib.parse import urlsplit
 from lockstep_api import names
 from lockstep_api.wire import Registration, Task, UpdateReport
 from lockstep_workers.device.link import UNLIMITED, Link
-from lockstep_workers.errors import NoSession, NotAdmitted
+from lockstep_workers.errors import InvalidJob, NoSession, NotAdmitted
 from lockstep_workers.sockets import watch_peer
 
 CONNECT_TIMEOUT_S = 10.0
@@ -45,16 +48,28 @@ class Answer:
 
 
 def connect(cloud_url: str) -> http.client.HTTPConnection:
-    """A new connection without a read timeout: the kernel's keep-alive notices a dead peer."""
+    """A new connection without a read timeout: the kernel's keep-alive notices a dead peer.
+
+    Raises:
+        InvalidJob: the URL asks for something else than plain HTTP.
+    """
     parts = urlsplit(cloud_url)
+    if parts.scheme != "http":
+        raise InvalidJob(f"the cloud pod's URL {cloud_url} is not http://: there is no TLS yet")
     connection = http.client.HTTPConnection(
         parts.hostname or "", parts.port or 80, timeout=CONNECT_TIMEOUT_S
     )
+    connection.auto_open = 0
     connection.connect()
     connection.sock.settimeout(None)
     connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     watch_peer(connection.sock)
     return connection
+
+
+def is_open(connection: http.client.HTTPConnection) -> bool:
+    """Whether another request can be sent: the cloud pod's last answer has not closed it."""
+    return connection.sock is not None
 
 
 def open_session(

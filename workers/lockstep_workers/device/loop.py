@@ -19,7 +19,14 @@ from lockstep_api.settings import JobSettings
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Refusal, UpdateReport
 from lockstep_workers.device.cgroup import CpuCgroup
-from lockstep_workers.device.connection import LOST, Work, connect, get_work, send_update
+from lockstep_workers.device.connection import (
+    LOST,
+    Work,
+    connect,
+    get_work,
+    is_open,
+    send_update,
+)
 from lockstep_workers.device.link import Links
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
@@ -73,6 +80,8 @@ class DeviceLoop:
         self._cgroup = CpuCgroup()
         self._after = 0
         self._update: Update | None = None
+        self._model: bytearray | None = None
+        """The last one received: the next is read into its buffer."""
         self._session_number = 0
         self._previous_upload: tuple[float, int] | None = None
         self._unreported = EnergyJoules()
@@ -90,21 +99,34 @@ class DeviceLoop:
             self._metrics.waited(joules)
 
     def _rounds(self) -> None:
-        pause = threading.Event()
+        backoff = threading.Event()
         while (number := self._session.wait_open()) is not None:
             self._session_changed(number)
             try:
-                connection = connect(self._job.cloud_url)
-                try:
-                    self._use(connection)
-                finally:
-                    connection.close()
-                return
+                if self._serve():
+                    return
             except NoSession as error:
                 _log.info("session is opened anew", why=str(error))
+                backoff.wait(random.uniform(0.05, 0.5))
             except LOST as error:
                 _log.info("connection lost", why=f"{type(error).__name__}: {error}")
-            pause.wait(random.uniform(0.05, 0.5))
+                backoff.wait(random.uniform(0.05, 0.5))
+
+    def _serve(self) -> bool:
+        """Serves rounds over a new connection until it is closed; whether the job is over."""
+        connection = connect(self._job.cloud_url)
+        try:
+            self._send(connection)
+            while is_open(connection):
+                work = self._get_work(connection)
+                if work is None:
+                    return True
+                self._model = work.body
+                self._update = self._train(work)
+                self._send(connection)
+            return False
+        finally:
+            connection.close()
 
     def _session_changed(self, number: int) -> None:
         """In a new session, maybe with a new cloud pod, rounds may start from 1 again."""
@@ -113,20 +135,9 @@ class DeviceLoop:
             self._after = 0
             self._update = None
 
-    def _use(self, connection: http.client.HTTPConnection) -> None:
-        """Serves rounds over one connection; returns when the job is over."""
-        self._send(connection)
-        model: bytearray | None = None
-        while (work := self._get_work(connection, model)) is not None:
-            model = work.body
-            self._update = self._train(work)
-            self._send(connection)
-
-    def _get_work(
-        self, connection: http.client.HTTPConnection, model: bytearray | None
-    ) -> Work | None:
+    def _get_work(self, connection: http.client.HTTPConnection) -> Work | None:
         down = self._links.down
-        return get_work(connection, self._client, self._after, link=down, reuse=model)
+        return get_work(connection, self._client, self._after, link=down, reuse=self._model)
 
     def _train(self, work: Work) -> Update:
         self._metrics.began(work.task, seconds=work.seconds, n_bytes=len(work.body))

@@ -8,7 +8,7 @@ import structlog
 
 from lockstep_api.wire import Registration
 from lockstep_workers.device.connection import LOST, connect, open_session, session_end
-from lockstep_workers.errors import NotAdmitted
+from lockstep_workers.errors import WorkerError
 
 _log = structlog.get_logger()
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
@@ -29,7 +29,7 @@ class SessionKeeper:
         self._open = False
         self._opened = 0
         self._over = False
-        self._error: NotAdmitted | None = None
+        self._error: WorkerError | None = None
 
     def start(self) -> None:
         """Opens the session as soon as the cloud pod answers."""
@@ -44,6 +44,7 @@ class SessionKeeper:
 
         Raises:
             NotAdmitted: the cloud pod will never take this client.
+            InvalidJob: the cloud pod's URL cannot be used.
         """
         with self._state:
             self._state.wait_for(lambda: self._open or self._over or self._error is not None)
@@ -51,7 +52,7 @@ class SessionKeeper:
                 raise self._error
             return None if self._over else self._opened
 
-    def _set(self, *, is_open: bool, over: bool = False, error: NotAdmitted | None = None) -> None:
+    def _set(self, *, is_open: bool, over: bool = False, error: WorkerError | None = None) -> None:
         with self._state:
             self._open = is_open
             self._opened += is_open
@@ -67,7 +68,7 @@ class SessionKeeper:
                 if self._hold():
                     self._set(is_open=False, over=True)
                     return
-            except NotAdmitted as error:
+            except WorkerError as error:  # another try would end alike
                 self._set(is_open=False, error=error)
                 return
             except LOST as error:
