@@ -1,4 +1,6 @@
-"""Bandwidth traces: how much a link carries as time passes. Pure; the devices replay them.
+"""Bandwidth traces: how much a link carries as time passes, and which one a client takes. Pure.
+
+Devices replay them, whoever plays rounds without devices draws the same.
 
 A trace is piecewise constant and looped without end. Everything is reckoned from its integral, the
 bits carried up to a moment, so nothing adds up to an error, however long or fine the pieces are.
@@ -131,3 +133,23 @@ def _row(row: list[str], where: str) -> tuple[float, float]:
     if 0 < mbps < _LEAST_MBPS:
         raise InvalidTrace(f"{where}: {mbps:g} Mbit/s is too little: write 0")
     return t_s, mbps
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Where a client's link stands when its job begins."""
+
+    trace: int
+    """Which of the traces it takes, from 0."""
+    share: float
+    """Where in that trace it stands, 0 to 1."""
+
+    def offset_s(self, trace: Trace) -> float:
+        """The same in seconds from the start of the trace."""
+        return self.share * trace.duration_s
+
+
+def draw_link(*, seed: int, client: int, n_traces: int) -> Drawn:
+    """The link of a client, from the job's seed and the client's index: always the same."""
+    rng = np.random.default_rng(np.random.SeedSequence((seed, client)))
+    return Drawn(int(rng.integers(n_traces)), float(rng.random()))

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lockstep_allocator.bandwidth import Trace, draw_link
 from lockstep_api.settings import LinkSettings
 from lockstep_workers.device.link import Link, build_link
 from lockstep_workers.errors import InvalidJob
@@ -33,6 +35,26 @@ def test_devices_take_traces_by_seed_and_index(tmp_path: Path) -> None:
     assert [link.offset_s for link in again] == [link.offset_s for link in taken]
     other = [build(folder, settings, seed=2, client=i) for i in range(20)]
     assert [link.offset_s for link in other] != [link.offset_s for link in taken]
+
+
+def test_a_link_that_is_drawn_without_files_is_the_one_that_a_device_takes(tmp_path: Path) -> None:
+    folder, settings = traces(tmp_path), LinkSettings(trace="bandwidth")
+    for client in range(20):
+        drawn = draw_link(seed=7, client=client, n_traces=4)
+        link = build(folder, settings, seed=7, client=client)
+        assert link.trace is not None
+        assert link.mean_mbps() == pytest.approx(drawn.trace + 1)
+        assert link.offset_s == drawn.offset_s(link.trace)
+
+
+def test_links_are_drawn_as_ever() -> None:
+    """Jobs that are made again with their seed see the bandwidth that they saw before."""
+    for client in range(20):
+        rng = np.random.default_rng(np.random.SeedSequence((3, client)))
+        index, offset_s = int(rng.integers(5)), float(rng.uniform(0, 123.5))
+        drawn = draw_link(seed=3, client=client, n_traces=5)
+        trace = Trace.of(np.array([0.0]), np.array([1.0]), 123.5)
+        assert (drawn.trace, drawn.offset_s(trace)) == (index, offset_s)
 
 
 def test_a_constant_link_and_none(tmp_path: Path) -> None:

@@ -10,9 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from lockstep_allocator.bandwidth import InvalidTrace, Trace, parse_trace
+from lockstep_allocator.bandwidth import InvalidTrace, Trace, draw_link, parse_trace
 from lockstep_api.settings import JobSettings, LinkSettings
 from lockstep_workers.errors import InvalidJob
 
@@ -145,8 +143,7 @@ def build_link(
 ) -> Link:
     """The link of one device.
 
-    Which file of the ConfigMap a device takes, and where in it it stands at `origin_s`, is drawn
-    from the job's seed and the client's index.
+    Which file of the ConfigMap it takes, and where in it it stands at `origin_s`, is drawn.
 
     Raises:
         InvalidJob: the trace is missing or none.
@@ -156,15 +153,15 @@ def build_link(
     if settings.trace is None:
         trace = None if settings.mbps is None else Trace.constant(settings.mbps)
         return Link(trace, delay_s=settings.latency_s)
-    rng = np.random.default_rng(np.random.SeedSequence((seed, client)))
     files = _files(folder / settings.trace, settings.trace)
-    file = files[int(rng.integers(len(files)))]
+    drawn = draw_link(seed=seed, client=client, n_traces=len(files))
+    file = files[drawn.trace]
     try:
         text = file.read_text(encoding="utf-8")
         trace = parse_trace(text, source=f"ConfigMap {settings.trace}, key {file.name}")
     except (InvalidTrace, OSError, UnicodeDecodeError) as error:
         raise InvalidJob(f"bandwidth trace: {error}") from error
-    return Link(trace, float(rng.uniform(0, trace.duration_s)), origin_s, settings.latency_s)
+    return Link(trace, drawn.offset_s(trace), origin_s, settings.latency_s)
 
 
 def _files(folder: Path, name: str) -> list[Path]:
