@@ -10,7 +10,7 @@ from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import Condition, ConditionType, FederatedJobStatus, Phase
 from lockstep_api.wire import Outcome, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.children import reference
-from lockstep_operator.core.conditions import set_condition, timestamp
+from lockstep_operator.core.conditions import Finding, set_condition, timestamp
 from lockstep_operator.core.decide import decide
 from lockstep_operator.core.model import (
     Decision,
@@ -394,17 +394,19 @@ def test_a_job_ends_even_when_its_spec_has_become_unreadable() -> None:
 
 def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     kind = ConditionType.READY
-    first = set_condition([], kind, "False", "A", "a", generation=1, now=NOW)
-    same = set_condition(first, kind, "False", "B", "b", generation=2, now=LATER)
+    a, b, c = Finding("False", "A", "a"), Finding("False", "B", "b"), Finding("True", "C", "c")
+    first = set_condition([], kind, found=a, generation=1, now=NOW)
+    same = set_condition(first, kind, found=b, generation=2, now=LATER)
     (found,) = same
     assert (found.reason, found.message, found.observed_generation) == ("B", "b", 2)
     assert found.last_transition_time == "2026-01-02T03:04:05Z"
-    (turned,) = set_condition(same, kind, "True", "C", "c", generation=2, now=LATER)
+    (turned,) = set_condition(same, kind, found=c, generation=2, now=LATER)
     assert turned.last_transition_time == "2026-01-02T03:09:05Z"
 
 
 def test_a_message_that_is_too_long_is_cut() -> None:
-    made = set_condition([], ConditionType.READY, "True", "A", "x" * 9000, generation=1, now=NOW)
+    long = Finding("True", "A", "x" * 9000)
+    made = set_condition([], ConditionType.READY, found=long, generation=1, now=NOW)
     assert len(made[0].message) == 4096
 
 

@@ -3,7 +3,7 @@
 `status` and `decide` call it. A condition's transition time moves only when its status does.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -45,49 +45,25 @@ def timestamp(moment: datetime) -> str:
 def set_condition(
     conditions: Sequence[Condition],
     type: ConditionType,
-    status: Truth,
-    reason: str,
-    message: str,
     *,
+    found: Finding,
     generation: int,
     now: datetime,
 ) -> list[Condition]:
     """The conditions with one set, in its old place or at the end."""
     old = next((c for c in conditions if c.type is type), None)
-    kept = old is not None and old.status == status
+    kept = old is not None and old.status == found.status
     new = Condition(
         type=type,
-        status=status,
-        reason=reason,
-        message=_cut(message),
+        status=found.status,
+        reason=found.reason,
+        message=_cut(found.message),
         observed_generation=generation,
         last_transition_time=old.last_transition_time if old and kept else timestamp(now),
     )
     if old is None:
         return [*conditions, new]
     return [new if c.type is type else c for c in conditions]
-
-
-def with_findings(
-    conditions: Sequence[Condition],
-    findings: Mapping[ConditionType, Finding],
-    *,
-    generation: int,
-    now: datetime,
-) -> list[Condition]:
-    """The conditions with each of `findings` set."""
-    result = list(conditions)
-    for type_, found in findings.items():
-        result = set_condition(
-            result,
-            type_,
-            found.status,
-            found.reason,
-            found.message,
-            generation=generation,
-            now=now,
-        )
-    return result
 
 
 def readiness(observed: Observed, spec: FederatedJobSpec) -> Finding:

@@ -36,12 +36,11 @@ from lockstep_operator.core.model import (
 from lockstep_operator.core.placement import DoesNotFit, Placement, place
 from lockstep_operator.core.state import JobState
 from lockstep_operator.core.status import (
+    StatusDraft,
     connected,
     newest_of,
     placed_cloud,
     read_placement,
-    status_for,
-    with_progress,
     written_placement,
 )
 from lockstep_operator.core.support import unsupported
@@ -54,9 +53,9 @@ _STOPPED_KINDS = (*_PODS, "Service", "ServiceAccount")
 _PATIENCE_S = 60.0
 """How long pods may take to be ready, and between two events about clients that are missing."""
 _REMINDER_S = 600.0
-_WARNINGS = (Phase.PENDING, Phase.REFUSED, Phase.FAILED)
 _ACCEPTED = Finding("True", "Valid", "the job can be run")
 _NOT_READY = Finding("False", "NotPlaced", "the job has no pods yet")
+_HAS_ENDED = Finding("False", "Finished", "the job has ended")
 
 
 def decide(observed: Observed, settings: Settings, now: datetime) -> Decision:
@@ -68,7 +67,7 @@ def decide(observed: Observed, settings: Settings, now: datetime) -> Decision:
         return _finish(observed, observed.report.outcome, now=now)
     if job.spec is None:
         refusal = Finding("False", "InvalidSpec", job.spec_error or "the spec is unreadable")
-        return _refuse(observed, refusal, now)
+        return _refuse(job, refusal, now)
     return _decide(observed, job.spec, settings=settings, now=now)
 
 
@@ -77,7 +76,8 @@ def _decide(
 ) -> Decision:
     """What to do about a job that can be read and has not ended."""
     if reasons := unsupported(spec):
-        return _refuse(observed, Finding("False", "NotSupported", "; ".join(reasons)), now)
+        refusal = Finding("False", "NotSupported", "; ".join(reasons))
+        return _refuse(observed.job, refusal, now)
     if spec.suspend:
         return _suspend(observed, spec, now)
     if (left_s := _left_s(observed.job, spec, now)) is not None and left_s <= 0:
@@ -88,13 +88,17 @@ def _decide(
 def _after_the_end(observed: Observed, now: datetime) -> Decision:
     """No pods; and no job either, once it was kept for as long as it asked to be."""
     job = observed.job
-    end = moment(job.status.completion_time)
-    kept_s = None if job.spec is None else job.spec.ttl_seconds_after_finished
-    left_s = None
-    if end is not None and kept_s is not None:
-        left_s = max(0.0, kept_s - (now - end).total_seconds())
+    left_s = _kept_s(job.spec, job.status.completion_time, now)
     stop = _to_stop(observed, _STOPPED_KINDS)
     return Decision((), stop, job.status, (), requeue_in_s=left_s, delete_job=left_s == 0)
+
+
+def _kept_s(spec: FederatedJobSpec | None, ended: str | None, now: datetime) -> float | None:
+    """Seconds for which a job that has ended is still kept; None: for ever."""
+    end = moment(ended)
+    if end is None or spec is None or spec.ttl_seconds_after_finished is None:
+        return None
+    return max(0.0, spec.ttl_seconds_after_finished - (now - end).total_seconds())
 
 
 def _left_s(job: JobView, spec: FederatedJobSpec, now: datetime) -> float | None:
@@ -108,32 +112,22 @@ def _left_s(job: JobView, spec: FederatedJobSpec, now: datetime) -> float | None
 def _exceed(observed: Observed, spec: FederatedJobSpec, now: datetime) -> Decision:
     message = f"the job was active for longer than {spec.active_deadline_seconds} s"
     failed = Finding("True", "DeadlineExceeded", message)
-    return _end(observed, ConditionType.FAILED, failed, now=now)
+    return _end(observed, ConditionType.FAILED, end=failed, now=now)
 
 
 def _suspend(observed: Observed, spec: FederatedJobSpec, now: datetime) -> Decision:
     """Pods go, the volume stays; of the placement only the cloud pod's, where the volume is."""
-    job = observed.job
-    cloud = placed_cloud(job.status)
-    base = with_progress(job.status, newest_of(observed.report), spec=spec, now=now).model_copy(
-        update={
-            "placement": [PlacedPods(name=names.Role.CLOUD, nodes=list(cloud))] if cloud else None,
-            "active_time": None,
-            "clients": connected(observed, spec),
-        }
-    )
-    done = base.round or 0
+    cloud = placed_cloud(observed.job.status)
+    draft = _draft(observed, now)
+    draft.placement = [PlacedPods(name=names.Role.CLOUD, nodes=list(cloud))] if cloud else None
+    draft.active_time = None
+    draft.clients = connected(observed, spec)
+    done = draft.shown.round or 0
     message = f"the job is suspended after {done} of {spec.training.rounds} rounds"
     suspended = Finding("False", "Suspended", message)
-    findings = {
-        ConditionType.ACCEPTED: _ACCEPTED,
-        ConditionType.READY: suspended,
-        ConditionType.PROGRESSING: suspended,
-        ConditionType.DEGRADED: Finding("False", "Suspended", message),
-    }
-    status = status_for(observed, phase=_SUSPENDED, base=base, findings=findings, now=now)
-    stop = _to_stop(observed, _PODS)
-    return Decision((), stop, status, _events(job, status, message))
+    draft.say(_ACCEPTED, ConditionType.ACCEPTED)
+    draft.say(suspended, ConditionType.READY, ConditionType.PROGRESSING, ConditionType.DEGRADED)
+    return draft.decided(_SUSPENDED, message, delete=_to_stop(observed, _PODS))
 
 
 def _run(
@@ -158,22 +152,28 @@ def _run(
         placement = kept
     else:
         return _wait(observed, spec, message=found.message, now=now)
-    status = _running_status(observed, spec, placement=placement, progressing=progressing, now=now)
+    draft = _running_draft(observed, spec, placement=placement, progressing=progressing, now=now)
     wanted = children(observed.job, placement, settings)
-    active = replace(observed.job, status=status)
-    left_s = _left_s(active, spec, now)
-    late, look_again_s = _late(active, now)
-    events = (
-        *_events(observed.job, status, "pods are being started"),
-        *_missing(status, observed.report),
-        *late,
+    is_running = _is_running(observed)
+    decision = draft.decided(
+        Phase.RUNNING if is_running else Phase.STARTING,
+        "round 1 has been planned" if is_running else "pods are being started",
+        apply=_to_apply(observed, wanted),
+        delete=_to_replace(observed, wanted),
     )
-    waits = [seconds for seconds in (left_s, look_again_s) if seconds is not None]
-    return Decision(
-        _to_apply(observed, wanted),
-        _to_replace(observed, wanted),
-        status,
-        events,
+    return _watched(observed, spec, decision=decision, now=now)
+
+
+def _watched(
+    observed: Observed, spec: FederatedJobSpec, *, decision: Decision, now: datetime
+) -> Decision:
+    """The decision about a job that is to run, with what time alone adds to it."""
+    active = replace(observed.job, status=decision.status)
+    late, look_again_s = _late(active, now)
+    waits = [s for s in (_left_s(active, spec, now), look_again_s) if s is not None]
+    return replace(
+        decision,
+        events=(*decision.events, *_missing(decision.status, observed.report), *late),
         requeue_in_s=max(0.0, min(waits)) if waits else None,
     )
 
@@ -226,56 +226,42 @@ def _node_gone(placement: Placement, observed: Observed) -> bool:
     return not placement.nodes() <= {node.name for node in observed.nodes}
 
 
-def _running_status(
+def _running_draft(
     observed: Observed,
     spec: FederatedJobSpec,
     *,
     placement: Placement,
     progressing: Finding,
     now: datetime,
-) -> FederatedJobStatus:
-    heard = newest_of(observed.report)
-    base = with_progress(observed.job.status, heard, spec=spec, now=now).model_copy(
-        update={
-            "placement": written_placement(placement),
-            "active_time": observed.job.status.active_time or timestamp(now),
-            "clients": connected(observed, spec),
-        }
-    )
-    findings = {
-        ConditionType.ACCEPTED: _ACCEPTED,
-        ConditionType.READY: readiness(observed, spec),
-        ConditionType.PROGRESSING: progressing,
-        ConditionType.DEGRADED: degradation(base, observed.report),
-        ConditionType.TELEMETRY_DEGRADED: telemetry(spec, observed.report),
-    }
-    phase = Phase.RUNNING if _is_running(observed) else Phase.STARTING
-    return status_for(observed, phase=phase, base=base, findings=findings, now=now)
+) -> StatusDraft:
+    draft = _draft(observed, now)
+    draft.placement = written_placement(placement)
+    draft.active_time = draft.active_time or timestamp(now)
+    draft.clients = connected(observed, spec)
+    draft.say(_ACCEPTED, ConditionType.ACCEPTED)
+    draft.say(readiness(observed, spec), ConditionType.READY)
+    draft.say(progressing, ConditionType.PROGRESSING)
+    draft.say(degradation(draft.shown, observed.report), ConditionType.DEGRADED)
+    draft.say(telemetry(spec, observed.report), ConditionType.TELEMETRY_DEGRADED)
+    return draft
 
 
 def _wait(observed: Observed, spec: FederatedJobSpec, *, message: str, now: datetime) -> Decision:
     """Nothing is created; the next resync tries again."""
-    base = with_progress(
-        observed.job.status, newest_of(observed.report), spec=spec, now=now
-    ).model_copy(update={"clients": connected(observed, spec)})
-    findings = {
-        ConditionType.ACCEPTED: _ACCEPTED,
-        ConditionType.READY: _NOT_READY,
-        ConditionType.PROGRESSING: Finding("False", "DoesNotFit", message),
-    }
-    status = status_for(observed, phase=Phase.PENDING, base=base, findings=findings, now=now)
-    return Decision((), (), status, _events(observed.job, status, message))
+    draft = _draft(observed, now)
+    draft.clients = connected(observed, spec)
+    draft.say(_ACCEPTED, ConditionType.ACCEPTED)
+    draft.say(_NOT_READY, ConditionType.READY)
+    draft.say(Finding("False", "DoesNotFit", message), ConditionType.PROGRESSING)
+    return draft.decided(Phase.PENDING, message)
 
 
-def _refuse(observed: Observed, refusal: Finding, now: datetime) -> Decision:
+def _refuse(job: JobView, refusal: Finding, now: datetime) -> Decision:
     """Leaves alone what runs already: an edit that takes the reason away goes on."""
-    findings = {
-        ConditionType.ACCEPTED: refusal,
-        ConditionType.PROGRESSING: Finding("False", refusal.reason, "the job is refused"),
-    }
-    base = observed.job.status
-    status = status_for(observed, phase=Phase.REFUSED, base=base, findings=findings, now=now)
-    return Decision((), (), status, _events(observed.job, status, refusal.message))
+    draft = StatusDraft(job, now)
+    draft.say(refusal, ConditionType.ACCEPTED)
+    draft.say(Finding("False", refusal.reason, "the job is refused"), ConditionType.PROGRESSING)
+    return draft.decided(Phase.REFUSED, refusal.message)
 
 
 def _finish(observed: Observed, outcome: Outcome, *, now: datetime) -> Decision:
@@ -283,30 +269,30 @@ def _finish(observed: Observed, outcome: Outcome, *, now: datetime) -> Decision:
     failed = outcome.result == "Failed"
     kind = ConditionType.FAILED if failed else ConditionType.COMPLETE
     reason = "TrainingFailed" if failed else outcome.result
-    return _end(observed, kind, Finding("True", reason, outcome.message), now=now)
+    return _end(observed, kind, end=Finding("True", reason, outcome.message), now=now)
 
 
-def _end(observed: Observed, kind: ConditionType, end: Finding, *, now: datetime) -> Decision:
-    findings = {
-        ConditionType.READY: Finding("False", "Finished", "the job has ended"),
-        ConditionType.PROGRESSING: Finding("False", "Finished", "the job has ended"),
-        kind: end,
-    }
-    phase = Phase.FAILED if kind is ConditionType.FAILED else Phase.COMPLETED
-    base = _final_numbers(observed, now)
-    status = status_for(observed, phase=phase, base=base, findings=findings, now=now)
-    ended = replace(observed, job=replace(observed.job, status=status))
-    after = _after_the_end(ended, now)
-    return replace(after, delete_job=False, events=_events(observed.job, status, end.message))
+def _end(observed: Observed, kind: ConditionType, *, end: Finding, now: datetime) -> Decision:
+    spec, newest = observed.job.spec, newest_of(observed.report).report
+    draft = _draft(observed, now)
+    draft.completion_time = timestamp(now)
+    if newest is not None and spec is not None:
+        draft.clients = f"{len(newest.clients)}/{spec.clients()}"
+    draft.say(_HAS_ENDED, ConditionType.READY, ConditionType.PROGRESSING)
+    draft.say(end, kind)
+    return draft.decided(
+        Phase.FAILED if kind is ConditionType.FAILED else Phase.COMPLETED,
+        end.message,
+        delete=_to_stop(observed, _STOPPED_KINDS),
+        requeue_in_s=_kept_s(spec, draft.completion_time, now),
+    )
 
 
-def _final_numbers(observed: Observed, now: datetime) -> FederatedJobStatus:
-    job, heard = observed.job, newest_of(observed.report)
-    base = with_progress(job.status, heard, spec=job.spec, now=now)
-    updates: dict[str, object] = {"completion_time": timestamp(now)}
-    if heard.report is not None and job.spec is not None:
-        updates["clients"] = f"{len(heard.report.clients)}/{job.spec.clients()}"
-    return base.model_copy(update=updates)
+def _draft(observed: Observed, now: datetime) -> StatusDraft:
+    """A draft that knows what was heard of the job."""
+    draft = StatusDraft(observed.job, now)
+    draft.hear(observed.report)
+    return draft
 
 
 def _to_stop(observed: Observed, kinds: Iterable[str]) -> tuple[ObjectRef, ...]:
@@ -359,13 +345,3 @@ def _is_of_another(manifest: Manifest, job: JobView) -> bool:
     owners = manifest["metadata"].get("ownerReferences") or []
     uids = {owner["uid"] for owner in owners if owner.get("kind") == names.KIND}
     return bool(uids) and job.uid not in uids
-
-
-def _events(job: JobView, status: FederatedJobStatus, message: str) -> tuple[EventNote, ...]:
-    """One event when the phase changes."""
-    if status.phase is None or status.phase is job.status.phase:
-        return ()
-    if status.phase is Phase.RUNNING:
-        message = "round 1 has been planned"
-    kind = "Warning" if status.phase in _WARNINGS else "Normal"
-    return (EventNote(kind, status.phase.value, message),)

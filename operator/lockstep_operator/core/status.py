@@ -1,11 +1,10 @@
-"""The status that a job gets: what its report adds, placement as it is written and read back.
+"""The status that a job gets: its draft, what was heard, placement as it is written and read back.
 
-`decide` calls it. Reports live in memory only; what they added to the status is never taken back
-when a restarted operator has heard none yet.
+`decide` calls it: each of its branches drafts one status. Reports live in memory only; what they
+added to the status is never taken back when a restarted operator has heard none yet.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,32 +20,83 @@ from lockstep_api.status import (
     PlannedClient,
 )
 from lockstep_api.wire import ClientPlan, RoundPlan, RoundReport
-from lockstep_operator.core.conditions import Finding, timestamp, with_findings
-from lockstep_operator.core.model import Observed
+from lockstep_operator.core.conditions import Finding, set_condition, timestamp
+from lockstep_operator.core.model import (
+    Decision,
+    EventNote,
+    JobView,
+    Manifest,
+    ObjectRef,
+    Observed,
+)
 from lockstep_operator.core.placement import Placement
 from lockstep_operator.core.state import JobState
 
 _MAX_PLANNED = 64
+_WARNINGS = (Phase.PENDING, Phase.REFUSED, Phase.FAILED)
 
 
-def status_for(
-    observed: Observed,
-    *,
-    phase: Phase,
-    base: FederatedJobStatus,
-    findings: Mapping[ConditionType, Finding],
-    now: datetime,
-) -> FederatedJobStatus:
-    """`base` with phase, conditions and observedGeneration of this decision."""
-    generation = observed.job.generation
-    conditions = with_findings(base.conditions, findings, generation=generation, now=now)
-    return base.model_copy(
-        update={
-            "phase": phase,
-            "conditions": conditions,
-            "observed_generation": generation,
-        }
-    )
+class StatusDraft:
+    """The status that a decision leads to: the old one, in which a branch of `decide` sets what it
+    is about. Only `decided` gets it out, with the one event that tells of a new phase."""
+
+    def __init__(self, job: JobView, now: datetime) -> None:
+        status = job.status
+        self.placement = status.placement
+        self.active_time = status.active_time
+        self.completion_time = status.completion_time
+        self.clients = status.clients
+        self._job = job
+        self._now = now
+        self._shown = status
+        self._conditions = status.conditions
+
+    @property
+    def shown(self) -> FederatedJobStatus:
+        """What is known of rounds and plans."""
+        return self._shown
+
+    def hear(self, heard: JobState | None) -> None:
+        """Take in what is newer than the old status."""
+        newest, spec = newest_of(heard), self._job.spec
+        self._shown = with_progress(self._shown, newest, spec=spec, now=self._now)
+
+    def say(self, found: Finding, *types: ConditionType) -> None:
+        """Set conditions of these types to what was found."""
+        generation = self._job.generation
+        for type_ in types:
+            self._conditions = set_condition(
+                self._conditions, type_, found=found, generation=generation, now=self._now
+            )
+
+    def decided(
+        self,
+        phase: Phase,
+        message: str,
+        *,
+        apply: tuple[Manifest, ...] = (),
+        delete: tuple[ObjectRef, ...] = (),
+        requeue_in_s: float | None = None,
+    ) -> Decision:
+        """The decision with this status; `message` tells people of the phase when it is new."""
+        status = self._shown.model_copy(
+            update={
+                "phase": phase,
+                "conditions": self._conditions,
+                "observed_generation": self._job.generation,
+                "placement": self.placement,
+                "active_time": self.active_time,
+                "completion_time": self.completion_time,
+                "clients": self.clients,
+            }
+        )
+        events = self._told(phase, message)
+        return Decision(apply, delete, status, events, requeue_in_s=requeue_in_s)
+
+    def _told(self, phase: Phase, message: str) -> tuple[EventNote, ...]:
+        if phase is self._job.status.phase:
+            return ()
+        return (EventNote("Warning" if phase in _WARNINGS else "Normal", phase.value, message),)
 
 
 @dataclass(frozen=True, slots=True)
