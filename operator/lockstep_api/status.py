@@ -21,6 +21,10 @@ class Phase(StrEnum):
     FAILED = "Failed"
 
 
+FINISHED = frozenset({Phase.COMPLETED, Phase.FAILED})
+"""The phases that a job never leaves."""
+
+
 class ConditionType(StrEnum):
     """The conditions of a job."""
 

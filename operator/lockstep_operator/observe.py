@@ -6,7 +6,7 @@ shape of Kubernetes objects. Children are found by label, never from a cache.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from lockstep_api import names
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import FederatedJobSpec
-from lockstep_api.status import FederatedJobStatus, Phase
+from lockstep_api.status import FINISHED, FederatedJobStatus
 from lockstep_operator.core.model import (
     JobKey,
     JobView,
@@ -26,13 +26,12 @@ from lockstep_operator.core.model import (
     PodView,
 )
 from lockstep_operator.core.pods import CPU_AT_MAX
-from lockstep_operator.core.status import read_placement
+from lockstep_operator.core.status import needs_place
 from lockstep_operator.errors import InvalidSpec, NotFound, Refused
 from lockstep_operator.kube import CHILD_KINDS, NODE, POD, SET, Kube, job_ref, ref_of
 from lockstep_operator.reports import Reports
 
 Usage = dict[str, tuple[float, float]]
-FINISHED = frozenset({Phase.COMPLETED, Phase.FAILED})
 _MANY_RESTARTS = 3
 _HARMLESS = frozenset({"ContainerCreating", "PodInitializing"})
 
@@ -184,17 +183,12 @@ async def _nodes(job: JobView, sources: Sources) -> tuple[NodeView, ...]:
         return ()
     nodes = await sources.kube.list(NODE)
     used: Usage = {}
-    if _needs_place(job, {node["metadata"]["name"] for node in nodes.items}):
+    if needs_place(job, {node["metadata"]["name"] for node in nodes.items}):
         pods, sets = await asyncio.gather(*(_everywhere(kind, sources) for kind in (POD, SET)))
         others = [pod for pod in pods if not _mine(pod, job.key)]
         used = _used(others)
         _reserve([one for one in sets if not _mine(one, job.key)], others, nodes.items, used=used)
     return tuple(_node_view(node, used) for node in nodes.items)
-
-
-def _needs_place(job: JobView, nodes: Set[str]) -> bool:
-    kept = None if job.spec is None else read_placement(job.status, job.spec)
-    return kept is None or not kept.nodes() <= nodes
 
 
 async def _everywhere(kind: tuple[str, str], sources: Sources) -> list[Manifest]:

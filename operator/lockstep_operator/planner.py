@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from lockstep_allocator.policy import Policy
 from lockstep_api.names import Role
 from lockstep_api.spec import Allocation, AllocationPolicy, FederatedJobSpec
+from lockstep_api.status import FINISHED, Phase
 from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_operator.actuate import Resizer, actuate
 from lockstep_operator.auth import Authenticator
@@ -29,7 +30,7 @@ from lockstep_operator.errors import (
     PolicyUnavailable,
     TelemetryError,
 )
-from lockstep_operator.observe import FINISHED, read_job
+from lockstep_operator.observe import read_job
 from lockstep_operator.policies import Policies
 from lockstep_operator.policy_learning import PolicyLearning
 from lockstep_operator.reconcile import Deps, emit, finished
@@ -39,7 +40,7 @@ from lockstep_operator.telemetry import Prometheus
 
 logger = logging.getLogger(__name__)
 
-_NOT_PLANNED = FINISHED | {"Refused", "Suspended"}
+_NOT_PLANNED = FINISHED | {Phase.REFUSED, Phase.SUSPENDED}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import groupby
 
 from lockstep_api import names
-from lockstep_api.status import FederatedJobStatus, Phase
+from lockstep_api.status import FINISHED, FederatedJobStatus, Phase
 from lockstep_operator.core.decide import decide
 from lockstep_operator.core.model import (
     Decision,
@@ -28,7 +28,7 @@ from lockstep_operator.core.model import (
 from lockstep_operator.errors import KubeError
 from lockstep_operator.kube import Kube, job_ref, ref_of
 from lockstep_operator.metrics import Metrics
-from lockstep_operator.observe import FINISHED, Sources, observe
+from lockstep_operator.observe import Sources, observe
 
 CONCURRENT_WRITES = 20
 STATUS_INTERVAL_S = 1.0

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
-from lockstep_api.status import ConditionType, FederatedJobStatus, Phase, PlacedPods
+from lockstep_api.status import FINISHED, ConditionType, FederatedJobStatus, Phase, PlacedPods
 from lockstep_api.wire import Outcome
 from lockstep_operator.core.children import children, reference, spec_hash
 from lockstep_operator.core.conditions import (
@@ -38,6 +38,7 @@ from lockstep_operator.core.state import JobState
 from lockstep_operator.core.status import (
     StatusDraft,
     connected,
+    needs_place,
     newest_of,
     placed_cloud,
     read_placement,
@@ -45,7 +46,6 @@ from lockstep_operator.core.status import (
 )
 from lockstep_operator.core.support import unsupported
 
-TERMINAL = (Phase.COMPLETED, Phase.FAILED)
 _STARTED = (Phase.STARTING, Phase.RUNNING)
 _SUSPENDED = Phase.SUSPENDED
 _PODS = ("StatefulSet", "PodDisruptionBudget")
@@ -61,7 +61,7 @@ _HAS_ENDED = Finding("False", "Finished", "the job has ended")
 def decide(observed: Observed, settings: Settings, now: datetime) -> Decision:
     """Children to apply and delete, the status to write and events to emit."""
     job = observed.job
-    if job.status.phase in TERMINAL:
+    if job.status.phase in FINISHED:
         return _after_the_end(observed, now)
     if observed.report is not None and observed.report.outcome is not None:
         return _finish(observed, observed.report.outcome, now=now)
@@ -138,7 +138,7 @@ def _run(
     A started job one of whose nodes is gone keeps its place until another one fits.
     """
     kept = read_placement(observed.job.status, spec)
-    if kept and not _node_gone(kept, observed):
+    if kept and not needs_place(observed.job, {node.name for node in observed.nodes}):
         found: Placement | DoesNotFit = kept
     else:
         volume = () if kept else placed_cloud(observed.job.status)
@@ -220,10 +220,6 @@ def _is_running(observed: Observed) -> bool:
 
 def _has_started(observed: Observed) -> bool:
     return observed.job.status.phase in _STARTED or observed.job.status.start_time is not None
-
-
-def _node_gone(placement: Placement, observed: Observed) -> bool:
-    return not placement.nodes() <= {node.name for node in observed.nodes}
 
 
 def _running_draft(

@@ -5,12 +5,14 @@ added to the status is never taken back when a restarted operator has heard none
 """
 
 import math
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime
 
 from lockstep_api.names import Role
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import (
+    FINISHED,
     ConditionType,
     EnergyJoules,
     FederatedJobStatus,
@@ -207,3 +209,11 @@ def read_placement(status: FederatedJobStatus, spec: FederatedJobSpec) -> Placem
     if not all(placed.get(name) for name in (Role.CLOUD, *wanted)):
         return None
     return Placement(placed[Role.CLOUD], {name: placed[name] for name in wanted})
+
+
+def needs_place(job: JobView, nodes: Set[str]) -> bool:
+    """Whether a job that is to run has no place, or one on a node that is not among `nodes`."""
+    if job.spec is None or job.spec.suspend or job.status.phase in FINISHED:
+        return False
+    kept = read_placement(job.status, job.spec)
+    return kept is None or not kept.nodes() <= nodes
