@@ -6,16 +6,10 @@
 from collections.abc import Callable
 
 from lockstep_api.names import Role
-from lockstep_api.spec import (
-    FederatedJobSpec,
-    Mode,
-    PartitionScheme,
-    StrategyName,
-)
+from lockstep_api.spec import FederatedJobSpec, Mode, PartitionScheme
+from lockstep_api.supported import STRATEGIES, choice
 
 Check = Callable[[FederatedJobSpec], bool]
-
-_STRATEGIES = (StrategyName.FEDAVG, StrategyName.FEDPROX)
 
 
 def _natural_without_users(spec: FederatedJobSpec) -> bool:
@@ -29,8 +23,8 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
         "mode {s.mode} is not supported yet: use federated",
     ),
     (
-        lambda s: s.strategy.name not in _STRATEGIES,
-        "strategy.name {s.strategy.name} is not supported yet: use fedavg or fedprox",
+        lambda s: s.strategy.name not in STRATEGIES,
+        "strategy.name {s.strategy.name} is not supported yet: use " + choice(STRATEGIES),
     ),
     (
         lambda s: s.clustering is not None and s.clustering.method != "none",

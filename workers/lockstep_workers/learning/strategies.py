@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lockstep_api.spec import StrategyName, StrategySpec
+from lockstep_api.supported import STRATEGIES, choice
 from lockstep_workers.errors import InvalidJob
 
 MODEL = "model"
@@ -160,4 +161,4 @@ def build_strategy(spec: StrategySpec) -> Strategy:
         return fedavg()
     if spec.name is StrategyName.FEDPROX:
         return with_proximal(fedavg(), DEFAULT_MU if spec.mu is None else spec.mu)
-    raise InvalidJob(f"strategy {spec.name} is not in this version: use fedavg or fedprox")
+    raise InvalidJob(f"strategy {spec.name} is not in this version: use {choice(STRATEGIES)}")
