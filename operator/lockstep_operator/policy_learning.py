@@ -20,6 +20,7 @@ from lockstep_api.wire import PolicyVerdict
 from lockstep_operator.core.children import recorded, trainer_job
 from lockstep_operator.core.learn import Verdict, is_due, judge, record_of
 from lockstep_operator.core.model import EventNote, JobKey, JobView, ObjectRef
+from lockstep_operator.core.placement import CLOUD_POD
 from lockstep_operator.core.state import FinishedRound
 from lockstep_operator.core.status import read_placement
 from lockstep_operator.errors import KubeError, NotFound, PolicyUnavailable
@@ -160,7 +161,7 @@ class PolicyLearning:
         newest = experience.records[-1].round
         settings = self.deps.settings
         await self.deps.kube.apply(
-            trainer_job(job, spec, round=newest, nodes=placed.cloud, settings=settings)
+            trainer_job(job, spec, round=newest, nodes=placed[CLOUD_POD], settings=settings)
         )
         kept.trainer, kept.trained_through = names.trainer_name(job.key.name, newest), newest
         await self._write_rounds(job, kept, experience)

@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lockstep_api.names import Role
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus, Phase
@@ -25,7 +26,7 @@ from lockstep_operator.core.model import (
     PodView,
     Settings,
 )
-from lockstep_operator.core.placement import Placement, place
+from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet, place
 from lockstep_operator.core.plan import plan_round, with_applied
 from lockstep_operator.core.state import JobState
 
@@ -176,9 +177,9 @@ def test_phases_never_go_back_and_every_decision_settles(
 def least_used(spec: FederatedJobSpec, placement: Placement) -> Mapping[str, float]:
     """Cores that must be taken on single nodes: the cloud's, and those of groups on one node."""
     used: dict[str, float] = defaultdict(float)
-    used[placement.cloud[0]] += parse_quantity(spec.cloud.cpu)
+    used[placement[CLOUD_POD][0]] += parse_quantity(spec.cloud.cpu)
     for group in spec.devices:
-        if len(nodes := placement.groups[group.name]) == 1:
+        if len(nodes := placement[PodSet(Role.DEVICE, group.name)]) == 1:
             used[nodes[0]] += parse_quantity(group.cpu_at_max) * group.replicas
     return used
 
@@ -192,20 +193,17 @@ def test_placement_never_overcommits(spec: FederatedJobSpec, nodes: tuple[NodeVi
     by_name = {node.name: node for node in nodes if node.ready}
     for name, cores in least_used(spec, placement).items():
         assert cores <= by_name[name].free_cpu + 1e-6
-    chosen = {*placement.cloud, *(n for names in placement.groups.values() for n in names)}
-    free = sum(max(0.0, by_name[name].free_cpu) for name in chosen)
-    free_memory = sum(by_name[name].free_memory for name in chosen)
+    free = sum(max(0.0, by_name[name].free_cpu) for name in placement.nodes())
+    free_memory = sum(by_name[name].free_memory for name in placement.nodes())
     needs = [
         (parse_quantity(g.cpu_at_max), parse_quantity(g.memory), g.replicas) for g in spec.devices
     ]
     needs.append((parse_quantity(spec.cloud.cpu), parse_quantity(spec.cloud.memory), 1))
     assert sum(cpu * count for cpu, _, count in needs) <= free + 1e-6
     assert sum(size * count for _, size, count in needs) <= free_memory + 1
-    assert all(len(names) <= group_size(spec, name) for name, names in placement.groups.items())
-
-
-def group_size(spec: FederatedJobSpec, name: str) -> int:
-    return next(group.replicas for group in spec.devices if group.name == name)
+    assert len(placement[CLOUD_POD]) == 1
+    for group in spec.devices:
+        assert len(placement[PodSet(Role.DEVICE, group.name)]) <= group.replicas
 
 
 PODS_OF = ("StatefulSet", "PodDisruptionBudget")

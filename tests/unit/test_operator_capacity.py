@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from lockstep_api import names
+from lockstep_api.names import Role
 from lockstep_operator.core.children import children
 from lockstep_operator.core.model import JobKey, Manifest
-from lockstep_operator.core.placement import Placement
+from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet
 from lockstep_operator.core.pods import CPU_AT_MAX
 from lockstep_operator.errors import KubeError, Refused
 from lockstep_operator.kube import POD, job_ref
@@ -37,7 +38,8 @@ def other_job(name: str = "other", **spec: Any) -> Manifest:
 
 def put_sets(kube: FakeKube, job: Manifest, *nodes: str) -> None:
     """The job's StatefulSets as placed on `nodes`, before any pod is there."""
-    made = children(job_view(job), Placement(nodes[:1], {"fast": nodes}), SETTINGS)
+    placement = Placement({CLOUD_POD: nodes[:1], PodSet(Role.DEVICE, "fast"): nodes})
+    made = children(job_view(job), placement, SETTINGS)
     for manifest in made:
         if manifest["kind"] == "StatefulSet":
             kube.put(manifest)

@@ -5,15 +5,22 @@ from typing import Any
 
 import pytest
 
+from lockstep_api.names import Role
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
 from lockstep_operator.core.children import children, reference, spec_hash
 from lockstep_operator.core.model import JobKey, JobView, Manifest, Settings
-from lockstep_operator.core.placement import Placement
+from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet
 
 SETTINGS = Settings(worker_image="worker:1", planner_url="http://planner")
-PLACEMENT = Placement(("c1",), {"fast": ("d1", "d2"), "slow": ("d2",)})
+PLACEMENT = Placement(
+    {
+        CLOUD_POD: ("c1",),
+        PodSet(Role.DEVICE, "fast"): ("d1", "d2"),
+        PodSet(Role.DEVICE, "slow"): ("d2",),
+    }
+)
 DEVICES = [
     {
         "name": "fast",

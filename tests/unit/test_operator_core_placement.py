@@ -4,9 +4,18 @@ from typing import Any
 
 import pytest
 
+from lockstep_api.names import Role
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_operator.core.model import NodeView
-from lockstep_operator.core.placement import DoesNotFit, Placement, capacity, place
+from lockstep_operator.core.placement import (
+    CLOUD_POD,
+    DoesNotFit,
+    Placement,
+    PodSet,
+    capacity,
+    place,
+    pod_sets,
+)
 
 GIB = 2.0**30
 MIB = 2.0**20
@@ -52,6 +61,16 @@ def placed(result: Placement | DoesNotFit) -> Placement:
     return result
 
 
+def placement(cloud: tuple[str, ...], **groups: tuple[str, ...]) -> Placement:
+    return Placement({CLOUD_POD: cloud} | {PodSet(Role.DEVICE, g): n for g, n in groups.items()})
+
+
+def groups(result: Placement | DoesNotFit) -> dict[str, tuple[str, ...]]:
+    """The device groups of a placement, in its order."""
+    by_set = placed(result).by_set
+    return {pods.group: nodes for pods, nodes in by_set.items() if pods.role is Role.DEVICE}
+
+
 def refused(result: Placement | DoesNotFit) -> str:
     assert isinstance(result, DoesNotFit), result
     return result.message
@@ -62,14 +81,14 @@ CLOUD = node("c", tier="cloud")
 
 def test_each_tier_uses_its_own_nodes() -> None:
     nodes = [node("d", tier="device"), node("e", 64, tier="edge"), CLOUD, node("x", 64)]
-    assert place(spec(), nodes) == Placement(("c",), {"d": ("d",)})
+    assert place(spec(), nodes) == placement(("c",), d=("d",))
 
 
 def test_the_clock_label_decides_which_node_is_stronger() -> None:
     slow = node("slow", 8, tier="cloud")
     fast = node("fast", 6, tier="cloud", labels={"lockstep.dev/clock-ghz": "3.5"})
     assert capacity(fast) == pytest.approx(21)
-    assert placed(place(spec(), [slow, fast, node("d", tier="device")])).cloud == ("fast",)
+    assert placed(place(spec(), [slow, fast, node("d", tier="device")]))[CLOUD_POD] == ("fast",)
 
 
 def test_a_clock_label_that_is_no_number_counts_as_1() -> None:
@@ -79,27 +98,27 @@ def test_a_clock_label_that_is_no_number_counts_as_1() -> None:
 def test_the_cloud_goes_to_the_strongest_node_with_room() -> None:
     full = node("full", 16, tier="cloud", free=0.5)
     result = placed(place(spec(), [full, CLOUD, node("d", tier="device")]))
-    assert result.cloud == ("c",)
+    assert result[CLOUD_POD] == ("c",)
 
 
 def test_a_group_spans_nodes_when_one_is_too_small() -> None:
     nodes = [CLOUD, node("a", 1, tier="device"), node("b", 2, tier="device")]
     group = {"name": "g", "replicas": 6, "cpuAtMax": "500m"}
-    assert placed(place(spec(group), nodes)).groups == {"g": ("b", "a")}
+    assert groups(place(spec(group), nodes)) == {"g": ("b", "a")}
 
 
 def test_larger_devices_are_packed_first() -> None:
     small = {"name": "small", "replicas": 2, "cpuAtMax": "500m"}
     large = {"name": "large", "cpuAtMax": "2"}
     nodes = [CLOUD, node("a", 2, tier="device"), node("b", 1, tier="device")]
-    groups = placed(place(spec(small, large), nodes)).groups
-    assert groups == {"small": ("b",), "large": ("a",)}
-    assert list(groups) == ["small", "large"]
+    found = groups(place(spec(small, large), nodes))
+    assert found == {"small": ("b",), "large": ("a",)}
+    assert list(found) == ["small", "large"]
 
 
 def test_without_tiers_every_node_serves_all_and_the_cloud_counts() -> None:
     group = {"name": "g", "replicas": 4, "cpuAtMax": "250m"}
-    assert place(spec(group), [node("n", 2)]) == Placement(("n",), {"g": ("n",)})
+    assert place(spec(group), [node("n", 2)]) == placement(("n",), g=("n",))
     message = refused(place(spec(group), [node("n", 1.5)]))
     assert message.startswith("needs 1.0 cores on tier device, 0.5 free: ")
 
@@ -173,7 +192,7 @@ def test_node_selectors_of_template_and_group_both_hold() -> None:
     ]
     group = {"name": "g", "nodeSelector": disk}
     job = spec(group, podTemplate={"nodeSelector": zone})
-    assert place(job, nodes) == Placement(("c",), {"g": ("both",)})
+    assert place(job, nodes) == placement(("c",), g=("both",))
     job = spec({"name": "g", "nodeSelector": {"disk": "tape"}})
     assert "nodeSelector" in refused(place(job, nodes))
 
@@ -190,7 +209,7 @@ def test_node_selectors_of_template_and_group_both_hold() -> None:
 def test_a_tolerated_taint_admits_the_pod(toleration: dict[str, str]) -> None:
     nodes = [CLOUD, node("d", tier="device", taints=(TAINT,))]
     job = spec(podTemplate={"tolerations": [toleration]})
-    assert placed(place(job, nodes)).groups == {"d": ("d",)}
+    assert groups(place(job, nodes)) == {"d": ("d",)}
 
 
 @pytest.mark.parametrize(
@@ -211,4 +230,14 @@ def test_a_taint_keeps_others_away(tolerations: list[dict[str, str]]) -> None:
 def test_a_preference_keeps_nobody_away() -> None:
     taint = TAINT | {"effect": "PreferNoSchedule"}
     nodes = [CLOUD, node("d", tier="device", taints=(taint,))]
-    assert placed(place(spec(), nodes)).groups == {"d": ("d",)}
+    assert groups(place(spec(), nodes)) == {"d": ("d",)}
+
+
+def test_a_status_names_sets_of_pods_as_stored_jobs_have_them() -> None:
+    job = spec({"name": "fast"}, {"name": "slow"})
+    assert [pods.shown for pods in pod_sets(job)] == ["cloud", "fast", "slow"]
+
+
+def test_a_group_of_another_role_is_never_taken_for_devices() -> None:
+    """Device groups have no slash in their names."""
+    assert PodSet(Role.TRAINER, "fast").shown == "trainer/fast"

@@ -15,7 +15,7 @@ from lockstep_api.names import Role
 from lockstep_api.settings import job_settings
 from lockstep_api.spec import DeviceGroup, FederatedJobSpec
 from lockstep_operator.core.model import JobView, Manifest, ObjectRef, Settings
-from lockstep_operator.core.placement import Placement
+from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet
 from lockstep_operator.core.pods import (
     cloud_template,
     device_template,
@@ -220,7 +220,7 @@ def _cloud_set(
     name = names.cloud_name(job.key.name)
     labels = _labels(job.key.name, Role.CLOUD)
     template = cloud_template(
-        job.key.name, spec, labels=labels, nodes=placement.cloud, settings=settings
+        job.key.name, spec, labels=labels, nodes=placement[CLOUD_POD], settings=settings
     )
     body = {"replicas": 1, "serviceName": name, "template": template}
     return _stateful_set(job, name, labels=labels, spec=body)
@@ -240,7 +240,7 @@ def _group_set(
         spec,
         group=group,
         labels=labels,
-        nodes=placement.groups[group.name],
+        nodes=placement[PodSet(Role.DEVICE, group.name)],
         settings=settings,
     )
     service = names.devices_name(job.key.name)

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
-from lockstep_api.status import FINISHED, ConditionType, FederatedJobStatus, Phase, PlacedPods
+from lockstep_api.status import FINISHED, ConditionType, FederatedJobStatus, Phase
 from lockstep_api.wire import Outcome
 from lockstep_operator.core.children import children, reference, spec_hash
 from lockstep_operator.core.conditions import (
@@ -33,7 +33,7 @@ from lockstep_operator.core.model import (
     Observed,
     Settings,
 )
-from lockstep_operator.core.placement import DoesNotFit, Placement, place
+from lockstep_operator.core.placement import CLOUD_POD, DoesNotFit, Placement, place
 from lockstep_operator.core.state import JobState
 from lockstep_operator.core.status import (
     StatusDraft,
@@ -119,7 +119,7 @@ def _suspend(observed: Observed, spec: FederatedJobSpec, now: datetime) -> Decis
     """Pods go, the volume stays; of the placement only the cloud pod's, where the volume is."""
     cloud = placed_cloud(observed.job.status)
     draft = _draft(observed, now)
-    draft.placement = [PlacedPods(name=names.Role.CLOUD, nodes=list(cloud))] if cloud else None
+    draft.placement = written_placement(Placement({CLOUD_POD: cloud})) if cloud else None
     draft.active_time = None
     draft.clients = connected(observed, spec)
     done = draft.shown.round or 0

@@ -7,7 +7,7 @@ refused in numbers, so that no pod waits without a word.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lockstep_api.names import CLOCK_LABEL, TIER_LABEL, Tier
+from lockstep_api.names import CLOCK_LABEL, TIER_LABEL, Role, Tier
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import DeviceGroup, FederatedJobSpec, PodTemplate, Toleration
 from lockstep_operator.core.model import NodeView
@@ -18,15 +18,41 @@ _MIB = 2.0**20
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """The nodes chosen for the cloud pod and for each device group."""
+class PodSet:
+    """Names one set of equal pods of a job."""
 
-    cloud: tuple[str, ...]
-    groups: Mapping[str, tuple[str, ...]]
+    role: Role
+    group: str = ""
+    """The group within its role; empty for the only one."""
+
+    @property
+    def shown(self) -> str:
+        """As status.placement names it: device groups by their bare names."""
+        if self.role is Role.DEVICE or not self.group:
+            return self.group or self.role
+        return f"{self.role}/{self.group}"
+
+
+CLOUD_POD = PodSet(Role.CLOUD)
+
+
+def pod_sets(spec: FederatedJobSpec) -> tuple[PodSet, ...]:
+    """All that a job has placed, in the order of its status."""
+    return (CLOUD_POD, *(PodSet(Role.DEVICE, group.name) for group in spec.devices))
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The nodes chosen for each set of pods."""
+
+    by_set: Mapping[PodSet, tuple[str, ...]]
+
+    def __getitem__(self, pods: PodSet) -> tuple[str, ...]:
+        return self.by_set[pods]
 
     def nodes(self) -> set[str]:
         """All of them."""
-        return {*self.cloud, *(node for nodes in self.groups.values() for node in nodes)}
+        return {node for nodes in self.by_set.values() for node in nodes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +135,17 @@ def place(
     """
     ranked = sorted(nodes, key=lambda node: (-capacity(node), node.name))
     rooms = [_Room(node, node.free_cpu, node.free_memory) for node in ranked]
-    cloud = _place_cloud(spec, rooms, cloud_nodes)
+    cloud = _place_cloud(spec, rooms, only=cloud_nodes)
     if isinstance(cloud, DoesNotFit):
         return cloud
     groups = _place_groups(spec, rooms)
-    return groups if isinstance(groups, DoesNotFit) else Placement(cloud, groups)
+    if isinstance(groups, DoesNotFit):
+        return groups
+    placed = {CLOUD_POD: cloud} | groups
+    return Placement({pods: placed[pods] for pods in pod_sets(spec)})
 
 
-def _filter(spec: FederatedJobSpec, tier: Tier, own: Mapping[str, str]) -> _Filter:
+def _filter(spec: FederatedJobSpec, tier: Tier, *, own: Mapping[str, str]) -> _Filter:
     template = spec.pod_template or PodTemplate()
     return _Filter(tier, {**template.node_selector, **own}, template.tolerations)
 
@@ -145,9 +174,9 @@ def _eligible(rooms: Sequence[_Room], wanted: _Filter) -> list[_Room] | DoesNotF
 
 
 def _place_cloud(
-    spec: FederatedJobSpec, rooms: Sequence[_Room], only: Sequence[str]
+    spec: FederatedJobSpec, rooms: Sequence[_Room], *, only: Sequence[str]
 ) -> tuple[str, ...] | DoesNotFit:
-    eligible = _eligible(rooms, _filter(spec, Tier.CLOUD, {}))
+    eligible = _eligible(rooms, _filter(spec, Tier.CLOUD, own={}))
     if isinstance(eligible, DoesNotFit):
         return eligible
     if only:
@@ -161,7 +190,7 @@ def _place_cloud(
         return (chosen.node.name,)
     most = _Need(max(r.cpu for r in eligible), max(r.memory for r in eligible))
     advice = "lower cloud.cpu or cloud.memory, or add a larger node"
-    return _too_little(Tier.CLOUD, need, most, advice=advice)
+    return _too_little(Tier.CLOUD, need, free=most, advice=advice)
 
 
 def _group_need(group: DeviceGroup) -> _Need:
@@ -170,22 +199,23 @@ def _group_need(group: DeviceGroup) -> _Need:
 
 def _place_groups(
     spec: FederatedJobSpec, rooms: Sequence[_Room]
-) -> dict[str, tuple[str, ...]] | DoesNotFit:
+) -> dict[PodSet, tuple[str, ...]] | DoesNotFit:
+    """The largest devices first."""
     free = _total(rooms)
-    placed: dict[str, tuple[str, ...]] = {}
+    placed: dict[PodSet, tuple[str, ...]] = {}
     order = sorted(spec.devices, key=lambda g: (-_group_need(g).cpu, -_group_need(g).memory))
     for group in order:
-        eligible = _eligible(rooms, _filter(spec, Tier.DEVICE, group.node_selector))
+        eligible = _eligible(rooms, _filter(spec, Tier.DEVICE, own=group.node_selector))
         if isinstance(eligible, DoesNotFit):
             return eligible
-        nodes = _pack(eligible, _group_need(group), group.replicas)
+        nodes = _pack(eligible, _group_need(group), count=group.replicas)
         if nodes is None:
-            return _devices_refused(spec, group, free)
-        placed[group.name] = nodes
-    return {group.name: placed[group.name] for group in spec.devices}
+            return _devices_refused(spec, group, free=free)
+        placed[PodSet(Role.DEVICE, group.name)] = nodes
+    return placed
 
 
-def _pack(rooms: Sequence[_Room], need: _Need, count: int) -> tuple[str, ...] | None:
+def _pack(rooms: Sequence[_Room], need: _Need, *, count: int) -> tuple[str, ...] | None:
     """First fit of `count` pods of one size; None when some are left over."""
     used: list[str] = []
     for room in rooms:
@@ -203,13 +233,13 @@ def _total(rooms: Sequence[_Room]) -> _Need:
     return _Need(cpu, sum(max(0.0, room.memory) for room in of_tier))
 
 
-def _devices_refused(spec: FederatedJobSpec, group: DeviceGroup, free: _Need) -> DoesNotFit:
+def _devices_refused(spec: FederatedJobSpec, group: DeviceGroup, *, free: _Need) -> DoesNotFit:
     """In total when the tier is too small, else for the group whose devices fit no node."""
     all_needs = [_group_need(g).times(g.replicas) for g in spec.devices]
     need = _Need(sum(n.cpu for n in all_needs), sum(n.memory for n in all_needs))
     if need.cpu > free.cpu + _SLACK or need.memory > free.memory + _SLACK:
         advice = "lower devices[].cpuAtMax, memory or replicas, or add nodes"
-        return _too_little(Tier.DEVICE, need, free, advice=advice)
+        return _too_little(Tier.DEVICE, need, free=free, advice=advice)
     return DoesNotFit(
         f"device group {group.name} needs {group.replicas} × {_cores(group)} cores and "
         f"{_mib(group)} MiB each on tier device, which its nodes cannot hold beside the other "
@@ -226,7 +256,7 @@ def _mib(group: DeviceGroup) -> str:
     return f"{_group_need(group).memory / _MIB:.0f}"
 
 
-def _too_little(tier: Tier, need: _Need, free: _Need, *, advice: str) -> DoesNotFit:
+def _too_little(tier: Tier, need: _Need, *, free: _Need, advice: str) -> DoesNotFit:
     """The sentence in numbers, about cores when they are short, else about memory."""
     where = f"on tier {tier}"
     if need.cpu > free.cpu + _SLACK:

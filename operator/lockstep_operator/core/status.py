@@ -31,7 +31,7 @@ from lockstep_operator.core.model import (
     ObjectRef,
     Observed,
 )
-from lockstep_operator.core.placement import Placement
+from lockstep_operator.core.placement import CLOUD_POD, Placement, pod_sets
 from lockstep_operator.core.state import JobState
 
 _MAX_PLANNED = 64
@@ -191,24 +191,25 @@ def connected(observed: Observed, spec: FederatedJobSpec) -> str:
 def written_placement(placement: Placement) -> list[PlacedPods]:
     """The placement as the status keeps it."""
     return [
-        PlacedPods(name=Role.CLOUD, nodes=list(placement.cloud)),
-        *(PlacedPods(name=name, nodes=list(nodes)) for name, nodes in placement.groups.items()),
+        PlacedPods(name=pods.shown, nodes=list(nodes)) for pods, nodes in placement.by_set.items()
     ]
 
 
 def placed_cloud(status: FederatedJobStatus) -> tuple[str, ...]:
     """Where the cloud pod, and so its volume, was placed; empty when it never was."""
-    placed = (entry.nodes for entry in status.placement or () if entry.name == Role.CLOUD)
-    return tuple(next(placed, ()))
+    return _placed(status).get(CLOUD_POD.shown, ())
 
 
 def read_placement(status: FederatedJobStatus, spec: FederatedJobSpec) -> Placement | None:
     """The placement that the status keeps; None when it lacks a part of the job."""
-    placed = {entry.name: tuple(entry.nodes) for entry in status.placement or ()}
-    wanted = [group.name for group in spec.devices]
-    if not all(placed.get(name) for name in (Role.CLOUD, *wanted)):
+    placed, wanted = _placed(status), pod_sets(spec)
+    if not all(placed.get(pods.shown) for pods in wanted):
         return None
-    return Placement(placed[Role.CLOUD], {name: placed[name] for name in wanted})
+    return Placement({pods: placed[pods.shown] for pods in wanted})
+
+
+def _placed(status: FederatedJobStatus) -> dict[str, tuple[str, ...]]:
+    return {entry.name: tuple(entry.nodes) for entry in status.placement or ()}
 
 
 def needs_place(job: JobView, nodes: Set[str]) -> bool:
