@@ -432,6 +432,16 @@ def test_a_suspended_job_starts_again_at_its_round() -> None:
     assert step(replace(again, report=planned), LATER).status.phase is Phase.RUNNING
 
 
+def test_a_job_that_runs_again_tells_the_round_that_was_planned() -> None:
+    seen = running(JobState(report=report(2), plan=plan(3), started_at=NOW, planned_at=NOW))
+    held = after(seen, step(edited(seen, suspend=True), LATER))
+    awake = edited(replace(held, report=None))
+    again = after(awake, step(awake, LATER))
+    heard = JobState(plan=plan(3), planned_at=LATER + timedelta(seconds=1))
+    told = step(replace(again, report=heard), LATER).events
+    assert told == (EventNote("Normal", "Running", "round 3 has been planned"),)
+
+
 def test_a_resumed_job_waits_for_room_where_its_volume_is() -> None:
     other = replace(NODE, name="n2")
     seen = running()

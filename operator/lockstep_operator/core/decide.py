@@ -154,10 +154,8 @@ def _run(
         return _wait(observed, spec, message=found.message, now=now)
     draft = _running_draft(observed, spec, placement=placement, progressing=progressing, now=now)
     wanted = children(observed.job, placement, settings)
-    is_running = _is_running(observed)
     decision = draft.decided(
-        Phase.RUNNING if is_running else Phase.STARTING,
-        "round 1 has been planned" if is_running else "pods are being started",
+        *_progress(observed),
         apply=_to_apply(observed, wanted),
         delete=_to_replace(observed, wanted),
     )
@@ -203,6 +201,16 @@ def _progressing(observed: Observed) -> Finding:
     if _is_running(observed):
         return Finding("True", "Training", "rounds are running")
     return Finding("True", "Starting", "pods are starting")
+
+
+def _progress(observed: Observed) -> tuple[Phase, str]:
+    """The phase of a job that is to run, and what tells people of it when it is new."""
+    heard = observed.report
+    if not _is_running(observed):
+        return Phase.STARTING, "pods are being started"
+    if heard is None or heard.plan is None:  # the operator before this one has told
+        return Phase.RUNNING, "rounds are running"
+    return Phase.RUNNING, f"round {heard.plan.round} has been planned"
 
 
 def _is_running(observed: Observed) -> bool:
