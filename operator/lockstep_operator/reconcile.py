@@ -183,9 +183,8 @@ async def _write_status(
     A change of phase never waits.
     """
     now = deps.monotonic()
-    due = _due(decision.events, known, now)
     if decision.status == job.status:
-        await emit(job, due, deps=deps)
+        await _tell(job, decision.events, known=known, deps=deps)
         return None
     wait = 0.0 if known.written_at is None else known.written_at + STATUS_INTERVAL_S - now
     if wait > 0 and decision.status.phase is job.status.phase:
@@ -194,19 +193,20 @@ async def _write_status(
     await deps.kube.apply_status(ref, job.uid, status=status_body(decision.status))
     known.written_at = now
     deps.metrics.status_writes.inc()
-    await emit(job, due, deps=deps)
+    await _tell(job, decision.events, known=known, deps=deps)
     return None
 
 
-def _due(events: Iterable[EventNote], known: Known, now: float) -> list[EventNote]:
-    """The events that may be told now; those that were are noted."""
-    due = []
-    for note in events:
-        last = known.told_at.get(note.reason)
-        if not note.every_s or last is None or now >= last + note.every_s:
-            known.told_at[note.reason] = now
-            due.append(note)
-    return due
+async def _tell(job: JobView, events: Iterable[EventNote], *, known: Known, deps: Deps) -> None:
+    """Emit the events that are due; only one that was written counts as told."""
+    now = deps.monotonic()
+    for note in await emit(job, [e for e in events if _is_due(e, known, now)], deps=deps):
+        known.told_at[note.reason] = now
+
+
+def _is_due(note: EventNote, known: Known, now: float) -> bool:
+    last = known.told_at.get(note.reason)
+    return not note.every_s or last is None or now >= last + note.every_s
 
 
 def status_body(status: FederatedJobStatus) -> Manifest:
@@ -214,13 +214,17 @@ def status_body(status: FederatedJobStatus) -> Manifest:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-async def emit(job: JobView, events: Iterable[EventNote], *, deps: Deps) -> None:
-    """Events are for people: one that cannot be written is logged and left."""
+async def emit(job: JobView, events: Iterable[EventNote], *, deps: Deps) -> list[EventNote]:
+    """Events are for people: one that cannot be written is logged and left. Returns the others."""
+    written = []
     for index, note in enumerate(events):
         try:
             await deps.kube.create(event_body(job, note, now=deps.clock(), index=index))
         except KubeError as error:
             logger.warning("event %s of %s not written: %s", note.reason, job.key.name, error)
+        else:
+            written.append(note)
+    return written
 
 
 def event_body(job: JobView, note: EventNote, *, now: datetime, index: int = 0) -> Manifest:

@@ -1,13 +1,19 @@
 """A pass over a job: what is written, in which order, and what a failure leaves."""
 
-from lockstep_api.wire import Outcome
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lockstep_api.wire import Outcome, RoundPlan, RoundReport
 from lockstep_operator.core.model import ObjectRef
 from lockstep_operator.core.state import JobState
 from lockstep_operator.errors import Refused, Unavailable
 from lockstep_operator.kube import job_ref
-from lockstep_operator.reconcile import finished, reconcile
+from lockstep_operator.reconcile import Deps, finished, reconcile
 from tests.support.kube import (
     KEY,
+    NOW,
     FakeKube,
     cluster_with,
     failing,
@@ -107,6 +113,66 @@ async def test_the_status_waits_its_second() -> None:
     now[0] += 0.75
     assert (await reconcile(KEY, deps)).requeue_in_s == 60.0, "to see whether its pods are late"
     assert status_of(kube)["rounds"] == 5
+
+
+def _hear(deps: Deps, *, lost: list[str]) -> None:
+    """Round 1 went without `lost`, and round 2 is planned."""
+    head: dict[str, Any] = {"round": 1, "planned": True, "seconds": 1, "elapsedSeconds": 1}
+    report = RoundReport.model_validate(
+        {**head, "clients": [], "lost": lost, "energyJoules": {}},
+    )
+    plan = RoundPlan.model_validate({"round": 2, "rounds": 3, "participants": []})
+    state = JobState(report, plan, planned_at=NOW + timedelta(seconds=1))
+    deps.sources.reports.keep(deps.known[KEY].uid, state)
+
+
+async def running(kube: FakeKube, now: list[float]) -> Deps:
+    """A job that runs, with all that its next pass needs; its status was written at now[0]."""
+    deps = make_deps(kube, monotonic=lambda: now[0])
+    await reconcile(KEY, deps)
+    _hear(deps, lost=[])
+    assert (await reconcile(KEY, deps)).phase == "Running"
+    kube.events.clear()
+    _hear(deps, lost=["fast-1"])
+    return deps
+
+
+def _told(kube: FakeKube) -> list[str]:
+    return [event["reason"] for event in kube.events]
+
+
+async def test_an_event_is_told_with_the_status_that_had_to_wait() -> None:
+    now = [100.0]
+    kube = cluster_with()
+    deps = await running(kube, now)
+    now[0] += 0.25
+    assert (await reconcile(KEY, deps)).requeue_in_s == 0.75
+    assert _told(kube) == []
+    now[0] += 0.75
+    await reconcile(KEY, deps)
+    assert _told(kube) == ["ClientsMissing"]
+    now[0] += 1
+    await reconcile(KEY, deps)
+    assert _told(kube) == ["ClientsMissing"], "once told, it keeps its pace"
+
+
+@pytest.mark.parametrize("verb", ["status", "event"])
+async def test_an_event_that_was_not_written_is_told_by_the_next_pass(verb: str) -> None:
+    now = [100.0]
+    kube = cluster_with()
+    deps = await running(kube, now)
+    now[0] += 1
+    kube.fail = failing(verb, Unavailable("gone"))
+    if verb == "status":
+        with pytest.raises(Unavailable):
+            await reconcile(KEY, deps)
+    else:
+        await reconcile(KEY, deps)
+    assert _told(kube) == []
+    kube.fail = lambda verb, name: None
+    now[0] += 1
+    await reconcile(KEY, deps)
+    assert _told(kube) == ["ClientsMissing"]
 
 
 async def test_a_new_phase_does_not_wait() -> None:
