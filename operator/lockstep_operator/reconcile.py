@@ -8,8 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 
@@ -23,8 +22,10 @@ from lockstep_operator.core.model import (
     JobView,
     Manifest,
     ObjectRef,
+    Observed,
     Settings,
 )
+from lockstep_operator.core.status import needs_place
 from lockstep_operator.errors import KubeError
 from lockstep_operator.kube import Kube, job_ref, ref_of
 from lockstep_operator.metrics import Metrics
@@ -34,7 +35,6 @@ CONCURRENT_WRITES = 20
 STATUS_INTERVAL_S = 1.0
 ROOM_INTERVAL_S = 5.0
 """Between two looks for room: what others free on the nodes gives this job no event."""
-PLACED = FINISHED | {Phase.STARTING, Phase.RUNNING}
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ class Known:
     uid: str
     phase: Phase | None = None
     """The phase in its status."""
+    is_placed: bool = False
+    """Its last pass left it where it needs no place."""
     written_at: float | None = None
     """Monotonic seconds of the last status that was written."""
     told_at: dict[str, float] = field(default_factory=dict)
@@ -64,7 +66,7 @@ class Deps:
     monotonic: Callable[[], float] = time.monotonic
     known: dict[JobKey, Known] = field(default_factory=dict)
     placing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by the pass of a job that may need a place."""
+    """Held by a pass that places a job, from its look at the nodes to its last write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +89,20 @@ async def reconcile(key: JobKey, deps: Deps) -> PassResult:
     Raises:
         KubeError: it could not be observed, or its status not written.
     """
-    async with _turn(key, deps):
-        return await _one_pass(key, deps)
-
-
-def _turn(key: JobKey, deps: Deps) -> AbstractAsyncContextManager[object]:
-    """Jobs are placed one at a time, so that each sees what the one before it took."""
     known = deps.known.get(key)
-    return nullcontext() if known is not None and known.phase in PLACED else deps.placing
+    if known is not None and known.is_placed:
+        seen = await observe(key, deps.sources)
+        if seen is None or not _needs_place(seen.job, seen):
+            return await _one_pass(key, seen, deps=deps)
+    async with deps.placing:  # one at a time: each sees what the one before it took
+        return await _one_pass(key, await observe(key, deps.sources), deps=deps)
 
 
-async def _one_pass(key: JobKey, deps: Deps) -> PassResult:
-    seen = await observe(key, deps.sources)
+def _needs_place(job: JobView, seen: Observed) -> bool:
+    return needs_place(job, {node.name for node in seen.nodes})
+
+
+async def _one_pass(key: JobKey, seen: Observed | None, *, deps: Deps) -> PassResult:
     if seen is None:
         _forget(key, deps)
         return PassResult(gone=True)
@@ -115,6 +119,7 @@ async def _one_pass(key: JobKey, deps: Deps) -> PassResult:
         await deps.kube.delete(job_ref(key.namespace, key.name), uid=seen.job.uid)
         logger.info("deleted job %s/%s: its time after the end is over", key.namespace, key.name)
     known.phase = decision.status.phase
+    known.is_placed = not _needs_place(replace(seen.job, status=decision.status), seen)
     wait = min((s for s in (wait, decision.requeue_in_s) if s is not None), default=None)
     if known.phase is Phase.PENDING and wait is None:
         wait = ROOM_INTERVAL_S

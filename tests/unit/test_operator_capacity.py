@@ -12,7 +12,7 @@ from lockstep_operator.core.model import JobKey, Manifest
 from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet
 from lockstep_operator.core.pods import CPU_AT_MAX
 from lockstep_operator.errors import KubeError, Refused
-from lockstep_operator.kube import POD, job_ref
+from lockstep_operator.kube import POD, job_ref, ref_of
 from lockstep_operator.observe import Sources, job_view, observe, pod_view
 from lockstep_operator.reconcile import reconcile
 from lockstep_operator.reports import Reports
@@ -111,6 +111,35 @@ async def test_of_two_jobs_at_once_only_one_gets_the_last_place() -> None:
     assert any(
         "0.5 free" in condition["message"] for s in statuses for condition in s["conditions"]
     )
+
+
+async def test_of_two_jobs_that_lost_their_node_only_one_gets_the_last_place() -> None:
+    kube = FakeKube()
+    both = [JobKey("lab", name) for name in ("one", "two")]
+    for manifest in (node_body("old"), *(other_job(key.name) for key in both)):
+        kube.put(manifest)
+    now = [100.0]
+    deps = make_deps(kube, monotonic=lambda: now[0])
+    for key in both:
+        assert (await reconcile(key, deps)).phase == "Starting"
+    kube.remove(ref_of(node_body("old")))
+    kube.put(node_body("new", cpu="1500m"))
+    now[0] += 2
+    await asyncio.gather(*(reconcile(key, deps) for key in both))
+    statuses = [kube.objects[job_ref("lab", key.name)]["status"] for key in both]
+    placed = [sorted({n for p in s["placement"] for n in p["nodes"]}) for s in statuses]
+    assert sorted(placed) == [["new"], ["old"]]
+    assert any(
+        "0.5 free" in condition["message"] for s in statuses for condition in s["conditions"]
+    )
+
+
+async def test_a_pass_that_keeps_its_place_waits_for_nobody() -> None:
+    kube = cluster_with()
+    deps = make_deps(kube)
+    await reconcile(KEY, deps)
+    async with deps.placing, asyncio.timeout(5):
+        assert (await reconcile(KEY, deps)).phase == "Starting"
 
 
 def test_a_pod_that_is_being_deleted_is_not_ready() -> None:
