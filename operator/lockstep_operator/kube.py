@@ -46,6 +46,7 @@ CHILD_KINDS = (
     ("v1", "ServiceAccount"),
     ("v1", "PersistentVolumeClaim"),
     ("policy/v1", "PodDisruptionBudget"),
+    ("batch/v1", "Job"),
 )
 _NOT_IN_SCHEMA = "field not declared in schema"
 _OLD_CRD = (

@@ -208,7 +208,7 @@ NEEDED = [
         f"{verb} {kind}"
         for kind in (
             "statefulsets.apps", "services", "configmaps", "serviceaccounts",
-            "persistentvolumeclaims", "poddisruptionbudgets.policy",
+            "persistentvolumeclaims", "poddisruptionbudgets.policy", "jobs.batch",
         )
         for verb in ("get", "list", "create", "patch", "delete")
     ),

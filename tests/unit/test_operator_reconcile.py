@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 
 from lockstep_api.wire import Outcome, RoundPlan, RoundReport
+from lockstep_operator.core.children import trainer_job
 from lockstep_operator.core.model import ObjectRef
 from lockstep_operator.core.state import JobState
 from lockstep_operator.errors import Refused, Unavailable
-from lockstep_operator.kube import job_ref
+from lockstep_operator.kube import job_ref, ref_of
+from lockstep_operator.observe import job_view
 from lockstep_operator.reconcile import Deps, finished, reconcile
 from tests.support.kube import (
     KEY,
     NOW,
+    SETTINGS,
     FakeKube,
     cluster_with,
     failing,
@@ -199,6 +202,27 @@ async def test_an_unsupported_job_is_refused_without_children() -> None:
 def _edit_rounds(kube: FakeKube, rounds: int) -> None:
     stored = kube.objects[job_ref(KEY.namespace, KEY.name)]
     kube.put({**stored, "spec": {**stored["spec"], "training": {"rounds": rounds}}})
+
+
+@pytest.mark.parametrize("how", ["suspended", "ended"])
+async def test_a_trainer_goes_with_the_pods_of_its_job(how: str) -> None:
+    kube = cluster_with()
+    deps = make_deps(kube)
+    await reconcile(KEY, deps)
+    job = job_view(kube.objects[job_ref(KEY.namespace, KEY.name)])
+    assert job.spec is not None
+    trainer = trainer_job(job, job.spec, round=20, nodes=["node"], settings=SETTINGS)
+    kube.put(trainer)
+    await reconcile(KEY, deps)
+    assert ref_of(trainer) in kube.objects, "it learns while the job runs"
+    if how == "suspended":
+        stored = kube.objects[job_ref(KEY.namespace, KEY.name)]
+        kube.put({**stored, "spec": {**stored["spec"], "suspend": True}})
+    else:
+        done = Outcome(result="RoundsCompleted", message="3 rounds")
+        deps.sources.reports.keep(job.uid, JobState(outcome=done))
+    await reconcile(KEY, deps)
+    assert ref_of(trainer) not in kube.objects
 
 
 async def test_another_number_of_pods_is_set_right() -> None:

@@ -27,7 +27,8 @@ HASH_ANNOTATION = "lockstep.dev/spec-hash"
 
 _VERSIONS = {"StatefulSet": "apps/v1", "PodDisruptionBudget": "policy/v1", "Job": "batch/v1"}
 TRAINER_SECONDS = 900
-"""A trainer that has not ended by then is stopped; it and its log stay as long after its end."""
+"""A trainer that has not ended by then is stopped; it and its log stay as long after its end,
+unless its job is suspended or ends before."""
 
 
 def children(job: JobView, placement: Placement, settings: Settings) -> tuple[Manifest, ...]:

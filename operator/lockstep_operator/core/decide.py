@@ -48,7 +48,7 @@ from lockstep_operator.core.support import unsupported
 
 _STARTED = (Phase.STARTING, Phase.RUNNING)
 _SUSPENDED = Phase.SUSPENDED
-_PODS = ("StatefulSet", "PodDisruptionBudget")
+_PODS = ("StatefulSet", "PodDisruptionBudget", "Job")
 _STOPPED_KINDS = (*_PODS, "Service", "ServiceAccount")
 _PATIENCE_S = 60.0
 """How long pods may take to be ready, and between two events about clients that are missing."""

@@ -81,7 +81,8 @@ class Observed:
 
     job: JobView
     children: Mapping[ObjectRef, Manifest]
-    """Existing children: StatefulSets, Services, ConfigMaps, ServiceAccounts, volume claims."""
+    """Existing children: StatefulSets, Services, ConfigMaps, ServiceAccounts, volume claims,
+    PodDisruptionBudgets and trainers."""
     pods: tuple[PodView, ...]
     nodes: tuple[NodeView, ...]
     report: JobState | None
