@@ -1,7 +1,6 @@
 """The cloud pod's volume: checkpoints, history, the final model, the outcome.
 
-Owned by the journal. Invariant: the history holds each finished round once, in order, and no
-round after the one that a resumed job goes on from.
+Owned by the journal.
 """
 
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from lockstep_workers.cloud.checkpoint import (
     write_checkpoint,
 )
 from lockstep_workers.cloud.files import write_whole
+from lockstep_workers.cloud.history import History, most_bytes
 from lockstep_workers.errors import CorruptCheckpoint
 from lockstep_workers.learning.parameters import FlatModel, shapes
 from lockstep_workers.tensors import Flat, header
@@ -60,7 +60,7 @@ class Store:
         self._checkpoints = folder / CHECKPOINT_FOLDER
         self._checkpoints.mkdir(parents=True, exist_ok=True)
         self._folder, self._uid, self._keep = folder, uid, keep
-        self._history_bytes = 0
+        self._history = History(folder / HISTORY_FILE, most_bytes(folder))
 
     # -- checkpoints -----------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class Store:
                 break
             except CorruptCheckpoint as error:
                 corrupt.append(str(error))
-        finished = self._cut_history(checkpoint.progress.round if checkpoint else 0)
+        finished = self._history.cut(checkpoint.progress.round if checkpoint else 0)
         return Found(checkpoint, tuple(corrupt), finished)
 
     def save(self, checkpoint: Checkpoint) -> int:
@@ -88,36 +88,13 @@ class Store:
         remove_old(self._checkpoints, keep=self._keep)
         return written
 
-    # -- history ---------------------------------------------------------------------------------
-
     def add(self, report: RoundReport) -> None:
         """Appends a round to the history.
 
         Raises:
             OSError: the volume is full; a part of a line that was written is cut off next time.
         """
-        with (self._folder / HISTORY_FILE).open("ab") as file:
-            file.truncate(self._history_bytes)
-            line = report.to_json().encode() + b"\n"
-            file.write(line)
-        self._history_bytes += len(line)
-
-    def _cut_history(self, last_round: int) -> int:
-        """Drops the rounds after `last_round`; returns the newest one that was there."""
-        path = self._folder / HISTORY_FILE
-        kept, newest = 0, 0
-        if path.exists():
-            for line in path.read_bytes().splitlines(keepends=True):
-                number = _round_of(line)
-                if number is None:  # cut off by a crash: nothing comes after it
-                    break
-                newest = number
-                if number <= last_round:
-                    kept += len(line)
-            with path.open("rb+") as file:
-                file.truncate(kept)
-        self._history_bytes = kept
-        return newest
+        self._history.add(report)
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -154,13 +131,3 @@ class Store:
         """
         ended = EndedJob(uid=self._uid, outcome=outcome)
         write_whole(self._folder / OUTCOME_FILE, ended.to_json().encode())
-
-
-def _round_of(line: bytes) -> int | None:
-    """The round of a whole line of the history."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        return RoundReport.model_validate_json(line).round
-    except ValidationError:
-        return None
