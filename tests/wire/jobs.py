@@ -55,6 +55,10 @@ class FakePlanner:
     quorum: int | None = None
     deadline_seconds: float | None = None
     broken: bool = False
+    no: list[int] = field(default_factory=list)
+    """Statuses that the next plan requests are answered with, before one is planned."""
+    asked: int = 0
+    """Plan requests, answered or not."""
     requests: list[PlanRequest] = field(default_factory=list)
     offers: list[tuple[str | None, bytes]] = field(default_factory=list)
     """Token and policy of each offer."""
@@ -84,8 +88,9 @@ class FakePlanner:
 
         @app.post("/v1/namespaces/test/jobs/job/plan")
         async def plan(request: PlanRequest) -> Any:
-            if self.broken:
-                return Response("no", status_code=503)
+            self.asked += 1
+            if self.broken or self.no:
+                return Response("no", status_code=self.no.pop(0) if self.no else 503)
             return Response(self.plan(request).to_json(), media_type="application/json")
 
         @app.post("/v1/namespaces/test/jobs/job/outcome")

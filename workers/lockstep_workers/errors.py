@@ -9,7 +9,7 @@ WorkerError                  a worker could not do what it was asked to
 ├── NoSession                a device has no session (any more): it opens one and goes on
 ├── NotAdmitted              the cloud pod will never take this device: its process ends
 └── PlannerUnreachable       the planner could not be asked, or did not answer as it should
-    └── PlannerRefused       it says that the caller is wrong: asking again is of no use
+    └── PlannerRefused       it refuses: asking again now is of no use
 
 Who may end a job catches JobFailed and no more; what ends a process is a WorkerError (`app`).
 """
@@ -59,4 +59,7 @@ class PlannerUnreachable(WorkerError):
 
 
 class PlannerRefused(PlannerUnreachable):
-    """The planner says that the caller is wrong: asking again is of no use."""
+    """The planner refuses, for the job or the request is not such that it plans.
+
+    Asking again now is of no use.
+    """

@@ -2,7 +2,10 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import httpx2
 import structlog
@@ -12,9 +15,12 @@ from lockstep_api.settings import JobSettings
 from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_workers.errors import PlannerRefused, PlannerUnreachable
 
+_T = TypeVar("_T")
 _log = structlog.get_logger()
 _TIMEOUT_S = 10.0
 _MAX_BACKOFF_S = 30.0
+_NOT_YET = (401, 403, 404, 408, 429)
+"""Refusals that pass by themselves: a token is renewed, a job or its pod is not yet known."""
 
 
 class PlannerClient:
@@ -44,7 +50,8 @@ class PlannerClient:
             raise PlannerUnreachable(f"{type(error).__name__}: {error}") from error
         if answer.status_code != 200:
             told = f"the planner says {answer.status_code}: {answer.text[:500]}"
-            raise (PlannerRefused if 400 <= answer.status_code < 500 else PlannerUnreachable)(told)
+            final = 400 <= answer.status_code < 500 and answer.status_code not in _NOT_YET
+            raise (PlannerRefused if final else PlannerUnreachable)(told)
         return answer.content
 
     async def plan_once(self, request: PlanRequest) -> RoundPlan:
@@ -68,23 +75,19 @@ class PlannerClient:
         """Asks again and again, for `within_s` seconds in all (None: until there is a plan).
 
         Raises:
+            PlannerRefused: asking again within that time is of no use. Without a limit it may be:
+                a spec can be mended, a job resumed.
             PlannerUnreachable: there was no plan in time.
         """
         try:
             async with asyncio.timeout(within_s):
-                return await self._insist(request)
+                return await _insist(
+                    partial(self.plan_once, request),
+                    f"no plan of round {request.round} yet",
+                    take_no=within_s is not None,
+                )
         except TimeoutError as error:
             raise PlannerUnreachable(f"no plan within {within_s} s") from error
-
-    async def _insist(self, request: PlanRequest) -> RoundPlan:
-        attempt = 0
-        while True:
-            try:
-                return await self.plan_once(request)
-            except PlannerUnreachable as error:
-                attempt += 1
-                _log.warning("no plan yet", round=request.round, attempt=attempt, why=str(error))
-            await asyncio.sleep(_backoff_s(attempt))
 
     async def offer_policy(self, content: bytes, *, tries: int) -> PolicyVerdict:
         """Offers a policy, several times if need be.
@@ -92,30 +95,33 @@ class PlannerClient:
         Raises:
             PlannerUnreachable: there was no answer, or a refusal.
         """
-        attempt = 0
-        while True:
-            try:
-                answer = await self._post(self._policy_url, content)
-                return PolicyVerdict.model_validate_json(answer)
-            except PlannerUnreachable as error:
-                attempt += 1
-                if attempt == tries or isinstance(error, PlannerRefused):
-                    raise
-                _log.warning("policy not judged yet", attempt=attempt, why=str(error))
-            await asyncio.sleep(_backoff_s(attempt))
+        offer = partial(self._post, self._policy_url, content)
+        answer = await _insist(offer, "policy not judged yet", take_no=True, tries=tries)
+        return PolicyVerdict.model_validate_json(answer)
 
     async def tell_outcome(self, outcome: Outcome) -> None:
         """Repeats the outcome until the planner has taken it."""
-        attempt = 0
-        while True:
-            try:
-                await self._post(self._outcome_url, outcome.to_json())
-            except PlannerUnreachable as error:
-                attempt += 1
-                _log.warning("outcome not taken yet", attempt=attempt, why=str(error))
-                await asyncio.sleep(_backoff_s(attempt))
-            else:
-                return
+        tell = partial(self._post, self._outcome_url, outcome.to_json())
+        await _insist(tell, "outcome not taken yet", take_no=False)
+
+
+async def _insist(
+    call: Callable[[], Awaitable[_T]], event: str, *, take_no: bool, tries: int | None = None
+) -> _T:
+    """Calls until there is an answer, at most `tries` times, with growing pauses in between.
+
+    With `take_no` a refusal ends it at once.
+    """
+    attempt = 0
+    while True:
+        try:
+            return await call()
+        except PlannerUnreachable as error:
+            attempt += 1
+            if attempt == tries or (take_no and isinstance(error, PlannerRefused)):
+                raise
+            _log.warning(event, attempt=attempt, why=str(error))
+        await asyncio.sleep(_backoff_s(attempt))
 
 
 def _backoff_s(attempt: int) -> float:
