@@ -88,3 +88,30 @@ async def test_a_bad_body_gives_turn_and_buffer_back(
         if isinstance(caught.value, RefusedUpdate):
             assert caught.value.reason is Refusal.MALFORMED
     assert await asyncio.wait_for(read(reader, Sender([part(b"1234", more=False)]), 4), 10)
+
+
+@pytest.mark.parametrize("place", ["_Memory.__init__", "tempfile.TemporaryFile"])
+async def test_a_place_that_cannot_be_had_gives_the_turn_back(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """No memory, no file descriptor, no room in /tmp: the next body is read all the same."""
+
+    def nothing_left(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    reader, waiting = Reader(), Sender([part(b"ab", more=True), None, part(b"cd", more=False)])
+    monkeypatch.setattr(reading, "_IN_MEMORY_BYTES", 0)
+    first = asyncio.ensure_future(read(reader, waiting, 4))
+    await asyncio.wait_for(waiting.waits.wait(), 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"lockstep_workers.cloud.reading.{place}", nothing_left)
+        if place == "_Memory.__init__":  # needed only where no other body is in memory
+            waiting.go_on.set()
+            assert await first == b"abcd"
+            reader._spare.clear()
+        for _ in range(2):
+            with pytest.raises(OSError, match="Too many open files"):
+                await asyncio.wait_for(read(reader, Sender([part(b"x", more=False)]), 1), 10)
+    assert await asyncio.wait_for(read(reader, Sender([part(b"x", more=False)]), 1), 10) == b"x"
+    waiting.go_on.set()
+    assert await first == b"abcd"

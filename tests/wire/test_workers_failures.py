@@ -1,12 +1,88 @@
 """What goes wrong in the cloud pod or at the planner stops no round and loses nobody needlessly."""
 
 import asyncio
+import http.client
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 
+from lockstep_workers.device import connection as device
 from tests.wire.cloud import cloud, devices, first_task
 from tests.wire.jobs import FakePlanner
+
+
+class Failing:
+    """Fails so many times for one client, then does what it stands for."""
+
+    def __init__(self, times: int, then: Any) -> None:
+        """In the place of `then`, a sink's `add`."""
+        self.left, self._then = times, then
+
+    def __call__(self, client: str, *arguments: Any, **named: Any) -> None:
+        if client == "d-0" and self.left > 0:
+            self.left -= 1
+            raise OSError(28, "No space left on device")
+        self._then(client, *arguments, **named)
+
+
+async def test_an_update_that_could_not_be_taken_may_be_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cloud(tmp_path, FakePlanner(rounds=2)) as server, devices(server, 3) as made:
+        await first_task(made)
+        monkeypatch.setattr(server.vectors, "add", Failing(1, server.vectors.add))
+        with structlog.testing.capture_logs() as logs:
+            status, answer = await made[0].send()
+        assert status == 503
+        assert "No space left" not in answer["message"], "a device need not know"
+        (told,) = [entry for entry in logs if entry["event"] == "update not taken"]
+        assert told["client"] == "d-0"
+        assert isinstance(told["exc_info"], OSError), "with its traceback"
+        for each in made:
+            assert (await each.send())[0] == 200
+        assert await asyncio.wait_for(made[0].work(after=1), 10) is not None
+        report = server.planner.requests[1].report
+        assert report is not None
+        assert (len(report.clients), report.lost) == (3, [])
+
+
+async def test_a_client_whose_update_can_never_be_taken_is_lost_to_the_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason, the round does not hang, and the client is in the next one."""
+    async with cloud(tmp_path, FakePlanner(rounds=2)) as server, devices(server, 3) as made:
+        await first_task(made)
+        monkeypatch.setattr(server.vectors, "add", Failing(99, server.vectors.add))
+        statuses = [(await made[0].send())[0] for _ in range(5)]
+        assert statuses == [503] * 5
+        status, answer = await made[0].send()
+        assert (status, answer["reason"]) == (409, "not_in_round")
+        for each in made[1:]:
+            assert (await each.send())[0] == 200
+        work = await asyncio.wait_for(made[0].work(after=1), 10)
+        assert work is not None
+        assert work.task.round == 2
+        report = server.planner.requests[1].report
+        assert report is not None
+        assert report.lost == ["d-0"]
+
+
+async def test_a_device_takes_an_answer_that_is_no_verdict_for_a_broken_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it keeps its update and sends it again (`device.loop`)."""
+    async with cloud(tmp_path, FakePlanner(rounds=2)) as server, devices(server, 3) as made:
+        await first_task(made)
+        monkeypatch.setattr(server.vectors, "add", Failing(1, server.vectors.add))
+        connection = await made[0].connect()
+        update = (connection, made[0].report(1), made[0].update(1.0))
+        with pytest.raises(http.client.HTTPException, match=r"503: .*send it again"):
+            await asyncio.to_thread(device.send_update, *update)
+        again = (await made[0].connect(), *update[1:])
+        assert (await asyncio.to_thread(device.send_update, *again)).accepted
+
 
 # -- the planner -----------------------------------------------------------------------------------
 

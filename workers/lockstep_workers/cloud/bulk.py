@@ -80,6 +80,9 @@ class Host(Protocol):
     def refuse(self, client: str, error: RefusedUpdate) -> None:
         """An update was refused."""
 
+    def failed(self, client: str, error: Exception) -> None:
+        """An update could not be taken, by no fault of its sender."""
+
 
 class BulkRoutes:
     """Answers the devices' routes and leaves all others to `rest`."""
@@ -195,6 +198,10 @@ class BulkRoutes:
             self._host.refuse(client, error)
             answer = {"reason": error.reason.value, "message": str(error)}
             await send_json(send, _STATUS.get(error.reason, 422), answer, close=True)
+        except Exception as error:  # noqa: BLE001 - logged by the host; a 500 would lose the client
+            self._host.failed(client, error)
+            answer = {"message": "the update could not be taken: send it again"}
+            await send_json(send, 503, answer, close=True)
         else:
             await send_json(send, 200, {"accepted": True})
 

@@ -74,26 +74,36 @@ class Reader:
             Gone: the connection was closed.
             RefusedUpdate: the body has another size.
         """
-        await self._turn.acquire()
-        place = self._place(size)
+        place = await self._read(receive, size)
         try:
-            try:
-                await self._fill(place, receive, size)
-            finally:
-                self._turn.release()
             yield place.whole()
         finally:
-            place.close()
-            if isinstance(place, _Memory):
-                self._in_use_bytes -= size
-                self._spare.append(place)
+            self._free(place)
+
+    async def _read(self, receive: Receive, size: int) -> _Memory | _Spool:
+        """A whole body in its place; whatever goes wrong, turn and place are given back."""
+        async with self._turn:
+            place = self._place(size)
+            try:
+                await self._fill(place, receive, size)
+            except BaseException:
+                self._free(place)
+                raise
+        return place
 
     def _place(self, size: int) -> _Memory | _Spool:
         if self._in_use_bytes and self._in_use_bytes + size > _IN_MEMORY_BYTES:
             return _Spool()
-        self._in_use_bytes += size
         self._spare = [spare for spare in self._spare if len(spare.buffer) == size]
-        return self._spare.pop() if self._spare else _Memory(size)
+        place = self._spare.pop() if self._spare else _Memory(size)
+        self._in_use_bytes += size
+        return place
+
+    def _free(self, place: _Memory | _Spool) -> None:
+        place.close()
+        if isinstance(place, _Memory):
+            self._in_use_bytes -= len(place.buffer)
+            self._spare.append(place)
 
     async def _fill(self, place: _Memory | _Spool, receive: Receive, size: int) -> None:
         filled, more = 0, True

@@ -24,6 +24,8 @@ from lockstep_workers.tensors import Flat
 
 _log = structlog.get_logger()
 _MAX_COUNT = 2**31 - 1  # examples or steps; a weight above it could make a sum overflow
+_TRIES = 5
+"""How often a client may send an update that the server fails to take."""
 # The update itself is bad: its client gives none to this round.
 _FATAL = frozenset(
     {
@@ -103,6 +105,7 @@ class Reception:
         self._pulse = asyncio.Event()
         self._news = asyncio.Event()
         self._logged: set[tuple[str, int, Refusal]] = set()
+        self._failures: dict[str, int] = {}
 
     # -- called by the routes --------------------------------------------------------------------
 
@@ -204,6 +207,19 @@ class Reception:
                 self._lost(client, self.round, why)
                 self._pulse.set()
 
+    def failed(self, client: str, error: Exception) -> None:
+        """An update could not be taken, by no fault of its sender, who may send it again.
+
+        After some tries the round waits for the client no longer.
+        """
+        number = self.round.number if self.round else 0
+        _log.error("update not taken", client=client, round=number, exc_info=error)
+        self._failures[client] = tries = self._failures.get(client, 0) + 1
+        why = f"its update could not be taken {tries} times: {type(error).__name__}: {error}"
+        if tries >= _TRIES and self.round is not None and self.round.lose(client, why):
+            self._lost(client, self.round, why)
+            self._pulse.set()
+
     def elapsed_in_round(self) -> float:
         """Seconds since the open round began."""
         return 0.0 if self.round is None else self._now() - self.round.began_s
@@ -235,6 +251,7 @@ class Reception:
     async def play(self, plan: RoundPlan, *, patient: bool = False) -> Round:
         """One round, from handing out the sink's body until it closes."""
         self._logged.clear()
+        self._failures.clear()
         self.round = now = Round(plan, began_s=self._now(), patient=patient)
         for client in now.participants():
             if client not in self.sessions:

@@ -150,7 +150,11 @@ def send_update(
     *,
     link: Link = UNLIMITED,
 ) -> Answer:
-    """Uploads an update over an emulated link."""
+    """Uploads an update over an emulated link.
+
+    Raises:
+        http.client.HTTPException: the cloud pod failed at it, which says nothing of the update.
+    """
     path = names.UPDATE_ROUTE.format(client=report.client, round=report.round)
     headers: Mapping[str, str] = {
         "content-type": names.TENSORS,
@@ -171,6 +175,8 @@ def send_update(
     link.carry(len(body), move)
     response = connection.getresponse()
     text = response.read()
+    if response.status >= 500:
+        raise http.client.HTTPException(f"{response.status}: {_message(text)}")
     accepted = response.status == 200
     reason = "" if accepted else _field(text, "reason")
     return Answer(accepted, reason, _message(text), time.monotonic() - began)
