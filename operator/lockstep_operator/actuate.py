@@ -18,7 +18,7 @@ from lockstep_operator.core.model import JobKey, Manifest
 from lockstep_operator.errors import KubeError, NotFound, NotServed, Refused
 from lockstep_operator.kube import POD, Kube
 from lockstep_operator.metrics import Metrics
-from lockstep_operator.observe import condition
+from lockstep_operator.views import condition
 
 CONCURRENT_PATCHES = 20
 WAIT_S = 3.0
@@ -223,8 +223,8 @@ async def _follow(
     on: Resizer,
 ) -> str | None:
     """Watch until nothing is waited for; returns why the watch broke, if it did."""
-    watch = on.kube.watch_pods(
-        key.namespace, selector, resource_version=version, timeout_s=on.wait_s
+    watch = on.kube.watch(
+        POD, key.namespace, labels=selector, resource_version=version, timeout_s=on.wait_s
     )
     try:
         async for event in watch:

@@ -8,21 +8,17 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
-import kopf
 import typer
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException
 from prometheus_client import (
     GC_COLLECTOR,
@@ -34,12 +30,12 @@ from pydantic import ValidationError
 
 from lockstep_operator.actuate import Resizer
 from lockstep_operator.auth import Authenticator
+from lockstep_operator.cluster_state import ClusterState, watches
 from lockstep_operator.config import OperatorConfig
 from lockstep_operator.election import Elector
-from lockstep_operator.handlers import build_registry, operator_settings
 from lockstep_operator.kube import ApiKube, load_configuration
+from lockstep_operator.lead import Flags, Leader, lead, stop_on_signals
 from lockstep_operator.log import set_up_logging
-from lockstep_operator.login import login_from
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources
 from lockstep_operator.planner import Planner
@@ -61,31 +57,22 @@ MAX_CONNECTIONS = 4000
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Flags:
-    """What the tasks tell each other."""
-
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    watching: asyncio.Event = field(default_factory=asyncio.Event)
-    leading: asyncio.Event = field(default_factory=asyncio.Event)
-    kopf_alive: bool = True
-
-    def ready(self) -> bool:
-        """A leader is ready when it watches, a candidate at once."""
-        return self.watching.is_set() or not self.leading.is_set()
-
-
-def make_deps(config: OperatorConfig, kube: ApiKube) -> Deps:
-    """What the loops and the planner share."""
+def make_metrics() -> Metrics:
+    """The metrics of the operator and of its process."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR):
         registry.register(collector)
+    return Metrics(registry)
+
+
+def make_deps(config: OperatorConfig, kube: ApiKube, metrics: Metrics) -> Deps:
+    """What the loops and the planner share."""
     return Deps(
         kube=kube,
-        sources=Sources(kube, Reports(), config.namespaces),
+        sources=Sources(kube, Reports(), ClusterState(kube, config.namespaces)),
         settings=config.settings(),
-        metrics=Metrics(registry),
+        metrics=metrics,
         clock=lambda: datetime.now(UTC),
     )
 
@@ -93,12 +80,14 @@ def make_deps(config: OperatorConfig, kube: ApiKube) -> Deps:
 async def run(config: OperatorConfig) -> int:
     """Run until stopped; returns the exit code."""
     configuration = await load_configuration(config.kubeconfig, config.context)
-    kube = ApiKube(configuration)
-    deps = make_deps(config, kube)
-    runtime = Runtime(partial(reconcile, deps=deps), deps.metrics, resync_s=config.resync_seconds)
-    flags = _Flags()
+    configuration.connection_pool_maxsize += watches(config.namespaces)
+    metrics = make_metrics()
+    kube = ApiKube(configuration, count=metrics.count_request)
     elector = _elector(config, kube)
-    _stop_on_signals(flags.stop)
+    deps = make_deps(config, kube, metrics)
+    runtime = Runtime(partial(reconcile, deps=deps), metrics, resync_s=config.resync_seconds)
+    flags = Flags()
+    stop_on_signals(flags.stop)
     prometheus = Prometheus(config.prometheus_url) if config.prometheus_url else None
     policies = Policies(kube, config.policy_dir)
     planner = Planner(
@@ -112,12 +101,11 @@ async def run(config: OperatorConfig) -> int:
         learning=PolicyLearning(deps, policies),
         leads=flags.leading.is_set,
     )
-    probes = Probes(deps, runtime, lambda: flags.kopf_alive, flags.ready, config.resync_seconds)
+    probes = Probes(deps, runtime, lambda: flags.watch_alive, flags.ready, config.resync_seconds)
     try:
         return await _run_both(
-            config,
-            app=planner_app(planner, probes),
-            work=_lead(config, configuration, runtime, elector=elector, flags=flags, deps=deps),
+            planner_server(planner_app(planner, probes), config.host, config.port),
+            work=lead(Leader(config, configuration, runtime, deps=deps, flags=flags), elector),
             runtime=runtime,
             flags=flags,
         )
@@ -138,59 +126,23 @@ def _elector(config: OperatorConfig, kube: ApiKube) -> Elector | None:
     return Elector(kube, namespace, config.lease_name, me, config.timing())
 
 
-async def _lead(
-    config: OperatorConfig,
-    configuration: Configuration,
-    runtime: Runtime,
-    *,
-    elector: Elector | None,
-    flags: _Flags,
-    deps: Deps,
-) -> None:
-    """Watches and writes, once this process leads; returns when it does not any more."""
-    if elector is None:
-        flags.leading.set()
-        deps.metrics.leader.set(1)
-        await _watch(config, configuration, runtime, flags)
-        return
-    await elector.acquire()
-    flags.leading.set()
-    deps.metrics.leader.set(1)
-    watch = asyncio.create_task(_watch(config, configuration, runtime, flags), name="kopf")
-    hold = asyncio.create_task(elector.hold(), name="lease")
-    await asyncio.wait({watch, hold}, return_when=asyncio.FIRST_COMPLETED)
-    if not flags.stop.is_set():
-        flags.leading.clear()  # nothing is planned from here on, and no pass begins
-        await runtime.shutdown()
-    flags.stop.set()
-    hold.cancel()
-    await asyncio.gather(watch, hold, return_exceptions=True)
-
-
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-
-
-async def _run_both(
-    config: OperatorConfig,
-    *,
-    app: FastAPI,
-    work: Coroutine[Any, Any, None],
-    runtime: Runtime,
-    flags: _Flags,
-) -> int:
-    server = HostedServer(
+def planner_server(app: FastAPI, host: str, port: int) -> HostedServer:
+    """The server of planner and probes."""
+    return HostedServer(
         uvicorn.Config(
             BodyLimit(app, MAX_BODY_BYTES),
-            host=config.host,
-            port=config.port,
+            host=host,
+            port=port,
             http=bounded(Limits(connections=MAX_CONNECTIONS, head_bytes=64 << 10)),
             log_config=None,
             access_log=False,
         )
     )
+
+
+async def _run_both(
+    server: HostedServer, *, work: Coroutine[Any, Any, None], runtime: Runtime, flags: Flags
+) -> int:
     http = asyncio.create_task(_serve(server), name="planner")
     watch = asyncio.create_task(work, name="lead")
     stopped = asyncio.create_task(flags.stop.wait(), name="stop")
@@ -202,9 +154,11 @@ async def _run_both(
     if not flags.leading.is_set():
         watch.cancel()  # a candidate waits for its turn
     results = await asyncio.gather(http, watch, stopped, return_exceptions=True)
-    for error in (one for one in results if isinstance(one, BaseException)):
+    errors = [one for one in results if isinstance(one, BaseException)]
+    for error in errors:
         logger.error("stopped: %s", str(error) or type(error).__name__)
-    return 0 if wanted else 1
+    broken = any(isinstance(error, Exception) for error in errors)
+    return 0 if wanted and not broken else 1
 
 
 async def _serve(server: uvicorn.Server) -> None:
@@ -214,27 +168,6 @@ async def _serve(server: uvicorn.Server) -> None:
     except SystemExit as error:
         address = f"{server.config.host}:{server.config.port}"
         raise RuntimeError(f"the planner could not listen on {address}") from error
-
-
-async def _watch(
-    config: OperatorConfig, configuration: Configuration, runtime: Runtime, flags: _Flags
-) -> None:
-    others = asyncio.all_tasks()
-    try:
-        tasks = await kopf.spawn_tasks(
-            registry=build_registry(login_from(configuration)),
-            settings=operator_settings(),
-            memo=runtime,
-            standalone=True,
-            clusterwide=not config.namespaces,
-            namespaces=config.namespaces,
-            stop_flag=flags.stop,
-            ready_flag=flags.watching,
-        )
-        _stop_on_signals(flags.stop)  # Kopf has put its own handlers in their place
-        await kopf.run_tasks(tasks, ignored=others)
-    finally:
-        flags.kopf_alive = False
 
 
 Namespaces = Annotated[

@@ -1,9 +1,10 @@
-"""Kopf's handlers: they wake the job's loop and do nothing else, so Kopf writes nothing anywhere.
+"""Kopf's handler: it wakes the job's loop and does nothing else, so Kopf writes nothing anywhere.
 
-`registry` is called by `app`. Only `on.event` handlers: no finalizer, no annotation, no index.
+`app` registers it with `build_registry`. Only `on.event`: no finalizer, no annotation, no index.
+What belongs to a job is followed by `cluster_state`.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import kopf
@@ -16,12 +17,9 @@ Login = Callable[[], Awaitable[kopf.ConnectionInfo]]
 
 
 def build_registry(login: Login) -> kopf.OperatorRegistry:
-    """The handlers of the operator."""
+    """The handler of the operator."""
     registry = kopf.OperatorRegistry()
     kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)(job_seen)
-    kopf.on.event("v1", "pods", labels={names.JOB_LABEL: kopf.PRESENT}, registry=registry)(
-        pod_changed
-    )
 
     async def log_in(**_: Any) -> kopf.ConnectionInfo:
         return await login()
@@ -31,13 +29,12 @@ def build_registry(login: Login) -> kopf.OperatorRegistry:
 
 
 def operator_settings() -> kopf.OperatorSettings:
-    """Kopf's settings: it posts no events, and watches only pods of jobs."""
+    """Kopf's settings: it posts no events and lets no watch fall silent."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.watching.server_timeout = 600
     settings.watching.client_timeout = 660
     settings.watching.chunk_size = 500
-    settings.watching.label_selectors["pods"] = names.JOB_LABEL
     settings.queueing.error_delays = (1, 2, 5, 10, 30)
     return settings
 
@@ -47,13 +44,3 @@ async def job_seen(
 ) -> None:
     """A job was listed, added, changed or deleted."""
     memo.seen(JobKey(str(namespace), str(name)), gone=type == "DELETED")
-
-
-async def pod_changed(
-    namespace: str | None, type: str | None, body: Mapping[str, Any], memo: Runtime, **_: Any
-) -> None:
-    """A pod of a job changed, or is gone and left room."""
-    labels = body["metadata"].get("labels", {})
-    memo.wake_labelled(str(namespace), labels[names.JOB_LABEL])
-    if type == "DELETED":
-        memo.room_freed()

@@ -5,42 +5,35 @@ Lockstep knows: no discovery, and no generated API classes (importing CoreV1Api 
 Every failure leaves as a KubeError; no error of aiohttp or of the Kubernetes client does.
 """
 
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import aiohttp
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from lockstep_api import names
 from lockstep_operator.core.model import Manifest, ObjectRef
-from lockstep_operator.errors import (
-    Conflict,
-    KubeError,
-    NotFound,
-    NotServed,
-    Refused,
-    Throttled,
-    Unavailable,
-)
+from lockstep_operator.errors import KubeError, NotFound, Refused
+from lockstep_operator.kube_transport import JSON, Request, Transport, events
 
 APPLY = "application/apply-patch+yaml"
 STRATEGIC = "application/strategic-merge-patch+json"
-JSON = "application/json"
 METADATA = f"{JSON};as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
-REQUEST_TIMEOUT_S = 30.0
+METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 PAGE = 500
 
-JOB = (names.API_VERSION, names.KIND)
-POD = ("v1", "Pod")
-NODE = ("v1", "Node")
-SET = ("apps/v1", "StatefulSet")
-CHILD_KINDS = (
-    ("apps/v1", "StatefulSet"),
+Kind = tuple[str, str]
+"""apiVersion and kind."""
+JOB: Kind = (names.API_VERSION, names.KIND)
+POD: Kind = ("v1", "Pod")
+NODE: Kind = ("v1", "Node")
+SET: Kind = ("apps/v1", "StatefulSet")
+EVENT: Kind = ("v1", "Event")
+TOKEN_REVIEW: Kind = ("authentication.k8s.io/v1", "TokenReview")
+CHILD_KINDS: tuple[Kind, ...] = (
+    SET,
     ("v1", "Service"),
     ("v1", "ConfigMap"),
     ("v1", "ServiceAccount"),
@@ -57,11 +50,11 @@ _PLURALS = {
     JOB: names.PLURAL,
     POD: "pods",
     NODE: "nodes",
-    ("v1", "Event"): "events",
+    EVENT: "events",
     ("coordination.k8s.io/v1", "Lease"): "leases",
     ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
-    ("authentication.k8s.io/v1", "TokenReview"): "tokenreviews",
-    ("apps/v1", "StatefulSet"): "statefulsets",
+    TOKEN_REVIEW: "tokenreviews",
+    SET: "statefulsets",
     ("v1", "Service"): "services",
     ("v1", "ConfigMap"): "configmaps",
     ("v1", "ServiceAccount"): "serviceaccounts",
@@ -94,8 +87,17 @@ class Kube(Protocol):
     async def version(self, ref: ObjectRef) -> str: ...
 
     async def list(
-        self, kind: tuple[str, str], namespace: str | None = None, *, labels: str = ""
+        self, kind: Kind, namespace: str | None = None, *, labels: str = ""
     ) -> Listing: ...
+
+    def pages(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        labels: str = "",
+        metadata_only: bool = False,
+    ) -> AsyncGenerator[Listing, None]: ...
 
     async def apply(self, manifest: Manifest) -> Manifest: ...
 
@@ -109,14 +111,22 @@ class Kube(Protocol):
 
     async def resize(self, namespace: str, pod: str, *, container: str, cpu: str) -> Manifest: ...
 
-    def watch_pods(
-        self, namespace: str, labels: str, *, resource_version: str, timeout_s: float
+    def watch(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        *,
+        labels: str,
+        resource_version: str,
+        timeout_s: float,
+        bookmarks: bool = False,
+        metadata_only: bool = False,
     ) -> AsyncGenerator[Manifest, None]: ...
 
     async def review_token(self, token: str, audience: str) -> User | None: ...
 
 
-def path_of(kind: tuple[str, str], namespace: str | None = None, name: str = "") -> str:
+def path_of(kind: Kind, namespace: str | None = None, name: str = "") -> str:
     """The REST path of a kind's collection or of one object."""
     api_version = kind[0]
     root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
@@ -161,31 +171,49 @@ async def load_configuration(kubeconfig: str | None, context: str | None) -> Con
 class ApiKube:
     """`Kube` over HTTP."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        count: Callable[[str, str], None] = lambda verb, kind: None,
+    ) -> None:
         configuration.retries = None  # the loops retry with their own backoff
-        self._client = ApiClient(configuration)
+        self._http = Transport(ApiClient(configuration), count)
 
     async def close(self) -> None:
-        await self._client.close()  # type: ignore[no-untyped-call]
+        await self._http.client.close()  # type: ignore[no-untyped-call]
 
     async def get(self, ref: ObjectRef) -> Manifest:
-        return await self._call("GET", _path(ref))
+        return await self._http.call(Request("get", _kind(ref), _path(ref)))
 
     async def version(self, ref: ObjectRef) -> str:
         """The object's resource version: a few hundred bytes, however large the object is."""
-        answer = await self._call("GET", _path(ref), accept=METADATA)
+        answer = await self._http.call(Request("get", _kind(ref), _path(ref), accept=METADATA))
         return str(answer["metadata"]["resourceVersion"])
 
-    async def list(
-        self, kind: tuple[str, str], namespace: str | None = None, *, labels: str = ""
-    ) -> Listing:
+    async def list(self, kind: Kind, namespace: str | None = None, *, labels: str = "") -> Listing:
+        pages = [page async for page in self.pages(kind, namespace, labels=labels)]
+        return Listing([item for page in pages for item in page.items], pages[-1].resource_version)
+
+    async def pages(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        labels: str = "",
+        metadata_only: bool = False,
+    ) -> AsyncGenerator[Listing, None]:
+        """A list piece by piece, so that nobody need hold all of it."""
         query: dict[str, Any] = {"limit": PAGE} | ({"labelSelector": labels} if labels else {})
-        items: list[Manifest] = []
+        accept = METADATA_LIST if metadata_only else JSON
         while True:
-            page = await self._call("GET", path_of(kind, namespace), query=query)
-            items += [{**item, "apiVersion": kind[0], "kind": kind[1]} for item in page["items"]]
+            page = await self._http.call(
+                Request("list", kind, path_of(kind, namespace), query=query, accept=accept)
+            )
+            items = [_named(item, kind) for item in page["items"]]
+            yield Listing(items, page["metadata"]["resourceVersion"])
             if not (token := page["metadata"].get("continue")):
-                return Listing(items, page["metadata"]["resourceVersion"])
+                return
             query = {**query, "continue": token}
 
     async def apply(self, manifest: Manifest) -> Manifest:
@@ -217,8 +245,8 @@ class ApiKube:
             Conflict: it does.
         """
         ref = ref_of(manifest)
-        path = path_of((ref.api_version, ref.kind), ref.namespace)
-        return await self._call("POST", path, body=manifest)
+        path = path_of(_kind(ref), ref.namespace)
+        return await self._http.call(Request("create", _kind(ref), path, body=manifest))
 
     async def replace(self, manifest: Manifest) -> Manifest:
         """Write a whole object over the one with its resource version.
@@ -226,7 +254,8 @@ class ApiKube:
         Raises:
             Conflict: it was changed meanwhile.
         """
-        return await self._call("PUT", _path(ref_of(manifest)), body=manifest)
+        ref = ref_of(manifest)
+        return await self._http.call(Request("update", _kind(ref), _path(ref), body=manifest))
 
     async def delete(self, ref: ObjectRef, *, uid: str = "") -> None:
         """Delete an object and what it owns; with a uid only the one that has it."""
@@ -235,7 +264,7 @@ class ApiKube:
         if uid:
             body["preconditions"] = {"uid": uid}
         try:
-            await self._call("DELETE", _path(ref), body=body)
+            await self._http.call(Request("delete", _kind(ref), _path(ref), body=body))
         except NotFound:
             return
 
@@ -244,138 +273,65 @@ class ApiKube:
         limits = {"name": container, "resources": {"limits": {"cpu": cpu}}}
         path = path_of(POD, namespace, pod) + "/resize"
         body = {"spec": {"containers": [limits]}}
-        return await self._call("PATCH", path, body=body, content_type=STRATEGIC)
+        return await self._http.call(Request("patch", POD, path, body=body, content_type=STRATEGIC))
 
-    async def watch_pods(
-        self, namespace: str, labels: str, *, resource_version: str, timeout_s: float
+    async def watch(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        *,
+        labels: str,
+        resource_version: str,
+        timeout_s: float,
+        bookmarks: bool = False,
+        metadata_only: bool = False,
     ) -> AsyncGenerator[Manifest, None]:
-        """Events of pods (`type`, `object`) since a resource version, for at most `timeout_s`."""
+        """Events (`type`, `object`) since a resource version, for at most `timeout_s`."""
         query = {
             "watch": "true",
-            "labelSelector": labels,
             "resourceVersion": resource_version,
             "timeoutSeconds": max(1, round(timeout_s + 0.5)),
         }
-        async with self._open("GET", path_of(POD, namespace), query=query) as response:
-            async for event in _events(response):
-                yield event
+        query |= {"labelSelector": labels} if labels else {}
+        query |= {"allowWatchBookmarks": "true"} if bookmarks else {}
+        accept = METADATA if metadata_only else JSON
+        path = path_of(kind, namespace)
+        request = Request("watch", kind, path, query=query, accept=accept, streams=True)
+        async with self._http.open(request) as response:
+            async for event in events(response):
+                yield {**event, "object": _named(event["object"], kind)}
 
     async def review_token(self, token: str, audience: str) -> User | None:
         """The user that a token stands for; None when it is not valid for the audience."""
-        kind = ("authentication.k8s.io/v1", "TokenReview")
         review = {
-            "apiVersion": kind[0],
-            "kind": kind[1],
+            "apiVersion": TOKEN_REVIEW[0],
+            "kind": TOKEN_REVIEW[1],
             "spec": {"token": token, "audiences": [audience]},
         }
-        status = (await self._call("POST", path_of(kind), body=review)).get("status", {})
+        path = path_of(TOKEN_REVIEW)
+        answer = await self._http.call(Request("create", TOKEN_REVIEW, path, body=review))
+        status = answer.get("status", {})
         valid = status.get("authenticated") and audience in status.get("audiences", [])
         if not valid:
             return None
         return User(status["user"]["username"], status["user"].get("uid", ""))
 
     async def _apply(self, path: str, manifest: Manifest) -> Manifest:
+        kind = (manifest["apiVersion"], manifest["kind"])
         query = {"fieldManager": names.MANAGER, "force": "true"}
-        return await self._call("PATCH", path, query=query, body=manifest, content_type=APPLY)
+        return await self._http.call(
+            Request("apply", kind, path, query=query, body=manifest, content_type=APPLY)
+        )
 
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, Any] | None = None,
-        body: Manifest | None = None,
-        content_type: str = JSON,
-        accept: str = JSON,
-    ) -> Manifest:
-        async with self._open(
-            method, path, query=query, body=body, content_type=content_type, accept=accept
-        ) as response:
-            answer: Manifest = await response.json(content_type=None)
-            return answer
 
-    @asynccontextmanager
-    async def _open(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, Any] | None = None,
-        body: Manifest | None = None,
-        content_type: str = JSON,
-        accept: str = JSON,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer with a good status; anything else is raised as a KubeError."""
-        headers = {"Accept": accept, "Content-Type": content_type}
-        pairs = list((query or {}).items())
-        try:
-            _, url, sent, _, _ = await self._client.param_serialize(
-                method,
-                path,
-                query_params=pairs,
-                header_params=headers,
-                auth_settings=["BearerToken"],
-            )
-            answer = await self._client.call_api(
-                method, url, sent, body=body, _request_timeout=REQUEST_TIMEOUT_S
-            )
-            response: aiohttp.ClientResponse = answer.response
-            async with response:
-                await _raise_for(response, f"{method} {path}")
-                yield response
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # OSError: TimeoutError too
-            raise Unavailable(f"{method} {path}: {str(error) or type(error).__name__}") from error
+def _named(item: Manifest, kind: Kind) -> Manifest:
+    """The items of a list do not say what they are."""
+    return {**item, "apiVersion": kind[0], "kind": kind[1]}
+
+
+def _kind(ref: ObjectRef) -> Kind:
+    return ref.api_version, ref.kind
 
 
 def _path(ref: ObjectRef) -> str:
-    return path_of((ref.api_version, ref.kind), ref.namespace, ref.name)
-
-
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Manifest]:
-    async for line in response.content:
-        event: Manifest = json.loads(line)
-        if event["type"] == "ERROR":
-            raise Unavailable(f"watch: {event['object'].get('message', 'failed')}")
-        yield event
-
-
-async def _raise_for(response: aiohttp.ClientResponse, call: str) -> None:
-    if response.status < 400:
-        return
-    error = error_of(response.status, await response.text(), response.headers.get("Retry-After"))
-    error.args = (f"{call}: {error}",)
-    raise error
-
-
-def error_of(status: int, body: str, retry_after: str | None = None) -> KubeError:
-    """The error for an HTTP status; its text is the apiserver's message."""
-    message = _message(body) or f"HTTP {status}"
-    if status == 429:
-        return Throttled(message, retry_after=_seconds(retry_after))
-    if status >= 500:
-        return Unavailable(message)
-    if status == 404 and not _names_an_object(body):
-        return NotServed(message)
-    known: dict[int, type[KubeError]] = {404: NotFound, 409: Conflict, 410: Unavailable}
-    return known.get(status, Refused)(message)
-
-
-def _message(body: str) -> str:
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        return body.strip()[:300]
-    return str(answer.get("message", "")) if isinstance(answer, dict) else body[:300]
-
-
-def _names_an_object(body: str) -> bool:
-    """Whether an error is about an object, not about the route that was called."""
-    try:
-        details = json.loads(body)["details"]
-    except (ValueError, KeyError, TypeError):
-        return False
-    return isinstance(details, dict) and bool(details.get("name"))
-
-
-def _seconds(retry_after: str | None) -> float:
-    return float(retry_after) if retry_after and retry_after.isdigit() else 1.0
+    return path_of(_kind(ref), ref.namespace, ref.name)

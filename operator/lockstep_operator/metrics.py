@@ -25,6 +25,12 @@ class Metrics:
             ["error"],
             registry=registry,
         )
+        self.kube_requests = Counter(
+            "lockstep_kube_requests",
+            "Requests to the Kubernetes API by verb and kind; a watch counts once.",
+            ["verb", "kind"],
+            registry=registry,
+        )
         self.queue_depth = Gauge(
             "lockstep_queue_depth", "Jobs that wait for their pass.", registry=registry
         )
@@ -81,3 +87,7 @@ class Metrics:
             "Seconds since the last finished pass over any job.",
             registry=registry,
         )
+
+    def count_request(self, verb: str, kind: str) -> None:
+        """A request to the Kubernetes API goes out."""
+        self.kube_requests.labels(verb, kind).inc()

@@ -175,7 +175,7 @@ async def _delete(ref: ObjectRef, deps: Deps) -> None:
 
 
 async def _apply(manifest: Manifest, deps: Deps) -> None:
-    await deps.kube.apply(manifest)
+    deps.sources.cluster.wrote(await deps.kube.apply(manifest))
     ref = ref_of(manifest)
     logger.info("applied %s %s/%s", ref.kind, ref.namespace, ref.name)
 

@@ -1,7 +1,9 @@
 """One loop a job: waits to be woken, makes a pass, waits again; handlers and planner wake it.
 
-A job's passes never overlap. A failed pass is repeated with jittered backoff, an undisturbed job is
-looked at again after the resync time. A loop ends when its job is gone, and at shutdown.
+A job's passes never overlap. The first wake after a quiet time starts one at once; those within the
+second after it make one together, but for a pass that somebody waits for. A failed pass is repeated
+with jittered backoff, an undisturbed job is looked at again after the resync time. A loop ends when
+its job is gone, and at shutdown.
 """
 
 import asyncio
@@ -12,19 +14,37 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from lockstep_api import names
-from lockstep_api.names import label_value
 from lockstep_api.status import Phase
+from lockstep_operator.core.backoff import backoff_s
 from lockstep_operator.core.model import JobKey
 from lockstep_operator.errors import KubeError, Throttled
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.reconcile import PassResult
 
-FIRST_BACKOFF_S = 1.0
-MAX_BACKOFF_S = 60.0
+MIN_INTERVAL_S = 1.0
+"""Least time between the end of a pass and the next one over the same job."""
 
 logger = logging.getLogger(__name__)
 
 Pass = Callable[[JobKey], Awaitable[PassResult]]
+
+
+async def wait_for(event: asyncio.Event, timeout_s: float | None) -> None:
+    """Returns when the event is set, or the time is over."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How time passes for the loops."""
+
+    min_interval_s: float = MIN_INTERVAL_S
+    monotonic: Callable[[], float] = time.monotonic
+    wait: Callable[[asyncio.Event, float | None], Awaitable[None]] = wait_for
 
 
 @dataclass(slots=True)
@@ -32,6 +52,10 @@ class _Loop:
     """A job's loop and who waits for its next pass."""
 
     woken: asyncio.Event = field(default_factory=asyncio.Event)
+    hurried: asyncio.Event = field(default_factory=asyncio.Event)
+    """Somebody waits for the next pass."""
+    rests_until: float = float("-inf")
+    """When the next pass may begin, unless somebody waits for it."""
     waiting: list[asyncio.Future[PassResult]] = field(default_factory=list)
     failures: int = 0
     without_place: bool = False
@@ -48,14 +72,16 @@ class Runtime:
         *,
         resync_s: float,
         jitter: Callable[[], float] = random.random,
+        pace: Pace = Pace(),
     ) -> None:
         self._make_pass = make_pass
         self._metrics = metrics
         self._resync_s = resync_s
         self._jitter = jitter
+        self._pace = pace
         self._loops: dict[JobKey, _Loop] = {}
         self._by_label: dict[JobKey, JobKey] = {}
-        self._last_pass = time.monotonic()
+        self._last_pass = pace.monotonic()
 
     def __copy__(self) -> "Runtime":
         """Kopf copies its memo for every object; all share the one runtime."""
@@ -72,17 +98,10 @@ class Runtime:
         self._loops[key].woken.set()
 
     def wake(self, key: JobKey) -> None:
-        """Something of a job changed; it is named by its label's value, not always its name."""
+        """Something of a job changed; it is named as its label names it, not always by its name."""
         key = self._by_label.get(key, key)
         if key in self._loops:
             self._loops[key].woken.set()
-
-    def wake_labelled(self, namespace: str, label: str) -> None:
-        """Something with a job's label changed; a long name is shortened in the label."""
-        for key in [JobKey(namespace, label), *self._loops]:
-            if key in self._loops and (namespace, label) == (key.namespace, label_value(key.name)):
-                return self.wake(key)
-        return None
 
     def room_freed(self) -> None:
         """A pod of some job is gone: jobs that found no room look again."""
@@ -99,6 +118,7 @@ class Runtime:
         self.seen(key)
         done: asyncio.Future[PassResult] = asyncio.get_running_loop().create_future()
         self._loops[key].waiting.append(done)
+        self._loops[key].hurried.set()
         return await done
 
     @property
@@ -112,7 +132,7 @@ class Runtime:
     @property
     def last_pass_age_s(self) -> float:
         """Seconds since a pass was finished, or failed in a way that was handled."""
-        return time.monotonic() - self._last_pass
+        return self._pace.monotonic() - self._last_pass
 
     async def shutdown(self) -> None:
         """End all loops; passes under way are cancelled."""
@@ -125,8 +145,9 @@ class Runtime:
         wait_s: float | None = None
         try:
             while True:
-                await self._sleep(loop, wait_s)
+                await self._rest(loop, wait_s)
                 loop.woken.clear()
+                loop.hurried.clear()
                 wait_s = await self._one_pass(key, loop)
                 if wait_s is None and not loop.woken.is_set():
                     return
@@ -136,12 +157,12 @@ class Runtime:
             for future in loop.waiting:
                 future.cancel()
 
-    async def _sleep(self, loop: _Loop, wait_s: float | None) -> None:
-        try:
-            async with asyncio.timeout(wait_s):
-                await loop.woken.wait()
-        except TimeoutError:
-            return
+    async def _rest(self, loop: _Loop, wait_s: float | None) -> None:
+        """Until the loop is woken or the time is over, but not before its pause is."""
+        await self._pace.wait(loop.woken, wait_s)
+        pause_s = loop.rests_until - self._pace.monotonic()
+        if pause_s > 0:
+            await self._pace.wait(loop.hurried, pause_s)
 
     async def _one_pass(self, key: JobKey, loop: _Loop) -> float | None:
         """Make a pass; returns the seconds until the next one, None when the job is gone."""
@@ -156,7 +177,8 @@ class Runtime:
             _fail(waiting, error)
             return self._after_error(key, loop, error)
         finally:
-            self._last_pass = time.monotonic()
+            self._last_pass = self._pace.monotonic()
+            loop.rests_until = self._last_pass + self._pace.min_interval_s
         _answer(waiting, outcome)
         return self._after(key, loop, outcome)
 
@@ -188,12 +210,6 @@ class Runtime:
 def _label(key: JobKey) -> JobKey:
     """A job as its pods' label names it."""
     return JobKey(key.namespace, names.label_value(key.name))
-
-
-def backoff_s(failures: int, jitter: float) -> float:
-    """1, 2, 4 … 60 s after so many failures in a row, half of it by chance."""
-    full = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 10))
-    return full * (0.5 + 0.5 * jitter)
 
 
 def _answer(waiting: list[asyncio.Future[PassResult]], outcome: PassResult) -> None:

@@ -210,11 +210,12 @@ NEEDED = [
             "statefulsets.apps", "services", "configmaps", "serviceaccounts",
             "persistentvolumeclaims", "poddisruptionbudgets.policy", "jobs.batch",
         )
-        for verb in ("get", "list", "create", "patch", "delete")
+        for verb in ("get", "list", "watch", "create", "patch", "delete")
     ),
     "create events",
     "create leases.coordination.k8s.io",
     "list nodes",
+    "watch nodes",
     "create tokenreviews.authentication.k8s.io",
 ]  # fmt: skip
 TOO_MUCH = [

@@ -7,6 +7,8 @@ records every write. A kubelet is played by `kubelet`: it puts a resized limit i
 import asyncio
 import copy
 import itertools
+import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,13 +17,16 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from lockstep_api import names
+from lockstep_operator.cluster_state import ClusterState
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef, Settings
-from lockstep_operator.errors import Conflict, KubeError, NotFound
-from lockstep_operator.kube import POD, Kube, Listing, User, job_ref, ref_of
+from lockstep_operator.errors import Conflict, KubeError, NotFound, Unavailable
+from lockstep_operator.kube import POD, Kind, Listing, User, job_ref, ref_of
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources
 from lockstep_operator.reconcile import Deps
 from lockstep_operator.reports import Reports
+
+Feed = Callable[[str, Manifest], None]
 
 KEY = JobKey("lab", "digits")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -90,8 +95,12 @@ class FakeKube:
     kubelet: bool = True
     """Whether a resize is put in force."""
     watched: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when somebody watches pods."""
-    _watches: list[asyncio.Queue[Manifest]] = field(default_factory=list)
+    """Set when somebody watches."""
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(verb, kind) → requests that reached it."""
+    feeds: list[Feed] = field(default_factory=list)
+    """Hear type and object of every change, at once."""
+    _watches: list[tuple[Kind, asyncio.Queue[Manifest]]] = field(default_factory=list)
     _version: Any = field(default_factory=lambda: itertools.count(1))
 
     def put(self, manifest: Manifest) -> None:
@@ -105,9 +114,17 @@ class FakeKube:
         self._tell(kind, stored)
 
     def remove(self, ref: ObjectRef) -> None:
-        self._tell("DELETED", self.objects.pop(ref))
+        gone = self.objects.pop(ref)
+        gone["metadata"]["resourceVersion"] = str(next(self._version))
+        self._tell("DELETED", gone)
+
+    def break_watches(self) -> None:
+        """What an apiserver does that has forgotten from where the watches go on (410)."""
+        for _, queue in self._watches:
+            queue.put_nowait({"type": "ERROR", "object": {"message": "too old"}})
 
     async def get(self, ref: ObjectRef) -> Manifest:
+        self.calls["get", ref.kind] += 1
         self._check("get", ref.name)
         return copy.deepcopy(self._stored(ref))
 
@@ -115,9 +132,8 @@ class FakeKube:
         self._check("version", ref.name)
         return str(self._stored(ref)["metadata"]["resourceVersion"])
 
-    async def list(
-        self, kind: tuple[str, str], namespace: str | None = None, *, labels: str = ""
-    ) -> Listing:
+    async def list(self, kind: Kind, namespace: str | None = None, *, labels: str = "") -> Listing:
+        self.calls["list", kind[1]] += 1
         self._check("list", kind[1])
         found = [
             copy.deepcopy(manifest)
@@ -127,6 +143,18 @@ class FakeKube:
             and _selected(manifest, labels)
         ]
         return Listing(found, str(next(self._version)))
+
+    async def pages(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        labels: str = "",
+        metadata_only: bool = False,
+    ) -> AsyncGenerator[Listing, None]:
+        listing = await self.list(kind, namespace, labels=labels)
+        kept = [_metadata(one) for one in listing.items] if metadata_only else listing.items
+        yield Listing(kept, listing.resource_version)
 
     async def apply(self, manifest: Manifest) -> Manifest:
         ref = ref_of(manifest)
@@ -146,7 +174,8 @@ class FakeKube:
         self._write("delete", ref.kind, ref.name)
         if uid and ref in self.objects and self.objects[ref]["metadata"]["uid"] != uid:
             raise Conflict(f"{ref.name} is another")
-        self.objects.pop(ref, None)
+        if ref in self.objects:
+            self.remove(ref)
 
     async def resize(self, namespace: str, pod: str, *, container: str, cpu: str) -> Manifest:
         self._write("resize", "Pod", pod)
@@ -159,24 +188,38 @@ class FakeKube:
             self.put(changed)
         return changed
 
-    async def watch_pods(
-        self, namespace: str, labels: str, *, resource_version: str, timeout_s: float
+    async def watch(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        *,
+        labels: str,
+        resource_version: str,
+        timeout_s: float,
+        bookmarks: bool = False,
+        metadata_only: bool = False,
     ) -> AsyncGenerator[Manifest, None]:
-        self._check("watch", "pods")
-        since = int(resource_version)
+        self.calls["watch", kind[1]] += 1
+        self._check("watch", kind[1])
         queue: asyncio.Queue[Manifest] = asyncio.Queue()
-        self._watches.append(queue)
+        self._watches.append((kind, queue))
         self.watched.set()
-        for stored in [*self.objects.values()]:
-            if stored["kind"] == "Pod" and int(stored["metadata"]["resourceVersion"]) > since:
+        for ref, stored in [*self.objects.items()]:
+            since = int(stored["metadata"]["resourceVersion"]) > int(resource_version)
+            if (ref.api_version, ref.kind) == kind and since:
                 queue.put_nowait({"type": "MODIFIED", "object": copy.deepcopy(stored)})
         try:
             while True:
                 event = await queue.get()
-                if _selected(event["object"], labels):
-                    yield event
+                if event["type"] == "ERROR":
+                    raise Unavailable(event["object"]["message"])
+                found = event["object"]
+                if namespace in (None, found["metadata"].get("namespace")) and _selected(
+                    found, labels
+                ):
+                    yield {**event, "object": _metadata(found)} if metadata_only else event
         finally:
-            self._watches.remove(queue)
+            self._watches.remove((kind, queue))
 
     async def create(self, manifest: Manifest) -> Manifest:
         if manifest["kind"] == "Event":
@@ -216,6 +259,7 @@ class FakeKube:
         return self.objects[ref]
 
     def _write(self, verb: str, kind: str, name: str) -> None:
+        self.calls[verb, kind] += 1
         self._check(verb, name)
         self.writes.append((verb, f"{kind}/{name}"))
 
@@ -224,15 +268,28 @@ class FakeKube:
             raise error
 
     def _tell(self, kind: str, manifest: Manifest) -> None:
-        if manifest["kind"] == "Pod":
-            for queue in self._watches:
-                queue.put_nowait({"type": kind, "object": copy.deepcopy(manifest)})
+        of = (manifest["apiVersion"], manifest["kind"])
+        for _, queue in [one for one in self._watches if one[0] == of]:
+            queue.put_nowait({"type": kind, "object": copy.deepcopy(manifest)})
+        for feed in self.feeds:
+            feed(kind, copy.deepcopy(manifest))
+
+
+def _metadata(manifest: Manifest) -> Manifest:
+    """The part of an object that was asked for."""
+    return {key: manifest[key] for key in ("apiVersion", "kind", "metadata")}
 
 
 def _selected(manifest: Manifest, labels: str) -> bool:
     labelled: dict[str, str] = manifest["metadata"].get("labels", {})
     wanted = [pair.partition("=") for pair in labels.split(",") if pair]
-    return all(labelled.get(key) == value if eq else key in labelled for key, eq, value in wanted)
+    return all(_matches(labelled, key, value if eq else None) for key, eq, value in wanted)
+
+
+def _matches(labelled: dict[str, str], key: str, value: str | None) -> bool:
+    if key.startswith("!"):
+        return key[1:] not in labelled
+    return key in labelled if value is None else labelled.get(key) == value
 
 
 def failing(verb: str, error: KubeError, name: str = "") -> Callable[[str, str], KubeError | None]:
@@ -240,10 +297,36 @@ def failing(verb: str, error: KubeError, name: str = "") -> Callable[[str, str],
     return lambda done, on: error if done == verb and name in on else None
 
 
-def make_deps(kube: Kube, **changes: Any) -> Deps:
+def cluster_of(kube: FakeKube, **options: Any) -> ClusterState:
+    """What is known of the cluster when every watch tells at once."""
+    state = ClusterState(kube, **options)
+
+    def feed(kind: str, manifest: Manifest) -> None:
+        ref = ref_of(manifest)
+        for kept in state.all_kept():
+            source = kept.source
+            mine = source.kind == (ref.api_version, ref.kind)
+            mine = mine and source.namespace in (None, ref.namespace)
+            if mine and _selected(manifest, source.labels):
+                told = _metadata(manifest) if source.metadata_only else manifest
+                (kept.drop if kind == "DELETED" else kept.put)(told)
+
+    for manifest in kube.objects.values():
+        feed("ADDED", manifest)
+    kube.feeds.append(feed)
+    return state
+
+
+def sources_of(kube: FakeKube, **options: Any) -> Sources:
+    return Sources(kube, Reports(), cluster_of(kube, **options))
+
+
+def make_deps(
+    kube: FakeKube, *, clock_of_cluster: Callable[[], float] = time.monotonic, **changes: Any
+) -> Deps:
     return Deps(
         kube=kube,
-        sources=Sources(kube, Reports()),
+        sources=sources_of(kube, monotonic=clock_of_cluster),
         settings=SETTINGS,
         metrics=Metrics(CollectorRegistry()),
         clock=lambda: NOW,

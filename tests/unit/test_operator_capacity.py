@@ -13,9 +13,9 @@ from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet
 from lockstep_operator.core.pods import CPU_AT_MAX
 from lockstep_operator.errors import KubeError, Refused
 from lockstep_operator.kube import POD, job_ref, ref_of
-from lockstep_operator.observe import Sources, job_view, observe, pod_view
+from lockstep_operator.observe import job_view, observe
 from lockstep_operator.reconcile import reconcile
-from lockstep_operator.reports import Reports
+from lockstep_operator.views import pod_view
 from tests.support.kube import (
     KEY,
     SETTINGS,
@@ -25,6 +25,7 @@ from tests.support.kube import (
     job_body,
     make_deps,
     node_body,
+    sources_of,
 )
 
 SMALL_CLOUD = {"cpu": "100m", "memory": "100Mi"}
@@ -46,7 +47,7 @@ def put_sets(kube: FakeKube, job: Manifest, *nodes: str) -> None:
 
 
 async def free(kube: FakeKube, **changes: Any) -> dict[str, float]:
-    seen = await observe(KEY, Sources(kube, Reports(), **changes))
+    seen = await observe(KEY, sources_of(kube, **changes))
     assert seen is not None
     return {node.name: round(node.free_cpu, 3) for node in seen.nodes}
 

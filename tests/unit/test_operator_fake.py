@@ -18,7 +18,9 @@ async def test_the_fake_watches_from_a_resource_version() -> None:
     kube = cluster_with(None, device_pod("a"))
     listing = await kube.list(POD, "lab")
     await kube.resize("lab", "a", container="worker", cpu="100m")
-    watch = kube.watch_pods("lab", "", resource_version=listing.resource_version, timeout_s=1)
+    watch = kube.watch(
+        POD, "lab", labels="", resource_version=listing.resource_version, timeout_s=1
+    )
     event = await anext(watch)
     await watch.aclose()
     assert event["object"]["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"] == "100m"

@@ -6,8 +6,8 @@ import pytest
 
 from lockstep_api import names
 from lockstep_operator.core.model import Manifest
-from lockstep_operator.observe import Sources, job_view, observe, pod_view
-from lockstep_operator.reports import Reports
+from lockstep_operator.observe import Sources, job_view, observe
+from lockstep_operator.views import pod_view
 from tests.support.kube import (
     KEY,
     FakeKube,
@@ -15,6 +15,7 @@ from tests.support.kube import (
     device_pod,
     job_body,
     node_body,
+    sources_of,
 )
 
 PLACED = {"placement": [{"name": name, "nodes": ["node"]} for name in ("cloud", "fast")]}
@@ -28,7 +29,7 @@ def other_pod(cpu: str = "500m", **meta: Any) -> Manifest:
 
 
 def sources(kube: FakeKube) -> Sources:
-    return Sources(kube, Reports())
+    return sources_of(kube)
 
 
 async def test_a_job_that_is_gone_is_nothing() -> None:

@@ -4,8 +4,8 @@ import pytest
 
 from lockstep_operator.errors import Refused, Unavailable
 from lockstep_operator.kube import job_ref
-from lockstep_operator.observe import condition as find
 from lockstep_operator.observe import parse_spec
+from lockstep_operator.views import condition as find
 from tests.support.kube import (
     KEY,
     failing,

@@ -8,12 +8,15 @@ from prometheus_client import CollectorRegistry
 
 from lockstep_api import names
 from lockstep_api.status import Phase
-from lockstep_operator.core.model import JobKey
+from lockstep_operator.core.backoff import backoff_s
+from lockstep_operator.core.model import JobKey, Manifest
 from lockstep_operator.errors import Refused, Throttled, Unavailable
-from lockstep_operator.handlers import pod_changed
+from lockstep_operator.kube import ref_of
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.reconcile import PassResult
-from lockstep_operator.runtime import Runtime, backoff_s
+from lockstep_operator.runtime import Pace, Runtime
+from tests.support.clock import FakeTime, settled
+from tests.support.kube import FakeKube, cluster_of, device_pod
 
 KEY = JobKey("lab", "digits")
 STEP_S = 5.0
@@ -45,7 +48,22 @@ class Passes:
             return await self.made.get()
 
 
+def pod_of(job: str) -> Manifest:
+    """A pod of a job by its label."""
+    pod = device_pod("pod")
+    pod["metadata"]["labels"][names.JOB_LABEL] = names.label_value(job)
+    return pod
+
+
+def following(runtime: Runtime) -> FakeKube:
+    """A cluster whose changes wake the runtime's loops."""
+    kube = FakeKube()
+    cluster_of(kube).listen(runtime)
+    return kube
+
+
 Start = Callable[..., Runtime]
+RESTLESS = Pace(min_interval_s=0.0)
 
 
 @pytest.fixture
@@ -54,10 +72,12 @@ async def start() -> AsyncIterator[Start]:
     started: list[Runtime] = []
 
     def make(
-        passes: Callable[[JobKey], Awaitable[PassResult]], resync_s: float = 1000.0
+        passes: Callable[[JobKey], Awaitable[PassResult]],
+        resync_s: float = 1000.0,
+        pace: Pace = RESTLESS,
     ) -> Runtime:
         metrics = Metrics(CollectorRegistry())
-        started.append(Runtime(passes, metrics, resync_s=resync_s, jitter=lambda: 0.0))
+        started.append(Runtime(passes, metrics, resync_s=resync_s, jitter=lambda: 0.0, pace=pace))
         return started[-1]
 
     yield make
@@ -101,8 +121,9 @@ async def test_a_pod_that_is_gone_wakes_the_jobs_without_a_place(start: Start) -
     runtime = start(passes)
     await runtime.pass_now(KEY)
     await runtime.pass_now(other)
-    deleted = {"metadata": {"labels": {names.JOB_LABEL: "third"}}}
-    await pod_changed(namespace="lab", type="DELETED", body=deleted, memo=runtime)
+    kube = following(runtime)
+    kube.put(pod_of("third"))
+    kube.remove(ref_of(pod_of("third")))
     assert [await passes.next() for _ in range(3)] == [KEY, other, KEY]
     assert runtime.queue_depth == 0
 
@@ -115,8 +136,7 @@ async def test_a_pod_wakes_its_job_by_the_label(start: Start, name: str) -> None
     runtime.seen(JobKey("elsewhere", name))
     runtime.seen(key)
     assert {await passes.next(), await passes.next()} == {key, JobKey("elsewhere", name)}
-    changed = {"metadata": {"labels": {names.JOB_LABEL: names.label_value(name)}}}
-    await pod_changed(namespace="lab", type="MODIFIED", body=changed, memo=runtime)
+    following(runtime).put(pod_of(name))
     assert await passes.next() == key
     assert runtime.queue_depth == 0
 
@@ -227,6 +247,58 @@ async def test_shutdown_ends_passes_under_way(start: Start) -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert runtime.jobs == 0
+
+
+def slow(start: Start, passes: Passes, clock: FakeTime) -> Runtime:
+    """A runtime with the usual pause between passes, and a clock that the test moves."""
+    return start(passes, pace=Pace(monotonic=clock.monotonic, wait=clock.wait))
+
+
+async def test_wakes_within_a_second_of_a_pass_make_one_pass_after_it(start: Start) -> None:
+    passes, clock = Passes(), FakeTime()
+    runtime = slow(start, passes, clock)
+    runtime.seen(KEY)
+    await settled()
+    assert passes.made.qsize() == 1, "the first wake starts at once"
+    for _ in range(50):
+        runtime.wake(KEY)
+        await clock.move(0.019)
+    assert passes.made.qsize() == 1
+    await clock.move(0.06)
+    assert passes.made.qsize() == 2
+    await clock.move(10.0)
+    assert passes.made.qsize() == 2
+
+
+async def test_a_wake_after_a_quiet_time_starts_at_once(start: Start) -> None:
+    passes, clock = Passes(), FakeTime()
+    runtime = slow(start, passes, clock)
+    runtime.seen(KEY)
+    await clock.move(1.0)
+    runtime.wake(KEY)
+    await settled()
+    assert passes.made.qsize() == 2
+
+
+async def test_a_pass_that_somebody_waits_for_does_not_rest(start: Start) -> None:
+    passes, clock = Passes(), FakeTime()
+    runtime = slow(start, passes, clock)
+    runtime.seen(KEY)
+    await settled()
+    runtime.wake(KEY)
+    await settled()
+    waiting = asyncio.create_task(runtime.pass_now(KEY))
+    await settled()
+    assert waiting.done()
+    assert (passes.made.qsize(), clock.now) == (2, 0.0)
+
+
+async def test_a_pass_that_asks_for_another_at_once_rests_too(start: Start) -> None:
+    passes, clock = Passes(*[PassResult(requeue_in_s=0.001)] * 20), FakeTime()
+    slow(start, passes, clock).seen(KEY)
+    for _ in range(8):
+        await clock.move(0.25)
+    assert passes.made.qsize() == 3
 
 
 def test_backoff_doubles_up_to_a_minute() -> None:

@@ -51,6 +51,9 @@ class Server:
     requests: list[Request] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
     """What a watch streams before it stays silent."""
+    stalled: bool = False
+    """Whether requests get no answer."""
+    released: asyncio.Event = field(default_factory=asyncio.Event)
 
     def answer(self, body: Any, status: int = 200, **headers: str) -> None:
         named = {key.replace("_", "-"): value for key, value in headers.items()}
@@ -69,6 +72,8 @@ class Server:
                 json.loads(text) if text else None,
             )
         )
+        if self.stalled:
+            await self.released.wait()
         if "watch" in request.query:
             return await self._stream(request)
         return self.answers.pop(0)
@@ -93,6 +98,7 @@ async def server() -> AsyncIterator[Server]:
     host, port = runner.addresses[0][:2]
     found.url = f"http://{host}:{port}"
     yield found
+    found.released.set()
     await runner.cleanup()
 
 
@@ -219,7 +225,7 @@ async def test_a_resize_sets_nothing_but_the_cpu_limit(kube: ApiKube, server: Se
 
 async def test_a_watch_goes_on_from_a_list(kube: ApiKube, server: Server) -> None:
     server.lines = [{"type": "MODIFIED", "object": {"metadata": {"name": "a"}}}]
-    watch = kube.watch_pods("lab", "a=b", resource_version="7", timeout_s=2.0)
+    watch = kube.watch(POD, "lab", labels="a=b", resource_version="7", timeout_s=2.0)
     async with aclosing(watch):
         events = [event async for event in watch]
     assert [event["object"]["metadata"]["name"] for event in events] == ["a"]
@@ -232,9 +238,59 @@ async def test_a_watch_goes_on_from_a_list(kube: ApiKube, server: Server) -> Non
     }
 
 
+async def test_a_list_of_metadata_asks_for_no_more(kube: ApiKube, server: Server) -> None:
+    server.answer({"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "a"}}]})
+    kind = ("v1", "ConfigMap")
+    pages = [page async for page in kube.pages(kind, labels="x", metadata_only=True)]
+    assert [(one["kind"], one["metadata"]["name"]) for one in pages[0].items] == [
+        ("ConfigMap", "a")
+    ]
+    accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+    assert server.requests[0].accept == accept
+
+
+async def test_a_watch_of_metadata_has_bookmarks_and_names_the_kind(
+    kube: ApiKube, server: Server
+) -> None:
+    server.lines = [
+        {"type": "ADDED", "object": {"kind": "PartialObjectMetadata", "metadata": {"name": "a"}}},
+        {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}},
+    ]
+    watch = kube.watch(
+        ("v1", "ConfigMap"),
+        None,
+        labels="",
+        resource_version="7",
+        timeout_s=300.0,
+        bookmarks=True,
+        metadata_only=True,
+    )
+    async with aclosing(watch):
+        events = [event async for event in watch]
+    assert events[0]["object"]["kind"] == "ConfigMap"
+    assert events[1]["object"]["metadata"]["resourceVersion"] == "9"
+    sent = server.requests[0]
+    assert (sent.path, sent.query["allowWatchBookmarks"]) == ("/api/v1/configmaps", "true")
+    assert sent.accept == "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+
+
+async def test_every_request_is_counted_by_verb_and_kind(server: Server) -> None:
+    counted: list[tuple[str, str]] = []
+    kube = ApiKube(configuration(server.url), count=lambda verb, kind: counted.append((verb, kind)))
+    page = {"resourceVersion": "7", "continue": "next"}
+    server.answer({"metadata": page, "items": []})
+    server.answer({"metadata": {"resourceVersion": "7"}, "items": []})
+    server.answer({"message": "no"}, 403)
+    await kube.list(POD)
+    with pytest.raises(Refused):
+        await kube.get(job_ref("lab", "digits"))
+    await kube.close()
+    assert counted == [("list", "Pod"), ("list", "Pod"), ("get", "FederatedJob")]
+
+
 async def test_an_expired_watch_is_unavailable(kube: ApiKube, server: Server) -> None:
     server.lines = [{"type": "ERROR", "object": {"code": 410, "message": "too old"}}]
-    watch = kube.watch_pods("lab", "", resource_version="7", timeout_s=1.0)
+    watch = kube.watch(POD, "lab", labels="", resource_version="7", timeout_s=1.0)
     async with aclosing(watch):
         with pytest.raises(Unavailable, match="too old"):
             await anext(watch)

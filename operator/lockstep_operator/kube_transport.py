@@ -1,0 +1,153 @@
+"""How `kube` speaks to the apiserver: one request, its answer or its stream, and its error.
+
+Only `kube` uses it. Every failure leaves as a KubeError with the apiserver's own words; no error of
+aiohttp or of the Kubernetes client does.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
+
+from lockstep_operator.core.model import Manifest
+from lockstep_operator.errors import (
+    Conflict,
+    KubeError,
+    NotFound,
+    NotServed,
+    Refused,
+    Throttled,
+    Unavailable,
+)
+
+JSON = "application/json"
+REQUEST_TIMEOUT_S = 30.0
+SILENCE_S = 90.0
+"""A watch that brings nothing for so long is dead: the apiserver sends a bookmark every minute."""
+_METHODS = {
+    "get": "GET",
+    "list": "GET",
+    "watch": "GET",
+    "create": "POST",
+    "update": "PUT",
+    "patch": "PATCH",
+    "apply": "PATCH",
+    "delete": "DELETE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call as it goes out."""
+
+    verb: str
+    kind: tuple[str, str]
+    path: str
+    query: Mapping[str, Any] = field(default_factory=dict)
+    body: Manifest | None = None
+    content_type: str = JSON
+    accept: str = JSON
+    streams: bool = False
+    """Whether the answer goes on for as long as the apiserver likes."""
+
+    def __str__(self) -> str:
+        return f"{_METHODS[self.verb]} {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """Requests over HTTP."""
+
+    client: ApiClient
+    count: Callable[[str, str], None] = lambda verb, kind: None
+    """Hears verb and kind of every request."""
+
+    async def call(self, request: Request) -> Manifest:
+        """The answer as an object."""
+        async with self.open(request) as response:
+            answer: Manifest = await response.json(content_type=None)
+            return answer
+
+    @asynccontextmanager
+    async def open(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer with a good status; anything else is raised as a KubeError."""
+        timeout = self._timeout(request)
+        try:
+            _, url, headers, _, _ = await self.client.param_serialize(
+                _METHODS[request.verb],
+                request.path,
+                query_params=list(request.query.items()),
+                header_params={"Accept": request.accept, "Content-Type": request.content_type},
+                auth_settings=["BearerToken"],
+            )
+            self.count(request.verb, request.kind[1])
+            answer = await self.client.call_api(
+                _METHODS[request.verb], url, headers,
+                body=request.body, _request_timeout=timeout,
+            )  # fmt: skip
+            response: aiohttp.ClientResponse = answer.response
+            async with response:
+                await _raise_for(response, str(request))
+                yield response
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # OSError: TimeoutError too
+            raise Unavailable(f"{request}: {str(error) or type(error).__name__}") from error
+
+    def _timeout(self, request: Request) -> aiohttp.ClientTimeout:
+        if request.streams:
+            return aiohttp.ClientTimeout(sock_connect=REQUEST_TIMEOUT_S, sock_read=SILENCE_S)
+        return aiohttp.ClientTimeout(REQUEST_TIMEOUT_S)
+
+
+async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Manifest]:
+    """The events of a watch."""
+    async for line in response.content:
+        event: Manifest = json.loads(line)
+        if event["type"] == "ERROR":
+            raise Unavailable(f"watch: {event['object'].get('message', 'failed')}")
+        yield event
+
+
+async def _raise_for(response: aiohttp.ClientResponse, call: str) -> None:
+    if response.status < 400:
+        return
+    error = error_of(response.status, await response.text(), response.headers.get("Retry-After"))
+    error.args = (f"{call}: {error}",)
+    raise error
+
+
+def error_of(status: int, body: str, retry_after: str | None = None) -> KubeError:
+    """The error for an HTTP status; its text is the apiserver's message."""
+    message = _message(body) or f"HTTP {status}"
+    if status == 429:
+        return Throttled(message, retry_after=_seconds(retry_after))
+    if status >= 500:
+        return Unavailable(message)
+    if status == 404 and not _names_an_object(body):
+        return NotServed(message)
+    known: dict[int, type[KubeError]] = {404: NotFound, 409: Conflict, 410: Unavailable}
+    return known.get(status, Refused)(message)
+
+
+def _message(body: str) -> str:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return body.strip()[:300]
+    return str(answer.get("message", "")) if isinstance(answer, dict) else body[:300]
+
+
+def _names_an_object(body: str) -> bool:
+    """Whether an error is about an object, not about the route that was called."""
+    try:
+        details = json.loads(body)["details"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return isinstance(details, dict) and bool(details.get("name"))
+
+
+def _seconds(retry_after: str | None) -> float:
+    return float(retry_after) if retry_after and retry_after.isdigit() else 1.0

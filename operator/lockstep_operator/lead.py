@@ -1,0 +1,123 @@
+"""What the operator does while it leads: it follows the cluster and lets Kopf watch the jobs.
+
+`app` runs `lead` beside the planner, in the same loop. A leader that has lost its lease plans
+nothing more and begins no pass.
+"""
+
+import asyncio
+import logging
+import signal
+from dataclasses import dataclass, field
+
+import kopf
+from kubernetes.aio.client.configuration import Configuration
+
+from lockstep_operator.config import OperatorConfig
+from lockstep_operator.election import Elector
+from lockstep_operator.handlers import build_registry, operator_settings
+from lockstep_operator.login import login_from
+from lockstep_operator.reconcile import Deps
+from lockstep_operator.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Flags:
+    """What the tasks tell each other."""
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    watching: asyncio.Event = field(default_factory=asyncio.Event)
+    leading: asyncio.Event = field(default_factory=asyncio.Event)
+    watch_alive: bool = True
+
+    def ready(self) -> bool:
+        """A leader is ready when it watches, a candidate at once."""
+        return self.watching.is_set() or not self.leading.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """What a leader works with."""
+
+    config: OperatorConfig
+    configuration: Configuration
+    runtime: Runtime
+    deps: Deps
+    flags: Flags
+
+
+async def lead(leader: Leader, elector: Elector | None) -> None:
+    """Watches and writes, once this process leads; returns when it does not any more."""
+    if elector is None:
+        _begin(leader)
+        await _watch(leader)
+        return
+    await elector.acquire()
+    _begin(leader)
+    watch = asyncio.create_task(_watch(leader), name="watch")
+    hold = asyncio.create_task(elector.hold(), name="lease")
+    await asyncio.wait({watch, hold}, return_when=asyncio.FIRST_COMPLETED)
+    flags = leader.flags
+    if not flags.stop.is_set():
+        flags.leading.clear()  # nothing is planned from here on, and no pass begins
+        await leader.runtime.shutdown()
+    flags.stop.set()
+    hold.cancel()
+    await asyncio.gather(watch, hold, return_exceptions=True)
+    watch.result()
+
+
+def _begin(leader: Leader) -> None:
+    leader.flags.leading.set()
+    leader.deps.metrics.leader.set(1)
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """SIGTERM and SIGINT end the process in order."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def _watch(leader: Leader) -> None:
+    """Follow what belongs to jobs; once all of it is known, the jobs themselves."""
+    cluster, flags = leader.deps.sources.cluster, leader.flags
+    cluster.listen(leader.runtime)
+    following = asyncio.create_task(cluster.run(), name="follow")
+    synced = asyncio.create_task(cluster.synced(), name="synced")
+    stopped = asyncio.create_task(flags.stop.wait(), name="stop")
+    tasks = {following, synced, stopped}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if synced.done() and not flags.stop.is_set():
+            jobs = asyncio.create_task(_watch_jobs(leader), name="kopf")
+            tasks.add(jobs)
+            await asyncio.wait({following, jobs}, return_when=asyncio.FIRST_COMPLETED)
+            flags.stop.set()  # one of the two has ended, so the other has to
+            await jobs
+        if following.done():
+            following.result()
+    finally:
+        flags.watch_alive = False
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _watch_jobs(leader: Leader) -> None:
+    """Kopf; it takes tasks that were made after its own for its own, and waits for them."""
+    others = asyncio.all_tasks()
+    namespaces = leader.config.namespaces
+    tasks = await kopf.spawn_tasks(
+        registry=build_registry(login_from(leader.configuration)),
+        settings=operator_settings(),
+        memo=leader.runtime,
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        stop_flag=leader.flags.stop,
+        ready_flag=leader.flags.watching,
+    )
+    stop_on_signals(leader.flags.stop)  # Kopf has put its own handlers in their place
+    await kopf.run_tasks(tasks, ignored=others)

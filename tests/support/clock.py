@@ -1,0 +1,39 @@
+"""A clock that the test moves, for whatever waits by `runtime.Pace`."""
+
+import asyncio
+
+
+class FakeTime:
+    """Time passes by `move` only."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._moved = asyncio.Event()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def wait(self, event: asyncio.Event, timeout_s: float | None) -> None:
+        """Returns when the event is set, or the time is over."""
+        until = None if timeout_s is None else self.now + timeout_s
+        while not event.is_set() and (until is None or self.now < until):
+            either = [asyncio.ensure_future(one.wait()) for one in (event, self._moved)]
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for one in either:
+                    one.cancel()
+
+    async def move(self, seconds: float) -> None:
+        """Let time pass; returns when everything that was due has run."""
+        await settled()
+        self.now += seconds
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+        await settled()
+
+
+async def settled() -> None:
+    """Returns when all tasks wait for something that only the test can bring."""
+    for _ in range(50):
+        await asyncio.sleep(0)
