@@ -53,6 +53,10 @@ MAX_BODY_BYTES = 64 << 20
 """A plan request of 10,000 clients has about 12 MB."""
 MAX_CONNECTIONS = 4000
 """One a running job, and those that come and go."""
+GRACE_S = 2
+"""Seconds for requests under way when the process ends."""
+END_WITHIN_S = 3.0
+"""For all of it. A successor begins no sooner than 4 s after a leader has lost its lease."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +86,9 @@ async def run(config: OperatorConfig) -> int:
     configuration = await load_configuration(config.kubeconfig, config.context)
     configuration.connection_pool_maxsize += watches(config.namespaces)
     metrics = make_metrics()
-    kube = ApiKube(configuration, count=metrics.count_request)
-    elector = _elector(config, kube)
+    door = ApiKube(configuration, count=metrics.count_request)
+    elector = _elector(config, door)
+    kube = door if elector is None else door.while_leading(elector.left_s)
     deps = make_deps(config, kube, metrics)
     runtime = Runtime(partial(reconcile, deps=deps), metrics, resync_s=config.resync_seconds)
     flags = Flags()
@@ -127,7 +132,7 @@ def _elector(config: OperatorConfig, kube: ApiKube) -> Elector | None:
 
 
 def planner_server(app: FastAPI, host: str, port: int) -> HostedServer:
-    """The server of planner and probes."""
+    """The server of planner and probes; no request keeps it from ending."""
     return HostedServer(
         uvicorn.Config(
             BodyLimit(app, MAX_BODY_BYTES),
@@ -136,6 +141,7 @@ def planner_server(app: FastAPI, host: str, port: int) -> HostedServer:
             http=bounded(Limits(connections=MAX_CONNECTIONS, head_bytes=64 << 10)),
             log_config=None,
             access_log=False,
+            timeout_graceful_shutdown=GRACE_S,
         )
     )
 
@@ -153,6 +159,9 @@ async def _run_both(
     await runtime.shutdown()  # before Kopf waits for the tasks that it takes for its own
     if not flags.leading.is_set():
         watch.cancel()  # a candidate waits for its turn
+    _, late = await asyncio.wait({http, watch, stopped}, timeout=END_WITHIN_S)
+    for task in late:
+        task.cancel()
     results = await asyncio.gather(http, watch, stopped, return_exceptions=True)
     errors = [one for one in results if isinstance(one, BaseException)]
     for error in errors:

@@ -43,7 +43,7 @@ class Elector:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _lease: Manifest | None = None
     _seen: Sighting | None = None
-    _renewed_s: float = 0.0
+    _renewed_s: float = -math.inf
 
     async def acquire(self) -> None:
         """Returns when this process leads."""
@@ -54,23 +54,25 @@ class Elector:
 
     async def hold(self) -> None:
         """Renews; returns when the lease is lost, or could not be renewed in time."""
-        while (left_s := self._left_s()) > 0:
+        while (left_s := self.left_s()) > 0:
             await asyncio.sleep(min(self.timing.retry_s, left_s))
-            if await self._tried(within_s=self._left_s()):
+            if await self._tried(within_s=self.left_s()):
                 continue
             if self._lease is not None and holder_of(self._lease) != self.me:
+                self._renewed_s = -math.inf
                 logger.error("lost the lease to %s", holder_of(self._lease) or "nobody")
                 return
         logger.error("could not renew the lease for %g s", self.timing.renew_within_s)
 
-    def _left_s(self) -> float:
-        """Seconds for which this process may still count as the leader."""
+    def left_s(self) -> float:
+        """Seconds for which this process may still write as the leader."""
         return self._renewed_s + self.timing.renew_within_s - self.monotonic()
 
     async def release(self) -> None:
         """Gives the lease back, so that a successor takes over at once."""
         if self._lease is None or holder_of(self._lease) != self.me:
             return
+        self._renewed_s = -math.inf
         try:
             async with asyncio.timeout(self.timing.retry_s):
                 await self.kube.replace(released(self._lease))

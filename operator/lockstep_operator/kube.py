@@ -5,8 +5,9 @@ Lockstep knows: no discovery, and no generated API classes (importing CoreV1Api 
 Every failure leaves as a KubeError; no error of aiohttp or of the Kubernetes client does.
 """
 
+import copy
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from kubernetes.aio import config as kube_config
@@ -179,6 +180,15 @@ class ApiKube:
     ) -> None:
         configuration.retries = None  # the loops retry with their own backoff
         self._http = Transport(ApiClient(configuration), count)
+
+    def while_leading(self, left_s: Callable[[], float]) -> "ApiKube":
+        """The same door, for writes within a lease that lasts `left_s()` more seconds.
+
+        No write begins after that, and none that has begun is waited for longer.
+        """
+        bounded = copy.copy(self)
+        bounded._http = replace(self._http, left_s=left_s)
+        return bounded
 
     async def close(self) -> None:
         await self._http.client.close()  # type: ignore[no-untyped-call]

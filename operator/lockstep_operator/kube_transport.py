@@ -1,10 +1,12 @@
 """How `kube` speaks to the apiserver: one request, its answer or its stream, and its error.
 
 Only `kube` uses it. Every failure leaves as a KubeError with the apiserver's own words; no error of
-aiohttp or of the Kubernetes client does.
+aiohttp or of the Kubernetes client does. A write is bounded by the time for which this process may
+write, so that one that lost its lease has nothing under way when a successor begins.
 """
 
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -38,6 +40,7 @@ _METHODS = {
     "apply": "PATCH",
     "delete": "DELETE",
 }
+_READS = frozenset({"get", "list", "watch"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,10 @@ class Request:
     streams: bool = False
     """Whether the answer goes on for as long as the apiserver likes."""
 
+    @property
+    def writes(self) -> bool:
+        return self.verb not in _READS and self.kind[1] != "TokenReview"
+
     def __str__(self) -> str:
         return f"{_METHODS[self.verb]} {self.path}"
 
@@ -65,6 +72,8 @@ class Transport:
     client: ApiClient
     count: Callable[[str, str], None] = lambda verb, kind: None
     """Hears verb and kind of every request."""
+    left_s: Callable[[], float] = lambda: math.inf
+    """Seconds for which this process may still write."""
 
     async def call(self, request: Request) -> Manifest:
         """The answer as an object."""
@@ -99,7 +108,11 @@ class Transport:
     def _timeout(self, request: Request) -> aiohttp.ClientTimeout:
         if request.streams:
             return aiohttp.ClientTimeout(sock_connect=REQUEST_TIMEOUT_S, sock_read=SILENCE_S)
-        return aiohttp.ClientTimeout(REQUEST_TIMEOUT_S)
+        if not request.writes:
+            return aiohttp.ClientTimeout(REQUEST_TIMEOUT_S)
+        if (left_s := self.left_s()) <= 0:
+            raise Unavailable(f"{request}: this operator does not lead any more")
+        return aiohttp.ClientTimeout(min(REQUEST_TIMEOUT_S, left_s))
 
 
 async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Manifest]:

@@ -1,7 +1,7 @@
 """What the operator does while it leads: it follows the cluster and lets Kopf watch the jobs.
 
 `app` runs `lead` beside the planner, in the same loop. A leader that has lost its lease plans
-nothing more and begins no pass.
+nothing more and begins no pass; its writes under way end with the lease (`Elector.left_s`).
 """
 
 import asyncio

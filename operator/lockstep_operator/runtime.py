@@ -3,7 +3,7 @@
 A job's passes never overlap. The first wake after a quiet time starts one at once; those within the
 second after it make one together, but for a pass that somebody waits for. A failed pass is repeated
 with jittered backoff, an undisturbed job is looked at again after the resync time. A loop ends when
-its job is gone, and at shutdown.
+its job is gone, and at shutdown, after which none begins.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from lockstep_api import names
 from lockstep_api.status import Phase
 from lockstep_operator.core.backoff import backoff_s
 from lockstep_operator.core.model import JobKey
-from lockstep_operator.errors import KubeError, Throttled
+from lockstep_operator.errors import KubeError, Throttled, Unavailable
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.reconcile import PassResult
 
@@ -79,6 +79,7 @@ class Runtime:
         self._resync_s = resync_s
         self._jitter = jitter
         self._pace = pace
+        self._closed = False
         self._loops: dict[JobKey, _Loop] = {}
         self._by_label: dict[JobKey, JobKey] = {}
         self._last_pass = pace.monotonic()
@@ -90,7 +91,7 @@ class Runtime:
     def seen(self, key: JobKey, *, gone: bool = False) -> None:
         """A job exists or was changed: start or wake its loop. A gone one finds out by itself."""
         if key not in self._loops:
-            if gone:
+            if gone or self._closed:
                 return
             loop = self._loops[key] = _Loop()
             self._by_label[_label(key)] = key
@@ -113,8 +114,10 @@ class Runtime:
         """Make a pass that begins after this call, and return how it went.
 
         Raises:
-            KubeError: the pass failed.
+            KubeError: the pass failed, or there are none any more.
         """
+        if self._closed:
+            raise Unavailable("this operator is stopping")
         self.seen(key)
         done: asyncio.Future[PassResult] = asyncio.get_running_loop().create_future()
         self._loops[key].waiting.append(done)
@@ -135,7 +138,8 @@ class Runtime:
         return self._pace.monotonic() - self._last_pass
 
     async def shutdown(self) -> None:
-        """End all loops; passes under way are cancelled."""
+        """End all loops, for good; passes under way are cancelled."""
+        self._closed = True
         tasks = [loop.task for loop in self._loops.values() if loop.task]
         for task in tasks:
             task.cancel()

@@ -1,6 +1,7 @@
 """Leader election: one leads, a silent one is replaced, one that ends hands over at once."""
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -192,3 +193,29 @@ async def test_a_leader_that_was_replaced_stops() -> None:
     kube.put(lease("b") | {"apiVersion": LEASE_API, "kind": "Lease"})
     await asyncio.wait_for(one.hold(), 10)
     assert holder_of(await kube.get(LEASE)) == "b"
+
+
+async def test_only_while_it_leads_may_a_process_write() -> None:
+    kube = FakeKube()
+    one = elector(kube, "a")
+    assert one.left_s() <= 0, "not before it leads"
+    await one.acquire()
+    assert 0 < one.left_s() <= FAST.renew_within_s
+    kube.put(lease("b") | {"apiVersion": LEASE_API, "kind": "Lease"})
+    await asyncio.wait_for(one.hold(), 10)
+    assert one.left_s() <= 0, "nor when another has taken its place"
+
+
+async def test_a_process_that_gave_its_lease_back_writes_no_more() -> None:
+    kube = FakeKube()
+    one = elector(kube, "a")
+    await one.acquire()
+    left: list[float] = []
+
+    def note(verb: str, name: str) -> None:
+        if verb == "replace":
+            left.append(one.left_s())
+
+    kube.fail = note
+    await one.release()
+    assert left == [-math.inf], "no longer when the lease goes out"

@@ -249,6 +249,17 @@ async def test_shutdown_ends_passes_under_way(start: Start) -> None:
     assert runtime.jobs == 0
 
 
+async def test_after_shutdown_no_loop_begins(start: Start) -> None:
+    passes = Passes()
+    runtime = start(passes)
+    await runtime.shutdown()
+    runtime.seen(KEY)
+    with pytest.raises(Unavailable, match="stopping"):
+        await runtime.pass_now(KEY)
+    await settled()
+    assert (runtime.jobs, passes.made.qsize()) == (0, 0)
+
+
 def slow(start: Start, passes: Passes, clock: FakeTime) -> Runtime:
     """A runtime with the usual pause between passes, and a clock that the test moves."""
     return start(passes, pace=Pace(monotonic=clock.monotonic, wait=clock.wait))

@@ -288,6 +288,43 @@ async def test_every_request_is_counted_by_verb_and_kind(server: Server) -> None
     assert counted == [("list", "Pod"), ("list", "Pod"), ("get", "FederatedJob")]
 
 
+SET = {
+    "apiVersion": "apps/v1",
+    "kind": "StatefulSet",
+    "metadata": {"name": "digits-cloud", "namespace": "lab"},
+}
+
+
+async def test_a_write_is_not_waited_for_longer_than_the_lease_lasts(
+    kube: ApiKube, server: Server
+) -> None:
+    server.stalled = True
+    leading = kube.while_leading(lambda: 0.2)
+    async with asyncio.timeout(10):
+        with pytest.raises(Unavailable):
+            await leading.apply(SET)
+    assert len(server.requests) == 1
+
+
+async def test_no_write_begins_after_the_lease(kube: ApiKube, server: Server) -> None:
+    ended = kube.while_leading(lambda: 0.0)
+    pod = ("lab", "pod-0")
+    for write in (
+        ended.apply(SET),
+        ended.create(SET),
+        ended.delete(ObjectRef("v1", "Service", "lab", "digits-cloud")),
+        ended.resize(*pod, container="worker", cpu="125m"),
+        ended.apply_status(job_ref("lab", "digits"), "uid-1", status={}),
+    ):
+        with pytest.raises(Unavailable, match="does not lead any more"):
+            await write
+    assert server.requests == []
+    server.answer({"metadata": {"name": "digits"}})
+    await ended.get(job_ref("lab", "digits"))
+    server.answer({})
+    await kube.apply(SET)
+
+
 async def test_an_expired_watch_is_unavailable(kube: ApiKube, server: Server) -> None:
     server.lines = [{"type": "ERROR", "object": {"code": 410, "message": "too old"}}]
     watch = kube.watch(POD, "lab", labels="", resource_version="7", timeout_s=1.0)
