@@ -165,7 +165,9 @@ async def _run_both(
     results = await asyncio.gather(http, watch, stopped, return_exceptions=True)
     errors = [one for one in results if isinstance(one, BaseException)]
     for error in errors:
-        logger.error("stopped: %s", str(error) or type(error).__name__)
+        expected = isinstance(error, RuntimeError | asyncio.CancelledError)
+        exc_info = None if expected else error
+        logger.error("stopped: %s", str(error) or type(error).__name__, exc_info=exc_info)
     broken = any(isinstance(error, Exception) for error in errors)
     return 0 if wanted and not broken else 1
 

@@ -158,9 +158,16 @@ class ClusterState:
 
     async def run(self) -> None:
         """Follow the cluster, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for kept in self.all_kept():
-                group.create_task(follow(self._kube, kept), name=f"follow {kept.source.kind[1]}")
+        tasks = [
+            asyncio.create_task(follow(self._kube, kept), name=f"follow {kept.source.kind[1]}")
+            for kept in self.all_kept()
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _space(self, namespace: str) -> str | None:
         return namespace if self._namespaces else None

@@ -220,7 +220,7 @@ class ApiKube:
             page = await self._http.call(
                 Request("list", kind, path_of(kind, namespace), query=query, accept=accept)
             )
-            items = [_named(item, kind) for item in page["items"]]
+            items = [_named(item, kind) for item in page["items"] or ()]  # null: none
             yield Listing(items, page["metadata"]["resourceVersion"])
             if not (token := page["metadata"].get("continue")):
                 return

@@ -138,6 +138,11 @@ async def test_list_follows_its_pages_and_names_the_kind(kube: ApiKube, server: 
     assert second.query == first.query | {"continue": "next/page="}
 
 
+async def test_a_list_without_items_may_say_null(kube: ApiKube, server: Server) -> None:
+    server.answer({"metadata": {"resourceVersion": "7"}, "items": None})
+    assert (await kube.list(POD)).items == []
+
+
 @pytest.mark.parametrize(
     ("kind", "path"),
     [
