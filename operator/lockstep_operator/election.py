@@ -107,7 +107,7 @@ class Elector:
         except NotFound:
             self._lease = self._seen = None
             return
-        self._seen = sighted(self._seen, self._lease, self.monotonic())
+        self._seen = sighted(self._seen, self._lease, now_s=self.monotonic())
 
     async def _write(self, step: Step) -> None:
         body = lease_manifest(
@@ -120,4 +120,4 @@ class Elector:
         )
         write = self.kube.create if step is Step.CREATE else self.kube.replace
         self._lease = await write(body)
-        self._seen = sighted(self._seen, self._lease, self.monotonic())
+        self._seen = sighted(self._seen, self._lease, now_s=self.monotonic())

@@ -126,7 +126,7 @@ class PolicyLearning:
         told = {TRAINED_THROUGH: str(kept.trained_through)}
         name = names.experience_name(job.key.name)
         files = {names.EXPERIENCE_FILE: content}
-        await self.deps.kube.apply(recorded(job, name, files, told=told))
+        await self.deps.kube.apply(recorded(job, name, content=files, told=told))
 
     async def _experience(self, job: JobView, kept: _Learning) -> Experience:
         """The rounds of the job; one that cannot be read begins anew."""
@@ -170,7 +170,9 @@ class PolicyLearning:
 
     async def _keep_policy(self, job: JobView, content: bytes, reference: str | None) -> None:
         name, files = names.policy_name(job.key.name), {names.POLICY_FILE: content}
-        await self.deps.kube.apply(recorded(job, name, files, told={BEGAN_WITH: reference or ""}))
+        await self.deps.kube.apply(
+            recorded(job, name, content=files, told={BEGAN_WITH: reference or ""})
+        )
 
     def _forget_gone(self) -> None:
         known = {one.uid for one in self.deps.known.values()}

@@ -107,7 +107,7 @@ async def _one_pass(key: JobKey, seen: Observed | None, *, deps: Deps) -> PassRe
         _forget(key, deps)
         return PassResult(gone=True)
     known = _known(seen.job, deps)
-    decision = decide(seen, deps.settings, deps.clock())
+    decision = decide(seen, deps.settings, now=deps.clock())
     wait: float | None = None
     if _ends(seen.job, decision):  # written down before its pods go: the outcome is nowhere else
         await _write_status(seen.job, decision, known=known, deps=deps)
@@ -205,11 +205,11 @@ async def _write_status(
 async def _tell(job: JobView, events: Iterable[EventNote], *, known: Known, deps: Deps) -> None:
     """Emit the events that are due; only one that was written counts as told."""
     now = deps.monotonic()
-    for note in await emit(job, [e for e in events if _is_due(e, known, now)], deps=deps):
+    for note in await emit(job, [e for e in events if _is_due(e, known, now=now)], deps=deps):
         known.told_at[note.reason] = now
 
 
-def _is_due(note: EventNote, known: Known, now: float) -> bool:
+def _is_due(note: EventNote, known: Known, *, now: float) -> bool:
     last = known.told_at.get(note.reason)
     return not note.every_s or last is None or now >= last + note.every_s
 

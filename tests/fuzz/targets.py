@@ -168,11 +168,11 @@ def manifest(data: bytes) -> None:
         return
     meta = {"name": "j", "namespace": "n", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"}
     view = job_view({"metadata": meta, "spec": spec if isinstance(spec, dict) else {}})
-    decide(Observed(view, {}, (), (NODE,), None), Settings("image", "http://planner"), NOW)
+    decide(Observed(view, {}, (), (NODE,), None), Settings("image", "http://planner"), now=NOW)
     with suppress(InvalidSpec):
         read: FederatedJobSpec = parse_spec(spec)
         job = JobView(JobKey("n", "j"), "u", 1, read, None, FederatedJobStatus(), 0.0)
-        decide(Observed(job, {}, (), (NODE,), None), Settings("image", "http://planner"), NOW)
+        decide(Observed(job, {}, (), (NODE,), None), Settings("image", "http://planner"), now=NOW)
 
 
 # -- the routes of the cloud pod -------------------------------------------------------------------

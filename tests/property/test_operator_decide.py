@@ -141,14 +141,14 @@ def assert_settled(again: Decision, first: Decision) -> None:
 
 @given(seen=observations())
 def test_a_decision_that_was_carried_out_asks_for_nothing(seen: Observed) -> None:
-    first = decide(seen, SETTINGS, NOW)
-    again = decide(carried_out(seen, first), SETTINGS, LATER)
+    first = decide(seen, SETTINGS, now=NOW)
+    again = decide(carried_out(seen, first), SETTINGS, now=LATER)
     assert_settled(again, first)
 
 
 @given(seen=observations())
 def test_a_status_survives_the_way_through_the_apiserver(seen: Observed) -> None:
-    status = decide(seen, SETTINGS, NOW).status
+    status = decide(seen, SETTINGS, now=NOW).status
     assert FederatedJobStatus.model_validate_json(status.to_json()) == status
 
 
@@ -162,11 +162,11 @@ def test_phases_never_go_back_and_every_decision_settles(
     ranks = [0]
     rounds = [0]
     for _ in range(5):
-        decision = decide(seen, SETTINGS, NOW)
+        decision = decide(seen, SETTINGS, now=NOW)
         ranks.append(RANK.index(decision.status.phase))
         rounds.append(decision.status.round or 0)
         seen = carried_out(seen, decision)
-        assert_settled(decide(seen, SETTINGS, LATER), decision)
+        assert_settled(decide(seen, SETTINGS, now=LATER), decision)
         heard, nodes = data.draw(reports(spec)), data.draw(clusters())
         seen = replace(seen, report=heard, nodes=nodes, pods=data.draw(pods(spec)))
     assert ranks == sorted(ranks)
@@ -217,9 +217,9 @@ def test_a_suspended_job_has_no_pods_and_keeps_its_volume(
     spec = seen.job.spec
     assert spec is not None
     awake = replace(seen, job=replace(seen.job, spec=spec.model_copy(update={"suspend": False})))
-    before = carried_out(awake, decide(awake, SETTINGS, NOW))
+    before = carried_out(awake, decide(awake, SETTINGS, now=NOW))
     held = replace(before, job=replace(before.job, spec=spec.model_copy(update={"suspend": True})))
-    decision = decide(held, SETTINGS, LATER)
+    decision = decide(held, SETTINGS, now=LATER)
     after = carried_out(held, decision)
     if decision.status.phase is not Phase.SUSPENDED:
         assert before.job.status.phase in {Phase.COMPLETED, Phase.FAILED}
@@ -228,9 +228,9 @@ def test_a_suspended_job_has_no_pods_and_keeps_its_volume(
     claims = [ref for ref in before.children if ref.kind == "PersistentVolumeClaim"]
     assert [ref for ref in after.children if ref.kind == "PersistentVolumeClaim"] == claims
     assert decision.status.round == before.job.status.round
-    assert_settled(decide(after, SETTINGS, LATER), decision)
+    assert_settled(decide(after, SETTINGS, now=LATER), decision)
     resumed = replace(after, job=replace(after.job, spec=awake.job.spec), report=None)
-    again = decide(resumed, SETTINGS, LATER)
+    again = decide(resumed, SETTINGS, now=LATER)
     assert again.status.phase in {Phase.STARTING, Phase.PENDING}
     if before.job.status.placement and again.status.phase is Phase.STARTING:
         assert again.status.placement is not None
@@ -244,10 +244,10 @@ def test_a_finished_job_goes_when_its_time_is_over(seen: Observed, ttl: int, wai
     kept = spec.model_copy(update={"ttl_seconds_after_finished": ttl, "suspend": False})
     heard = JobState(outcome=Outcome.model_validate({"result": "Failed", "message": "m"}))
     seen = replace(seen, job=replace(seen.job, spec=kept), report=heard)
-    first = decide(seen, SETTINGS, NOW)
+    first = decide(seen, SETTINGS, now=NOW)
     assert (first.status.phase, first.delete_job) == (Phase.FAILED, False)
     assert first.requeue_in_s == ttl
-    later = decide(carried_out(seen, first), SETTINGS, NOW + timedelta(seconds=waited_s))
+    later = decide(carried_out(seen, first), SETTINGS, now=NOW + timedelta(seconds=waited_s))
     assert later.delete_job == (waited_s >= ttl)
     assert later.requeue_in_s == max(0, ttl - waited_s)
 
@@ -260,8 +260,8 @@ def test_a_job_fails_when_it_was_active_for_too_long(
     assert spec is not None
     limited = spec.model_copy(update={"active_deadline_seconds": limit, "suspend": False})
     seen = replace(seen, job=replace(seen.job, spec=limited), report=None)
-    first = decide(seen, SETTINGS, NOW)
-    later = decide(carried_out(seen, first), SETTINGS, NOW + timedelta(seconds=waited_s))
+    first = decide(seen, SETTINGS, now=NOW)
+    later = decide(carried_out(seen, first), SETTINGS, now=NOW + timedelta(seconds=waited_s))
     active = first.status.active_time is not None
     assert (later.status.phase is Phase.FAILED) == (active and waited_s >= limit)
     if later.status.phase is Phase.FAILED:

@@ -40,7 +40,7 @@ def other_job(name: str = "other", **spec: Any) -> Manifest:
 def put_sets(kube: FakeKube, job: Manifest, *nodes: str) -> None:
     """The job's StatefulSets as placed on `nodes`, before any pod is there."""
     placement = Placement({CLOUD_POD: nodes[:1], PodSet(Role.DEVICE, "fast"): nodes})
-    made = children(job_view(job), placement, SETTINGS)
+    made = children(job_view(job), placement, settings=SETTINGS)
     for manifest in made:
         if manifest["kind"] == "StatefulSet":
             kube.put(manifest)

@@ -45,7 +45,7 @@ def job(**change: Any) -> JobView:
 
 
 def built(**change: Any) -> dict[tuple[str, str], Manifest]:
-    manifests = children(job(**change), PLACEMENT, SETTINGS)
+    manifests = children(job(**change), PLACEMENT, settings=SETTINGS)
     return {(m["kind"], m["metadata"]["name"]): m for m in manifests}
 
 
@@ -91,8 +91,8 @@ def test_every_object_is_owned_labelled_and_hashed() -> None:
 
 
 def test_the_same_job_gives_the_same_manifests() -> None:
-    first = json.dumps(children(job(), PLACEMENT, SETTINGS), sort_keys=True)
-    assert first == json.dumps(children(job(), PLACEMENT, SETTINGS), sort_keys=True)
+    first = json.dumps(children(job(), PLACEMENT, settings=SETTINGS), sort_keys=True)
+    assert first == json.dumps(children(job(), PLACEMENT, settings=SETTINGS), sort_keys=True)
 
 
 def test_only_what_changed_gets_another_hash() -> None:
@@ -246,4 +246,4 @@ def test_image_and_storage_class_can_be_chosen() -> None:
 def test_a_job_without_a_readable_spec_has_no_children() -> None:
     unreadable = JobView(JobKey("ml", "demo"), "u", 1, None, "bad", FederatedJobStatus(), 0.0)
     with pytest.raises(ValueError, match="bad"):
-        children(unreadable, PLACEMENT, SETTINGS)
+        children(unreadable, PLACEMENT, settings=SETTINGS)

@@ -49,7 +49,7 @@ def fresh(**change: Any) -> Observed:
 
 
 def step(seen: Observed, now: datetime = NOW) -> Decision:
-    return decide(seen, SETTINGS, now)
+    return decide(seen, SETTINGS, now=now)
 
 
 def after(seen: Observed, decision: Decision) -> Observed:

@@ -59,9 +59,9 @@ def test_what_to_do_about_a_lease(
 
 
 def test_the_time_of_a_sighting_is_that_of_the_last_change() -> None:
-    first = sighted(None, lease("b", "1"), 5.0)
-    assert sighted(first, lease("b", "1"), 9.0).since_s == 5.0
-    assert sighted(first, lease("b", "2"), 9.0).since_s == 9.0
+    first = sighted(None, lease("b", "1"), now_s=5.0)
+    assert sighted(first, lease("b", "1"), now_s=9.0).since_s == 5.0
+    assert sighted(first, lease("b", "2"), now_s=9.0).since_s == 9.0
 
 
 def test_transitions_are_counted() -> None:
@@ -130,7 +130,7 @@ def test_two_never_lead_at_once(
             one.renewed_s = None  # it has stopped
         if reads:
             one.read = stored
-            one.seen = None if stored is None else sighted(one.seen, stored, one.clock(now))
+            one.seen = None if stored is None else sighted(one.seen, stored, now_s=one.clock(now))
             continue
         step = next_step(one.read, one.seen, me=one.name, now_s=one.clock(now), timing=TIMING)
         current = None if stored is None else stored["metadata"]["resourceVersion"]
@@ -139,7 +139,7 @@ def test_two_never_lead_at_once(
             continue
         version += 1
         stored = lease(one.name, str(version))
-        one.read, one.seen = stored, sighted(one.seen, stored, one.clock(now))
+        one.read, one.seen = stored, sighted(one.seen, stored, now_s=one.clock(now))
         one.renewed_s = one.clock(now)
         leaders = [each.name for each in everyone if each.leads(now)]
         assert len(leaders) <= 1

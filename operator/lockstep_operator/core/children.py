@@ -31,7 +31,7 @@ TRAINER_SECONDS = 900
 unless its job is suspended or ends before."""
 
 
-def children(job: JobView, placement: Placement, settings: Settings) -> tuple[Manifest, ...]:
+def children(job: JobView, placement: Placement, *, settings: Settings) -> tuple[Manifest, ...]:
     """What a running job consists of, in the order in which to apply it.
 
     Raises:
@@ -43,10 +43,10 @@ def children(job: JobView, placement: Placement, settings: Settings) -> tuple[Ma
         _service_account(job, Role.CLOUD),
         _service_account(job, Role.DEVICE),
         *((_service_account(job, Role.TRAINER),) if job.spec.allocation.online else ()),
-        _config_map(job, job.spec, settings),
+        _config_map(job, job.spec, settings=settings),
         _volume_claim(job, job.spec),
-        _service(job, Role.CLOUD, names.cloud_name(job.key.name)),
-        _service(job, Role.DEVICE, names.devices_name(job.key.name)),
+        _service(job, Role.CLOUD, name=names.cloud_name(job.key.name)),
+        _service(job, Role.DEVICE, name=names.devices_name(job.key.name)),
         _disruption_budget(job),
         _cloud_set(job, job.spec, placement=placement, settings=settings),
         *(
@@ -82,7 +82,7 @@ def selector_labels(job: str, role: Role) -> dict[str, str]:
     return {names.JOB_LABEL: names.label_value(job), names.ROLE_LABEL: role}
 
 
-def _labels(job: str, role: Role | None, group: str | None = None) -> dict[str, str]:
+def _labels(job: str, role: Role | None, *, group: str | None = None) -> dict[str, str]:
     """The labels of an object; without a role for what all roles share."""
     labels = {
         "app.kubernetes.io/name": "lockstep-worker",
@@ -118,7 +118,7 @@ def _object(
 
 
 def recorded(
-    job: JobView, name: str, content: Mapping[str, bytes], *, told: Mapping[str, str]
+    job: JobView, name: str, *, content: Mapping[str, bytes], told: Mapping[str, str]
 ) -> Manifest:
     """A ConfigMap with files that the operator keeps for a job, and what it notes beside them."""
     coded = {file: base64.b64encode(data).decode() for file, data in content.items()}
@@ -150,7 +150,7 @@ def _service_account(job: JobView, role: Role) -> Manifest:
     return _object(job, "ServiceAccount", name=name, labels=labels, body=body)
 
 
-def _config_map(job: JobView, spec: FederatedJobSpec, settings: Settings) -> Manifest:
+def _config_map(job: JobView, spec: FederatedJobSpec, *, settings: Settings) -> Manifest:
     host = f"{names.cloud_name(job.key.name)}.{job.key.namespace}.svc"
     shared = job_settings(
         spec,
@@ -179,7 +179,7 @@ def _volume_claim(job: JobView, spec: FederatedJobSpec) -> Manifest:
     return _object(job, "PersistentVolumeClaim", name=name, labels=labels, body={"spec": claim})
 
 
-def _service(job: JobView, role: Role, name: str) -> Manifest:
+def _service(job: JobView, role: Role, *, name: str) -> Manifest:
     """Headless, and with pods that are not ready: devices find the cloud pod while it starts."""
     port = {"name": "http", "port": names.HTTP_PORT, "targetPort": "http", "protocol": "TCP"}
     spec = {
@@ -235,7 +235,7 @@ def _group_set(
     placement: Placement,
     settings: Settings,
 ) -> Manifest:
-    labels = _labels(job.key.name, Role.DEVICE, group.name)
+    labels = _labels(job.key.name, Role.DEVICE, group=group.name)
     template = device_template(
         job.key.name,
         spec,

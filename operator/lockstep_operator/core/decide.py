@@ -58,7 +58,7 @@ _NOT_READY = Finding("False", "NotPlaced", "the job has no pods yet")
 _HAS_ENDED = Finding("False", "Finished", "the job has ended")
 
 
-def decide(observed: Observed, settings: Settings, now: datetime) -> Decision:
+def decide(observed: Observed, settings: Settings, *, now: datetime) -> Decision:
     """Children to apply and delete, the status to write and events to emit."""
     job = observed.job
     if job.status.phase in FINISHED:
@@ -67,7 +67,7 @@ def decide(observed: Observed, settings: Settings, now: datetime) -> Decision:
         return _finish(observed, observed.report.outcome, now=now)
     if job.spec is None:
         refusal = Finding("False", "InvalidSpec", job.spec_error or "the spec is unreadable")
-        return _refuse(job, refusal, now)
+        return _refuse(job, refusal, now=now)
     return _decide(observed, job.spec, settings=settings, now=now)
 
 
@@ -77,23 +77,23 @@ def _decide(
     """What to do about a job that can be read and has not ended."""
     if reasons := unsupported(spec):
         refusal = Finding("False", "NotSupported", "; ".join(reasons))
-        return _refuse(observed.job, refusal, now)
+        return _refuse(observed.job, refusal, now=now)
     if spec.suspend:
-        return _suspend(observed, spec, now)
-    if (left_s := _left_s(observed.job, spec, now)) is not None and left_s <= 0:
-        return _exceed(observed, spec, now)
+        return _suspend(observed, spec, now=now)
+    if (left_s := _left_s(observed.job, spec, now=now)) is not None and left_s <= 0:
+        return _exceed(observed, spec, now=now)
     return _run(observed, spec, settings=settings, now=now)
 
 
 def _after_the_end(observed: Observed, now: datetime) -> Decision:
     """No pods; and no job either, once it was kept for as long as it asked to be."""
     job = observed.job
-    left_s = _kept_s(job.spec, job.status.completion_time, now)
+    left_s = _kept_s(job.spec, job.status.completion_time, now=now)
     stop = _to_stop(observed, _STOPPED_KINDS)
     return Decision((), stop, job.status, (), requeue_in_s=left_s, delete_job=left_s == 0)
 
 
-def _kept_s(spec: FederatedJobSpec | None, ended: str | None, now: datetime) -> float | None:
+def _kept_s(spec: FederatedJobSpec | None, ended: str | None, *, now: datetime) -> float | None:
     """Seconds for which a job that has ended is still kept; None: for ever."""
     end = moment(ended)
     if end is None or spec is None or spec.ttl_seconds_after_finished is None:
@@ -101,7 +101,7 @@ def _kept_s(spec: FederatedJobSpec | None, ended: str | None, now: datetime) -> 
     return max(0.0, spec.ttl_seconds_after_finished - (now - end).total_seconds())
 
 
-def _left_s(job: JobView, spec: FederatedJobSpec, now: datetime) -> float | None:
+def _left_s(job: JobView, spec: FederatedJobSpec, *, now: datetime) -> float | None:
     """Seconds until the job has been active for too long; None without a limit."""
     active = moment(job.status.active_time)
     if spec.active_deadline_seconds is None or active is None or job.status.phase is _SUSPENDED:
@@ -109,13 +109,13 @@ def _left_s(job: JobView, spec: FederatedJobSpec, now: datetime) -> float | None
     return spec.active_deadline_seconds - (now - active).total_seconds()
 
 
-def _exceed(observed: Observed, spec: FederatedJobSpec, now: datetime) -> Decision:
+def _exceed(observed: Observed, spec: FederatedJobSpec, *, now: datetime) -> Decision:
     message = f"the job was active for longer than {spec.active_deadline_seconds} s"
     failed = Finding("True", "DeadlineExceeded", message)
     return _end(observed, ConditionType.FAILED, end=failed, now=now)
 
 
-def _suspend(observed: Observed, spec: FederatedJobSpec, now: datetime) -> Decision:
+def _suspend(observed: Observed, spec: FederatedJobSpec, *, now: datetime) -> Decision:
     """Pods go, the volume stays; of the placement only the cloud pod's, where the volume is."""
     cloud = placed_cloud(observed.job.status)
     draft = _draft(observed, now)
@@ -153,7 +153,7 @@ def _run(
     else:
         return _wait(observed, spec, message=found.message, now=now)
     draft = _running_draft(observed, spec, placement=placement, progressing=progressing, now=now)
-    wanted = children(observed.job, placement, settings)
+    wanted = children(observed.job, placement, settings=settings)
     decision = draft.decided(
         *_progress(observed),
         apply=_to_apply(observed, wanted),
@@ -168,7 +168,7 @@ def _watched(
     """The decision about a job that is to run, with what time alone adds to it."""
     active = replace(observed.job, status=decision.status)
     late, look_again_s = _late(active, now)
-    waits = [s for s in (_left_s(active, spec, now), look_again_s) if s is not None]
+    waits = [s for s in (_left_s(active, spec, now=now), look_again_s) if s is not None]
     return replace(
         decision,
         events=(*decision.events, *_missing(decision.status, observed.report), *late),
@@ -260,7 +260,7 @@ def _wait(observed: Observed, spec: FederatedJobSpec, *, message: str, now: date
     return draft.decided(Phase.PENDING, message)
 
 
-def _refuse(job: JobView, refusal: Finding, now: datetime) -> Decision:
+def _refuse(job: JobView, refusal: Finding, *, now: datetime) -> Decision:
     """Leaves alone what runs already: an edit that takes the reason away goes on."""
     draft = StatusDraft(job, now)
     draft.say(refusal, ConditionType.ACCEPTED)
@@ -288,7 +288,7 @@ def _end(observed: Observed, kind: ConditionType, *, end: Finding, now: datetime
         Phase.FAILED if kind is ConditionType.FAILED else Phase.COMPLETED,
         end.message,
         delete=_to_stop(observed, _STOPPED_KINDS),
-        requeue_in_s=_kept_s(spec, draft.completion_time, now),
+        requeue_in_s=_kept_s(spec, draft.completion_time, now=now),
     )
 
 

@@ -70,7 +70,7 @@ def holder_of(lease: Manifest) -> str:
     return str(lease.get("spec", {}).get("holderIdentity") or "")
 
 
-def sighted(before: Sighting | None, lease: Manifest, now_s: float) -> Sighting:
+def sighted(before: Sighting | None, lease: Manifest, *, now_s: float) -> Sighting:
     """The sighting of a lease that was read now."""
     state = state_of(lease)
     return before if before is not None and before.state == state else Sighting(state, now_s)

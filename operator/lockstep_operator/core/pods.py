@@ -24,7 +24,7 @@ def cloud_template(
     settings: Settings,
 ) -> Manifest:
     """The cloud pod: the volume with the model, and a token for the planner only."""
-    container = _container(Role.CLOUD, spec, settings) | _serving()
+    container = _container(Role.CLOUD, spec, settings=settings) | _serving()
     container["resources"] = {
         "requests": {"cpu": spec.cloud.cpu, "memory": spec.cloud.memory},
         "limits": {"memory": spec.cloud.memory},
@@ -49,7 +49,7 @@ def device_template(
     settings: Settings,
 ) -> Manifest:
     """A device: starts with the boost limit; the planner resizes it before round 1."""
-    container = _container(Role.DEVICE, spec, settings) | _serving()
+    container = _container(Role.DEVICE, spec, settings=settings) | _serving()
     container["env"] += [
         {"name": "LOCKSTEP_GROUP", "value": group.name},
         {"name": "OPENBLAS_NUM_THREADS", "value": "1"},
@@ -58,7 +58,7 @@ def device_template(
     container["resources"] = device_resources(group, settings)
     container["resizePolicy"] = [{"resourceName": "cpu", "restartPolicy": "NotRequired"}]
     pod = _pod(job, Role.DEVICE, spec=spec, nodes=nodes, container=container)
-    _add_traces(pod, container, group)
+    _add_traces(pod, container, group=group)
     # What it can use at maxGHz: other jobs are placed beside that, not beside its small request.
     at_max = {CPU_AT_MAX: group.cpu_at_max}
     return _template(spec, labels, pod=pod, selector=group.node_selector, annotations=at_max)
@@ -73,7 +73,7 @@ def trainer_template(
     settings: Settings,
 ) -> Manifest:
     """The pod of a trainer: the recorded rounds, the policy, and a token for the planner only."""
-    container = _container(Role.TRAINER, spec, settings)
+    container = _container(Role.TRAINER, spec, settings=settings)
     container["resources"] = {
         "requests": {"cpu": "100m", "memory": TRAINER_MEMORY},
         "limits": {"cpu": "1", "memory": TRAINER_MEMORY},
@@ -92,7 +92,7 @@ def trainer_template(
     return _template(spec, labels, pod=pod, selector={}, annotations={})
 
 
-def _add_traces(pod: Manifest, container: Manifest, group: DeviceGroup) -> None:
+def _add_traces(pod: Manifest, container: Manifest, *, group: DeviceGroup) -> None:
     """The ConfigMaps with bandwidth traces; one that is missing is the worker's to name."""
     links = (group.uplink, group.downlink)
     wanted = {link.trace for link in links if link is not None and link.trace is not None}
@@ -116,7 +116,7 @@ def device_resources(group: DeviceGroup, settings: Settings) -> Manifest:
     }
 
 
-def _container(role: Role, spec: FederatedJobSpec, settings: Settings) -> Manifest:
+def _container(role: Role, spec: FederatedJobSpec, *, settings: Settings) -> Manifest:
     return {
         "name": names.WORKER_CONTAINER,
         "image": spec.image or settings.worker_image,

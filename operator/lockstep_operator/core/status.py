@@ -143,23 +143,23 @@ def _from_report(status: FederatedJobStatus, report: RoundReport | None) -> dict
         return {}
     return {
         "round": report.round,
-        "accuracy": _rounded(report.accuracy, 4, status.accuracy),
-        "loss": _rounded(report.loss, 4, status.loss),
+        "accuracy": _rounded(report.accuracy, 4, before=status.accuracy),
+        "loss": _rounded(report.loss, 4, before=status.loss),
         "elapsed_seconds": round(report.elapsed_seconds, 1),
         "energy_joules": _energy(report.energy_joules),
     }
 
 
-def _rounded(value: float | None, digits: int, before: float | None) -> float | None:
+def _rounded(value: float | None, digits: int, *, before: float | None = None) -> float | None:
     """The value with so many digits; the one before when there is none that JSON can hold."""
     return before if value is None or not math.isfinite(value) else round(value, digits)
 
 
 def _energy(energy: EnergyJoules) -> EnergyJoules:
     return EnergyJoules(
-        model=_rounded(energy.model, 2, None),
-        cpu=_rounded(energy.cpu, 2, None),
-        measured=_rounded(energy.measured, 2, None),
+        model=_rounded(energy.model, 2),
+        cpu=_rounded(energy.cpu, 2),
+        measured=_rounded(energy.measured, 2),
     )
 
 
