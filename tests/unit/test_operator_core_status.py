@@ -1,0 +1,135 @@
+"""What the status of a job says: numbers, conditions and what is degraded."""
+
+from dataclasses import replace
+
+import pytest
+
+from lockstep_api.status import ConditionType
+from lockstep_operator.core.conditions import Finding, set_condition
+from lockstep_operator.core.model import (
+    EventNote,
+)
+from lockstep_operator.core.state import JobState
+from tests.support.decisions import (
+    LATER,
+    NOW,
+    PODS,
+    condition,
+    fresh,
+    plan,
+    pod,
+    report,
+    running,
+    said,
+    step,
+)
+
+
+def test_a_report_is_shown_with_few_digits() -> None:
+    heard = JobState(report=report(2), plan=plan(3), started_at=NOW)
+    status = running(heard).job.status
+    assert (status.round, status.progress) == (2, "2/3")
+    assert (status.accuracy, status.loss, status.elapsed_seconds) == (0.6543, 0.9877, 12.3)
+    assert status.energy_joules is not None
+    assert (status.energy_joules.model, status.energy_joules.cpu) == (1.23, 7.0)
+
+
+def test_numbers_that_json_cannot_hold_are_left_out() -> None:
+    heard = JobState(report=report(loss=float("nan"), accuracy=None), plan=plan(2))
+    status = running(heard).job.status
+    assert (status.accuracy, status.loss) == (None, None)
+
+
+@pytest.mark.parametrize("heard", [None, JobState(), JobState(report(1), plan(1), None, NOW)])
+def test_a_restarted_operator_takes_nothing_back(heard: JobState | None) -> None:
+    seen = running(JobState(report=report(2), plan=plan(3), started_at=NOW))
+    decision = step(replace(seen, report=heard), LATER)
+    assert decision.status == seen.job.status
+    assert decision.events == ()
+
+
+def test_pods_that_are_missing_are_named() -> None:
+    seen = replace(running(), pods=PODS[:2])
+    ready = condition(step(seen).status, ConditionType.READY)
+    assert (ready.status, ready.reason) == ("False", "PodsNotReady")
+    assert ready.message == "1 of 3 pods are not ready: demo-device-d-1"
+
+
+def test_many_missing_pods_are_cut_to_five() -> None:
+    ready = condition(
+        step(fresh(devices=[{"name": "d", "replicas": 9}])).status, ConditionType.READY
+    )
+    assert ready.message.endswith("demo-device-d-3 and 5 more")
+
+
+def test_the_problem_of_a_pod_is_told() -> None:
+    bad = pod("demo-device-d-1", ready=False, problem="ImagePullBackOff: no such image")
+    ready = condition(step(replace(running(), pods=(*PODS[:2], bad))).status, ConditionType.READY)
+    assert ready.reason == "PodProblem"
+    assert "demo-device-d-1: ImagePullBackOff: no such image" in ready.message
+
+
+@pytest.mark.parametrize(
+    ("heard", "reason", "named"),
+    [
+        (
+            JobState(plan=plan(1, failures={"d-1": "no such pod"})),
+            "FrequencyNotApplied",
+            "d-1 (no such",
+        ),
+        (
+            JobState(report=report(), plan=plan(2), mismatches={"d-0": "0.40 GHz"}),
+            "FrequencyNotApplied",
+            "d-0 (0.40 GHz)",
+        ),
+        (JobState(report=report(planned=False), plan=plan(2)), "PlannerBypassed", "planner"),
+        (
+            JobState(report=report(), plan=plan(2, refusals={"d-1": "may not resize"})),
+            "CooperativeThrottling",
+            "d-1 (may not resize); allow pods/resize",
+        ),
+    ],
+)
+def test_a_job_that_does_not_run_as_planned_is_degraded(
+    heard: JobState, reason: str, named: str
+) -> None:
+    degraded = condition(running(heard).job.status, ConditionType.DEGRADED)
+    assert (degraded.status, degraded.reason) == ("True", reason)
+    assert named in degraded.message
+
+
+def test_a_restarted_operator_still_knows_what_was_not_applied() -> None:
+    seen = replace(running(JobState(plan=plan(1, failures={"d-1": "no such pod"}))), report=None)
+    assert said(step(seen), ConditionType.DEGRADED) == ("True", "FrequencyNotApplied")
+    seen = replace(running(JobState(plan=plan(1, refusals={"d-0": "no"}))), report=None)
+    assert said(step(seen), ConditionType.DEGRADED) == ("True", "CooperativeThrottling")
+    unplanned = plan(1).model_copy(update={"planned": False})
+    seen = replace(running(JobState(plan=unplanned)), report=None)
+    assert said(step(seen), ConditionType.DEGRADED) == ("True", "PlannerBypassed")
+
+
+def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
+    kind = ConditionType.READY
+    a, b, c = Finding("False", "A", "a"), Finding("False", "B", "b"), Finding("True", "C", "c")
+    first = set_condition([], kind, found=a, generation=1, now=NOW)
+    same = set_condition(first, kind, found=b, generation=2, now=LATER)
+    (found,) = same
+    assert (found.reason, found.message, found.observed_generation) == ("B", "b", 2)
+    assert found.last_transition_time == "2026-01-02T03:04:05Z"
+    (turned,) = set_condition(same, kind, found=c, generation=2, now=LATER)
+    assert turned.last_transition_time == "2026-01-02T03:09:05Z"
+
+
+def test_a_message_that_is_too_long_is_cut() -> None:
+    long = Finding("True", "A", "x" * 9000)
+    made = set_condition([], ConditionType.READY, found=long, generation=1, now=NOW)
+    assert len(made[0].message) == 4096
+
+
+def test_missing_clients_are_named_and_told_at_a_pace() -> None:
+    heard = JobState(report=report(1, lost=["d-1"]), plan=plan(2), planned_at=LATER)
+    decision = step(running(heard))
+    assert said(decision, ConditionType.DEGRADED) == ("True", "ClientsMissing")
+    message = "the last round went without 1 of 1: d-1"
+    assert condition(decision.status, ConditionType.DEGRADED).message == message
+    assert EventNote("Warning", "ClientsMissing", message, every_s=60.0) in decision.events
