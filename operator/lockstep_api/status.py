@@ -179,9 +179,5 @@ class FederatedJobStatus(ApiModel):
         | None
     ) = None
     """Where the pods were placed."""
-    clusters: int | None = None
-    """Client clusters of the last plan (modes hierarchical and split)."""
-    edges: str | None = None
-    """Edge servers connected, of all ("2/2")."""
     last_plan: LastPlan | None = None
     """The plan of the newest round."""
