@@ -6,7 +6,8 @@ LockstepError
 │   ├── NotLeader               another operator plans; asked again, the leader answers
 │   ├── Unauthenticated         no token, or one that is not valid for the planner
 │   ├── Forbidden               a valid token of somebody else
-│   └── JobEnded                the job takes no more rounds
+│   ├── JobEnded                the job takes no more rounds
+│   └── UnfitRequest            what the caller sends does not fit the job
 ├── TelemetryError              Prometheus did not answer; reports of rounds stand in
 ├── PolicyUnavailable           a policy that cannot be used; the equaliser stands in
 └── KubeError                   a call to the Kubernetes API failed; retried with backoff
@@ -45,6 +46,10 @@ class Forbidden(CallRefused):
 
 class JobEnded(CallRefused):
     """A job that takes no more rounds."""
+
+
+class UnfitRequest(CallRefused):
+    """What the caller sends does not fit the job: sent again, it fits no better."""
 
 
 class TelemetryError(LockstepError):

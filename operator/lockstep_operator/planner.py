@@ -66,7 +66,7 @@ class Planner:
         Raises:
             NotLeader: another operator plans.
             NotFound, JobEnded, InvalidSpec: there is nothing to plan.
-            ValueError: the request does not fit the job.
+            UnfitRequest: it does not fit the job.
             KubeError: Kubernetes did not answer.
         """
         with self.deps.metrics.plan_seconds.time():
@@ -149,7 +149,7 @@ class Planner:
         Raises:
             NotLeader: another operator plans.
             NotFound, JobEnded, InvalidSpec: there is no job that could use it.
-            ValueError: it is no policy.
+            UnfitRequest: it is no policy.
             KubeError: Kubernetes did not answer.
         """
         job, spec = await self._plannable(key, authorization, role=Role.TRAINER)

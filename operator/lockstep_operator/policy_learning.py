@@ -23,7 +23,7 @@ from lockstep_operator.core.model import EventNote, JobKey, JobView, ObjectRef
 from lockstep_operator.core.placement import CLOUD_POD
 from lockstep_operator.core.state import FinishedRound
 from lockstep_operator.core.status import read_placement
-from lockstep_operator.errors import KubeError, NotFound, PolicyUnavailable
+from lockstep_operator.errors import KubeError, NotFound, PolicyUnavailable, UnfitRequest
 from lockstep_operator.policies import BEGAN_WITH, Policies
 from lockstep_operator.reconcile import Deps, emit
 
@@ -48,6 +48,16 @@ class _Learning:
     trained_through: int = 0
     trainer: str | None = None
     """The trainer that has not answered yet."""
+
+
+def _read(content: bytes) -> Policy:
+    try:
+        offered = Policy.from_bytes(content, source="the policy offered")
+    except InvalidPolicy as error:
+        raise UnfitRequest(str(error)) from error
+    if len(content) > MAX_POLICY_BYTES:
+        raise UnfitRequest(f"the policy has {len(content)} bytes, {MAX_POLICY_BYTES} at most")
+    return offered
 
 
 @dataclass(slots=True)
@@ -90,12 +100,10 @@ class PolicyLearning:
         """Takes up an offered policy if the recorded rounds had not cost more with it.
 
         Raises:
-            ValueError: it is no policy, or too large to be kept.
+            UnfitRequest: it is no policy, or too large to be kept.
             KubeError, PolicyUnavailable: it cannot be compared, or not be kept.
         """
-        offered = Policy.from_bytes(content, source="the policy offered")
-        if len(content) > MAX_POLICY_BYTES:
-            raise InvalidPolicy(f"the policy has {len(content)} bytes, {MAX_POLICY_BYTES} at most")
+        offered = _read(content)
         kept = self._jobs.setdefault(job.uid, _Learning(job.key))
         kept.trainer = None
         reference = spec.allocation.policy_ref

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fastapi import BackgroundTasks, FastAPI, Header, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lockstep_api import names
 from lockstep_api.wire import Outcome, PlanRequest
@@ -23,6 +24,7 @@ from lockstep_operator.errors import (
     NotLeader,
     PolicyUnavailable,
     Unauthenticated,
+    UnfitRequest,
 )
 from lockstep_operator.planner import Planner
 from lockstep_operator.reconcile import Deps
@@ -68,6 +70,7 @@ def planner_app(planner: Planner, probes: Probes) -> FastAPI:
     """The HTTP application."""
     app = FastAPI(title="Lockstep planner", docs_url=None, redoc_url=None, openapi_url=None)
     _add_errors(app)
+    app.add_middleware(_Unexpected)
 
     @app.post(names.PLAN_ROUTE)
     async def plan(
@@ -119,6 +122,33 @@ def _add_probes(app: FastAPI, probes: Probes) -> None:
         return Response(probes.metrics(), media_type=CONTENT_TYPE_LATEST)
 
 
+class _Unexpected:
+    """What nobody foresaw is a 500, logged with its traceback; the caller's next try may pass."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        except Exception as error:
+            logger.error(
+                "%s: %s: %s", scope.get("path"), type(error).__name__, error, exc_info=error
+            )
+            if not begun:
+                answer = _message(
+                    500, f"the planner failed: {type(error).__name__}; its log says why"
+                )
+                await answer(scope, receive, send)
+
+
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (NotLeader, 503),
     (Unauthenticated, 401),
@@ -126,7 +156,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (NotFound, 404),
     (JobEnded, 409),
     (InvalidSpec, 422),
-    (ValueError, 422),
+    (UnfitRequest, 422),
     (PolicyUnavailable, 503),
     (KubeError, 503),
 )

@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 
+from lockstep_allocator.policy import Policy
 from lockstep_api import names
 from lockstep_operator.auth import CACHE_S, Authenticator
 from lockstep_operator.core.model import Manifest
 from lockstep_operator.errors import Unauthenticated, Unavailable
 from lockstep_operator.kube import User, job_ref
+from lockstep_operator.policies import Policies
+from lockstep_operator.policy_learning import PolicyLearning
 from tests.support.kube import (
     KEY,
     FakeKube,
@@ -23,7 +26,9 @@ from tests.support.planner import (
     OUTCOME,
     PLAN,
     Setup,
+    allocated,
     client,
+    online,
     request,
 )
 
@@ -145,3 +150,40 @@ async def test_who_does_not_lead_plans_nothing(setup: Setup) -> None:
             assert answer.headers["connection"] == "close"
             assert "does not lead" in answer.json()["message"]
     assert [verb for verb, _ in setup.kube.writes if verb != "apply"] == []
+
+
+def broken(*_: object) -> Policy:
+    raise ValueError("operands could not be broadcast together")
+
+
+async def test_what_nobody_foresaw_is_a_500_with_its_traceback_in_the_log(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    allocated(setup, policy="ppo")
+    monkeypatch.setattr(Policies, "of", broken)
+    answer = await setup.http.post(PLAN, json=request())
+    assert answer.status_code == 500
+    assert answer.json() == {"message": "the planner failed: ValueError; its log says why"}
+    (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert record.exc_info is not None
+    assert "broken" in caplog.text  # the traceback says where
+    assert "operands could not be broadcast" in record.getMessage()
+    monkeypatch.undo()
+    assert (await setup.http.post(PLAN, json=request())).status_code == 200
+
+
+async def test_a_failure_after_the_answer_is_logged_too(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await online(setup)
+    monkeypatch.setattr(PolicyLearning, "has_news", broken)
+    assert (await setup.http.post(PLAN, json=request())).status_code == 200
+    (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert record.exc_info is not None
+
+
+async def test_a_request_that_does_not_fit_is_no_error_of_the_planner(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await setup.http.post(PLAN, json=request(1, "ghost-0"))).status_code == 422
+    assert [one for one in caplog.records if one.levelname == "ERROR"] == []

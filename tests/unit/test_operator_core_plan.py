@@ -19,6 +19,7 @@ from lockstep_operator.core.plan import (
     with_applied,
 )
 from lockstep_operator.core.sampling import sample
+from lockstep_operator.errors import InvalidSpec, UnfitRequest
 
 TEN = [f"d-{i}" for i in range(10)]
 
@@ -147,13 +148,13 @@ def test_a_plan_says_everything_about_the_round() -> None:
 
 
 def test_clients_of_another_job_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="no such clients in this job: fast-2, other-0"):
+    with pytest.raises(UnfitRequest, match="no such clients in this job: fast-2, other-0"):
         plan_round(spec(), request("other-0", "fast-0", "fast-2"))
 
 
 def test_steps_of_a_later_version_are_an_error() -> None:
     job = spec(training={"rounds": 1, "localSteps": {"budgetSeconds": 1}})
-    with pytest.raises(ValueError, match="localSteps"):
+    with pytest.raises(InvalidSpec, match="localSteps"):
         plan_round(job, request("fast-0"))
 
 

@@ -14,6 +14,7 @@ from lockstep_operator.core.allocate import allocate, cpu_milli, groups_by_clien
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote
 from lockstep_operator.core.sampling import sample
+from lockstep_operator.errors import InvalidSpec, UnfitRequest
 
 QUOTA_TOLERANCE = 0.05
 MEASURED_TOLERANCE = 0.15
@@ -44,7 +45,8 @@ def plan_round(
         policy: for policy ppo; None stands for the equaliser.
 
     Raises:
-        ValueError: the request names clients that are not of this job.
+        UnfitRequest: the request names clients that are not of this job.
+        InvalidSpec: the job asks for steps that cannot be planned.
     """
     connected = _connected(spec, request)
     chosen = sample(
@@ -90,14 +92,14 @@ def _connected(spec: FederatedJobSpec, request: PlanRequest) -> list[str]:
     known = groups_by_client(spec)
     asked = {registration.client for registration in request.clients}
     if unknown := sorted(asked - known.keys()):
-        raise ValueError(f"no such clients in this job: {', '.join(unknown)}")
+        raise UnfitRequest(f"no such clients in this job: {', '.join(unknown)}")
     return [client for client in known if client in asked]
 
 
 def _steps(spec: FederatedJobSpec) -> int:
     steps = spec.training.local_steps.fixed
     if steps is None:
-        raise ValueError("training.localSteps needs fixed: nothing else is supported yet")
+        raise InvalidSpec("training.localSteps needs fixed: nothing else is supported yet")
     return steps
 
 

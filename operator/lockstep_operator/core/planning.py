@@ -117,7 +117,8 @@ def draw(state: JobState, request: PlanRequest, basis: Basis) -> Drawn:
     """Plan the requested round.
 
     Raises:
-        ValueError: the request names clients that are not of this job.
+        UnfitRequest: the request names clients that are not of this job.
+        InvalidSpec: the job asks for steps that cannot be planned.
     """
     plan = plan_round(basis.spec, request, insight=basis.insight, policy=basis.policy)
     if basis.spec.allocation.actuator is Actuator.COOPERATIVE:
