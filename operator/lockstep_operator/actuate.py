@@ -1,9 +1,10 @@
 """Puts the CPU limits of a plan in force: resizes device pods in place and waits for the kubelets.
 
-The planner calls it once a round. Only limits change. A limit is in force when the pod's status
-shows it; what does not get there within the time allowed comes back with its reason. Where
-resizing is refused for good (no such subresource, RBAC, admission, a kubelet that says Infeasible)
-the device has to keep to its limit itself; such a refusal is remembered for a while.
+The planner calls it once a round, and again where others are planned around a limit that stays.
+Only limits change. A limit is in force when the pod's status shows it; what does not get there
+within the time allowed comes back with its reason. Where resizing is refused for good (no such
+subresource, RBAC, admission, a kubelet that says Infeasible) the device has to keep to its limit
+itself; such a refusal is remembered for a while.
 """
 
 import asyncio
@@ -15,12 +16,13 @@ from typing import Any
 from lockstep_api import names
 from lockstep_api.quantity import parse_quantity
 from lockstep_operator.core.model import JobKey, Manifest
-from lockstep_operator.errors import KubeError, NotFound, NotServed, Refused
-from lockstep_operator.kube import POD, Kube
+from lockstep_operator.errors import KubeError, NotFound, NotServed, Refused, Unavailable
+from lockstep_operator.kube import POD, Kube, Listing
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.views import condition
 
 CONCURRENT_PATCHES = 20
+WHOLE_S = 7.0
 WAIT_S = 3.0
 RETRY_S = 60.0
 
@@ -64,7 +66,9 @@ class Resizer:
     kube: Kube
     metrics: Metrics
     wait_s: float = WAIT_S
-    """How long to wait for the limits to be in force."""
+    """How long to wait for the limits to be in force, once all are asked for."""
+    whole_s: float = WHOLE_S
+    """How long a plan's limits may take in all: listing, patching and waiting."""
     refusals: Refusals = field(default_factory=Refusals)
     """What was refused before."""
 
@@ -94,9 +98,18 @@ class _Resize:
         self.refused[pod], self.labels[pod] = reason, label
 
 
-async def actuate(key: JobKey, limits: Mapping[str, int], *, resizer: Resizer) -> Applied:
+async def actuate(
+    key: JobKey, limits: Mapping[str, int], *, resizer: Resizer, until: float | None = None
+) -> Applied:
     """Apply limits (client → millicores); tells which are not in force, and whose devices must
     keep to them.
+
+    Args:
+        key: the job.
+        limits: what is to be in force.
+        resizer: see there.
+        until: when it must have ended, in seconds of the loop's clock; None: after
+            `resizer.whole_s`.
 
     Raises:
         KubeError: the job's pods could not be listed.
@@ -104,12 +117,15 @@ async def actuate(key: JobKey, limits: Mapping[str, int], *, resizer: Resizer) -
     clients = {names.client_pod(key.name, client): client for client in limits}
     resize = _Resize({pod: limits[client] for pod, client in clients.items()})
     selector = names.role_selector(key.name, names.Role.DEVICE)
-    listing = await resizer.kube.list(POD, key.namespace, labels=selector)
+    until = _now_s() + resizer.whole_s if until is None else until
+    listing = await _list(key, selector, kube=resizer.kube, until=until)
     known = resizer.refusals.of(key)
     _compare(resize, {pod["metadata"]["name"]: pod for pod in listing.items}, known)
     if resize.waiting:
-        await _patch_all(key, resize, resizer)
-        await _wait(key, resize, selector, version=listing.resource_version, resizer=resizer)
+        await _patch_all(key, resize, resizer, until=until)
+        await _wait(
+            key, resize, selector, version=listing.resource_version, resizer=resizer, until=until
+        )
     for label in resize.labels.values():
         resizer.metrics.resize_failures.labels(label).inc()
     resizer.refusals.remember(key, resize.refused)
@@ -168,14 +184,36 @@ def _in_force(pod: Manifest, milli: int) -> bool:
     return _limit(_status(pod)) == milli
 
 
-async def _patch_all(key: JobKey, resize: _Resize, resizer: Resizer) -> None:
+def _now_s() -> float:
+    """Seconds of the loop's clock."""
+    return asyncio.get_running_loop().time()
+
+
+async def _list(key: JobKey, selector: str, *, kube: Kube, until: float) -> Listing:
+    try:
+        async with asyncio.timeout_at(until):
+            return await kube.list(POD, key.namespace, labels=selector)
+    except TimeoutError as error:
+        raise Unavailable("the job's pods were not listed in time") from error
+
+
+async def _patch_all(key: JobKey, resize: _Resize, resizer: Resizer, *, until: float) -> None:
+    """Ask for all limits; what is not answered in time fails, and is not sent any more."""
     slots = asyncio.Semaphore(CONCURRENT_PATCHES)
+    unanswered = set(resize.waiting)
 
     async def patch(pod: str) -> None:
         async with slots:
             await _patch(key, pod, resize=resize, kube=resizer.kube)
+        unanswered.discard(pod)
 
-    await asyncio.gather(*map(patch, sorted(resize.waiting)))
+    try:
+        async with asyncio.timeout_at(until):
+            await asyncio.gather(*map(patch, sorted(resize.waiting)))
+    except TimeoutError:
+        resize.waiting -= unanswered
+        for pod in unanswered:
+            resize.fail(pod, "TimedOut", f"resize not answered within {resizer.whole_s:g} s")
 
 
 async def _patch(key: JobKey, pod: str, *, resize: _Resize, kube: Kube) -> None:
@@ -198,13 +236,19 @@ async def _patch(key: JobKey, pod: str, *, resize: _Resize, kube: Kube) -> None:
 
 
 async def _wait(
-    key: JobKey, resize: _Resize, selector: str, *, version: str, resizer: Resizer
+    key: JobKey,
+    resize: _Resize,
+    selector: str,
+    *,
+    version: str,
+    resizer: Resizer,
+    until: float,
 ) -> None:
     """Follow the pods' status until all limits are in force, or the time is over."""
     last: dict[str, Manifest] = {}
     problem = None
     try:
-        async with asyncio.timeout(resizer.wait_s):
+        async with asyncio.timeout_at(min(until, _now_s() + resizer.wait_s)):
             problem = await _follow(key, resize, selector, version=version, last=last, on=resizer)
     except TimeoutError:
         problem = None

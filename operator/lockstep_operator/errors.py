@@ -7,6 +7,8 @@ LockstepError
 │   ├── Unauthenticated         no token, or one that is not valid for the planner
 │   ├── Forbidden               a valid token of somebody else
 │   ├── JobEnded                the job takes no more rounds
+│   ├── Superseded              the job has called again before this call's turn came
+│   ├── PlanTookTooLong         there is no plan in the time that its caller waits
 │   └── UnfitRequest            what the caller sends does not fit the job
 ├── TelemetryError              Prometheus did not answer; reports of rounds stand in
 ├── PolicyUnavailable           a policy that cannot be used; the equaliser stands in
@@ -46,6 +48,14 @@ class Forbidden(CallRefused):
 
 class JobEnded(CallRefused):
     """A job that takes no more rounds."""
+
+
+class Superseded(CallRefused):
+    """A newer call of the same job came before this one was served."""
+
+
+class PlanTookTooLong(CallRefused):
+    """There was no plan in the time that its caller waits."""
 
 
 class UnfitRequest(CallRefused):

@@ -5,9 +5,10 @@ and keeps what they return. A plan is answered when its CPU limits are in force 
 are not); an outcome only when it is in the job's status, so it is never lost.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lockstep_allocator.policy import Policy
 from lockstep_api.names import Role
@@ -27,6 +28,7 @@ from lockstep_operator.errors import (
     KubeError,
     NotFound,
     NotLeader,
+    PlanTookTooLong,
     PolicyUnavailable,
     TelemetryError,
 )
@@ -37,9 +39,12 @@ from lockstep_operator.reconcile import Deps, emit, finished
 from lockstep_operator.reports import Reports
 from lockstep_operator.runtime import Runtime
 from lockstep_operator.telemetry import Prometheus
+from lockstep_operator.turns import Turns
 
 logger = logging.getLogger(__name__)
 
+PLAN_S = 9.0
+"""A cloud pod gives a call up after 10 s."""
 _NOT_PLANNED = FINISHED | {Phase.REFUSED, Phase.SUSPENDED}
 
 
@@ -59,6 +64,9 @@ class Planner:
     learning: PolicyLearning
     leads: Callable[[], bool]
     """Whether this operator may plan."""
+    turns: Turns = field(default_factory=Turns)
+    plan_s: float = PLAN_S
+    """How long a call may take, once it has its turn."""
 
     async def plan(self, key: JobKey, request: PlanRequest, authorization: str | None) -> RoundPlan:
         """Plan a round, put its limits in force and tell what is not.
@@ -67,13 +75,26 @@ class Planner:
             NotLeader: another operator plans.
             NotFound, JobEnded, InvalidSpec: there is nothing to plan.
             UnfitRequest: it does not fit the job.
+            Superseded, PlanTookTooLong: its caller has given it up.
             KubeError: Kubernetes did not answer.
         """
         with self.deps.metrics.plan_seconds.time():
             job, spec = await self._plannable(key, authorization)
-            plan = await self._plan(job, spec, request)
+            async with self.turns.take(job.uid):
+                plan = await self._in_time(job, spec, request)
         self.runtime.seen(key)
         return plan
+
+    async def _in_time(
+        self, job: JobView, spec: FederatedJobSpec, request: PlanRequest
+    ) -> RoundPlan:
+        """The plan, in less time than its caller waits: else its limits would come too late."""
+        self._check_leads()  # it may have waited for its turn
+        try:
+            async with asyncio.timeout(self.plan_s):
+                return await self._plan(job, spec, request)
+        except TimeoutError as error:
+            raise PlanTookTooLong(f"there is no plan after {self.plan_s:g} s") from error
 
     async def _plan(self, job: JobView, spec: FederatedJobSpec, request: PlanRequest) -> RoundPlan:
         """The planning step of `core.planning`, and what it asks of the world in between."""
@@ -84,9 +105,7 @@ class Planner:
         basis = await self._basis(job, spec, insight)
         drawn = draw(self.reports.of(job.uid), request, basis)
         await self._keep(job, drawn.state, drawn.events)
-        plan = await self._put_in_force(job.key, drawn.plan)
-        if (again := redraw(plan, basis)) is not None:
-            plan = await self._put_in_force(job.key, again)
+        plan = await self._put_in_force(job.key, drawn.plan, basis)
         state, now = self.reports.of(job.uid), self.deps.clock()
         settled = settle(state, plan, basis=basis, before=job.status.last_plan, now=now)
         await self._keep(job, settled.state, settled.events)
@@ -123,13 +142,22 @@ class Planner:
         learnt = await self.policies.learnt(key, wanted.policy_ref) if wanted.online else None
         return learnt or await self.policies.of(key, wanted.policy_ref)
 
-    async def _put_in_force(self, key: JobKey, plan: RoundPlan) -> RoundPlan:
-        """The plan, told what became of its limits."""
-        wanted = limits(plan)
-        if not wanted:
+    async def _put_in_force(self, key: JobKey, drawn: RoundPlan, basis: Basis) -> RoundPlan:
+        """The plan, told what became of its limits; made anew around those that stay."""
+        if not (wanted := limits(drawn)):
+            return drawn
+        until = asyncio.get_running_loop().time() + self.resizer.whole_s
+        first = await actuate(key, wanted, resizer=self.resizer, until=until)
+        plan = with_applied(drawn, first.failures, first.refusals)
+        if (again := redraw(plan, basis)) is None:
             return plan
-        applied = await actuate(key, wanted, resizer=self.resizer)
-        return with_applied(plan, applied.failures, applied.refusals)
+        rest = limits(again, but=first.failures)
+        try:
+            second = await actuate(key, rest, resizer=self.resizer, until=until)
+        except KubeError as error:  # nothing was changed: the first plan is what is in force
+            logger.warning("job %s is not planned around limits that stay: %s", key, error)
+            return plan
+        return with_applied(again, {**first.failures, **second.failures}, second.refusals)
 
     async def learn(self, key: JobKey) -> None:
         """What a round leaves to do once its plan is answered."""
@@ -169,8 +197,7 @@ class Planner:
         self, key: JobKey, authorization: str | None, *, role: Role = Role.CLOUD
     ) -> JobView:
         """The job of the caller."""
-        if not self.leads():
-            raise NotLeader("this operator does not lead: try again, the leader answers")
+        self._check_leads()
         caller = None
         if self.authenticator is not None:
             caller = await self.authenticator.check(key, authorization, role=role)
@@ -180,6 +207,10 @@ class Planner:
         if self.authenticator is not None and caller is not None:
             await self.authenticator.check_owner(key, caller, job.uid, role=role)
         return job
+
+    def _check_leads(self) -> None:
+        if not self.leads():
+            raise NotLeader("this operator does not lead: try again, the leader answers")
 
     async def _plannable(
         self, key: JobKey, authorization: str | None, *, role: Role = Role.CLOUD

@@ -22,7 +22,9 @@ from lockstep_operator.errors import (
     KubeError,
     NotFound,
     NotLeader,
+    PlanTookTooLong,
     PolicyUnavailable,
+    Superseded,
     Unauthenticated,
     UnfitRequest,
 )
@@ -155,6 +157,8 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (Forbidden, 403),
     (NotFound, 404),
     (JobEnded, 409),
+    (Superseded, 503),
+    (PlanTookTooLong, 503),
     (InvalidSpec, 422),
     (UnfitRequest, 422),
     (PolicyUnavailable, 503),

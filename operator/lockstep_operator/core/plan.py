@@ -77,13 +77,13 @@ def replanned(
 ) -> RoundPlan:
     """The plan for devices of which some have a frequency of their own, whatever is asked.
 
-    What these are asked for stays: as soon as it can be applied, it is.
+    What devices whose limits are not in force are asked for stays: as soon as it can be applied,
+    it is.
     """
     steps = _steps(spec)
     clients = [entry.client for entry in plan.participants]
     asked = allocate(spec, clients, steps=steps, insight=insight, policy=policy, fixed=has_ghz)
-    before = {entry.client: entry.frequency_ghz for entry in plan.participants}
-    kept = {client: before[client] for client in has_ghz if client in before}
+    kept = {e.client: e.frequency_ghz for e in plan.participants if not e.applied}
     return plan.model_copy(update={"participants": _participants(spec, asked | kept, steps)})
 
 

@@ -11,6 +11,7 @@
 state goes in and the next one comes out: nothing else is remembered.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -132,9 +133,13 @@ def draw(state: JobState, request: PlanRequest, basis: Basis) -> Drawn:
     return Drawn(told, plan, events)
 
 
-def limits(plan: RoundPlan) -> dict[str, int]:
-    """Client → millicores that are to be put in force."""
-    return {one.client: one.cpu_milli for one in plan.participants if not one.applied}
+def limits(plan: RoundPlan, *, but: Container[str] = ()) -> dict[str, int]:
+    """Client → millicores that are to be put in force; `but` are clients that just failed."""
+    return {
+        one.client: one.cpu_milli
+        for one in plan.participants
+        if not one.applied and one.client not in but
+    }
 
 
 def redraw(plan: RoundPlan, basis: Basis) -> RoundPlan | None:
