@@ -55,6 +55,10 @@ _PATIENCE_S = 60.0
 _REMINDER_S = 600.0
 _ACCEPTED = Finding("True", "Valid", "the job can be run")
 _NOT_READY = Finding("False", "NotPlaced", "the job has no pods yet")
+_PROGRESSING = {
+    Phase.STARTING: Finding("True", "Starting", "pods are starting"),
+    Phase.RUNNING: Finding("True", "Training", "rounds are running"),
+}
 _HAS_ENDED = Finding("False", "Finished", "the job has ended")
 
 
@@ -137,29 +141,30 @@ def _run(
 
     A started job one of whose nodes is gone keeps its place until another one fits.
     """
+    phase, told = _progress(observed)
+    progressing = _PROGRESSING[phase]
     kept = read_placement(observed.job.status, spec)
-    if kept and not needs_place(observed.job, {node.name for node in observed.nodes}):
-        found: Placement | DoesNotFit = kept
-    else:
-        volume = () if kept else placed_cloud(observed.job.status)
-        found = place(spec, observed.nodes, cloud_nodes=volume)
-    if not isinstance(found, DoesNotFit):
-        progressing = _progressing(observed)
-        placement = found
-    elif kept is not None and _has_started(observed):
+    found = _place(observed, spec, kept=kept)
+    if isinstance(found, DoesNotFit):
+        if kept is None or not _has_started(observed):
+            return _wait(observed, spec, message=found.message, now=now)
         message = f"a node of the job is gone, and without it the job {found.message}"
-        progressing = Finding("False", "DoesNotFit", message)
-        placement = kept
-    else:
-        return _wait(observed, spec, message=found.message, now=now)
-    draft = _running_draft(observed, spec, placement=placement, progressing=progressing, now=now)
-    wanted = children(observed.job, placement, settings=settings)
-    decision = draft.decided(
-        *_progress(observed),
-        apply=_to_apply(observed, wanted),
-        delete=_to_replace(observed, wanted),
-    )
+        found, progressing = kept, Finding("False", "DoesNotFit", message)
+    draft = _running_draft(observed, spec, placement=found, progressing=progressing, now=now)
+    wanted = children(observed.job, found, settings=settings)
+    apply, replaced = _to_apply(observed, wanted), _to_replace(observed, wanted)
+    decision = draft.decided(phase, told, apply=apply, delete=replaced)
     return _watched(observed, spec, decision=decision, now=now)
+
+
+def _place(
+    observed: Observed, spec: FederatedJobSpec, *, kept: Placement | None
+) -> Placement | DoesNotFit:
+    """The place that the job has, or a new one if it needs one."""
+    if kept is not None and not needs_place(observed.job, {node.name for node in observed.nodes}):
+        return kept
+    volume = () if kept is not None else placed_cloud(observed.job.status)
+    return place(spec, observed.nodes, cloud_nodes=volume)
 
 
 def _watched(
@@ -195,12 +200,6 @@ def _missing(status: FederatedJobStatus, report: JobState | None) -> tuple[Event
     if status.phase is not Phase.RUNNING:
         return ()
     return (EventNote("Warning", CLIENTS_MISSING, missing(report.report), every_s=_PATIENCE_S),)
-
-
-def _progressing(observed: Observed) -> Finding:
-    if _is_running(observed):
-        return Finding("True", "Training", "rounds are running")
-    return Finding("True", "Starting", "pods are starting")
 
 
 def _progress(observed: Observed) -> tuple[Phase, str]:

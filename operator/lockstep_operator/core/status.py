@@ -40,7 +40,7 @@ _WARNINGS = (Phase.PENDING, Phase.REFUSED, Phase.FAILED)
 
 class StatusDraft:
     """The status that a decision leads to: the old one, in which a branch of `decide` sets what it
-    is about. Only `decided` gets it out, with the one event that tells of a new phase."""
+    is about. It leaves only as a decision, with the one event that tells of a new phase."""
 
     def __init__(self, job: JobView, now: datetime) -> None:
         status = job.status
