@@ -74,23 +74,20 @@ def _child(model: str, port: int) -> None:
     from lockstep_workers.device.connection import Work  # noqa: PLC0415 - torch, in the child only
     from lockstep_workers.device.loop import DeviceLoop  # noqa: PLC0415
     from lockstep_workers.device.metrics import DeviceMetrics  # noqa: PLC0415
+    from lockstep_workers.device.parts import build_parts  # noqa: PLC0415
     from lockstep_workers.device.probes import ProbeServer  # noqa: PLC0415
-    from lockstep_workers.device.session import SessionKeeper  # noqa: PLC0415
-    from lockstep_workers.device.trainer import Trainer  # noqa: PLC0415
-    from lockstep_workers.learning.parameters import flatten  # noqa: PLC0415
-    from lockstep_workers.models import build_model  # noqa: PLC0415
+    from lockstep_workers.environment import Environment  # noqa: PLC0415
     from lockstep_workers.tensors import encode  # noqa: PLC0415
 
     job = settings(cloud_port=1, planner_port=1, replicas=10)
     group = job.groups[0].model_copy(update={"cpu_at_max": 1.0, "max_ghz": 1.0, "min_ghz": 0.1})
     named = Model(name=model)
     job = job.model_copy(update={"groups": (group,), "model": named})
-    trainer = Trainer(job, "d-0", Path("/usr/share/datasets"))
     metrics = DeviceMetrics("bench", "d-0")
-    ProbeServer("127.0.0.1", port, metrics.registry, lambda: True)
-    session = SessionKeeper(job.cloud_url, trainer.registration("1"))
-    loop = DeviceLoop(job, "d-0", session, trainer, metrics)
-    body = encode([flatten(build_model(job.model, seed=0)).vector.numpy()])
+    ProbeServer("127.0.0.1", port, registry=metrics.registry, ready=lambda: True)
+    parts = build_parts(job, "d-0", environment=Environment(), metrics=metrics)
+    loop = DeviceLoop(parts)
+    body = encode([parts.client.model.vector.numpy()])
     print("ready", flush=True)
     for line in sys.stdin:
         work = Work(Task.model_validate_json(line), bytearray(body), 0.0)

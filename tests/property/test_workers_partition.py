@@ -22,11 +22,11 @@ LABELS = np.repeat(np.arange(10), 60)
 def test_every_example_belongs_to_one_client(
     scheme: PartitionScheme, shares: list[float], seed: int
 ) -> None:
-    parts = partition(LABELS, shares, Partition(scheme=scheme), seed=seed)
+    parts = partition(LABELS, shares, spec=Partition(scheme=scheme), seed=seed)
     assert len(parts) == len(shares)
     assert all(len(part) for part in parts)
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(LABELS)))
-    again = partition(LABELS, shares, Partition(scheme=scheme), seed=seed)
+    again = partition(LABELS, shares, spec=Partition(scheme=scheme), seed=seed)
     assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
 
 
@@ -35,7 +35,7 @@ def test_every_example_belongs_to_one_client(
 def test_a_smaller_alpha_is_more_skewed(seed: int) -> None:
     def skew(alpha: float) -> float:
         spec = Partition(scheme=PartitionScheme.DIRICHLET, alpha=alpha)
-        parts = partition(LABELS, [1.0] * 8, spec, seed=seed)
+        parts = partition(LABELS, [1.0] * 8, spec=spec, seed=seed)
         tops = [np.bincount(LABELS[p], minlength=10).max() / len(p) for p in parts]
         return float(np.mean(tops))
 
@@ -43,21 +43,24 @@ def test_a_smaller_alpha_is_more_skewed(seed: int) -> None:
 
 
 def test_shares_decide_how_much_a_client_gets() -> None:
-    parts = partition(LABELS, [1, 2, 3], Partition(), seed=1)
+    parts = partition(LABELS, [1, 2, 3], spec=Partition(), seed=1)
     assert [len(p) for p in parts] == [100, 200, 300]
 
 
 def test_shards_give_few_labels_to_each_client() -> None:
     parts = partition(
-        LABELS, [1.0] * 10, Partition(scheme=PartitionScheme.SHARDS, shards_per_client=2), seed=3
+        LABELS,
+        [1.0] * 10,
+        spec=Partition(scheme=PartitionScheme.SHARDS, shards_per_client=2),
+        seed=3,
     )
     assert max(len(np.unique(LABELS[p])) for p in parts) <= 4
 
 
 def test_the_partitions_own_seed_wins() -> None:
     own = Partition(seed=5)
-    first = partition(LABELS, [1.0] * 4, own, seed=1)
-    second = partition(LABELS, [1.0] * 4, own, seed=2)
+    first = partition(LABELS, [1.0] * 4, spec=own, seed=1)
+    second = partition(LABELS, [1.0] * 4, spec=own, seed=2)
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -72,4 +75,4 @@ def test_what_cannot_be_dealt_out_is_refused(
     labels: np.ndarray, scheme: PartitionScheme, message: str
 ) -> None:
     with pytest.raises(InvalidJob, match=message):
-        partition(labels, [1.0] * 3, Partition(scheme=scheme), seed=0)
+        partition(labels, [1.0] * 3, spec=Partition(scheme=scheme), seed=0)

@@ -53,14 +53,14 @@ def test_without_accounting_nothing_is_invented(tmp_path: Path) -> None:
 )
 def test_the_quota_is_the_frequency(quota: float | None, ghz: float) -> None:
     before, after = CpuReading(1.0, 0.5), CpuReading(quota, 0.75)
-    used = spent(GROUP, before, after, compute_s=9.0, cpu_s=2.0)
+    used = spent(GROUP, before=before, after=after, compute_s=9.0, cpu_s=2.0)
     assert used.frequency_ghz == pytest.approx(ghz)
     assert (used.cpu_s, used.throttled_s, used.compute_s) == (2.0, 0.25, 9.0)
 
 
 def test_without_a_quota_the_device_runs_at_its_maximum() -> None:
     nothing = CpuReading(None, None)
-    used = spent(GROUP, nothing, nothing, compute_s=9.0, cpu_s=4.0)
+    used = spent(GROUP, before=nothing, after=nothing, compute_s=9.0, cpu_s=4.0)
     assert (used.cpu_s, used.throttled_s, used.quota_cores) == (4.0, 0.0, None)
     assert used.frequency_ghz == GROUP.max_ghz
 
@@ -79,17 +79,17 @@ def test_a_device_that_slowed_itself_reports_what_was_measured(
     quota: float | None, asked: float, ghz: float
 ) -> None:
     after = CpuReading(quota, 0.0)
-    used = spent(GROUP, after, after, compute_s=9.0, cpu_s=1.98, throttle_cores=asked)
+    used = spent(GROUP, before=after, after=after, compute_s=9.0, cpu_s=1.98, throttle_cores=asked)
     assert used.frequency_ghz == pytest.approx(ghz)
 
 
 def test_a_round_without_work_has_no_frequency_and_costs_only_idle_power() -> None:
     nothing = CpuReading(None, None)
-    used = spent(GROUP, nothing, nothing, compute_s=0.0, cpu_s=0.0, throttle_cores=0.2)
+    used = spent(GROUP, before=nothing, after=nothing, compute_s=0.0, cpu_s=0.0, throttle_cores=0.2)
     assert used.frequency_ghz == 0.0
     for group in (GROUP, GROUP.model_copy(update={"power_table": ((1.0, 2.0),)})):
         joules = energy(
-            settings(cloud_port=1, planner_port=2), group, used, idle_s=4.0, upload_s=0.0
+            settings(cloud_port=1, planner_port=2), group, used=used, idle_s=4.0, upload_s=0.0
         )
         assert joules.model == pytest.approx(2.0)
 
@@ -102,21 +102,21 @@ def test_energy_by_a_table_is_busy_power_while_it_works_and_idle_power_else() ->
     """
     group = GROUP.model_copy(update={"power_table": ((2.0, 6.0), (1.0, 2.0))})
     before, after = CpuReading(None, 0.0), CpuReading(0.375, 0.0)
-    used = spent(group, before, after, compute_s=4.0, cpu_s=1.5)
+    used = spent(group, before=before, after=after, compute_s=4.0, cpu_s=1.5)
     job = settings(cloud_port=1, planner_port=2)
-    assert energy(job, group, used, idle_s=3.0, upload_s=0.0).model == pytest.approx(17.5)
+    assert energy(job, group, used=used, idle_s=3.0, upload_s=0.0).model == pytest.approx(17.5)
 
 
 def test_energy_by_source() -> None:
     """1 core-second at cpuAtMax 0.5 and 2 GHz is 4e9 cycles: κ·c·f² = 1e-28·4e9·(1e9)² = 0.4 J."""
     before, after = CpuReading(None, 0.0), CpuReading(0.25, 0.0)
-    used = spent(GROUP, before, after, compute_s=4.0, cpu_s=1.0)
+    used = spent(GROUP, before=before, after=after, compute_s=4.0, cpu_s=1.0)
     job = settings(cloud_port=1, planner_port=2)
-    joules = energy(job, GROUP, used, idle_s=2.0, upload_s=0.0)
+    joules = energy(job, GROUP, used=used, idle_s=2.0, upload_s=0.0)
     assert joules.model is not None
     assert joules.model == pytest.approx(0.4 + 0.5 * (2.0 + 4.0))
     assert joules.cpu == pytest.approx(1.0 * job.cpu_watts)
     assert joules.measured is None
     radio = GROUP.model_copy(update={"transmit_watts": 1.5})
-    sent = energy(job, radio, used, idle_s=2.0, upload_s=0.8)
+    sent = energy(job, radio, used=used, idle_s=2.0, upload_s=0.8)
     assert sent.model == pytest.approx(joules.model + 1.2)

@@ -15,7 +15,7 @@ from lockstep_workers.data import Examples, as_batch, load_dataset, read_idx
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.evaluation import evaluate
 from lockstep_workers.learning.parameters import flatten, shapes
-from lockstep_workers.learning.strategies import MODEL, ClientMemory, build_strategy
+from lockstep_workers.learning.strategies import MODEL, NO_MEMORY, LocalPlan, build_strategy
 from lockstep_workers.learning.training import Sgd, batches, train
 from lockstep_workers.models import build_model
 from tests.wire.jobs import write_idx
@@ -31,7 +31,8 @@ def reference(model: nn.Module, steps: int, mu: float) -> None:
     """The same training by torch's own optimiser, with the proximal term in the loss."""
     start = [p.detach().clone() for p in model.parameters()]
     optimiser = torch.optim.SGD(model.parameters(), lr=SGD.learning_rate, momentum=SGD.momentum)
-    drawn = batches(40, SGD.batch_size, np.random.default_rng(np.random.SeedSequence((1, 2, 3))))
+    rng = np.random.default_rng(np.random.SeedSequence((1, 2, 3)))
+    drawn = batches(40, batch_size=SGD.batch_size, rng=rng)
     for _ in range(steps):
         x, y = as_batch(EXAMPLES, next(drawn))
         pull = sum(((p - s) ** 2).sum() for p, s in zip(model.parameters(), start, strict=True))
@@ -47,8 +48,9 @@ def test_training_is_sgd_with_momentum_and_the_proximal_term(name: str, mu: floa
     model = flatten(build_model(Model.model_validate({"name": name}), seed=1))
     plain = build_model(Model.model_validate({"name": name}), seed=1)
     strategy = build_strategy(StrategySpec(name=StrategyName.FEDPROX, mu=mu))
-    correction = strategy.begin({MODEL: model.vector.clone()}, ClientMemory({}))
-    train(model, EXAMPLES, steps=5, sgd=SGD, correction=correction, seed=(1, 2, 3))
+    plan = LocalPlan(round=1, steps=5, learning_rate=SGD.learning_rate, momentum=SGD.momentum)
+    part = strategy.begin({MODEL: model.vector.clone()}, plan=plan, memory=NO_MEMORY)
+    train(model, EXAMPLES, steps=5, sgd=SGD, correction=part.correct, seed=(1, 2, 3))
     reference(plain, 5, mu)
     for got, wanted in zip(model.module.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
@@ -69,10 +71,10 @@ def test_pauses_between_steps_and_layers_change_nothing(name: str) -> None:
 
     vectors = []
     counts = []
-    for pause in (None, rarely, often):
+    for pace in (None, rarely, often):
         calls.clear()
         model = flatten(build_model(Model.model_validate({"name": name}), seed=1))
-        train(model, EXAMPLES, steps=3, sgd=SGD, correction=None, seed=(1, 2, 3), pause=pause)
+        train(model, EXAMPLES, steps=3, sgd=SGD, correction=None, seed=(1, 2, 3), pace=pace)
         vectors.append(model.vector.clone())
         counts.append(len(calls))
         assert not any(layer._forward_hooks for layer in model.module.modules())
@@ -106,7 +108,7 @@ def test_initial_weights_follow_the_seed() -> None:
 
 
 def test_every_example_is_used_before_one_repeats() -> None:
-    drawn = batches(10, 4, np.random.default_rng(0))
+    drawn = batches(10, batch_size=4, rng=np.random.default_rng(0))
     epoch = np.concatenate([next(drawn) for _ in range(3)])
     assert sorted(epoch) == list(range(10))
 

@@ -21,7 +21,7 @@ from lockstep_workers.learning.rounds import (
     round_report,
     target_reached,
 )
-from lockstep_workers.learning.sums import Accumulator
+from lockstep_workers.learning.sums import Accumulator, Share
 
 
 def plan(*clients: str, **more: object) -> RoundPlan:
@@ -97,11 +97,11 @@ def test_the_mean_is_weighted_and_does_not_depend_on_the_block() -> None:
     total = Accumulator(200_000)
     vectors = rng.normal(size=(3, 200_000)).astype(np.float32)
     for weight, vector in zip((1.0, 2.0, 5.0), vectors, strict=True):
-        total.add(vector, weight)
+        total.add(vector, Share((weight,)))
     expected = np.average(vectors, axis=0, weights=[1, 2, 5])
     np.testing.assert_allclose(total.mean(), expected, rtol=1e-4, atol=1e-5)
     total.reset()
-    total.add(vectors[0], 4.0)
+    total.add(vectors[0], Share((4.0,)))
     np.testing.assert_allclose(total.mean(), vectors[0], rtol=1e-6)
 
 

@@ -150,16 +150,16 @@ def test_the_examples_of_a_user_stay_together() -> None:
     users = np.repeat(np.arange(20), np.arange(1, 21))
     spec = Partition(scheme=PartitionScheme.NATURAL)
     labels = np.zeros(len(users), np.int64)
-    parts = partition(labels, [1.0, 1.0, 2.0], spec, seed=3, users=users)
+    parts = partition(labels, [1.0, 1.0, 2.0], spec=spec, seed=3, users=users)
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(users)))
     owners = [set(users[part]) for part in parts]
     assert not owners[0] & owners[1]
     assert not owners[1] & owners[2]
     assert [len(part) for part in parts] == pytest.approx([52.5, 52.5, 105], abs=6)
     with pytest.raises(InvalidJob, match="data of 20 users cannot be dealt out to 21 devices"):
-        partition(labels, [1.0] * 21, spec, seed=3, users=users)
+        partition(labels, [1.0] * 21, spec=spec, seed=3, users=users)
     with pytest.raises(InvalidJob, match="needs a data set with users"):
-        partition(labels, [1.0], spec, seed=3)
+        partition(labels, [1.0], spec=spec, seed=3)
 
 
 def test_the_example_of_the_docs_loads_and_fits(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ class Device:
     async def work(self, after: int = 0) -> device.Work | None:
         """Waits for work."""
         connection = await self.connect()
-        return await asyncio.to_thread(device.get_work, connection, self.client, after)
+        return await asyncio.to_thread(device.get_work, connection, self.client, after=after)
 
     async def send(
         self, round_number: int = 1, body: bytearray | None = None, **report: Any

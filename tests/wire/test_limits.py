@@ -247,7 +247,7 @@ async def test_a_second_long_poll_takes_the_place_of_the_first(tmp_path: Path) -
 
 
 def test_a_device_serves_so_many_connections_at_once_and_no_more() -> None:
-    server = ProbeServer("127.0.0.1", 0, CollectorRegistry(), lambda: True)
+    server = ProbeServer("127.0.0.1", 0, registry=CollectorRegistry(), ready=lambda: True)
     address = ("127.0.0.1", server.port)
     held = [socket.create_connection(address) for _ in range(32)]
     try:

@@ -7,67 +7,32 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from lockstep_api.spec import Actuator
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import PlanRequest, Registration, RoundPlan, UpdateReport
+from lockstep_api.wire import PlanRequest, Registration, RoundPlan, Task, UpdateReport
 from lockstep_workers.device import loop as device_loop
-from lockstep_workers.device.connection import (
-    Answer,
-    Work,
-    connect,
-    get_work,
-    send_update,
-)
-from lockstep_workers.device.link import Link
+from lockstep_workers.device.connection import Answer, Work, connect, get_work, send_update
 from lockstep_workers.device.loop import DeviceLoop
 from lockstep_workers.device.metrics import DeviceMetrics
+from lockstep_workers.device.parts import Parts
 from lockstep_workers.device.session import SessionKeeper
-from lockstep_workers.device.spending import Spent, TrainedRound
+from lockstep_workers.device.spending import Spent
 from lockstep_workers.errors import InvalidJob, NotAdmitted
-from lockstep_workers.tensors import encode
+from lockstep_workers.learning.client import Client, LocalTask, Trained
+from lockstep_workers.learning.strategies import NO_MEMORY, ClientMemory, Vector
+from lockstep_workers.learning.training import Pace
+from tests.support.clients import SayingClient, saying_client
 from tests.wire.cloud import Cloud, cloud
 from tests.wire.jobs import FakePlanner, free_port
-
-Send = Callable[[http.client.HTTPConnection, UpdateReport, bytearray], Answer]
-
-
-class Learner:
-    """Trains by saying the round's number; remembers what it was asked and told."""
-
-    def __init__(self, cloud: Cloud) -> None:
-        """For the cloud's model."""
-        self._n_values = cloud.n_values
-        self.trained: list[int] = []
-        self.taken = 0
-        self.energies: list[EnergyJoules] = []
-
-    def train(self, work: Work, pause: Callable[[], bool] | None = None) -> tuple[float, bytearray]:
-        """An update with the value of the round."""
-        self.trained.append(work.task.round)
-        return 1.0, encode([np.full(self._n_values, work.task.round, np.float32)])
-
-    def accepted(self) -> None:
-        """The update was taken."""
-        self.taken += 1
-
-    def report(self, done: TrainedRound) -> UpdateReport:
-        """A report of what was measured."""
-        self.energies.append(done.energy)
-        return UpdateReport(
-            client="d-0", round=done.work.task.round, examples=10, steps=done.work.task.steps,
-            download_seconds=done.work.seconds, compute_seconds=done.used.compute_s,
-            cpu_seconds=done.used.cpu_s, throttled_seconds=done.used.throttled_s,
-            frequency_ghz=done.used.frequency_ghz, energy_joules=done.energy,
-        )  # fmt: skip
 
 
 def keeper(url: str, client: str = "d-0") -> SessionKeeper:
@@ -77,22 +42,45 @@ def keeper(url: str, client: str = "d-0") -> SessionKeeper:
     return made
 
 
+def parts(server: Cloud, client: Client) -> Parts:
+    """The parts of a device, whose session is being opened."""
+    return Parts(
+        job=server.job, client=client, session=keeper(server.url),
+        metrics=DeviceMetrics("job", client.name),
+    )  # fmt: skip
+
+
 @asynccontextmanager
-async def running(server: Cloud, learner: Learner) -> AsyncIterator[asyncio.Future[None]]:
-    """The device d-0 at work in a thread; the future ends when the device sees the job's end."""
-    metrics = DeviceMetrics("job", "d-0")
-    loop = DeviceLoop(server.job, "d-0", keeper(server.url), learner, metrics)
-    yield asyncio.ensure_future(asyncio.to_thread(loop.run))
+async def running(server: Cloud, client: Client) -> AsyncIterator[asyncio.Future[None]]:
+    """A device at work in a thread; the future ends when the device sees the job's end."""
+    yield asyncio.ensure_future(asyncio.to_thread(DeviceLoop(parts(server, client)).run))
 
 
 async def test_a_device_works_until_the_job_is_over(tmp_path: Path) -> None:
     async with cloud(tmp_path, FakePlanner(rounds=3), replicas=1) as server:
-        learner = Learner(server)
-        async with running(server, learner) as done:
+        client = saying_client()
+        async with running(server, client) as done:
             await asyncio.wait_for(done, 20)
-        assert learner.trained == [1, 2, 3]
-        assert learner.taken == 3
+        assert client.trained == [1, 2, 3]
+        assert server.metric("lockstep_updates_accepted_total") == 3
         assert (await server.planner.outcome).result == "RoundsCompleted"
+
+
+async def test_the_steps_that_were_done_are_reported_not_those_that_were_asked_for(
+    tmp_path: Path,
+) -> None:
+    class Short(SayingClient):
+        """Does fewer steps than it is asked to."""
+
+        def train(self, *given: Any, **more: Any) -> Trained:
+            return replace(super().train(*given, **more), steps=3)
+
+    async with cloud(tmp_path, FakePlanner(rounds=1, steps=20), replicas=1) as server:
+        async with running(server, saying_client(of=Short)) as done:
+            await asyncio.wait_for(done, 20)
+        report = (await server.planner.outcome).report
+        assert report is not None
+        assert [client.update.steps for client in report.clients] == [3]
 
 
 async def test_an_update_outlives_its_connection(
@@ -101,23 +89,21 @@ async def test_an_update_outlives_its_connection(
     """The connection breaks before, then after the server took the update: it trains once each."""
     calls: list[int] = []
 
-    def flaky(
-        connection: http.client.HTTPConnection, report: UpdateReport, body: bytearray, **link: Link
-    ) -> Answer:
+    def flaky(connection: http.client.HTTPConnection, report: UpdateReport, **sent: Any) -> Answer:
         calls.append(report.round)
         if calls == [1]:
             raise ConnectionResetError("before the update was sent")
-        answer = send_update(connection, report, body, **link)
+        answer = send_update(connection, report, **sent)
         if calls == [1, 1, 2]:
             raise ConnectionResetError("before the answer arrived")
         return answer
 
     monkeypatch.setattr(device_loop, "send_update", flaky)
     async with cloud(tmp_path, FakePlanner(rounds=2), replicas=1) as server:
-        learner = Learner(server)
-        async with running(server, learner) as done:
+        client = saying_client()
+        async with running(server, client) as done:
             await asyncio.wait_for(done, 20)
-        assert learner.trained == [1, 2]
+        assert client.trained == [1, 2]
         assert calls[:3] == [1, 1, 2]
         assert server.rounds.outcome is not None
         assert server.rounds.outcome.result == "RoundsCompleted"
@@ -126,12 +112,15 @@ async def test_an_update_outlives_its_connection(
 async def test_energy_of_a_refused_update_is_told_with_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[EnergyJoules] = []
+
     def refused_first(
-        connection: http.client.HTTPConnection, report: UpdateReport, body: bytearray, **link: Link
+        connection: http.client.HTTPConnection, report: UpdateReport, **sent: Any
     ) -> Answer:
+        told.append(report.energy_joules)
         if report.round == 1:
             report = report.model_copy(update={"round": 99})
-        return send_update(connection, report, body, **link)
+        return send_update(connection, report, **sent)
 
     monkeypatch.setattr(device_loop, "send_update", refused_first)
     monkeypatch.setattr(
@@ -139,15 +128,15 @@ async def test_energy_of_a_refused_update_is_told_with_the_next_one(
     )
     planner = FakePlanner(rounds=2, quorum=1, deadline_seconds=0.2)
     async with cloud(tmp_path, planner, replicas=2) as server:
-        learner = Learner(server)
         second = keeper(server.url, "d-1")
-        async with running(server, learner) as done:
+        async with running(server, saying_client()) as done:
             other = asyncio.ensure_future(asyncio.to_thread(one_update, server, second))
             await asyncio.wait_for(done, 20)
             await other
-        assert [e.model for e in learner.energies] == [2.0, 4.0]
-        assert [e.cpu for e in learner.energies] == [1.0, 2.0]
-        assert learner.taken == 1
+        assert [e.model for e in told] == [2.0, 4.0]
+        assert [e.cpu for e in told] == [1.0, 2.0]
+        # d-0 gave one that was taken, and so did d-1.
+        assert server.metric("lockstep_updates_accepted_total") == 2
 
 
 async def test_after_a_refused_update_the_next_connection_is_a_devices_own(
@@ -159,18 +148,16 @@ async def test_after_a_refused_update_the_next_connection_is_a_devices_own(
     """
 
     def refused_first(
-        connection: http.client.HTTPConnection, report: UpdateReport, body: bytearray, **link: Link
+        connection: http.client.HTTPConnection, report: UpdateReport, **sent: Any
     ) -> Answer:
         if report.round == 1:
             report = report.model_copy(update={"round": 99})
-        return send_update(connection, report, body, **link)
+        return send_update(connection, report, **sent)
 
     waited: list[tuple[int, float | None, bool, bool]] = []
 
-    def watched(
-        connection: http.client.HTTPConnection, client: str, after: int, **more: Any
-    ) -> Work | None:
-        work = get_work(connection, client, after, **more)
+    def watched(connection: http.client.HTTPConnection, client: str, **more: Any) -> Work | None:
+        work = get_work(connection, client, **more)
         if work is not None:
             sock = connection.sock
             nodelay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -183,7 +170,7 @@ async def test_after_a_refused_update_the_next_connection_is_a_devices_own(
     planner = FakePlanner(rounds=2, quorum=1, deadline_seconds=0.2)
     async with cloud(tmp_path, planner, replicas=2) as server:
         second = keeper(server.url, "d-1")
-        async with running(server, Learner(server)) as done:
+        async with running(server, saying_client()) as done:
             other = asyncio.ensure_future(asyncio.to_thread(one_update, server, second))
             await asyncio.wait_for(done, 20)
             await other
@@ -214,7 +201,7 @@ async def test_a_device_accounts_for_all_the_time_that_it_is_on(
     uploads: list[bool] = []
 
     def record(
-        _job: object, _group: object, used: Spent, *, idle_s: float, upload_s: float
+        _job: object, _group: object, *, used: Spent, idle_s: float, upload_s: float
     ) -> EnergyJoules:
         accounted.append((idle_s, used.compute_s))
         uploads.append(upload_s > 0)
@@ -222,9 +209,9 @@ async def test_a_device_accounts_for_all_the_time_that_it_is_on(
 
     monkeypatch.setattr(device_loop, "energy", record)
     async with cloud(tmp_path, FakePlanner(rounds=3), replicas=1) as server:
-        metrics = DeviceMetrics("job", "d-0")
-        loop = DeviceLoop(server.job, "d-0", keeper(server.url), Learner(server), metrics)
-        await asyncio.wait_for(asyncio.to_thread(loop.run), 20)
+        device = parts(server, saying_client())
+        metrics = device.metrics
+        await asyncio.wait_for(asyncio.to_thread(DeviceLoop(device).run), 20)
     assert accounted[0][0] < 20  # the seconds of the first download, by the real clock
     assert accounted[0][1] == 1
     assert accounted[1:] == [(1, 1), (1, 1), (1, 0)]
@@ -236,19 +223,25 @@ async def test_a_device_accounts_for_all_the_time_that_it_is_on(
 async def test_a_task_with_a_throttle_reaches_the_training(tmp_path: Path) -> None:
     """The plan says cooperative: the device is told its millicores, and holds the training up."""
 
-    class Slowed(Learner):
-        """Uses up CPU time before it asks whether to pause."""
+    class Slowed(SayingClient):
+        """Uses up CPU time before it lets itself be held up."""
 
         def train(
-            self, work: Work, pause: Callable[[], bool] | None = None
-        ) -> tuple[float, bytearray]:
-            assert pause is not None
+            self,
+            received: Mapping[str, Vector],
+            task: LocalTask,
+            *,
+            memory: ClientMemory = NO_MEMORY,
+            pace: Pace | None = None,
+        ) -> Trained:
+            assert pace is not None
             until = time.process_time() + 0.02
             while time.process_time() < until:
                 pass
-            assert work.task.throttle_cores() == 0.1
-            pause()
-            return super().train(work, pause)
+            assert isinstance(task, Task)
+            assert task.throttle_cores() == 0.1
+            pace()
+            return super().train(received, task, memory=memory, pace=pace)
 
     class Cooperative(FakePlanner):
         """Leaves the limits to the devices."""
@@ -260,7 +253,7 @@ async def test_a_task_with_a_throttle_reaches_the_training(tmp_path: Path) -> No
             return plan.model_copy(update={"participants": entries})
 
     async with cloud(tmp_path, Cooperative(rounds=1), replicas=1) as server:
-        async with running(server, Slowed(server)) as done:
+        async with running(server, saying_client(of=Slowed)) as done:
             await asyncio.wait_for(done, 20)
         last = server.rounds.outcome
         assert last is not None
@@ -275,23 +268,21 @@ def one_update(server: Cloud, session: SessionKeeper) -> None:
     """d-1 gives the update of round 1 that closes it at the deadline, and nothing after it."""
     session.wait_open()
     connection = connect(server.url)
-    work = get_work(connection, "d-1", 0)
+    work = get_work(connection, "d-1", after=0)
     assert work is not None
     report = UpdateReport(
         client="d-1", round=1, examples=10, steps=1, download_seconds=0, compute_seconds=0,
         cpu_seconds=0, throttled_seconds=0, frequency_ghz=1, energy_joules=EnergyJoules(),
     )  # fmt: skip
-    assert send_update(connection, report, work.body).accepted
+    assert send_update(connection, report, body=work.body).accepted
     connection.close()
 
 
 async def test_the_session_ends_with_the_job(tmp_path: Path) -> None:
     async with cloud(tmp_path, FakePlanner(rounds=1), replicas=1) as server:
-        learner = Learner(server)
-        session = keeper(server.url)
-        metrics = DeviceMetrics("job", "d-0")
-        loop = DeviceLoop(server.job, "d-0", session, learner, metrics)
-        await asyncio.wait_for(asyncio.to_thread(loop.run), 20)
+        device = parts(server, saying_client())
+        session = device.session
+        await asyncio.wait_for(asyncio.to_thread(DeviceLoop(device).run), 20)
         over = asyncio.to_thread(session_over, session)
         await asyncio.wait_for(over, 10)
         assert session.is_open()  # ready, although there is nothing left to do

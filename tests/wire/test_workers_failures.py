@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,10 @@ async def test_a_device_takes_an_answer_that_is_no_verdict_for_a_broken_connecti
         await first_task(made)
         monkeypatch.setattr(server.vectors, "add", Failing(1, server.vectors.add))
         connection = await made[0].connect()
-        update = (connection, made[0].report(1), made[0].update(1.0))
+        send = partial(device.send_update, report=made[0].report(1), body=made[0].update(1.0))
         with pytest.raises(http.client.HTTPException, match=r"503: .*send it again"):
-            await asyncio.to_thread(device.send_update, *update)
-        again = (await made[0].connect(), *update[1:])
-        assert (await asyncio.to_thread(device.send_update, *again)).accepted
+            await asyncio.to_thread(send, connection)
+        assert (await asyncio.to_thread(send, await made[0].connect())).accepted
 
 
 # -- the planner -----------------------------------------------------------------------------------

@@ -100,12 +100,12 @@ def play_until_over(url: str, client: str, value: float, examples: int) -> list[
     with device.open_session(
         session, Registration(client=client, incarnation="1", examples=examples)
     ):
-        while (work := device.get_work(connection, client, len(got))) is not None:
+        while (work := device.get_work(connection, client, after=len(got))) is not None:
             got.append((work.task, float(decode(work.body, n_values=N_VALUES)[-1])))
             answer = device.send_update(
                 connection,
                 report(client, work.task.round, examples=examples),
-                encode([np.full(N_VALUES, value, np.float32)]),
+                body=encode([np.full(N_VALUES, value, np.float32)]),
             )
             assert answer.accepted, answer.message
     connection.close()

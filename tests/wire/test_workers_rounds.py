@@ -131,7 +131,7 @@ async def test_with_nobody_connected_the_job_waits(
         go_on.wait(10)
         return Evaluation(0.5, 1.0)
 
-    monkeypatch.setattr("lockstep_workers.cloud.server.evaluate", evaluate)
+    monkeypatch.setattr("lockstep_workers.learning.server.evaluate", evaluate)
     async with cloud(tmp_path, FakePlanner(rounds=2), replicas=1) as server:
         async with devices(server, 1) as made:
             await first_task(made)

@@ -1,59 +1,17 @@
 """A strategy with more than a model: extra vectors down and up, server state, client memory."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from lockstep_workers.learning.strategies import (
-    MODEL,
-    ClientMemory,
-    Correction,
-    LocalResult,
-    ServerState,
-    Strategy,
-    Totals,
-    Vector,
-)
+from lockstep_workers.learning.strategies import MODEL, NO_MEMORY, LocalPlan, LocalResult
 from lockstep_workers.tensors import decode, encode, split
+from tests.support.strategies import scaffold
 from tests.wire.cloud import cloud, devices, first_task
 from tests.wire.jobs import FakePlanner
 
-RATE = 0.1
-
-
-def scaffold() -> Strategy:
-    """SCAFFOLD, option II (Karimireddy et al. 2020), and a vector that the server keeps."""
-
-    def start(model: Vector) -> ServerState:
-        return ServerState({MODEL: model, "c": np.zeros_like(model), "last": np.zeros_like(model)})
-
-    def begin(received: Mapping[str, Tensor], memory: ClientMemory) -> Correction:
-        own = memory.vectors.get("c", torch.zeros_like(received["c"]))
-
-        def correct(_weights: Tensor, gradient: Tensor) -> None:
-            gradient.add_(received["c"] - own)
-
-        return correct
-
-    def finish(
-        received: Mapping[str, Tensor], result: LocalResult, memory: ClientMemory
-    ) -> tuple[Mapping[str, Tensor], ClientMemory]:
-        own = memory.vectors.get("c", torch.zeros_like(received["c"]))
-        moved = (received[MODEL] - result.weights) / (result.steps * RATE)
-        new = own - received["c"] + moved
-        return {MODEL: result.weights, "delta": new - own}, ClientMemory({"c": new})
-
-    def weigh(*, examples: int, steps: int) -> float:
-        return 1.0
-
-    def aggregate(state: ServerState, mean: Mapping[str, Vector], totals: Totals) -> ServerState:
-        c = state.vectors["c"] + mean["delta"] * (totals.accepted / totals.clients)
-        return ServerState({MODEL: mean[MODEL], "c": c, "last": mean["delta"]})
-
-    return Strategy((MODEL, "c"), (MODEL, "delta"), start, begin, finish, weigh, aggregate)
+PLAN = LocalPlan(round=1, steps=5, learning_rate=0.1, momentum=0.0)
 
 
 async def test_extra_vectors_travel_and_the_server_keeps_its_own(tmp_path: Path) -> None:
@@ -74,15 +32,30 @@ async def test_extra_vectors_travel_and_the_server_keeps_its_own(tmp_path: Path)
         np.testing.assert_allclose(kept, 4.5)  # adding the next update does not touch it
 
 
+async def test_each_vector_of_an_update_has_a_weight_of_its_own(tmp_path: Path) -> None:
+    """The model counts by examples, the other vector the same for every client."""
+    planner = FakePlanner(rounds=2, choose=lambda _request: ["d-0", "d-1"])
+    async with cloud(tmp_path, planner, strategy=scaffold()) as server, devices(server, 3) as made:
+        await first_task(made[:2])
+        n = server.n_values // 2
+        for each, value, held in ((made[0], 1.0, 10), (made[1], 5.0, 30)):
+            body = encode([np.full(n, value, np.float32), np.full(n, value, np.float32)])
+            assert (await each.send(body=body, examples=held))[0] == 200
+        work = await made[0].work(after=1)
+        assert work is not None
+        received = split(decode(work.body, n_values=2 * n), (MODEL, "c"))
+        np.testing.assert_allclose(received[MODEL], (10 * 1 + 30 * 5) / 40, rtol=1e-6)
+        np.testing.assert_allclose(received["c"], (1 + 5) / 2 * 2 / 3, rtol=1e-6)
+
+
 def test_a_client_remembers_and_corrects() -> None:
     strategy = scaffold()
     received = {MODEL: torch.ones(3), "c": torch.full((3,), 0.5)}
-    upload, memory = strategy.finish(
-        received, LocalResult(torch.zeros(3), steps=5, examples=1), ClientMemory({})
-    )
+    part = strategy.begin(received, plan=PLAN, memory=NO_MEMORY)
+    upload, memory = part.finish(LocalResult(torch.zeros(3), steps=5, examples=1))
     torch.testing.assert_close(memory.vectors["c"], torch.full((3,), 1.5))
     torch.testing.assert_close(upload["delta"], torch.full((3,), 1.5))
-    correct = strategy.begin(received, memory)
+    correct = strategy.begin(received, plan=PLAN, memory=memory).correct
     assert correct is not None
     gradient = torch.zeros(3)
     correct(torch.ones(3), gradient)

@@ -27,7 +27,7 @@ from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import load_dataset
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import InvalidJob
-from lockstep_workers.learning.partition import partition
+from lockstep_workers.learning.client import deal
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.training import be_deterministic
 from lockstep_workers.models import build_model, check_fit
@@ -121,9 +121,8 @@ def _parts(pod: Pod) -> Parts:
     """Everything that a job needs; errors in the settings show here."""
     job = pod.job
     dataset = load_dataset(job.data, pod.environment.datasets)
-    train, seed = dataset.train, job.training.seed
-    partition(train.labels, job.data_shares(), job.data.partition, seed=seed, users=train.users)
-    module = build_model(job.model, seed=seed)
+    deal(job, dataset.train)
+    module = build_model(job.model, seed=job.training.seed)
     check_fit(module, dataset)
     return Parts(
         job=job,

@@ -26,8 +26,8 @@ class CpuCgroup:
         """Finds the cgroup's folders in `proc`/cgroup and `proc`/mountinfo."""
         mounts = (proc / "mountinfo").read_text()
         groups = (proc / "cgroup").read_text()
-        self._v2 = _folder(mounts, groups, "")
-        self._cpu = _folder(mounts, groups, "cpu")
+        self._v2 = _folder(mounts, groups, controller="")
+        self._cpu = _folder(mounts, groups, controller="cpu")
 
     def read(self) -> CpuReading:
         """What the kernel says now."""
@@ -54,7 +54,7 @@ class CpuCgroup:
         )
 
 
-def _folder(mounts: str, groups: str, controller: str) -> Path | None:
+def _folder(mounts: str, groups: str, *, controller: str) -> Path | None:
     """The folder of this process's cgroup in a controller's hierarchy ("" = v2)."""
     path = next((p for c, p in _memberships(groups) if controller in c), None)
     mount = _mount(mounts, controller)

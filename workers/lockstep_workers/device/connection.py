@@ -106,8 +106,8 @@ def session_end(response: http.client.HTTPResponse) -> Mapping[str, object]:
 def get_work(
     connection: http.client.HTTPConnection,
     client: str,
-    after: int,
     *,
+    after: int,
     link: Link = UNLIMITED,
     reuse: bytearray | None = None,
 ) -> Work | None:
@@ -146,8 +146,8 @@ def get_work(
 def send_update(
     connection: http.client.HTTPConnection,
     report: UpdateReport,
-    body: bytearray,
     *,
+    body: bytearray,
     link: Link = UNLIMITED,
 ) -> Answer:
     """Uploads an update over an emulated link.

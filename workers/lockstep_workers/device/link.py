@@ -127,7 +127,7 @@ class Links:
     down: Link = UNLIMITED
 
 
-def build_links(job: JobSettings, client: str, folder: Path) -> Links:
+def build_links(job: JobSettings, client: str, *, folder: Path) -> Links:
     """The links of one device; errors as `build_link`."""
     group, number = job.group_of(client), job.clients().index(client)
 

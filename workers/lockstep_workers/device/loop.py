@@ -9,13 +9,10 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 
-from lockstep_api.settings import JobSettings
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Refusal, UpdateReport
 from lockstep_workers.device.cgroup import CpuCgroup
@@ -27,28 +24,14 @@ from lockstep_workers.device.connection import (
     is_open,
     send_update,
 )
-from lockstep_workers.device.link import Links
-from lockstep_workers.device.metrics import DeviceMetrics
-from lockstep_workers.device.session import SessionKeeper
-from lockstep_workers.device.spending import NOTHING, TrainedRound, energy, spent
+from lockstep_workers.device.messages import TrainedRound, received, report, update_body
+from lockstep_workers.device.parts import Parts
+from lockstep_workers.device.spending import NOTHING, Spent, energy, spent
 from lockstep_workers.device.throttle import Throttle
 from lockstep_workers.errors import NoSession
+from lockstep_workers.learning.client import Trained
 
 _log = structlog.get_logger()
-_UNLIMITED = Links()
-
-
-class Learner(Protocol):
-    """The learning part of a device, as its loop needs it."""
-
-    def train(self, work: Work, pause: Callable[[], bool] | None = None) -> tuple[float, bytearray]:
-        """(mean loss in nats, the update's body); `pause` is a training's `Pause`."""
-
-    def accepted(self) -> None:
-        """The last update was taken."""
-
-    def report(self, done: TrainedRound) -> UpdateReport:
-        """What goes with the update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +46,10 @@ class Update:
 class DeviceLoop:
     """The rounds of one device."""
 
-    def __init__(
-        self,
-        job: JobSettings,
-        client: str,
-        session: SessionKeeper,
-        learner: Learner,
-        metrics: DeviceMetrics,
-        links: Links = _UNLIMITED,
-    ) -> None:
-        """`learner` does the learning, the rest is bookkeeping."""
-        self._links = links
-        self._job, self._client, self._session = job, client, session
-        self._learner, self._metrics = learner, metrics
-        self._group = job.group_of(client)
+    def __init__(self, parts: Parts) -> None:
+        """The client does the learning, the rest is bookkeeping."""
+        self._p = parts
+        self._group = parts.job.group_of(parts.client.name)
         self._cgroup = CpuCgroup()
         self._after = 0
         self._update: Update | None = None
@@ -95,12 +68,14 @@ class DeviceLoop:
         self._rounds()
         if self._idle_since is not None:
             wait_s = time.monotonic() - self._idle_since
-            joules = energy(self._job, self._group, NOTHING, idle_s=wait_s, upload_s=self._upload_s)
-            self._metrics.waited(joules)
+            joules = energy(
+                self._p.job, self._group, used=NOTHING, idle_s=wait_s, upload_s=self._upload_s
+            )
+            self._p.metrics.waited(joules)
 
     def _rounds(self) -> None:
         backoff = threading.Event()
-        while (number := self._session.wait_open()) is not None:
+        while (number := self._p.session.wait_open()) is not None:
             self._session_changed(number)
             try:
                 if self._serve():
@@ -114,7 +89,7 @@ class DeviceLoop:
 
     def _serve(self) -> bool:
         """Serves rounds over a new connection until it is closed; whether the job is over."""
-        connection = connect(self._job.cloud_url)
+        connection = connect(self._p.job.cloud_url)
         try:
             self._send(connection)
             while is_open(connection):
@@ -136,35 +111,49 @@ class DeviceLoop:
             self._update = None
 
     def _get_work(self, connection: http.client.HTTPConnection) -> Work | None:
-        down = self._links.down
-        return get_work(connection, self._client, self._after, link=down, reuse=self._model)
+        return get_work(
+            connection,
+            self._p.client.name,
+            after=self._after,
+            link=self._p.links.down,
+            reuse=self._model,
+        )
 
     def _train(self, work: Work) -> Update:
-        self._metrics.began(work.task, seconds=work.seconds, n_bytes=len(work.body))
-        before, cpu, began = self._cgroup.read(), time.process_time(), time.monotonic()
+        self._p.metrics.began(work.task, seconds=work.seconds, n_bytes=len(work.body))
+        began = time.monotonic()
         idle_s = work.seconds if self._idle_since is None else began - self._idle_since
+        trained, body, used = self._spend(work, began=began)
+        joules = energy(self._p.job, self._group, used=used, idle_s=idle_s, upload_s=self._upload_s)
+        self._upload_s = 0.0
+        # Energy for an update that was not taken is told with the next one.
+        self._unreported = self._unreported.plus(joules)
+        done = TrainedRound(work, trained, used, self._unreported, self._previous_upload)
+        told = report(self._p.client, done)
+        self._p.metrics.trained(told, joules)
+        return Update(told, body)
+
+    def _spend(self, work: Work, *, began: float) -> tuple[Trained, bytearray, Spent]:
+        """Trains and makes the body of the update, and tells what that took."""
+        before, cpu = self._cgroup.read(), time.process_time()
         cores = work.task.throttle_cores()
         held = [one for one in (cores, before.quota_cores) if one is not None]
         throttle = Throttle(min(held, default=math.inf))
-        loss, body = self._learner.train(work, None if cores is None else throttle)
+        trained = self._p.client.train(
+            received(self._p.client, work), work.task, pace=None if cores is None else throttle
+        )
+        body = update_body(trained)
         throttle.settle()  # under a quota too: it may have begun with a part of a period left over
         self._idle_since, cpu_s = time.monotonic(), time.process_time() - cpu
         used = spent(
             self._group,
-            before,
-            self._cgroup.read(),
+            before=before,
+            after=self._cgroup.read(),
             compute_s=self._idle_since - began,
             cpu_s=cpu_s,
             throttle_cores=cores,
         )
-        joules = energy(self._job, self._group, used, idle_s=idle_s, upload_s=self._upload_s)
-        self._upload_s = 0.0
-        # Energy for an update that was not taken is told with the next one.
-        self._unreported = self._unreported.plus(joules)
-        done = TrainedRound(work, used, loss, self._unreported, self._previous_upload)
-        report = self._learner.report(done)
-        self._metrics.trained(report, joules)
-        return Update(report, body)
+        return trained, body, used
 
     def _send(self, connection: http.client.HTTPConnection) -> None:
         """Sends the update that waits to be sent, if there is one."""
@@ -172,15 +161,14 @@ class DeviceLoop:
         if update is None:
             return
         self._update = Update(update.report, update.body, sent_before=True)
-        answer = send_update(connection, update.report, update.body, link=self._links.up)
+        answer = send_update(connection, update.report, body=update.body, link=self._p.links.up)
         self._update = None
         self._after = update.report.round
         self._previous_upload = (answer.seconds, len(update.body))
         self._upload_s += answer.seconds
-        self._metrics.uploaded(seconds=answer.seconds, n_bytes=len(update.body))
+        self._p.metrics.uploaded(seconds=answer.seconds, n_bytes=len(update.body))
         # The first try may have arrived although its answer did not.
         if answer.accepted or (update.sent_before and answer.reason == Refusal.DUPLICATE):
-            self._learner.accepted()
             self._unreported = EnergyJoules()
         else:
             _log.warning("update refused", round=update.report.round, why=answer.message)

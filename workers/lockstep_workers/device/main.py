@@ -4,15 +4,11 @@ Training runs in the main thread, so that SIGTERM ends it between two bytecodes;
 the probes have threads of their own.
 """
 
-import os
 import signal
 import sys
 import threading
-import time
 from types import FrameType
 
-from lockstep_workers.device.link import build_links
-from lockstep_workers.device.loop import DeviceLoop
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.probes import ProbeServer
 from lockstep_workers.device.session import SessionKeeper
@@ -31,23 +27,18 @@ def run_device(environment: Environment) -> None:
     ProbeServer(
         environment.host,
         environment.port,
-        metrics.registry,
-        lambda: bool(keeper) and keeper[0].is_open(),
+        registry=metrics.registry,
+        ready=lambda: bool(keeper) and keeper[0].is_open(),
     )
-    from lockstep_workers.device.trainer import Trainer  # noqa: PLC0415 - probes answer before torch is there
+    from lockstep_workers.device.loop import DeviceLoop  # noqa: PLC0415 - probes answer before torch is there
+    from lockstep_workers.device.parts import build_parts  # noqa: PLC0415
 
-    links = build_links(job, client, environment.traces)
-    metrics.show_links(links)
-    trainer = Trainer(job, client, environment.datasets)
-    keeper.append(SessionKeeper(job.cloud_url, trainer.registration(_incarnation(environment))))
-    keeper[0].start()
-    DeviceLoop(job, client, keeper[0], trainer, metrics, links).run()
+    parts = build_parts(job, client, environment=environment, metrics=metrics)
+    keeper.append(parts.session)
+    parts.session.start()
+    DeviceLoop(parts).run()
     threading.Event().wait()  # the job is over: the operator takes the pod away
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(0)
-
-
-def _incarnation(environment: Environment) -> str:
-    return f"{environment.pod_uid}/{os.getpid()}/{time.time_ns()}"

@@ -46,7 +46,7 @@ class _Server(ThreadingHTTPServer):
 class ProbeServer:
     """Answers probes and scrapes in threads of its own."""
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, ready: Ready) -> None:
+    def __init__(self, host: str, port: int, *, registry: CollectorRegistry, ready: Ready) -> None:
         """Listens at once; `ready` decides what /readyz says."""
         self._server = _Server((host, port), _handler(registry, ready))
         self.port = self._server.server_address[1]

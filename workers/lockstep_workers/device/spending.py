@@ -6,7 +6,6 @@ from lockstep_api.energy import cycles, frequency_ghz, modelled_joules
 from lockstep_api.settings import GroupSettings, JobSettings
 from lockstep_api.status import EnergyJoules
 from lockstep_workers.device.cgroup import CpuReading
-from lockstep_workers.device.connection import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +25,11 @@ NOTHING = Spent(0.0, 0.0, 0.0, None, 0.0)
 """Of a device that did not train."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrainedRound:
-    """A round's training and what it took: all that a device reports with its update."""
-
-    work: Work
-    used: Spent
-    loss: float
-    """Mean training loss over the steps, in nats."""
-    energy: EnergyJoules
-    """Energy since the last update that was taken, in J by source."""
-    previous_upload: tuple[float, int] | None
-    """Seconds and bytes of the upload before this one; None: there was none."""
-
-
 def spent(
     group: GroupSettings,
+    *,
     before: CpuReading,
     after: CpuReading,
-    *,
     compute_s: float,
     cpu_s: float,
     throttle_cores: float | None = None,
@@ -67,7 +52,7 @@ def spent(
 
 
 def energy(
-    job: JobSettings, group: GroupSettings, used: Spent, *, idle_s: float, upload_s: float
+    job: JobSettings, group: GroupSettings, *, used: Spent, idle_s: float, upload_s: float
 ) -> EnergyJoules:
     """A round's energy of one device by source, in J.
 

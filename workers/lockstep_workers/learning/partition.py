@@ -22,8 +22,8 @@ DEFAULT_SHARDS = 2
 def partition(
     labels: Labels,
     shares: Sequence[float],
-    spec: Partition,
     *,
+    spec: Partition,
     seed: int,
     users: Indices | None = None,
 ) -> list[Indices]:
@@ -48,26 +48,28 @@ def partition(
     weights = np.asarray(shares, dtype=np.float64)
     weights /= weights.sum()
     if spec.scheme is PartitionScheme.NATURAL:
-        return _natural(users, weights, rng)
-    parts = _deal(labels, weights, spec, rng)
+        return _natural(users, weights, rng=rng)
+    parts = _deal(labels, weights, spec=spec, rng=rng)
     return [np.sort(part) for part in _none_empty(parts)]
 
 
 def _deal(
-    labels: Labels, weights: NDArray[np.float64], spec: Partition, rng: np.random.Generator
+    labels: Labels, weights: NDArray[np.float64], *, spec: Partition, rng: np.random.Generator
 ) -> list[Indices]:
     match spec.scheme:
         case PartitionScheme.IID:
             return _cut(rng.permutation(len(labels)), weights)
         case PartitionScheme.DIRICHLET:
-            return _dirichlet(labels, weights, spec.alpha or DEFAULT_ALPHA, rng)
+            alpha = spec.alpha or DEFAULT_ALPHA
+            return _dirichlet(labels, weights, alpha=alpha, rng=rng)
         case PartitionScheme.SHARDS:
-            return _shards(labels, weights, spec.shards_per_client or DEFAULT_SHARDS, rng)
+            each = spec.shards_per_client or DEFAULT_SHARDS
+            return _shards(labels, weights, per_client=each, rng=rng)
     raise InvalidJob(f"data.partition.scheme {spec.scheme} is not in this version")
 
 
 def _natural(
-    users: Indices | None, weights: NDArray[np.float64], rng: np.random.Generator
+    users: Indices | None, weights: NDArray[np.float64], *, rng: np.random.Generator
 ) -> list[Indices]:
     """All examples of a user go to one client; clients get about their share of the examples.
 
@@ -105,7 +107,7 @@ def _cut(order: Indices, weights: NDArray[np.float64]) -> list[Indices]:
 
 
 def _dirichlet(
-    labels: Labels, weights: NDArray[np.float64], alpha: float, rng: np.random.Generator
+    labels: Labels, weights: NDArray[np.float64], *, alpha: float, rng: np.random.Generator
 ) -> list[Indices]:
     """Per label, shares ~ Dirichlet(α · n · weight) over the n clients (Hsu et al. 2019)."""
     parts: list[list[Indices]] = [[] for _ in weights]
@@ -118,7 +120,7 @@ def _dirichlet(
 
 
 def _shards(
-    labels: Labels, weights: NDArray[np.float64], per_client: int, rng: np.random.Generator
+    labels: Labels, weights: NDArray[np.float64], *, per_client: int, rng: np.random.Generator
 ) -> list[Indices]:
     """Sorts by label, cuts into `per_client` blocks a client, deals the blocks out at random."""
     by_label = rng.permutation(len(labels))

@@ -20,7 +20,6 @@ from lockstep_api.wire import (
     UpdateReport,
 )
 from lockstep_workers.errors import RefusedUpdate
-from lockstep_workers.learning.strategies import Totals
 
 
 @dataclass(slots=True)
@@ -122,14 +121,6 @@ class Round:
             return False
         everyone = len(self.plan.participants)
         return len(self.accepted) >= min(self.plan.quorum or everyone, everyone)
-
-
-def totals(done: Round, *, clients: int, weights: Mapping[str, float]) -> Totals:
-    """What a strategy's server side may need of a closed round beside the mean."""
-    everything = sum(weights.values())
-    steps = {name: report.update.steps for name, report in done.accepted.items()}
-    mean_steps = sum(weights[name] * n for name, n in steps.items()) / everything
-    return Totals(accepted=len(steps), clients=clients, mean_steps=mean_steps)
 
 
 class Progress(WireModel):

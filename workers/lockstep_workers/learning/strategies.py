@@ -1,13 +1,24 @@
 """Federated optimisation strategies as pure functions, composed rather than inherited.
 
-A strategy says which flat vectors travel down (`broadcasts`) and up (`uploads`), how a client
-corrects each local gradient, what it remembers, how an update is weighted, and what the server
-makes of the weighted mean. The first vector is always the model. The cloud and device roles call
-it; nothing here knows how vectors travel.
+A strategy says which flat vectors travel down (`broadcasts`) and up (`uploads`, each with its own
+weight in the mean), how a client corrects each local gradient, what it remembers, and what the
+server makes of the weighted means. The first vector is always the model. `learning.client` and
+`learning.server` call it; nothing here knows how vectors travel.
+
+What may be kept. Nothing that is handed in is changed, but for the gradient of a correction and the
+mean of an aggregation.
+- Received vectors stay as they are until `finish` has returned, and no longer: the next model is
+  read into the same buffer.
+- `LocalResult.weights` is the live model: the next training changes it.
+- `finish` may return any of these, uncopied: uploads are used before the next training begins, and
+  what is remembered is copied where it shares memory with them.
+- The mean lies in the memory of the round's sum: `aggregate` may change it in place and return it,
+  as it may return vectors of the last state; what stays in the state is copied before the next
+  round begins.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -35,9 +46,28 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True)
 class ClientMemory:
-    """What a client keeps between rounds: vectors by name, each of shape (n,)."""
+    """What a client keeps from the last round that it took part in."""
 
-    vectors: Mapping[str, Tensor]
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
+    """By name, each float32 of shape (n,): those that the strategy `remembers`, or none."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """By name: steps done, and the like."""
+
+
+NO_MEMORY = ClientMemory()
+"""Of a client that takes part for the first time, or has lost what it remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlan:
+    """What a client is about to do."""
+
+    round: int
+    """The round, from 1."""
+    steps: int
+    """SGD steps asked for."""
+    learning_rate: float
+    momentum: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,64 +90,94 @@ class Totals:
     """Updates in the mean."""
     clients: int
     """Clients of the job."""
+    weights: Mapping[str, float]
+    """Sum of the updates' weights, by upload."""
     mean_steps: float
-    """Mean of the local steps, with the weights of the updates."""
+    """Mean of the local steps, with the weights of the model."""
 
 
 class Weigh(Protocol):
-    """The weight of an update in the mean, from what its client reports."""
+    """The weight of one vector of an update in its mean, from what its client reports."""
 
     def __call__(self, *, examples: int, steps: int) -> float:
         """A positive number; weights are normalised over the accepted updates."""
 
 
-Start = Callable[[Vector], ServerState]
-BeginRound = Callable[[Mapping[str, Tensor], ClientMemory], Correction | None]
-FinishRound = Callable[
-    [Mapping[str, Tensor], LocalResult, ClientMemory], tuple[Mapping[str, Tensor], ClientMemory]
-]
-Aggregate = Callable[[ServerState, Mapping[str, Vector], Totals], ServerState]
+Finish = Callable[[LocalResult], tuple[Mapping[str, Tensor], ClientMemory]]
 
 
 @dataclass(frozen=True, slots=True)
+class LocalPart:
+    """A client's part of a round under way; its two functions may share what they find out."""
+
+    correct: Correction | None
+    """Corrects each local gradient; None: there is nothing to correct."""
+    finish: Finish
+    """(result) → (what to upload, what to remember)."""
+
+
+Start = Callable[[Vector], ServerState]
+
+
+class Begin(Protocol):
+    """How a client begins its part of a round."""
+
+    def __call__(
+        self, received: Mapping[str, Tensor], /, *, plan: LocalPlan, memory: ClientMemory
+    ) -> LocalPart:
+        """The part, from the vectors received and what it remembers."""
+
+
+class Aggregate(Protocol):
+    """What the server makes of a round."""
+
+    def __call__(
+        self, state: ServerState, mean: Mapping[str, Vector], /, *, totals: Totals
+    ) -> ServerState:
+        """The next state, from the last one and the weighted mean of each upload."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
     """A federated optimisation method; see the module's head."""
 
     broadcasts: tuple[str, ...]
     """Vectors sent to a client with a task; the first is the model."""
-    uploads: tuple[str, ...]
-    """Vectors that a client sends back; the first is its model."""
+    uploads: Mapping[str, Weigh]
+    """Vectors that a client sends back, in order, and their weights; the first is its model."""
+    remembers: tuple[str, ...] = ()
+    """Vectors that a client keeps from round to round; without any it keeps nothing."""
     start: Start
     """Server: the initial model → the state before round 1; holds every broadcast vector."""
-    begin: BeginRound
-    """Client: (received, memory) → the correction of each local gradient, or None."""
-    finish: FinishRound
-    """Client: (received, result, memory) → (what to upload, what to remember)."""
-    weigh: Weigh
-    """Server: the weight of an update."""
+    begin: Begin
+    """Client: what it received and remembers → its part of the round."""
     aggregate: Aggregate
-    """Server: (state, weighted mean of the uploads, figures) → the next state."""
+    """Server: the state and the weighted mean of each upload → the next state."""
+
+
+def by_examples(*, examples: int, steps: int) -> float:
+    """The more examples a client holds, the more its vector counts."""
+    return float(examples)
+
+
+def uniformly(*, examples: int, steps: int) -> float:
+    """Every client's vector counts the same."""
+    return 1.0
 
 
 def _model_only(model: Vector) -> ServerState:
     return ServerState({MODEL: model})
 
 
-def _no_correction(_received: Mapping[str, Tensor], _memory: ClientMemory) -> None:
-    return None
+def _upload_model(result: LocalResult) -> tuple[Mapping[str, Tensor], ClientMemory]:
+    return {MODEL: result.weights}, NO_MEMORY
 
 
-def _upload_model(
-    _received: Mapping[str, Tensor], result: LocalResult, memory: ClientMemory
-) -> tuple[Mapping[str, Tensor], ClientMemory]:
-    return {MODEL: result.weights}, memory
+def _plain(_: Mapping[str, Tensor], /, *, plan: LocalPlan, memory: ClientMemory) -> LocalPart:
+    return LocalPart(None, _upload_model)
 
 
-def _by_examples(*, examples: int, steps: int) -> float:
-    return float(examples)
-
-
-def _take_mean(state: ServerState, mean: Mapping[str, Vector], _totals: Totals) -> ServerState:
+def _take_mean(state: ServerState, mean: Mapping[str, Vector], /, *, totals: Totals) -> ServerState:
     return ServerState({**state.vectors, MODEL: mean[MODEL]})
 
 
@@ -125,11 +185,9 @@ def fedavg() -> Strategy:
     """FedAvg: the mean of the models weighted by examples (McMahan et al. 2017, algorithm 1)."""
     return Strategy(
         broadcasts=(MODEL,),
-        uploads=(MODEL,),
+        uploads={MODEL: by_examples},
         start=_model_only,
-        begin=_no_correction,
-        finish=_upload_model,
-        weigh=_by_examples,
+        begin=_plain,
         aggregate=_take_mean,
     )
 
@@ -137,16 +195,17 @@ def fedavg() -> Strategy:
 def with_proximal(base: Strategy, mu: float) -> Strategy:
     """Adds μ·(w − w_global) to each local gradient (FedProx, Li et al. 2020, eq. 2)."""
 
-    def begin(received: Mapping[str, Tensor], memory: ClientMemory) -> Correction:
-        inner = base.begin(received, memory)
-        anchor = received[MODEL].clone()
+    def begin(
+        received: Mapping[str, Tensor], /, *, plan: LocalPlan, memory: ClientMemory
+    ) -> LocalPart:
+        part, anchor = base.begin(received, plan=plan, memory=memory), received[MODEL]
 
         def correct(weights: Tensor, gradient: Tensor) -> None:
-            if inner is not None:
-                inner(weights, gradient)
+            if part.correct is not None:
+                part.correct(weights, gradient)
             gradient.add_(weights - anchor, alpha=mu)
 
-        return correct
+        return replace(part, correct=correct)
 
     return replace(base, begin=begin)
 

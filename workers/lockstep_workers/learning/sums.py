@@ -1,10 +1,10 @@
-"""The weighted sum of a round's updates, in the order they come or in the plan's. No I/O.
+"""The weighted sums of a round's updates, in the order they come or in the plan's. No I/O.
 
-The server side of a strategy adds to it. Invariant: one vector of the update's size, kept for all
-rounds.
+`learning.server` adds to them. Invariant: one vector of the update's size, kept for all rounds; its
+parts are the vectors of an update, each with weights of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,35 +14,67 @@ from lockstep_workers.tensors import Flat
 _BLOCK = 1 << 16
 
 
-class Accumulator:
-    """The weighted sum of a round's updates, (n,) float32; an update is added as it arrives."""
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What an update counts."""
 
-    def __init__(self, n_values: int) -> None:
-        """Room for vectors of `n_values` values; kept for all rounds."""
+    weights: tuple[float, ...]
+    """Its weight in the mean of each of its vectors."""
+    steps: float = 0.0
+    """Local steps behind it."""
+
+
+class Accumulator:
+    """The weighted sums of a round's updates, (n,) float32; an update is added as it arrives."""
+
+    def __init__(self, n_values: int, *, vectors: int = 1) -> None:
+        """Room for updates of `n_values` values, so many vectors of one length; kept for ever."""
         self._sum = np.zeros(n_values, np.float32)
+        self._parts = np.split(self._sum, vectors)
         self._scratch = np.empty(min(n_values, _BLOCK), np.float32)
-        self.weight = 0.0
+        self.weights: list[float] = []
+        """The sum of the weights, by vector."""
+        self.accepted = 0
+        """Updates that were added."""
+        self._weighted_steps = 0.0
+        self.reset()
 
     def reset(self) -> None:
         """Starts a round."""
         self._sum.fill(0.0)
-        self.weight = 0.0
+        self.weights = [0.0] * len(self._parts)
+        self.accepted, self._weighted_steps = 0, 0.0
 
-    def add(self, flat: Flat, weight: float) -> None:
-        """Adds `weight · flat` in place, a block that fits the cache at a time."""
-        for start in range(0, flat.size, _BLOCK):
-            block = flat[start : start + _BLOCK]
-            scaled = np.multiply(block, np.float32(weight), out=self._scratch[: block.size])
-            self._sum[start : start + _BLOCK] += scaled
-        self.weight += weight
+    def add(self, flat: Flat, share: Share) -> None:
+        """Adds each vector times its weight in place, a block that fits the cache at a time."""
+        weighted = zip(self._parts, np.split(flat, len(self._parts)), share.weights, strict=True)
+        for index, (part, vector, weight) in enumerate(weighted):
+            for here, block in zip(_blocks(part), _blocks(vector), strict=True):
+                scaled = np.multiply(block, np.float32(weight), out=self._scratch[: block.size])
+                np.add(here, scaled, out=here)
+            self.weights[index] += weight
+        self.accepted += 1
+        self._weighted_steps += share.weights[0] * share.steps
+
+    @property
+    def mean_steps(self) -> float:
+        """Mean of the updates' steps, with the weights of the first vector."""
+        return self._weighted_steps / self.weights[0]
 
     def mean(self) -> Flat:
-        """Turns the sum into the weighted mean, in place; the vector is valid until `reset`."""
-        return np.divide(self._sum, np.float32(self.weight), out=self._sum)
+        """Turns the sums into weighted means, in place; the vector is valid until `reset`."""
+        for part, weight in zip(self._parts, self.weights, strict=True):
+            np.divide(part, np.float32(weight), out=part)
+        return self._sum
 
     def holds(self, vector: Flat) -> bool:
         """Whether `vector` lies in the memory that `reset` overwrites."""
         return bool(np.may_share_memory(vector, self._sum))
+
+
+def _blocks(vector: Flat) -> Iterator[Flat]:
+    for start in range(0, vector.size, _BLOCK):
+        yield vector[start : start + _BLOCK]
 
 
 Take = Callable[[], Flat]
@@ -59,7 +91,7 @@ class InOrder:
 
     into: Accumulator
     _order: list[str] = field(default_factory=list)
-    _held: dict[str, tuple[Take, float]] = field(default_factory=dict)
+    _held: dict[str, tuple[Take, Share]] = field(default_factory=dict)
 
     def begin(self, order: list[str]) -> None:
         """Starts a round of these clients."""
@@ -71,15 +103,15 @@ class InOrder:
         """Whether a client's update can be added now, without being put aside."""
         return bool(self._order) and self._order[0] == client
 
-    def add(self, client: str, flat: Flat, weight: float) -> None:
+    def add(self, client: str, flat: Flat, *, share: Share) -> None:
         """Adds the update whose turn it is, and those that waited for it."""
         self._order.remove(client)
-        self.into.add(flat, weight)
+        self.into.add(flat, share)
         self._catch_up()
 
-    def hold(self, client: str, take: Take, weight: float) -> None:
+    def hold(self, client: str, take: Take, *, share: Share) -> None:
         """Keeps an update for its turn."""
-        self._held[client] = (take, weight)
+        self._held[client] = (take, share)
 
     def skip(self, client: str) -> None:
         """A client that will give nothing: those behind it need not wait for it."""
@@ -89,5 +121,5 @@ class InOrder:
 
     def _catch_up(self) -> None:
         while self._order and self._order[0] in self._held:
-            take, weight = self._held.pop(self._order.pop(0))
-            self.into.add(take(), weight)
+            take, share = self._held.pop(self._order.pop(0))
+            self.into.add(take(), share)

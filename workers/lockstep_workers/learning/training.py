@@ -14,9 +14,18 @@ from lockstep_workers.data import Examples, as_batch
 from lockstep_workers.learning.parameters import FlatModel, flat_gradient
 from lockstep_workers.learning.strategies import Correction
 
-Pause = Callable[[], bool]
+Pace = Callable[[], bool]
 """What a training calls between steps, so that somebody can hold it up; it says whether it wants to
 be called within steps too, as they are long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The SGD steps of a training."""
+
+    done: int
+    loss: float
+    """Mean training loss over them, in nats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,7 @@ class Sgd:
 
 
 def batches(
-    n_examples: int, batch_size: int, rng: np.random.Generator
+    n_examples: int, *, batch_size: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
     """Mini-batches without end: a new random order each time all examples were used."""
     while True:
@@ -55,8 +64,8 @@ def train(
     sgd: Sgd,
     correction: Correction | None,
     seed: tuple[int, ...],
-    pause: Pause | None = None,
-) -> float:
+    pace: Pace | None = None,
+) -> Steps:
     """Does `steps` SGD steps on `model` in place.
 
     Args:
@@ -67,40 +76,40 @@ def train(
         correction: changes each gradient before the step.
         seed: entropy of the order of the examples and of what the model draws (dropout): (job's
             seed, client's index, round).
-        pause: called between steps and, when it asks for that, between the layers of the model.
-
-    Returns:
-        The mean training loss over the steps, in nats.
+        pace: called between steps and, when it asks for that, between the layers of the model.
     """
     entropy = np.random.SeedSequence(seed)
     torch.manual_seed(int(entropy.generate_state(1)[0]))
     rng = np.random.default_rng(entropy)
     velocity = torch.zeros_like(model.vector) if sgd.momentum else None
-    drawn = batches(len(examples.labels), sgd.batch_size, rng)
+    drawn = batches(len(examples.labels), batch_size=sgd.batch_size, rng=rng)
     model.module.train()
     gradient = flat_gradient(model)
     losses = []
     with ExitStack() as hooks:
         for _ in range(steps):
             batch = as_batch(examples, next(drawn))
-            losses.append(_step(model, gradient, batch, sgd, correction, velocity))
-            if pause is not None and pause():
+            loss = _step(
+                model, batch, gradient=gradient, sgd=sgd, correction=correction, velocity=velocity
+            )
+            losses.append(loss)
+            if pace is not None and pace():
                 hooks.close()
-                _pause_between_layers(model.module, pause, hooks)
-    return float(torch.stack(losses).mean())
+                _pace_layers(model.module, pace, hooks=hooks)
+    return Steps(len(losses), float(torch.stack(losses).mean()))
 
 
-def _pause_between_layers(module: torch.nn.Module, pause: Pause, hooks: ExitStack) -> None:
-    """Calls `pause` after each layer's part of the forward and of the backward pass.
+def _pace_layers(module: torch.nn.Module, pace: Pace, *, hooks: ExitStack) -> None:
+    """Calls `pace` after each layer's part of the forward and of the backward pass.
 
     A single operation of a layer is not interrupted.
     """
 
     def after_gradient(_gradient: Tensor) -> None:
-        pause()
+        pace()
 
     def after(_module: torch.nn.Module, _inputs: object, output: object) -> None:
-        pause()
+        pace()
         if isinstance(output, Tensor) and output.requires_grad:
             output.register_hook(after_gradient)  # type: ignore[no-untyped-call]
 
@@ -111,8 +120,9 @@ def _pause_between_layers(module: torch.nn.Module, pause: Pause, hooks: ExitStac
 
 def _step(
     model: FlatModel,
-    gradient: Tensor,
     batch: tuple[Tensor, Tensor],
+    *,
+    gradient: Tensor,
     sgd: Sgd,
     correction: Correction | None,
     velocity: Tensor | None,

@@ -1,0 +1,71 @@
+"""What a device makes of what it receives, and what it says: bodies, its registration, its reports.
+
+Between `connection`, which knows bytes, and the client, which knows vectors. Pure.
+"""
+
+import math
+from dataclasses import dataclass
+
+from lockstep_api.status import EnergyJoules
+from lockstep_api.wire import Registration, UpdateReport
+from lockstep_workers.data import label_histogram
+from lockstep_workers.device.connection import Work
+from lockstep_workers.device.spending import Spent
+from lockstep_workers.learning.client import Client, Trained
+from lockstep_workers.tensors import Flat, decode, encode, split
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRound:
+    """A round's training and what it took: all that a device reports with its update."""
+
+    work: Work
+    trained: Trained
+    used: Spent
+    energy: EnergyJoules
+    """Energy since the last update that was taken, in J by source."""
+    previous_upload: tuple[float, int] | None
+    """Seconds and bytes of the upload before this one; None: there was none."""
+
+
+def registration(client: Client, *, classes: int, incarnation: str) -> Registration:
+    """What the cloud pod is told when the session opens."""
+    return Registration(
+        client=client.name,
+        incarnation=incarnation,
+        examples=len(client.examples),
+        label_histogram=label_histogram(client.examples, classes),
+    )
+
+
+def received(client: Client, work: Work) -> dict[str, Flat]:
+    """The vectors of a model's body, as views of it."""
+    flat = decode(work.body, n_values=client.n_received)
+    return split(flat, client.strategy.broadcasts)
+
+
+def update_body(trained: Trained) -> bytearray:
+    """The body of an update: a copy of its vectors."""
+    return encode(list(trained.uploads.values()))
+
+
+def report(client: Client, done: TrainedRound) -> UpdateReport:
+    """What goes with the update."""
+    upload_s, upload_bytes = done.previous_upload or (None, None)
+    loss = done.trained.loss
+    return UpdateReport(
+        client=client.name,
+        round=done.work.task.round,
+        examples=len(client.examples),
+        steps=done.trained.steps,
+        train_loss=loss if math.isfinite(loss) else None,
+        download_seconds=done.work.seconds,
+        compute_seconds=done.used.compute_s,
+        cpu_seconds=done.used.cpu_s,
+        throttled_seconds=done.used.throttled_s,
+        quota_cores=done.used.quota_cores,
+        frequency_ghz=done.used.frequency_ghz,
+        previous_upload_seconds=upload_s,
+        previous_upload_bytes=upload_bytes,
+        energy_joules=done.energy,
+    )

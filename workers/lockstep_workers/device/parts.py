@@ -1,0 +1,57 @@
+"""What a device works with once torch is there: its client, its session, its links.
+
+Made by `device.main` after the probes answer, used by `device.loop`.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+
+import torch
+
+from lockstep_api.settings import JobSettings
+from lockstep_workers.data import load_dataset
+from lockstep_workers.device.link import Links, build_links
+from lockstep_workers.device.messages import registration
+from lockstep_workers.device.metrics import DeviceMetrics
+from lockstep_workers.device.session import SessionKeeper
+from lockstep_workers.environment import Environment
+from lockstep_workers.learning.client import Client, build_client
+from lockstep_workers.learning.training import be_deterministic
+
+_UNLIMITED = Links()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of one device."""
+
+    job: JobSettings
+    client: Client
+    session: SessionKeeper
+    metrics: DeviceMetrics
+    links: Links = _UNLIMITED
+
+
+def build_parts(
+    job: JobSettings, name: str, *, environment: Environment, metrics: DeviceMetrics
+) -> Parts:
+    """Loads the data set and keeps the client's part; one thread, as a device has one core.
+
+    Raises:
+        InvalidJob: the settings ask for what cannot be done.
+    """
+    torch.set_num_threads(1)
+    if job.training.deterministic:
+        be_deterministic()
+    links = build_links(job, name, folder=environment.traces)
+    metrics.show_links(links)
+    dataset = load_dataset(job.data, environment.datasets)
+    client = build_client(job, name, dataset=dataset)
+    known = registration(client, classes=dataset.classes, incarnation=_incarnation(environment))
+    session = SessionKeeper(job.cloud_url, known)
+    return Parts(job=job, client=client, session=session, metrics=metrics, links=links)
+
+
+def _incarnation(environment: Environment) -> str:
+    return f"{environment.pod_uid}/{os.getpid()}/{time.time_ns()}"

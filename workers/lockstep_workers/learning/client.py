@@ -1,0 +1,155 @@
+"""The client side of a strategy: local training from received vectors to the vectors of an update.
+
+Called by a device's loop, or by whoever plays a job's rounds in one process. Between two rounds a
+client keeps nothing: what the strategy remembers is given back, and handed in again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lockstep_api.settings import JobSettings
+from lockstep_workers.data import Dataset, Examples
+from lockstep_workers.learning.parameters import FlatModel, flatten
+from lockstep_workers.learning.partition import Indices, partition
+from lockstep_workers.learning.strategies import (
+    MODEL,
+    NO_MEMORY,
+    ClientMemory,
+    LocalPlan,
+    LocalResult,
+    Strategy,
+    Vector,
+    build_strategy,
+)
+from lockstep_workers.learning.training import Pace, Sgd, train
+from lockstep_workers.models import build_model
+
+
+class LocalTask(Protocol):
+    """What a client is asked to do in a round; a `lockstep_api.wire.Task` is one."""
+
+    @property
+    def round(self) -> int:
+        """The round, from 1."""
+
+    @property
+    def steps(self) -> int:
+        """SGD steps asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A client's part of a round."""
+
+    uploads: Mapping[str, Vector]
+    """What goes to the server, in order; valid until the client's model is trained again."""
+    memory: ClientMemory
+    """What is to be remembered, should the server take the update; shares no memory."""
+    steps: int
+    """SGD steps really done."""
+    loss: float
+    """Mean training loss over them, in nats."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """Trains one client's examples."""
+
+    name: str
+    index: int
+    """Its place among the job's clients; with seed and round it seeds a training."""
+    examples: Examples
+    model: FlatModel
+    """Where it trains: clients that train one after another may share it."""
+    strategy: Strategy
+    sgd: Sgd
+    seed: int
+    """The job's."""
+
+    @property
+    def n_received(self) -> int:
+        """Values of all vectors that it receives with a task."""
+        return self.model.vector.numel() * len(self.strategy.broadcasts)
+
+    def train(
+        self,
+        received: Mapping[str, Vector],
+        task: LocalTask,
+        *,
+        memory: ClientMemory = NO_MEMORY,
+        pace: Pace | None = None,
+    ) -> Trained:
+        """Local training from the received vectors, which stay as they are.
+
+        Args:
+            received: the strategy's broadcasts by name; must not change before this returns.
+            task: round and steps.
+            memory: what was remembered in the last round that counted.
+            pace: called between steps and may hold them up.
+        """
+        given = {name: torch.from_numpy(vector) for name, vector in received.items()}
+        with torch.no_grad():
+            self.model.vector.copy_(given[MODEL])
+        plan = LocalPlan(task.round, task.steps, self.sgd.learning_rate, self.sgd.momentum)
+        part = self.strategy.begin(given, plan=plan, memory=memory)
+        steps = train(
+            self.model,
+            self.examples,
+            steps=task.steps,
+            sgd=self.sgd,
+            correction=part.correct,
+            seed=(self.seed, self.index, task.round),
+            pace=pace,
+        )
+        result = LocalResult(self.model.vector, steps.done, len(self.examples))
+        uploads, remembered = part.finish(result)
+        return Trained(
+            {name: uploads[name].numpy() for name in self.strategy.uploads},
+            self._own(remembered, [*received.values(), self.model.vector.numpy()]),
+            steps.done,
+            steps.loss,
+        )
+
+    def _own(self, memory: ClientMemory, lent: list[Vector]) -> ClientMemory:
+        """The same memory with copies of what lies in vectors that will be written to."""
+
+        def own(vector: Tensor) -> Tensor:
+            shared = any(np.may_share_memory(vector.numpy(), one) for one in lent)
+            return vector.clone() if shared else vector
+
+        vectors = {name: own(memory.vectors[name]) for name in self.strategy.remembers}
+        return replace(memory, vectors=vectors) if vectors else NO_MEMORY
+
+
+def deal(job: JobSettings, examples: Examples) -> list[Indices]:
+    """Which of the training examples each client of a job holds; errors as `partition`."""
+    return partition(
+        examples.labels,
+        job.data_shares(),
+        spec=job.data.partition,
+        seed=job.training.seed,
+        users=examples.users,
+    )
+
+
+def build_client(job: JobSettings, name: str, *, dataset: Dataset) -> Client:
+    """A client of a job, which keeps its own part of the data set only.
+
+    Raises:
+        InvalidJob: the settings ask for what cannot be done.
+    """
+    index, training = job.clients().index(name), job.training
+    return Client(
+        name=name,
+        index=index,
+        examples=dataset.train.part(deal(job, dataset.train)[index]),
+        model=flatten(build_model(job.model, seed=training.seed)),
+        strategy=build_strategy(job.strategy),
+        sgd=Sgd(training.learning_rate, training.momentum, training.batch_size),
+        seed=training.seed,
+    )
