@@ -84,9 +84,8 @@ def _without_none(schema: Schema, defs: Schema) -> Schema:
         return schema
     if len(options) > 1:
         raise ValueError(f"a structural schema cannot hold the union {options}")
-    rest = {k: v for k, v in schema.items() if k not in ("anyOf", "default") or v is not None}
-    rest.pop("anyOf", None)
-    return {**_resolve(options[0], defs), **{k: v for k, v in rest.items() if v is not None}}
+    rest = {k: v for k, v in schema.items() if k != "anyOf" and v is not None}
+    return {**_resolve(options[0], defs), **rest}
 
 
 def _bounds(schema: Schema) -> None:
