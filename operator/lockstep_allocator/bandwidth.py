@@ -24,7 +24,7 @@ class InvalidTrace(ValueError):
     """A text that is no bandwidth trace; says where and what to change."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Trace:
     """A looped, piecewise constant bandwidth."""
 
@@ -44,7 +44,7 @@ class Trace:
         """A trace from its pieces, which are taken as they are."""
         lengths = np.diff(np.append(starts_s, duration_s))
         bits = np.concatenate([[0.0], np.cumsum(lengths * mbps * _MBIT)])
-        return cls(starts_s, mbps, duration_s, bits)
+        return cls(starts_s=starts_s, mbps=mbps, duration_s=duration_s, _bits=bits)
 
     @classmethod
     def constant(cls, mbps: float) -> "Trace":

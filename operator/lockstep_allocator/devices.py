@@ -19,7 +19,7 @@ _KAPPA_UNIT = 1e27
 """κ in J/(cycle·Hz²) times this is κ in J/(Gcycle·GHz²)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyCurve:
     """Energy of a Gcycle beyond idle power: κ·f² + max_k(alpha_k + beta_k/f), in J.
 
@@ -45,7 +45,14 @@ def energy_curve(model: EnergyModel, *, min_ghz: float, max_ghz: float) -> Energ
     """The curve of an energy model between two frequencies."""
     if not model.table:
         kappa = model.kappa * _KAPPA_UNIT
-        return EnergyCurve(kappa, (), (), model.idle_watts, model.transmit_watts, min_ghz)
+        return EnergyCurve(
+            kappa=kappa,
+            alpha=(),
+            beta=(),
+            idle_watts=model.idle_watts,
+            transmit_watts=model.transmit_watts,
+            efficient_ghz=min_ghz,
+        )
     inside = {p.ghz for p in model.table if min_ghz < p.ghz < max_ghz}
     points = [
         (1 / ghz, (busy_watts(model.table, ghz) - model.idle_watts) / ghz)
@@ -54,13 +61,23 @@ def energy_curve(model: EnergyModel, *, min_ghz: float, max_ghz: float) -> Energ
     hull = _lower_hull(points)
     if len(hull) == 1:  # one frequency only
         return EnergyCurve(
-            0.0, (hull[0][1],), (0.0,), model.idle_watts, model.transmit_watts, max_ghz
+            kappa=0.0,
+            alpha=(hull[0][1],),
+            beta=(0.0,),
+            idle_watts=model.idle_watts,
+            transmit_watts=model.transmit_watts,
+            efficient_ghz=max_ghz,
         )
     beta = [(g1 - g0) / (s1 - s0) for (s0, g0), (s1, g1) in pairwise(hull)]
     alpha = [g - b * s for (s, g), b in zip(hull, beta, strict=False)]
     best_s = min(hull, key=lambda point: (point[1], point[0]))[0]
     return EnergyCurve(
-        0.0, tuple(alpha), tuple(beta), model.idle_watts, model.transmit_watts, 1 / best_s
+        kappa=0.0,
+        alpha=tuple(alpha),
+        beta=tuple(beta),
+        idle_watts=model.idle_watts,
+        transmit_watts=model.transmit_watts,
+        efficient_ghz=1 / best_s,
     )
 
 
@@ -77,7 +94,7 @@ def _lower_hull(points: Sequence[tuple[float, float]]) -> list[tuple[float, floa
     return hull
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Devices:
     """E fleets of N devices that share a round each, and the weight of their energy."""
 

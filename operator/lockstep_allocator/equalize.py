@@ -38,7 +38,15 @@ def equalize(devices: Devices, upload_s: Array) -> Equalized:
     low = (upload_s + shortest).max(-1, keepdims=True)
     finish_s = np.maximum((upload_s + longest).max(-1, keepdims=True), low)
     rows = np.arange(len(low))
-    left = _Search(devices, upload_s, shortest, longest, low, finish_s.copy(), low)
+    left = _Search(
+        devices=devices,
+        upload_s=upload_s,
+        shortest=shortest,
+        longest=longest,
+        low=low,
+        high=finish_s.copy(),
+        at=low,
+    )
     for turn in range(_TURNS):
         left = left.step(halve=turn % 3 == 2)
         finish_s[rows] = left.high
@@ -50,7 +58,7 @@ def equalize(devices: Devices, upload_s: Array) -> Equalized:
     return Equalized(np.clip(finish_s - upload_s, shortest, longest), finish_s)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Search:
     """The fleets whose T is still sought: low <= T <= high, and where to look next."""
 
@@ -73,10 +81,8 @@ class _Search:
         return replace(self, low=low, high=high, at=np.where(good, newton, 0.5 * (low + high)))
 
     def rows(self, index: NDArray[np.bool_]) -> "_Search":
-        return _Search(
-            self.devices.rows(index),
-            *(getattr(self, name)[index] for name in _Search.__slots__ if name != "devices"),
-        )
+        arrays = {name: getattr(self, name)[index] for name in _Search.__slots__[1:]}
+        return _Search(devices=self.devices.rows(index), **arrays)
 
 
 def _derivatives(search: _Search) -> tuple[Array, Array]:

@@ -44,7 +44,7 @@ class Question:
     """Fleets a seed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """A method's line in a cell; means over fleets and rounds."""
 
@@ -169,11 +169,19 @@ def _result(
 
     every = np.arange(count, dtype=np.int64)
     return Result(
-        question.scenario, question.devices, question.energy_weight, name,
-        float(cost.mean()), float(cost.std(ddof=1) / np.sqrt(count)) if count > 1 else None,
-        float(_mean(rounds, "seconds").mean()), float(_mean(rounds, "joules").mean()),
-        regret(every), _jackknife(regret, count), closed(every), _jackknife(closed, count),
-    )  # fmt: skip
+        scenario=question.scenario,
+        devices=question.devices,
+        energy_weight=question.energy_weight,
+        method=name,
+        cost=float(cost.mean()),
+        cost_sem=float(cost.std(ddof=1) / np.sqrt(count)) if count > 1 else None,
+        time_s=float(_mean(rounds, "seconds").mean()),
+        energy_j=float(_mean(rounds, "joules").mean()),
+        regret=regret(every),
+        regret_sem=_jackknife(regret, count),
+        gap_closed=closed(every),
+        gap_closed_sem=_jackknife(closed, count),
+    )
 
 
 def questions(

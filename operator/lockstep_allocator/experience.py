@@ -14,12 +14,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from lockstep_allocator.bandwidth import Trace
 from lockstep_allocator.devices import Array, Devices
 from lockstep_allocator.fleet import Fleet, Method, run_round
-from lockstep_allocator.header import free_text
+from lockstep_allocator.header import read
 from lockstep_allocator.observation import EDGES_S, LEAST_MBPS, Observation
 from lockstep_allocator.traces import TraceSet
 
@@ -42,7 +42,7 @@ class InvalidExperience(ValueError):
     """Bytes that are no experience, or one of another version."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Record:
     """A round that was played."""
 
@@ -135,10 +135,11 @@ class Experience:
             InvalidExperience: it is none, is damaged, or of another version.
         """
         try:
-            told = json.loads(free_text(content)[FORMAT])
+            tensors, text = read(content)
+            told = json.loads(text[FORMAT])
             if told["version"] != VERSION:
                 raise ValueError(f"it has version {told['version']}, this is for {VERSION}")
-            return cls(tuple(_records(load(content), told["clients"])))
+            return cls(tuple(_records(tensors, told["clients"])))
         except (SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
             raise InvalidExperience(f"the recorded rounds cannot be read: {error}") from error
 
@@ -185,7 +186,9 @@ def _replay(
     which = np.array([[number[client] for client in record.clients] for record in records])
     offset_s = np.array([[record.at_s - begin_s] for record in records])
     offset_s = np.broadcast_to(offset_s, which.shape)
-    return Replay(seen, Fleet(seen.devices, traces, which.astype(np.int64), offset_s))
+    return Replay(
+        seen, Fleet(seen.devices, traces, which=which.astype(np.int64), offset_s=offset_s)
+    )
 
 
 def _stacked(seen: Sequence[Observation]) -> Observation:
@@ -197,11 +200,11 @@ def _stacked(seen: Sequence[Observation]) -> Observation:
     alpha = np.concatenate([_padded(d.alpha, lines, -np.inf) for d in devices])
     beta = np.concatenate([_padded(d.beta, lines, 0.0) for d in devices])
     return Observation(
-        Devices(**joined, alpha=alpha, beta=beta),
-        *(
-            np.concatenate([getattr(one, name) for one in seen])
+        devices=Devices(**joined, alpha=alpha, beta=beta),
+        **{
+            name: np.concatenate([getattr(one, name) for one in seen])
             for name in ("slots_mbps", "last_mbps", "mean_mbps")
-        ),
+        },
     )
 
 
@@ -290,16 +293,31 @@ def _record(
     powers = dict(zip(_OF_CURVE, curves.T, strict=False))
     alpha, beta = np.split(curves[:, len(_OF_CURVE) :], 2, axis=1)
     devices = Devices(
-        column["work"][None], column["upload"][None], column["min_ghz"][None],
-        column["max_ghz"][None], powers["kappa"][None], alpha[None], beta[None],
-        powers["idle_watts"][None], powers["transmit_watts"][None], np.array([[told["weight"]]]),
-    )  # fmt: skip
+        work=column["work"][None],
+        upload=column["upload"][None],
+        min_ghz=column["min_ghz"][None],
+        max_ghz=column["max_ghz"][None],
+        kappa=powers["kappa"][None],
+        alpha=alpha[None],
+        beta=beta[None],
+        idle_watts=powers["idle_watts"][None],
+        transmit_watts=powers["transmit_watts"][None],
+        weight=np.array([[told["weight"]]]),
+    )
     seen = Observation(
-        devices, tensors["slots"][part].astype(np.float64)[None], column["last_mbps"][None],
-        column["mean_mbps"][None],
-    )  # fmt: skip
+        devices=devices,
+        slots_mbps=tensors["slots"][part].astype(np.float64)[None],
+        last_mbps=column["last_mbps"][None],
+        mean_mbps=column["mean_mbps"][None],
+    )
     named = tuple(str(clients[i]) for i in tensors["client"][part])
     return Record(
-        int(told["round"]), float(told["at_s"]), named, seen, column["ghz"],
-        float(told["seconds"]), column["joules"], column["upload_s"],
-    )  # fmt: skip
+        round=int(told["round"]),
+        at_s=float(told["at_s"]),
+        clients=named,
+        observation=seen,
+        ghz=column["ghz"],
+        seconds=float(told["seconds"]),
+        joules=column["joules"],
+        upload_s=column["upload_s"],
+    )

@@ -5,7 +5,7 @@ and the next begins then (CN113312169B: devices upload as soon as they finish).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Fleet:
     """What each round asks of them."""
     traces: TraceSet
     """All traces."""
+    _: KW_ONLY
     which: Index
     """(E, N) trace of each device."""
     offset_s: Array
@@ -62,17 +63,24 @@ class Fleet:
         slots = (carried[..., :-1] - carried[..., 1:]) / np.diff(_EDGES)
         mean = (self.traces.totals_mbit / self.traces.durations_s)[self.which]
         recent = (carried[..., 0] - carried[..., EDGES_S.index(10)]) / 10
-        return Observation(self.devices, slots, recent if last_mbps is None else last_mbps, mean)
+        return Observation(
+            devices=self.devices,
+            slots_mbps=slots,
+            last_mbps=recent if last_mbps is None else last_mbps,
+            mean_mbps=mean,
+        )
 
     def rows(self, index: Index) -> "Fleet":
         """Some of the environments."""
         return replace(
-            self, devices=self.devices.rows(index), which=self.which[index],
+            self,
+            devices=self.devices.rows(index),
+            which=self.which[index],
             offset_s=self.offset_s[index],
-        )  # fmt: skip
+        )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlayedRound:
     """How a round went, for E environments."""
 
@@ -95,7 +103,11 @@ def run_round(fleet: Fleet, start_s: Array, ghz: Array) -> PlayedRound:
     seconds = (compute_s + upload_s).max(-1)
     joules = fleet.devices.energy(seconds, compute_s, upload_s)
     return PlayedRound(
-        seconds, joules, seconds + fleet.devices.weight[:, 0] * joules, compute_s, upload_s
+        seconds=seconds,
+        joules=joules,
+        cost=seconds + fleet.devices.weight[:, 0] * joules,
+        compute_s=compute_s,
+        upload_s=upload_s,
     )
 
 

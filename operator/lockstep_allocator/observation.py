@@ -35,7 +35,7 @@ ROUND_FEATURES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """E fleets before a round."""
 
@@ -61,9 +61,11 @@ class Observation:
     def rows(self, index: NDArray[np.int64]) -> "Observation":
         """Some of the environments."""
         return Observation(
-            self.devices.rows(index), self.slots_mbps[index], self.last_mbps[index],
-            self.mean_mbps[index],
-        )  # fmt: skip
+            devices=self.devices.rows(index),
+            slots_mbps=self.slots_mbps[index],
+            last_mbps=self.last_mbps[index],
+            mean_mbps=self.mean_mbps[index],
+        )
 
     def with_weight(self, weight: Array) -> "Observation":
         """The same with another λ, (E, 1)."""
@@ -109,7 +111,7 @@ def round_features(devices: Devices, upload_s: Array, even: Equalized) -> Array:
     return np.stack(columns, -1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """An observation with what every policy derives from it."""
 
@@ -137,6 +139,6 @@ def see(observation: Observation) -> Seen:
     recent = observation.recent_mbps
     upload_s = observation.upload_s(recent)
     return Seen(
-        observation, upload_s, equalize(observation.devices, upload_s),
-        history_features(observation.slots_mbps, recent),
+        observation=observation, upload_s=upload_s, even=equalize(observation.devices, upload_s),
+        history=history_features(observation.slots_mbps, recent),
     )  # fmt: skip

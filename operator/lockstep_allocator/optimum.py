@@ -25,7 +25,7 @@ _CHUNK = 400_000
 """Numbers looked at at once: bounds memory."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Optimum:
     """The optimum of E rounds."""
 
@@ -56,7 +56,7 @@ def optimum(fleet: Fleet, start_s: Array, *, tolerance: float = 1e-4) -> Optimum
     # Who sends early may make the round shorter than it was allowed to be.
     played = run_round(fleet, start_s, fleet.devices.work / compute_s)
     bound = np.minimum(search.bound, played.cost)
-    return Optimum(played.cost, played.seconds, compute_s, bound)
+    return Optimum(cost=played.cost, finish_s=played.seconds, compute_s=compute_s, bound=bound)
 
 
 class _Search:

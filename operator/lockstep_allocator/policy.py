@@ -14,11 +14,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from lockstep_allocator.devices import Array, Devices
 from lockstep_allocator.forecast import Forecaster, look_ahead
-from lockstep_allocator.header import free_text
+from lockstep_allocator.header import read
 from lockstep_allocator.networks import Weights, set_network
 from lockstep_allocator.observation import (
     HISTORY_FEATURES,
@@ -48,7 +48,7 @@ class InvalidPolicy(ValueError):
     """A file that is no policy, or one of another version; says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """What the network sees and what its outputs act on; arrays (E, N, …)."""
 
@@ -84,7 +84,7 @@ def situation(forecaster: Forecaster, observation: Observation) -> Situation:
         -1,
     )
     features = np.concatenate([seen.features(), ahead.clip(-6, 6)], -1).astype(np.float32)
-    return Situation(seen, features, even.finish_s, shift_s)
+    return Situation(seen=seen, features=features, finish_s=even.finish_s, shift_s=shift_s)
 
 
 def borders(devices: Devices) -> tuple[Array, Array]:
@@ -188,9 +188,8 @@ class Policy:
         Raises:
             InvalidPolicy: not a policy, damaged, or of another version.
         """
-        told = _metadata(content, source)
+        tensors, told = _read(content, source)
         try:
-            tensors = load(content)
             training = json.loads(told["training"])
             for name in ("train_sha256", "validation_sha256", "families"):
                 training[name] = tuple(training[name])
@@ -199,7 +198,7 @@ class Policy:
                 Training(**training),
             )  # fmt: skip
             policy._check()
-        except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InvalidPolicy(f"{source} is damaged ({error}): train or copy it anew") from error
         return policy
 
@@ -212,23 +211,23 @@ class Policy:
             raise ValueError(f"the network has {outputs.shape[-1]} outputs, not {OUTPUTS}")
 
 
-def _metadata(content: bytes, source: str) -> dict[str, str]:
-    """The header's free text, before any tensor is believed."""
-    wrong = f"{source} is no policy file: make one with `lockstep-allocator train`"
+def _read(content: bytes, source: str) -> tuple[Weights, dict[str, str]]:
+    """The tensors, and the free text, which says that it is a policy of this version."""
+    what, instead = f"{source} is no policy file", "make one with `lockstep-allocator train`"
     if len(content) > MAX_BYTES:
-        raise InvalidPolicy(wrong)
+        raise InvalidPolicy(f"{what}: {instead}")
     try:
-        told = free_text(content)
-    except ValueError as error:
-        raise InvalidPolicy(wrong) from error
+        tensors, told = read(content)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InvalidPolicy(f"{what}, or one that is damaged ({error}): {instead}") from error
     if told.get("format") != FORMAT:
-        raise InvalidPolicy(wrong)
+        raise InvalidPolicy(f"{what}: {instead}")
     if told.get("version") != str(VERSION):
         version = told.get("version")
         raise InvalidPolicy(f"{source} has version {version}, this is for {VERSION}: train it anew")
     if told.get("features") != json.dumps(FEATURES):
         raise InvalidPolicy(f"{source} was trained for other features: train it anew")
-    return told
+    return tensors, told
 
 
 def _part(tensors: Weights, prefix: str) -> dict[str, NDArray[np.float32]]:

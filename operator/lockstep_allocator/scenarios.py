@@ -71,7 +71,7 @@ class Pool:
         return which, (random.random(shape) + laps) * length
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Phone:
     """A measured CPU cluster."""
 
@@ -115,7 +115,12 @@ def _phone(name: str, points: list[PowerPoint]) -> Phone:
         least = rising[-1].watts if rising else 0.0
         if not rising or point.ghz > rising[-1].ghz:
             rising.append(PowerPoint(point.ghz, max(point.watts, least)))
-    return Phone(name, rising[0].ghz, rising[-1].ghz, EnergyModel(0.0, tuple(rising), 0.0))
+    return Phone(
+        name=name,
+        min_ghz=rising[0].ghz,
+        max_ghz=rising[-1].ghz,
+        energy=EnergyModel(0.0, tuple(rising), 0.0),
+    )
 
 
 @cache
@@ -131,7 +136,14 @@ def generic_phones() -> tuple[Phone, ...]:
         volts = 0.6 + 0.4 * (ghz - bottom) / (top - bottom)
         watts = leakage + (peak - leakage) * ghz * volts**2 / top
         table = tuple(PowerPoint(float(f), float(w)) for f, w in zip(ghz, watts, strict=True))
-        phones.append(Phone(f"generic {number}", bottom, top, EnergyModel(0.0, table, 0.0)))
+        phones.append(
+            Phone(
+                name=f"generic {number}",
+                min_ghz=bottom,
+                max_ghz=top,
+                energy=EnergyModel(0.0, table, 0.0),
+            )
+        )
     return tuple(phones)
 
 
@@ -156,9 +168,17 @@ def paper(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devic
     ones = np.ones(shape)
     nothing = np.zeros((*shape, 0))
     return Devices(
-        cycles, UPDATE_MBIT * ones, ones, 2 * ones, _PAPER_KAPPA * ones, nothing, nothing,
-        0 * ones, 0 * ones, PAPER_WEIGHT * energy_weight,
-    )  # fmt: skip
+        work=cycles,
+        upload=UPDATE_MBIT * ones,
+        min_ghz=ones,
+        max_ghz=2 * ones,
+        kappa=_PAPER_KAPPA * ones,
+        alpha=nothing,
+        beta=nothing,
+        idle_watts=0 * ones,
+        transmit_watts=0 * ones,
+        weight=PAPER_WEIGHT * energy_weight,
+    )
 
 
 def phones_of(phones: Sequence[Phone]) -> Scenario:
@@ -177,9 +197,17 @@ def _phones(
     work = 6 * np.exp(0.5 * random.standard_normal(shape)).clip(0.25, 4)
     ones = np.ones(shape)
     return Devices(
-        work, UPDATE_MBIT * ones, lowest[kind], highest[kind], 0 * ones, alpha[kind],
-        beta[kind], 0 * ones, 0 * ones, PHONES_WEIGHT * energy_weight,
-    )  # fmt: skip
+        work=work,
+        upload=UPDATE_MBIT * ones,
+        min_ghz=lowest[kind],
+        max_ghz=highest[kind],
+        kappa=0 * ones,
+        alpha=alpha[kind],
+        beta=beta[kind],
+        idle_watts=0 * ones,
+        transmit_watts=0 * ones,
+        weight=PHONES_WEIGHT * energy_weight,
+    )
 
 
 def varied(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devices:
@@ -202,7 +230,16 @@ def varied(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devi
     weight = share * (base_s * (1 + ratio)) / busy.sum(-1, keepdims=True) * np.sqrt(shape[1])
     nothing, silent = np.zeros((*shape, 1)), np.zeros(shape)
     return Devices(
-        work, upload, bottom, top, kappa, nothing, beta[..., None], silent, silent, weight
+        work=work,
+        upload=upload,
+        min_ghz=bottom,
+        max_ghz=top,
+        kappa=kappa,
+        alpha=nothing,
+        beta=beta[..., None],
+        idle_watts=silent,
+        transmit_watts=silent,
+        weight=weight,
     )
 
 
@@ -226,10 +263,21 @@ def draw_fleet(
 ) -> Fleet:
     """A batch of fleets; `alike`: the devices of a fleet have traces of one family."""
     which, offset_s = pool.draw(shape, random, alike=alike)
-    return Fleet(scenario(shape, energy_weight, random), pool.traces, which, offset_s)
+    return Fleet(
+        scenario(shape, energy_weight, random), pool.traces, which=which, offset_s=offset_s
+    )
 
 
 __all__ = [
-    "EnergyCurve", "Phone", "Pool", "draw_fleet", "generic_phones", "paper", "phones_beside",
-    "phones_of", "read_phones", "varied", "with_radio",
-]  # fmt: skip
+    "EnergyCurve",
+    "Phone",
+    "Pool",
+    "draw_fleet",
+    "generic_phones",
+    "paper",
+    "phones_beside",
+    "phones_of",
+    "read_phones",
+    "varied",
+    "with_radio",
+]

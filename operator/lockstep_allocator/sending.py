@@ -15,7 +15,7 @@ from lockstep_allocator.fleet import Fleet
 from lockstep_allocator.traces import Index
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BestSending:
     """The least energy of each device by how long it may compute; (E, N, C) all."""
 
@@ -28,7 +28,7 @@ class BestSending:
 
     def rows(self, row: Index) -> "BestSending":
         """Some of the environments."""
-        return BestSending(*(getattr(self, one.name)[row] for one in fields(self)))
+        return BestSending(**{one.name: getattr(self, one.name)[row] for one in fields(self)})
 
     def until(self, compute_s: Array, spent: Array) -> tuple[Array, Array]:
         """The best of `compute_s` (E, N), which costs `spent` J, and all shorter compute times."""
@@ -49,7 +49,7 @@ def best_sending(fleet: Fleet, start_s: Array) -> BestSending:
     # The index of the running minimum is that of its newest improvement.
     newest = np.where(spent <= least, np.arange(spent.shape[-1]), 0)
     chosen = np.maximum.accumulate(newest, -1)
-    return BestSending(every, least, np.take_along_axis(at, chosen, -1))
+    return BestSending(until_s=every, least=least, chosen_s=np.take_along_axis(at, chosen, -1))
 
 
 def _looked_at(fleet: Fleet, start_s: Array) -> Array:

@@ -24,7 +24,7 @@ _PACKET_BITS = 1500 * 8
 _MBIT = 1e6
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class NamedTrace:
     """A trace, where it came from and what it is."""
 
@@ -81,7 +81,9 @@ def _named(path: Path) -> NamedTrace:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise InvalidTrace(f"{path} is not text (byte {error.start})") from error
-    return NamedTrace(path.parent.name, path.stem, digest, parse(text, source=str(path)))
+    return NamedTrace(
+        family=path.parent.name, name=path.stem, sha256=digest, trace=parse(text, source=str(path))
+    )
 
 
 def parse(text: str, *, source: str) -> Trace:
@@ -175,7 +177,7 @@ def _checked(starts_s: Array, mbps: Array, duration_s: float, source: str) -> Tr
 # -- many traces at once ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TraceSet:
     """Looped traces on one axis, so that one search serves a whole batch."""
 
@@ -197,12 +199,13 @@ class TraceSet:
         pieces = np.concatenate(lengths)
         mbps = np.clip(np.concatenate([t.mbps for t in traces]), least_mbps, most_mbps)
         alike = np.ptp(pieces) < 1e-9 * pieces[0]
+        counts = [len(one) for one in lengths]
         return cls(
-            np.concatenate([[0.0], np.cumsum(pieces)]),
-            np.concatenate([[0.0], np.cumsum(pieces * mbps)]),
-            mbps,
-            np.concatenate([[0], np.cumsum([len(one) for one in lengths])]).astype(np.int64),
-            float(pieces[0]) if alike else None,
+            starts_s=np.concatenate([[0.0], np.cumsum(pieces)]),
+            mbit=np.concatenate([[0.0], np.cumsum(pieces * mbps)]),
+            mbps=mbps,
+            first=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            step_s=float(pieces[0]) if alike else None,
         )
 
     @property
@@ -297,4 +300,6 @@ def reversed_in_time(named: NamedTrace) -> NamedTrace:
     lengths = np.diff(np.append(trace.starts_s, trace.duration_s))[::-1]
     starts = np.concatenate([[0.0], np.cumsum(lengths)[:-1]])
     backwards = Trace.of(starts, trace.mbps[::-1].copy(), trace.duration_s)
-    return NamedTrace(named.family, f"{named.name} reversed", named.sha256, backwards)
+    return NamedTrace(
+        family=named.family, name=f"{named.name} reversed", sha256=named.sha256, trace=backwards
+    )

@@ -31,7 +31,14 @@ def random_traces(count: int, *, seconds: int = 120, seed: int = 0) -> list[Name
         level = np.exp(random.normal(3, 0.4))
         steps = np.exp(np.cumsum(0.3 * random.standard_normal(seconds)).clip(-1.5, 1.5))
         family = "a" if number % 2 else "b"
-        made.append(NamedTrace(family, str(number), f"{number:064x}", trace(*(level * steps))))
+        made.append(
+            NamedTrace(
+                family=family,
+                name=str(number),
+                sha256=f"{number:064x}",
+                trace=trace(*(level * steps)),
+            )
+        )
     return made
 
 
@@ -47,7 +54,7 @@ def fleet_on(devices: Devices, *traces: Trace, offset_s: float = 200.0) -> Fleet
     every = TraceSet.of(traces, least_mbps=1e-3, most_mbps=1e6)
     which = np.arange(len(traces), dtype=np.int64)[None]
     laps = np.ceil(offset_s / every.durations_s)[None]
-    return Fleet(devices, every, which, laps * every.durations_s[None])
+    return Fleet(devices, every, which=which, offset_s=laps * every.durations_s[None])
 
 
 TRAINING = Training(
@@ -92,11 +99,16 @@ def recorded(
         count = ghz.shape[1]
         experience = experience.with_round(
             Record(
-                number, 1.7e9 + float(at_s[0, 0]), tuple(f"d-{i}" for i in range(count)), seen,
-                ghz[0], float(done.seconds[0]), np.full(count, done.joules[0] / count),
-                done.upload_s[0],
+                round=number,
+                at_s=1.7e9 + float(at_s[0, 0]),
+                clients=tuple(f"d-{i}" for i in range(count)),
+                observation=seen,
+                ghz=ghz[0],
+                seconds=float(done.seconds[0]),
+                joules=np.full(count, done.joules[0] / count),
+                upload_s=done.upload_s[0],
             )
-        )  # fmt: skip
+        )
         at_s = at_s + done.seconds[:, None]
         last = on.devices.upload / np.maximum(done.upload_s, 1e-9)
         if after is not None and number % 20 == 0:

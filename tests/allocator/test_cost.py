@@ -37,11 +37,17 @@ def devices_of(
     alpha, beta = stack_curves(curves)
     ones = np.ones((1, len(models)))
     return Devices(
-        np.array([work]), 8 * ones, np.array([[c.efficient_ghz for c in curves]]), high * ones,
-        np.array([[c.kappa for c in curves]]), alpha[None], beta[None],
-        np.array([[c.idle_watts for c in curves]]), np.array([[c.transmit_watts for c in curves]]),
-        np.array([[weight]]),
-    )  # fmt: skip
+        work=np.array([work]),
+        upload=8 * ones,
+        min_ghz=np.array([[c.efficient_ghz for c in curves]]),
+        max_ghz=high * ones,
+        kappa=np.array([[c.kappa for c in curves]]),
+        alpha=alpha[None],
+        beta=beta[None],
+        idle_watts=np.array([[c.idle_watts for c in curves]]),
+        transmit_watts=np.array([[c.transmit_watts for c in curves]]),
+        weight=np.array([[weight]]),
+    )
 
 
 @given(model=models, work=st.floats(0.1, 10), share=st.floats(0, 1), wait_s=st.floats(0, 5))

@@ -69,9 +69,15 @@ def test_rounds_of_unequal_fleets_are_replayed_apart() -> None:
         last_mbps=part.last_mbps[:, :4], mean_mbps=part.mean_mbps[:, :4],
     )  # fmt: skip
     fewer = Record(
-        8, short.at_s, short.clients[:4], seen, short.ghz[:4], short.seconds, short.joules[:4],
-        short.upload_s[:4],
-    )  # fmt: skip
+        round=8,
+        at_s=short.at_s,
+        clients=short.clients[:4],
+        observation=seen,
+        ghz=short.ghz[:4],
+        seconds=short.seconds,
+        joules=short.joules[:4],
+        upload_s=short.upload_s[:4],
+    )
     mixed = experience.with_round(fewer)
     assert len(mixed) == ROUNDS
     assert [replay.fleet.devices.shape for replay in mixed.replays()] == [(39, 6), (1, 4)]

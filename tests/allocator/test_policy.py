@@ -56,7 +56,10 @@ def test_the_order_of_devices_changes_nothing(seed: int, order: list[int]) -> No
         }
     )
     shuffled = Observation(
-        devices, seen.slots_mbps[:, order], seen.last_mbps[:, order], seen.mean_mbps[:, order]
+        devices=devices,
+        slots_mbps=seen.slots_mbps[:, order],
+        last_mbps=seen.last_mbps[:, order],
+        mean_mbps=seen.mean_mbps[:, order],
     )
     assert policy(shuffled) == pytest.approx(policy(seen)[:, order], rel=1e-4)
 

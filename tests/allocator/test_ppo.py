@@ -94,7 +94,12 @@ def test_nothing_is_carried_over_a_cut() -> None:
 
 def actor_of(seed: int = 0, spread: float = 0.3) -> Actor:
     actor, critic = new_networks(len(FEATURES), seed=seed)
-    return Actor(untrained().forecaster, exported(actor), exported(critic), spread)
+    return Actor(
+        forecaster=untrained().forecaster,
+        weights=exported(actor),
+        critic=exported(critic),
+        spread=spread,
+    )
 
 
 def test_a_difference_in_credit_is_the_difference_in_cost() -> None:
@@ -164,7 +169,9 @@ def test_updates_make_rounds_cheaper() -> None:
     random, orders = np.random.default_rng(0), torch.Generator().manual_seed(0)
     gained = []
     for turn in range(14):
-        playing = Actor(forecaster, exported(actor), exported(critic), 0.3)
+        playing = Actor(
+            forecaster=forecaster, weights=exported(actor), critic=exported(critic), spread=0.3
+        )
         window = collect(fleet(64, 3, seed=turn), playing, settings, random)
         gained.append(float(window.returns.mean()))
         for _ in update(
@@ -178,11 +185,15 @@ def test_the_number_of_processes_changes_nothing() -> None:
     """Two windows by this process and by two others, from one seed."""
     policy = untrained(3, output_scale=0.1)
     critic = exported(new_networks(len(FEATURES), seed=0)[1])
-    actor = Actor(policy.forecaster, policy.weights, critic, 0.3)
+    actor = Actor(forecaster=policy.forecaster, weights=policy.weights, critic=critic, spread=0.3)
     draw = Draw(
-        Pool.of(random_traces(4)), phones_of(generic_phones()[:3]), (2, 9), (1.0, 10.0), 24,
-        PpoSettings(window=3, actions=4),
-    )  # fmt: skip
+        pool=Pool.of(random_traces(4)),
+        phones=phones_of(generic_phones()[:3]),
+        devices=(2, 9),
+        energy_weight=(1.0, 10.0),
+        rows=24,
+        ppo=PpoSettings(window=3, actions=4),
+    )
     made = []
     for cores in (1, 2):
         with Rollouts(draw, seed=5, cores=cores) as rollouts:

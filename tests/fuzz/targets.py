@@ -270,21 +270,48 @@ def _small_policy() -> bytes:
 def _two_rounds() -> bytes:
     ones = np.ones((1, 2))
     devices = Devices(
-        ones, ones, ones, 2 * ones, ones, np.ones((1, 2, 1)), -np.ones((1, 2, 1)), ones,
-        ones, np.ones((1, 1)),
-    )  # fmt: skip
-    seen = Observation(devices, np.ones((1, 2, 16)), ones, ones)
+        work=ones,
+        upload=ones,
+        min_ghz=ones,
+        max_ghz=2 * ones,
+        kappa=ones,
+        alpha=np.ones((1, 2, 1)),
+        beta=-np.ones((1, 2, 1)),
+        idle_watts=ones,
+        transmit_watts=ones,
+        weight=np.ones((1, 1)),
+    )
+    seen = Observation(
+        devices=devices, slots_mbps=np.ones((1, 2, 16)), last_mbps=ones, mean_mbps=ones
+    )
     played = (
-        Record(number, 2.0 * number, ("a", "b"), seen, ones[0], 1.0, ones[0], ones[0])
+        Record(
+            round=number,
+            at_s=2.0 * number,
+            clients=("a", "b"),
+            observation=seen,
+            ghz=ones[0],
+            seconds=1.0,
+            joules=ones[0],
+            upload_s=ones[0],
+        )
         for number in (1, 2)
     )
     return Experience(tuple(played)).to_bytes()
 
 
 REPORT = UpdateReport(
-    client="d-0", round=1, examples=1, steps=1, download_seconds=0, compute_seconds=0,
-    cpu_seconds=0, throttled_seconds=0, frequency_ghz=1, energy_joules=EnergyJoules(model=1.0),
-)  # fmt: skip
+    client="d-0",
+    round=1,
+    examples=1,
+    steps=1,
+    download_seconds=0,
+    compute_seconds=0,
+    cpu_seconds=0,
+    throttled_seconds=0,
+    frequency_ghz=1,
+    energy_joules=EnergyJoules(model=1.0),
+)
 BODY = bytes(encode([np.ones(N_VALUES, np.float32)]))
 REGISTRATION = Registration(client="d-0", incarnation="i", examples=1)
 SPEC = {

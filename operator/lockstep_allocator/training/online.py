@@ -105,12 +105,22 @@ def improve(
         return Improved(policy, 0.0)
     best, weights, done = 0.0, policy.weights, 0
     for done in range(1, settings.updates + 1):
-        player = Actor(policy.forecaster, exported(actor), exported(critic), settings.spread)
+        player = Actor(
+            forecaster=policy.forecaster,
+            weights=exported(actor),
+            critic=exported(critic),
+            spread=settings.spread,
+        )
         windows = [_window(replay, player, settings.ppo, random) for replay in replays]
         for _ in update(
-            actor, critic, optimizer, windows, spread=settings.spread, settings=settings.ppo,
+            actor,
+            critic,
+            optimizer,
+            windows,
+            spread=settings.spread,
+            settings=settings.ppo,
             random=orders,
-        ):  # fmt: skip
+        ):
             blend(average, actor, 0.2)
         saved = before - costs(judged, replace(policy, weights=exported(average)))
         sure = _surely(saved)

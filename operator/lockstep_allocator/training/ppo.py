@@ -68,7 +68,7 @@ class PpoSettings:
     """Weight of an entropy bonus; the spread follows a schedule, so it has nothing to keep up."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Window:
     """Rounds of one group of fleets, rows = rounds × environments."""
 
@@ -88,15 +88,19 @@ class Window:
     def rows(self, index: Tensor) -> "Window":
         """Some of the rows."""
         return Window(
-            self.features[index], self.frame.rows(index), self.actions[index],
-            self.log_probability[index], self.advantage[index], self.returns[index],
-        )  # fmt: skip
+            features=self.features[index],
+            frame=self.frame.rows(index),
+            actions=self.actions[index],
+            log_probability=self.log_probability[index],
+            advantage=self.advantage[index],
+            returns=self.returns[index],
+        )
 
     def __len__(self) -> int:
         return len(self.features)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Frame:
     """The equaliser's round and the borders, all (B, N)."""
 
@@ -112,18 +116,20 @@ class Frame:
         """From a situation."""
         least, greatest = borders(at.devices)
         rest = at.finish_s - at.seen.upload_s - at.seen.even.compute_s
-        finish = np.broadcast_to(at.finish_s, rest.shape)
-        parts = (finish, at.seen.upload_s, rest, at.shift_s, least, greatest)
-        return cls(*(torch.from_numpy(np.array(part, np.float32)) for part in parts))
+        parts = {
+            "finish": np.broadcast_to(at.finish_s, rest.shape), "upload": at.seen.upload_s,
+            "rest": rest, "shift": at.shift_s, "least": least, "greatest": greatest,
+        }  # fmt: skip
+        return cls(**{n: torch.from_numpy(np.array(part, np.float32)) for n, part in parts.items()})
 
     def rows(self, index: Tensor) -> "Frame":
         """Some of the rows."""
-        return Frame(*(getattr(self, name)[index] for name in Frame.__slots__))
+        return Frame(**{name: getattr(self, name)[index] for name in Frame.__slots__})
 
     @staticmethod
     def stacked(frames: Sequence["Frame"]) -> "Frame":
         """One after the other."""
-        return Frame(*(torch.cat([getattr(f, n) for f in frames]) for n in Frame.__slots__))
+        return Frame(**{n: torch.cat([getattr(f, n) for f in frames]) for n in Frame.__slots__})
 
 
 class _Clip(torch.autograd.Function):
@@ -211,7 +217,7 @@ def marginal_costs(fleet: Fleet, start_s: Array, compute_s: Array, tried_s: Arra
     return round_s + devices.weight[..., None] * own
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
     """What plays: forecaster, network, and how far it strays."""
 
@@ -221,7 +227,7 @@ class Actor:
     spread: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Tried:
     """Actions tried in the rounds of some fleets, and what each was worth."""
 
@@ -257,7 +263,7 @@ def try_actions(
     expected = at.finish_s + devices.weight * devices.joules(even_s).sum(-1, keepdims=True)
     reward = (costs[..., -1:] - costs[..., :-1]) / expected[..., None]
     chosen = -0.5 * noise**2 - math.log(actor.spread) - 0.5 * math.log(2 * math.pi)
-    return Tried(actions, chosen, tried_s, reward)
+    return Tried(actions=actions, log_probability=chosen, compute_s=tried_s, reward=reward)
 
 
 def collect(fleet: Fleet, actor: Actor, settings: PpoSettings, random: Random) -> Window:
@@ -311,12 +317,12 @@ def window_of(
         credited[:] = 0
         credited[..., 0] = advantage
     return Window(
-        _rows(np.array([at.features for at in situations])),
-        Frame.stacked([Frame.of(at) for at in situations]),
-        _rows(np.array([tried.actions for tried in rounds])),
-        _rows(np.array([tried.log_probability for tried in rounds])),
-        _rows(credited),
-        _rows(advantage + value[:-1]),
+        features=_rows(np.array([at.features for at in situations])),
+        frame=Frame.stacked([Frame.of(at) for at in situations]),
+        actions=_rows(np.array([tried.actions for tried in rounds])),
+        log_probability=_rows(np.array([tried.log_probability for tried in rounds])),
+        advantage=_rows(credited),
+        returns=_rows(advantage + value[:-1]),
     )
 
 
@@ -328,7 +334,7 @@ def _rows(values: NDArray[np.floating]) -> Tensor:
 # -- learning --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
     """What one loss was made of."""
 
@@ -358,10 +364,16 @@ def ppo_loss(
         moved = (((ratio - 1) - difference) * mattered).sum()
         kl = float(moved / (mattered.sum() * ratio.shape[-1] + 1))
         clipped = ((ratio - 1).abs() > settings.clip).float().mean().item()
-    return Losses(policy + settings.value_weight * value, policy.item(), value.item(), kl, clipped)
+    return Losses(
+        total=policy + settings.value_weight * value,
+        policy=policy.item(),
+        value=value.item(),
+        kl=kl,
+        clipped=clipped,
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateStats:
     """One update."""
 
@@ -405,11 +417,11 @@ def update(
             optimizer.step()
             kl = float(np.mean([loss.kl for loss in losses]))
             yield UpdateStats(
-                float(np.mean([loss.policy for loss in losses])),
-                float(np.mean([loss.value for loss in losses])) / variance,
-                kl,
-                float(np.mean([loss.clipped for loss in losses])),
-                1,
+                policy_loss=float(np.mean([loss.policy for loss in losses])),
+                value_loss=float(np.mean([loss.value for loss in losses])) / variance,
+                kl=kl,
+                clip_fraction=float(np.mean([loss.clipped for loss in losses])),
+                steps=1,
             )
             if kl > settings.target_kl:
                 return

@@ -23,7 +23,7 @@ _SCENARIO_CHANCES = (0.6, 0.2, 0.2)
 """Of paper, phones and varied."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Draw:
     """Where the fleets of a run come from."""
 

@@ -76,7 +76,7 @@ class TrainSettings:
     """The algorithm."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """A moment of a run, for the curves."""
 
@@ -104,7 +104,7 @@ class Trained:
 # -- validation ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """Rounds on validation traces, with all about them that does not depend on the policy."""
 
@@ -148,7 +148,11 @@ def validation_cells(
         best = optimum(fleet, start_s).cost.mean()
         at = situation(forecaster, observation)
         title = f"{name} {'alike' if alike else 'mixed'} N={size} x{weight:g}"
-        cells.append(Cell(title, fleet, start_s, at, float(even), float(best)))
+        cells.append(
+            Cell(
+                name=title, fleet=fleet, start_s=start_s, at=at, even=float(even), best=float(best)
+            )
+        )
     return cells
 
 
@@ -185,7 +189,12 @@ class _Course:
 
     def player(self, forecaster: Forecaster, spread: float) -> Actor:
         """What plays the next window."""
-        return Actor(forecaster, exported(self.actor), exported(self.critic), spread)
+        return Actor(
+            forecaster=forecaster,
+            weights=exported(self.actor),
+            critic=exported(self.critic),
+            spread=spread,
+        )
 
     def learn(self, windows: Sequence[Window], share: float, spread: float) -> dict[str, float]:
         """One update; the windows are of no use afterwards."""
@@ -194,9 +203,14 @@ class _Course:
             group["lr"] = rate * min(1.0, (self.steps + 1) / 100)
         told: list[dict[str, float]] = []
         for stats in update(
-            self.actor, self.critic, self.optimizer, windows, spread=spread,
-            settings=self.settings.ppo, random=self.orders,
-        ):  # fmt: skip
+            self.actor,
+            self.critic,
+            self.optimizer,
+            windows,
+            spread=spread,
+            settings=self.settings.ppo,
+            random=self.orders,
+        ):
             self.steps += 1
             blend(self.average, self.actor, 1 / min(self.steps + 1, 300))
             told.append(asdict(stats))
@@ -230,7 +244,12 @@ def train(
     measured = phones_of(phones)
     cells = validation_cells(held_out, {"paper": paper, "phones": measured}, fit.forecaster)
     draw = Draw(
-        pool, measured, settings.devices, settings.energy_weight, settings.rows, settings.ppo
+        pool=pool,
+        phones=measured,
+        devices=settings.devices,
+        energy_weight=settings.energy_weight,
+        rows=settings.rows,
+        ppo=settings.ppo,
     )
     course = _Course(settings)
     best = _Best(course.average, cells)
@@ -250,10 +269,17 @@ def train(
             gap, regret = best.look(settings.gain)
             curve.append(
                 Point(
-                    passed, updates, gap, regret, stats["value_loss"], stats["policy_loss"],
-                    stats["kl"], stats["clip_fraction"], spread,
+                    seconds=passed,
+                    updates=updates,
+                    gap_closed=gap,
+                    regret=regret,
+                    value_loss=stats["value_loss"],
+                    policy_loss=stats["policy_loss"],
+                    kl=stats["kl"],
+                    clip_fraction=stats["clip_fraction"],
+                    spread=spread,
                 )
-            )  # fmt: skip
+            )
             tick(done, f"update {updates}: gap closed {gap:.1f} %, best {best.gap:.1f} %")
             if best.waited >= settings.patience and stats["value_loss"] <= settings.value_condition:
                 stopped = "no gain"

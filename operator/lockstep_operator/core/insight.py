@@ -193,7 +193,7 @@ def observation_of(
         [[one.mean_mbps or one.last_mbps or recent[0, i] for i, one in enumerate(known)]]
     )
     devices = _devices(members, work_cores, sizes, energy_weight)
-    return Observation(devices, history, last, mean)
+    return Observation(devices=devices, slots_mbps=history, last_mbps=last, mean_mbps=mean)
 
 
 def _slots_of(one: ClientInsight) -> Array | None:
@@ -231,8 +231,14 @@ def _devices(
     high = [m.fixed_ghz or m.group.frequency.max_ghz for m in members]
     upload = np.full(len(members), 1e-6) if sizes is None else np.maximum(sizes, 1e-6)
     return Devices(
-        np.array([work]), upload[None], np.array([low]), np.array([high]),
-        np.array([[curve.kappa for curve in curves]]), alpha[None], beta[None],
-        np.array([[curve.idle_watts for curve in curves]]),
-        np.array([[curve.transmit_watts for curve in curves]]), np.array([[energy_weight]]),
-    )  # fmt: skip
+        work=np.array([work]),
+        upload=upload[None],
+        min_ghz=np.array([low]),
+        max_ghz=np.array([high]),
+        kappa=np.array([[curve.kappa for curve in curves]]),
+        alpha=alpha[None],
+        beta=beta[None],
+        idle_watts=np.array([[curve.idle_watts for curve in curves]]),
+        transmit_watts=np.array([[curve.transmit_watts for curve in curves]]),
+        weight=np.array([[energy_weight]]),
+    )

@@ -86,10 +86,15 @@ def record_of(finished: FinishedRound) -> Record | None:
     if seen is None or (ghz <= 0).any():
         return None
     return Record(
-        before.plan.round, before.at_s, tuple(one.client for one in planned), seen, ghz,
-        report.seconds, np.array([one.update.energy_joules.model or 0.0 for one in ours]),
-        np.array([one.upload_seconds for one in ours]),
-    )  # fmt: skip
+        round=before.plan.round,
+        at_s=before.at_s,
+        clients=tuple(one.client for one in planned),
+        observation=seen,
+        ghz=ghz,
+        seconds=report.seconds,
+        joules=np.array([one.update.energy_joules.model or 0.0 for one in ours]),
+        upload_s=np.array([one.upload_seconds for one in ours]),
+    )
 
 
 def is_due(experience: Experience, trained_through: int) -> bool:
