@@ -156,12 +156,8 @@ class Devices:
         """Joules saved by a second more of computing, -dE/dc >= 0, of shape (E, N) or (E, N, K)."""
         return _marginal(self, compute_s)
 
-    def cost(self, seconds: Array, compute_s: Array, upload_s: Array) -> Array:
-        """(E,) time + λ·energy of a round of (E,) `seconds`; compute and upload times (E, N)."""
-        return seconds + self.weight[:, 0] * self.energy(seconds, compute_s, upload_s)
-
     def energy(self, seconds: Array, compute_s: Array, upload_s: Array) -> Array:
-        """(E,) J of all devices in a round: computing, sending and idling."""
+        """(E,) J of all devices in a round of (E,) `seconds`: computing, sending, idling."""
         idle = seconds * self.idle_watts.sum(-1)
         own = self.joules(compute_s) + self.sending(upload_s)
         return np.asarray(own.sum(-1) + idle)

@@ -4,7 +4,7 @@ Features of a device are relative to the equaliser's round, so that a policy tha
 works at another; a few absolute ones stand beside them (see docs/allocation.md).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -66,10 +66,6 @@ class Observation:
             last_mbps=self.last_mbps[index],
             mean_mbps=self.mean_mbps[index],
         )
-
-    def with_weight(self, weight: Array) -> "Observation":
-        """The same with another λ, (E, 1)."""
-        return replace(self, devices=replace(self.devices, weight=weight))
 
 
 def history_features(slots_mbps: Array, recent_mbps: Array) -> Array:

@@ -57,6 +57,11 @@ def fleet_on(devices: Devices, *traces: Trace, offset_s: float = 200.0) -> Fleet
     return Fleet(devices, every, which=which, offset_s=laps * every.durations_s[None])
 
 
+def cost_of(devices: Devices, seconds: Array, compute_s: Array, upload_s: Array) -> Array:
+    """(E,) time + λ·energy of a round."""
+    return seconds + devices.weight[:, 0] * devices.energy(seconds, compute_s, upload_s)
+
+
 TRAINING = Training(
     seed=0, split=0, minutes=0.0, updates=0, stopped="test", train_sha256=(),
     validation_sha256=(), families=(), metrics={}, settings={},

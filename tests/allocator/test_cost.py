@@ -13,7 +13,7 @@ from lockstep_allocator.equalize import equalize
 from lockstep_allocator.fleet import Fleet, run_round
 from lockstep_allocator.optimum import optimum
 from lockstep_api.energy import EnergyModel, PowerPoint, modelled_joules
-from tests.allocator.fleets import fleet, fleet_on, trace
+from tests.allocator.fleets import cost_of, fleet, fleet_on, trace
 
 convex_tables = st.lists(
     st.tuples(st.floats(0.1, 0.9), st.floats(0.05, 2.0)), min_size=2, max_size=6
@@ -95,7 +95,7 @@ def brute_constant(devices: Devices, upload_s: Array) -> float:
     best = np.inf
     for finish in np.linspace(low, high, 4001):
         compute_s = np.clip(finish - upload_s, devices.shortest, devices.longest)
-        best = min(best, float(devices.cost(np.array([finish]), compute_s, upload_s)[0]))
+        best = min(best, float(cost_of(devices, np.array([finish]), compute_s, upload_s)[0]))
     return best
 
 
@@ -114,7 +114,7 @@ def test_the_equaliser_is_the_optimum_for_known_uploads(
     )
     upload_s = np.array([[u for _, _, u in drawn]])
     even = equalize(devices, upload_s)
-    cost = float(devices.cost(even.finish_s[:, 0], even.compute_s, upload_s)[0])
+    cost = float(cost_of(devices, even.finish_s[:, 0], even.compute_s, upload_s)[0])
     best = brute_constant(devices, upload_s)
     assert cost <= best * (1 + 1e-9)
     assert cost >= best * (1 - 2e-3)
@@ -207,7 +207,7 @@ def test_the_optimum_on_constant_links_is_the_equaliser() -> None:
     drawn = fleet_on(devices, trace(8.0), trace(4.0), trace(20.0))
     even = equalize(devices, np.array([[1.0, 4.0, 2.0]]))
     best = optimum(drawn, np.zeros((1, 1)), tolerance=1e-6)
-    cost = devices.cost(even.finish_s[:, 0], even.compute_s, np.zeros((1, 3)))
+    cost = cost_of(devices, even.finish_s[:, 0], even.compute_s, np.zeros((1, 3)))
     assert best.cost[0] == pytest.approx(cost[0], rel=1e-6)
 
 

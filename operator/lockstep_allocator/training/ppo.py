@@ -28,7 +28,6 @@ from lockstep_allocator.policy import (
     OUTPUTS,
     POSITIONS,
     REACH,
-    Policy,
     Situation,
     asked_compute_s,
     borders,
@@ -64,8 +63,6 @@ class PpoSettings:
     """Gradients are clipped to this."""
     value_weight: float = 0.5
     """Weight of the value loss."""
-    entropy_weight: float = 0.0
-    """Weight of an entropy bonus; the spread follows a schedule, so it has nothing to keep up."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -382,7 +379,6 @@ class UpdateStats:
     """Normalised: mean squared error of the critic over the variance of the returns."""
     kl: float
     clip_fraction: float
-    steps: int
 
 
 def update(
@@ -421,7 +417,6 @@ def update(
                 value_loss=float(np.mean([loss.value for loss in losses])) / variance,
                 kl=kl,
                 clip_fraction=float(np.mean([loss.clipped for loss in losses])),
-                steps=1,
             )
             if kl > settings.target_kl:
                 return
