@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lockstep_allocator.devices import Array, Devices, EnergyCurve, energy_curve, stack_curves
+from lockstep_allocator.devices import Array, Devices, energy_curve, stack_curves
 from lockstep_allocator.fleet import Fleet
 from lockstep_allocator.traces import Index, NamedTrace, TraceSet
 from lockstep_api.energy import EnergyModel, PowerPoint
@@ -266,18 +266,3 @@ def draw_fleet(
     return Fleet(
         scenario(shape, energy_weight, random), pool.traces, which=which, offset_s=offset_s
     )
-
-
-__all__ = [
-    "EnergyCurve",
-    "Phone",
-    "Pool",
-    "draw_fleet",
-    "generic_phones",
-    "paper",
-    "phones_beside",
-    "phones_of",
-    "read_phones",
-    "varied",
-    "with_radio",
-]

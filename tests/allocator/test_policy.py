@@ -26,7 +26,8 @@ from lockstep_allocator.policy import (
     situation,
 )
 from lockstep_allocator.training.nets import ForecastNetwork, SetNetwork, exported, imported
-from lockstep_allocator.training.ppo import Frame, mean_action
+from lockstep_allocator.training.ppo import mean_action
+from lockstep_allocator.training.window import Frame
 from tests.allocator.fleets import fleet, untrained
 
 START = np.zeros((3, 1))

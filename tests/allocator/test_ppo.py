@@ -12,19 +12,11 @@ from lockstep_allocator.devices import Array
 from lockstep_allocator.fleet import run_round
 from lockstep_allocator.policy import FEATURES
 from lockstep_allocator.scenarios import Pool, generic_phones, phones_of
+from lockstep_allocator.training.collecting import Actor, collect, gae, marginal_costs
 from lockstep_allocator.training.nets import exported
-from lockstep_allocator.training.ppo import (
-    Actor,
-    PpoSettings,
-    collect,
-    gae,
-    log_probability,
-    marginal_costs,
-    new_networks,
-    ppo_loss,
-    update,
-)
+from lockstep_allocator.training.ppo import log_probability, new_networks, ppo_loss, update
 from lockstep_allocator.training.rollouts import Draw, Rollouts
+from lockstep_allocator.training.window import PpoSettings
 from tests.allocator.fleets import fleet, random_traces, untrained
 
 SETTINGS = PpoSettings(window=4, actions=6, minibatches=2)

@@ -18,15 +18,10 @@ from lockstep_allocator.experience import Experience, Replay, costs
 from lockstep_allocator.networks import set_network
 from lockstep_allocator.policy import FEATURES, OUTPUTS, Policy, Training, situation
 from lockstep_allocator.scenarios import Random
+from lockstep_allocator.training.collecting import Actor, try_actions, window_of
 from lockstep_allocator.training.nets import SetNetwork, blend, exported, imported
-from lockstep_allocator.training.ppo import (
-    Actor,
-    PpoSettings,
-    Window,
-    try_actions,
-    update,
-    window_of,
-)
+from lockstep_allocator.training.ppo import update
+from lockstep_allocator.training.window import PpoSettings, Window
 
 BLOCK = 5
 """Rounds that follow each other are alike: they are held out together."""

@@ -17,7 +17,8 @@ from threadpoolctl import threadpool_limits
 
 from lockstep_allocator.fleet import Fleet
 from lockstep_allocator.scenarios import Pool, Random, Scenario, draw_fleet, paper, varied
-from lockstep_allocator.training.ppo import Actor, PpoSettings, Window, collect
+from lockstep_allocator.training.collecting import Actor, collect
+from lockstep_allocator.training.window import PpoSettings, Window
 
 _SCENARIO_CHANCES = (0.6, 0.2, 0.2)
 """Of paper, phones and varied."""

@@ -32,10 +32,12 @@ from lockstep_allocator.traces import (
     split_by_trace,
     without,
 )
+from lockstep_allocator.training.collecting import Actor
 from lockstep_allocator.training.forecasting import fit_forecaster
 from lockstep_allocator.training.nets import SetNetwork, blend, exported
-from lockstep_allocator.training.ppo import Actor, PpoSettings, Window, new_networks, update
+from lockstep_allocator.training.ppo import new_networks, update
 from lockstep_allocator.training.rollouts import Draw, Rollouts
+from lockstep_allocator.training.window import PpoSettings, Window
 
 
 @dataclass(frozen=True, slots=True)
