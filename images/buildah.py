@@ -39,7 +39,7 @@ class Storage:
         return f"containers-storage:[{self.driver}@{self.root}+{self.run_root}]{reference}"
 
 
-def export_command(storage: Storage, reference: str, folder: Path) -> list[str]:
+def export_command(storage: Storage, reference: str, *, folder: Path) -> list[str]:
     """skopeo, since it leaves layers uncompressed and skips those that the layout holds already."""
     target = f"oci:{folder}:{reference}"
     return [

@@ -29,7 +29,7 @@ def layout_folder(cache: Path, name: str) -> Path:
     return cache / "images" / name
 
 
-def push_target(registry: str, name: str, version: str) -> str:
+def push_target(registry: str, name: str, *, version: str) -> str:
     return f"{registry.removesuffix('/')}/lockstep-{name}:{version}"
 
 
@@ -73,32 +73,32 @@ class Builder:
             return
         engine = self.engine()
         print(f"{recipe.name}: building with {engine.name}", flush=True)
-        built, layers = self._build(engine, recipe, folder, inputs)
+        built, layers = self._build(engine, recipe, folder=folder, inputs=inputs)
         print(
             f"{recipe.name}: {_megabytes(folder)} in {time.monotonic() - started:.1f} s "
             f"(built {built:.1f} s, layers written {layers:.1f} s)"
         )
 
     def _build(
-        self, engine: Engine, recipe: Recipe, folder: Path, inputs: str
+        self, engine: Engine, recipe: Recipe, *, folder: Path, inputs: str
     ) -> tuple[float, float]:
         log = self.log(recipe.name)
         log.unlink(missing_ok=True)
         name = reference(recipe.name, self.version)
         started = time.monotonic()
-        engine.build(recipe, name, log, refresh=self.refresh)
+        engine.build(recipe, name, log=log, refresh=self.refresh)
         built = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
-        layout.publish(folder, engine.export(name, folder, log), name, inputs)
+        layout.publish(folder, engine.export(name, folder, log=log), reference=name, inputs=inputs)
         return built - started, time.monotonic() - built
 
     def push(self, recipe: Recipe, registry: str) -> None:
         engine = self.engine()
         name = reference(recipe.name, self.version)
         log = self.log(recipe.name)
-        engine.build(recipe, name, log, refresh=False)  # all from the engine's cache
-        target = push_target(registry, recipe.name, self.version)
-        engine.push(name, target, log)
+        engine.build(recipe, name, log=log, refresh=False)  # all from the engine's cache
+        target = push_target(registry, recipe.name, version=self.version)
+        engine.push(name, target, log=log)
         print(f"{recipe.name}: pushed {target}")
 
 

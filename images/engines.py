@@ -27,13 +27,13 @@ class Engine(Protocol):
     def prepare(self, log: Path, *, refresh: bool) -> None:
         """Make sure that the engine can build; with `refresh`, from a new base."""
 
-    def build(self, recipe: Recipe, reference: str, log: Path, *, refresh: bool) -> None: ...
+    def build(self, recipe: Recipe, reference: str, *, log: Path, refresh: bool) -> None: ...
 
-    def export(self, reference: str, folder: Path, log: Path) -> layout.Json:
+    def export(self, reference: str, folder: Path, *, log: Path) -> layout.Json:
         """Add the image's blobs to a layout folder; returns the descriptor of its manifest."""
         ...
 
-    def push(self, reference: str, target: str, log: Path) -> None: ...
+    def push(self, reference: str, target: str, *, log: Path) -> None: ...
 
 
 def context(recipe: Recipe) -> str:
@@ -68,11 +68,11 @@ class Docker:
         plain = ["--progress=plain", "--provenance=false"]
         return ["docker", "build", *plain, *pull, *common, context(recipe)]
 
-    def build(self, recipe: Recipe, reference: str, log: Path, *, refresh: bool) -> None:
+    def build(self, recipe: Recipe, reference: str, *, log: Path, refresh: bool) -> None:
         command = self.build_command(recipe, reference, refresh=refresh)
         run(command, log=log, env={"DOCKER_BUILDKIT": "1"})
 
-    def export(self, reference: str, folder: Path, log: Path) -> layout.Json:
+    def export(self, reference: str, folder: Path, *, log: Path) -> layout.Json:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             archive = Path(scratch) / "image.tar"
             run(["docker", "save", "--output", str(archive), reference], log=log)
@@ -80,7 +80,7 @@ class Docker:
                 tar.extractall(Path(scratch) / "layout", filter="data")
             return layout.adopt(Path(scratch) / "layout", folder)
 
-    def push(self, reference: str, target: str, log: Path) -> None:
+    def push(self, reference: str, target: str, *, log: Path) -> None:
         run(["docker", "tag", reference, target], log=log)
         run(["docker", "push", target], log=log)
 
@@ -97,17 +97,17 @@ class Podman:
         pull = ["--pull=always"] if refresh else []
         return ["podman", "build", "--layers", *pull, *common, context(recipe)]
 
-    def build(self, recipe: Recipe, reference: str, log: Path, *, refresh: bool) -> None:
+    def build(self, recipe: Recipe, reference: str, *, log: Path, refresh: bool) -> None:
         run(self.build_command(recipe, reference, refresh=refresh), log=log)
 
-    def export(self, reference: str, folder: Path, log: Path) -> layout.Json:
+    def export(self, reference: str, folder: Path, *, log: Path) -> layout.Json:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             exported = Path(scratch) / "layout"
             save = ["podman", "save", "--format", "oci-dir", "--uncompressed"]
             run([*save, "--output", str(exported), reference], log=log)
             return layout.adopt(exported, folder)
 
-    def push(self, reference: str, target: str, log: Path) -> None:
+    def push(self, reference: str, target: str, *, log: Path) -> None:
         run(["podman", "push", reference, target], log=log)
 
 
@@ -127,20 +127,20 @@ class Buildah:
         ignore = ["--ignorefile", str(ROOT / "images" / "context.ignore")]
         return [*self.storage.buildah("bud", "--layers"), *base, *ignore, *common, context(recipe)]
 
-    def build(self, recipe: Recipe, reference: str, log: Path, *, refresh: bool) -> None:
+    def build(self, recipe: Recipe, reference: str, *, log: Path, refresh: bool) -> None:
         command = self.build_command(recipe, reference, refresh=refresh)
         run(command, log=log, env=buildah.ENVIRONMENT)
 
-    def export(self, reference: str, folder: Path, log: Path) -> layout.Json:
+    def export(self, reference: str, folder: Path, *, log: Path) -> layout.Json:
         (folder / "index.json").unlink(missing_ok=True)  # skopeo would add to it
-        run(buildah.export_command(self.storage, reference, folder), log=log)
+        run(buildah.export_command(self.storage, reference, folder=folder), log=log)
         buildah.release(self.storage)
         index = layout.read_index(folder)
         if index is None:
             raise ImageError(f"skopeo wrote no index into {folder}; what it said is in {log}")
         return dict(index["manifests"][0])
 
-    def push(self, reference: str, target: str, log: Path) -> None:
+    def push(self, reference: str, target: str, *, log: Path) -> None:
         command = self.storage.buildah("push", reference, f"docker://{target}")
         run(command, log=log, env=buildah.ENVIRONMENT)
         buildah.release(self.storage)

@@ -64,7 +64,7 @@ def built_from(folder: Path) -> str | None:
     return None if value is None else str(value)
 
 
-def publish(folder: Path, descriptor: Json, reference: str, inputs: str) -> None:
+def publish(folder: Path, descriptor: Json, *, reference: str, inputs: str) -> None:
     """Make this image the layout's only one, under its full name, and drop all other blobs."""
     notes = {_CONTAINERD_NAME: reference, _REF_NAME: reference, INPUTS: inputs}
     index = {"schemaVersion": 2, "manifests": [{**descriptor, "annotations": notes}]}

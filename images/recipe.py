@@ -90,7 +90,7 @@ def _ignored(file: Path) -> bool:
     return file.suffix == ".pyc" or not _IGNORED.isdisjoint(file.parts)
 
 
-def inputs_hash(recipe: Recipe, version: str, root: Path = ROOT) -> str:
+def inputs_hash(recipe: Recipe, version: str, *, root: Path = ROOT) -> str:
     digest = hashlib.sha256(reference(recipe.name, version).encode())
     for file in input_files(recipe, root):
         content = file.read_bytes()
@@ -98,5 +98,5 @@ def inputs_hash(recipe: Recipe, version: str, root: Path = ROOT) -> str:
         digest.update(f"\0{file.relative_to(root)}\0{mode}{len(content)}\0".encode())
         digest.update(content)
     if recipe.base:
-        digest.update(inputs_hash(RECIPES[recipe.base], version, root).encode())
+        digest.update(inputs_hash(RECIPES[recipe.base], version, root=root).encode())
     return digest.hexdigest()

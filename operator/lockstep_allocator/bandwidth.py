@@ -39,7 +39,7 @@ class Trace:
 
     @classmethod
     def of(
-        cls, starts_s: NDArray[np.float64], mbps: NDArray[np.float64], duration_s: float
+        cls, starts_s: NDArray[np.float64], mbps: NDArray[np.float64], *, duration_s: float
     ) -> "Trace":
         """A trace from its pieces, which are taken as they are."""
         lengths = np.diff(np.append(starts_s, duration_s))
@@ -49,7 +49,7 @@ class Trace:
     @classmethod
     def constant(cls, mbps: float) -> "Trace":
         """A link that never changes."""
-        return cls.of(np.array([0.0]), np.array([mbps]), 1.0)
+        return cls.of(np.array([0.0]), np.array([mbps]), duration_s=1.0)
 
     def bits_until(self, t_s: float) -> float:
         """Bits carried from moment 0 to `t_s` ≥ 0."""
@@ -114,7 +114,7 @@ def parse_trace(text: str, *, source: str) -> Trace:
         raise InvalidTrace(f"{source} has bandwidth 0 throughout: nothing would ever arrive")
     last_s = next(iter(b - a for a, b in [*pairwise(times)][-1:]), 1.0)
     starts = np.array(times) - times[0]
-    return Trace.of(starts, np.array(rates), float(starts[-1] + last_s))
+    return Trace.of(starts, np.array(rates), duration_s=float(starts[-1] + last_s))
 
 
 def _row(row: list[str], where: str) -> tuple[float, float]:

@@ -50,7 +50,9 @@ class _Wrong(typer.BadParameter):
     """Something that the user can put right."""
 
 
-def _read(traces: Path, include: list[str] | None, exclude: list[str] | None) -> list[NamedTrace]:
+def _read(
+    traces: Path, include: list[str] | None, *, exclude: list[str] | None
+) -> list[NamedTrace]:
     try:
         return read_traces(traces, include=include or (), exclude=exclude or ())
     except InvalidTrace as error:
@@ -64,7 +66,7 @@ def _policy(file: Path) -> Policy:
         raise _Wrong(str(error)) from error
 
 
-def _list(text: str, kind: type[int] | type[float], option: str, least: float) -> list[float]:
+def _list(text: str, kind: type[int] | type[float], *, option: str, least: float) -> list[float]:
     try:
         values = [kind(part) for part in text.split(",")]
     except ValueError as error:
@@ -74,7 +76,7 @@ def _list(text: str, kind: type[int] | type[float], option: str, least: float) -
     return values
 
 
-def _range(text: str, option: str, least: float) -> tuple[float, float]:
+def _range(text: str, option: str, *, least: float) -> tuple[float, float]:
     try:
         low, high = (float(part) for part in (text.split(":") * 2)[:2])
     except ValueError as error:
@@ -101,6 +103,7 @@ def _progress() -> Progress:
 def train(
     traces: Traces,
     out: Annotated[Path, typer.Option("--out", help="The policy file to write.")],
+    *,
     family: Include = None,
     exclude: Exclude = None,
     devices: Annotated[str, typer.Option(help="Fewest:most devices of a fleet.")] = "2:128",
@@ -126,19 +129,24 @@ def train(
         raise _Wrong(f"train needs {error.name}: pip install 'lockstep[train]'") from error
     used = cores or torch.get_num_threads()
     torch.set_num_threads(used)
-    found = _read(traces, family, None)
-    few, many = _range(devices, "--devices", 2)
+    found = _read(traces, family, exclude=None)
+    few, many = _range(devices, "--devices", least=2)
     settings = TrainSettings(
-        seed=seed, split=split, exclude=tuple(exclude or ()), minutes=budget_minutes, cores=used,
-        devices=(int(few), int(many)), energy_weight=_range(energy_weight, "--energy-weight", 1e-3),
-    )  # fmt: skip
+        seed=seed,
+        split=split,
+        exclude=tuple(exclude or ()),
+        minutes=budget_minutes,
+        cores=used,
+        devices=(int(few), int(many)),
+        energy_weight=_range(energy_weight, "--energy-weight", least=1e-3),
+    )
     if not out.parent.is_dir():
         raise _Wrong(f"--out {out}: there is no folder {out.parent}")
     with _progress() as bar:
         task = bar.add_task(f"{len(found)} traces", total=1.0)
         try:
             done = run(
-                found, phones_beside(traces), settings,
+                found, phones_beside(traces), settings=settings,
                 tick=lambda share, text: bar.update(task, completed=share, description=text),
             )  # fmt: skip
         except ValueError as error:
@@ -162,6 +170,7 @@ def train(
 def evaluate_(
     traces: Traces,
     policy: Annotated[Path, typer.Option("--policy", help="Policy file.")] = SHIPPED,
+    *,
     scenario: Annotated[str, typer.Option(help="paper or phones.")] = "paper",
     devices: Annotated[str, typer.Option(help="Devices of a fleet.")] = "3,10,50,200",
     energy_weight: Annotated[str, typer.Option(help="Energy weights.")] = "1,3,10",
@@ -186,12 +195,12 @@ def evaluate_(
     """
     chosen = _policy(policy)
     draw = with_radio(_scenario(scenario, traces), transmit_watts)
-    sizes = [int(size) for size in _list(devices, int, "--devices", 1)]
-    weights = _list(energy_weight, float, "--energy-weight", 0)
-    numbers = [int(seed) for seed in _list(seeds, int, "--seeds", 0)]
-    judged, tuning = _held_out(_read(traces, family, exclude), chosen, every=all_traces)
+    sizes = [int(size) for size in _list(devices, int, option="--devices", least=1)]
+    weights = _list(energy_weight, float, option="--energy-weight", least=0)
+    numbers = [int(seed) for seed in _list(seeds, int, option="--seeds", least=0)]
+    judged, tuning = _held_out(_read(traces, family, exclude=exclude), chosen, every=all_traces)
     cells = [
-        *questions(scenario, sizes, weights, rounds=rounds, seeds=numbers, fleets=fleets)
+        *questions(scenario, sizes, weights=weights, rounds=rounds, seeds=numbers, fleets=fleets)
     ]  # fmt: skip
     results: list[Result] = []
     with _progress() as bar:
@@ -262,9 +271,9 @@ def _table(results: list[Result]) -> Table:
         before = cell
         table.add_row(
             result.scenario, str(result.devices), f"{result.energy_weight:g}", result.method,
-            f"{result.cost:.3f}" + _error(result.cost_sem, 1, 3), f"{result.time_s:.2f}",
+            f"{result.cost:.3f}" + _error(result.cost_sem, 1, digits=3), f"{result.time_s:.2f}",
             f"{result.energy_j:.1f}",
-            f"{100 * result.regret:.2f}" + _error(result.regret_sem, 100, 2),
+            f"{100 * result.regret:.2f}" + _error(result.regret_sem, 100, digits=2),
             _percent(result.gap_closed, result.gap_closed_sem),
         )  # fmt: skip
     return table
@@ -273,10 +282,10 @@ def _table(results: list[Result]) -> Table:
 def _percent(value: float | None, error: float | None) -> str:
     if value is None:
         return "-"
-    return f"{100 * value:.0f}" + _error(error, 100, 0)
+    return f"{100 * value:.0f}" + _error(error, 100, digits=0)
 
 
-def _error(value: float | None, times: int, digits: int) -> str:
+def _error(value: float | None, times: int, *, digits: int) -> str:
     return "" if value is None else f"±{times * value:.{digits}f}"
 
 
@@ -306,6 +315,7 @@ def inspect(policy: Annotated[Path, typer.Argument(help="Policy file.")] = SHIPP
 def generate(
     out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
     traces: Annotated[int, typer.Option(help="Traces of each family.", min=1)] = 20,
+    *,
     seconds: Annotated[int, typer.Option(help="Length of a trace.", min=60)] = 600,
     seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
 ) -> None:

@@ -156,7 +156,7 @@ class Devices:
         """Joules saved by a second more of computing, -dE/dc >= 0, of shape (E, N) or (E, N, K)."""
         return _marginal(self, compute_s)
 
-    def energy(self, seconds: Array, compute_s: Array, upload_s: Array) -> Array:
+    def energy(self, seconds: Array, compute_s: Array, *, upload_s: Array) -> Array:
         """(E,) J of all devices in a round of (E,) `seconds`: computing, sending, idling."""
         idle = seconds * self.idle_watts.sum(-1)
         own = self.joules(compute_s) + self.sending(upload_s)

@@ -99,7 +99,7 @@ def evaluate(
     random = np.random.default_rng([*question.seeds, question.devices])
     shape = (question.fleets * len(question.seeds), question.devices)
     weight = np.full((shape[0], 1), question.energy_weight)
-    fleet = draw_fleet(scenario, pool, shape, weight, random)
+    fleet = draw_fleet(scenario, pool, shape=shape, energy_weight=weight, random=random)
     methods: dict[str, Method] = {
         **BASELINES,
         "slack": tuned_slack(question, scenario=scenario, pool=tuning),
@@ -109,11 +109,11 @@ def evaluate(
     played: dict[str, list[PlayedRound]] = {"optimum": _optimum_rounds(fleet, question.rounds)}
     tick("optimum")
     for name, method in methods.items():
-        played[name] = run_rounds(fleet, method, question.rounds)
+        played[name] = run_rounds(fleet, method, rounds=question.rounds)
         tick(name)
     costs = {name: _mean(rounds, "cost") for name, rounds in played.items()}
     return [
-        _result(question, name, rounds, costs) for name, rounds in played.items()
+        _result(question, name, rounds=rounds, costs=costs) for name, rounds in played.items()
     ]  # fmt: skip
 
 
@@ -123,8 +123,10 @@ def tuned_slack(question: Question, *, scenario: Scenario, pool: Pool) -> Method
     shape, weight = (envs, question.devices), np.full((envs, 1), question.energy_weight)
 
     def cost(choice: tuple[float, float]) -> float:
-        fleet = draw_fleet(scenario, pool, shape, weight, np.random.default_rng(5))
-        return float(_mean(run_rounds(fleet, slack(*choice), 24), "cost").mean())
+        fleet = draw_fleet(
+            scenario, pool, shape=shape, energy_weight=weight, random=np.random.default_rng(5)
+        )
+        return float(_mean(run_rounds(fleet, slack(*choice), rounds=24), "cost").mean())
 
     return slack(*min(product(SLACK_SHARES, SLACK_CAUTIONS), key=cost))
 
@@ -134,7 +136,7 @@ def _optimum_rounds(fleet: Fleet, rounds: int) -> list[PlayedRound]:
     played = []
     for _ in range(rounds):
         best = optimum(fleet, at_s)
-        played.append(run_round(fleet, at_s, fleet.devices.work / best.compute_s))
+        played.append(run_round(fleet, at_s, ghz=fleet.devices.work / best.compute_s))
         at_s = at_s + best.finish_s[:, None]
     return played
 
@@ -155,7 +157,7 @@ def _jackknife(ratio: Callable[[Index], float | None], count: int) -> float | No
 
 
 def _result(
-    question: Question, name: str, rounds: Sequence[PlayedRound], costs: dict[str, Array]
+    question: Question, name: str, *, rounds: Sequence[PlayedRound], costs: dict[str, Array]
 ) -> Result:
     cost, best, even = costs[name], costs["optimum"], costs[REFERENCE]
     count = len(cost)
@@ -185,7 +187,7 @@ def _result(
 
 
 def questions(
-    scenario: str, devices: Sequence[int], weights: Sequence[float], *, rounds: int,
+    scenario: str, devices: Sequence[int], *, weights: Sequence[float], rounds: int,
     seeds: Sequence[int], fleets: int | None = None,
 ) -> Iterator[Question]:  # fmt: skip
     """The cells of a table; small fleets are played more often, as they vary more."""

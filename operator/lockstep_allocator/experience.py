@@ -75,7 +75,7 @@ class Replay:
     def cost(self, method: Method) -> Array:
         """(E,) time + λ·energy of each round, had `method` chosen its frequencies."""
         start_s = np.zeros((len(self.fleet.which), 1))
-        return run_round(self.fleet, start_s, method(self.observation)).cost
+        return run_round(self.fleet, start_s, ghz=method(self.observation)).cost
 
 
 def costs(replays: Sequence[Replay], method: Method) -> Array:
@@ -109,14 +109,16 @@ class Experience:
         begin_s = self.records[0].at_s - _HISTORY_S
         clients = sorted({client for record in self.records for client in record.clients})
         traces = TraceSet.of(
-            [_link(client, self.records, begin_s) for client in clients],
+            [_link(client, self.records, begin_s=begin_s) for client in clients],
             least_mbps=LEAST_MBPS, most_mbps=_MOST_MBPS,
         )  # fmt: skip
         number = {client: i for i, client in enumerate(clients)}
         by_size: dict[int, list[Record]] = {}
         for record in filter(lambda one: chosen(one.round), self.records):
             by_size.setdefault(len(record.clients), []).append(record)
-        return [_replay(records, traces, number, begin_s) for records in by_size.values()]
+        return [
+            _replay(records, traces, number=number, begin_s=begin_s) for records in by_size.values()
+        ]
 
     # -- file ----------------------------------------------------------------------------
 
@@ -147,7 +149,7 @@ class Experience:
 # -- links -----------------------------------------------------------------------------------
 
 
-def _link(client: str, records: Sequence[Record], begin_s: float) -> Trace:
+def _link(client: str, records: Sequence[Record], *, begin_s: float) -> Trace:
     """What the link of a client carried, as far as anybody saw it."""
     pieces: list[tuple[float, float]] = []
     """(begin in seconds from `begin_s`, Mbit/s)."""
@@ -169,7 +171,7 @@ def _link(client: str, records: Sequence[Record], begin_s: float) -> Trace:
     last = records[-1]
     end_s = max(last.at_s - begin_s, known_s) + max(_TAIL_ROUNDS * last.seconds, 1.0)
     starts, mbps = np.array(pieces).T
-    return Trace.of(starts, mbps, end_s)
+    return Trace.of(starts, mbps, duration_s=end_s)
 
 
 def _met_mbps(records: Sequence[Record], client: str) -> float:
@@ -180,7 +182,7 @@ def _met_mbps(records: Sequence[Record], client: str) -> float:
 
 
 def _replay(
-    records: Sequence[Record], traces: TraceSet, number: Mapping[str, int], begin_s: float
+    records: Sequence[Record], traces: TraceSet, *, number: Mapping[str, int], begin_s: float
 ) -> Replay:
     seen = _stacked([record.observation for record in records])
     which = np.array([[number[client] for client in record.clients] for record in records])
@@ -197,8 +199,8 @@ def _stacked(seen: Sequence[Observation]) -> Observation:
     devices = [one.devices for one in seen]
     columns = ("work", "upload", "min_ghz", "max_ghz", *_OF_CURVE, "weight")
     joined = {name: np.concatenate([getattr(d, name) for d in devices]) for name in columns}
-    alpha = np.concatenate([_padded(d.alpha, lines, -np.inf) for d in devices])
-    beta = np.concatenate([_padded(d.beta, lines, 0.0) for d in devices])
+    alpha = np.concatenate([_padded(d.alpha, lines, with_value=-np.inf) for d in devices])
+    beta = np.concatenate([_padded(d.beta, lines, with_value=0.0) for d in devices])
     return Observation(
         devices=Devices(**joined, alpha=alpha, beta=beta),
         **{
@@ -208,7 +210,7 @@ def _stacked(seen: Sequence[Observation]) -> Observation:
     )
 
 
-def _padded(lines: Array, count: int, with_value: float) -> Array:
+def _padded(lines: Array, count: int, *, with_value: float) -> Array:
     missing = count - lines.shape[-1]
     padded = np.pad(lines, ((0, 0), (0, 0), (0, missing)), constant_values=with_value)
     if missing == count and with_value != 0:
@@ -234,8 +236,8 @@ def _file(records: Sequence[Record]) -> bytes:
     slots: list[Array] = []
     for record in records:
         seen, devices = record.observation, record.observation.devices
-        alpha = _padded(devices.alpha, lines, -np.inf)[0]
-        beta = _padded(devices.beta, lines, 0.0)[0]
+        alpha = _padded(devices.alpha, lines, with_value=-np.inf)[0]
+        beta = _padded(devices.beta, lines, with_value=0.0)[0]
         for i, client in enumerate(record.clients):
             which.append(number[client])
             powers = (float(getattr(devices, name)[0, i]) for name in _OF_CURVE)
@@ -279,13 +281,13 @@ def _records(tensors: Mapping[str, Array], clients: Sequence[str]) -> list[Recor
         raise ValueError("a device without work, update or frequency")
     found, first = [], 0
     for row, count in zip(rounds, counts, strict=True):
-        found.append(_record(row, tensors, slice(first, first + count), clients))
+        found.append(_record(row, tensors, part=slice(first, first + count), clients=clients))
         first += count
     return found
 
 
 def _record(
-    row: Array, tensors: Mapping[str, Array], part: slice, clients: Sequence[str]
+    row: Array, tensors: Mapping[str, Array], *, part: slice, clients: Sequence[str]
 ) -> Record:
     column = {name: tensors[name][part].astype(np.float64) for name in _OF_DEVICE}
     told = dict(zip(_OF_ROUND, row, strict=True))

@@ -96,12 +96,12 @@ class PlayedRound:
     """(E, N)."""
 
 
-def run_round(fleet: Fleet, start_s: Array, ghz: Array) -> PlayedRound:
+def run_round(fleet: Fleet, start_s: Array, *, ghz: Array) -> PlayedRound:
     """Plays a round from `start_s` (E, 1) at these frequencies (E, N)."""
     compute_s = fleet.devices.work / ghz
     upload_s = fleet.upload_s(start_s, compute_s)
     seconds = (compute_s + upload_s).max(-1)
-    joules = fleet.devices.energy(seconds, compute_s, upload_s)
+    joules = fleet.devices.energy(seconds, compute_s, upload_s=upload_s)
     return PlayedRound(
         seconds=seconds,
         joules=joules,
@@ -112,14 +112,14 @@ def run_round(fleet: Fleet, start_s: Array, ghz: Array) -> PlayedRound:
 
 
 def run_rounds(
-    fleet: Fleet, method: Method, rounds: int, *, tick: Callable[[], None] = lambda: None
+    fleet: Fleet, method: Method, *, rounds: int, tick: Callable[[], None] = lambda: None
 ) -> list[PlayedRound]:
     """Plays rounds one after the other, each planned by `method` from what was seen before."""
     at_s = np.zeros((len(fleet.which), 1))
     last_mbps: Array | None = None
     played = []
     for _ in range(rounds):
-        done = run_round(fleet, at_s, method(fleet.observe(at_s, last_mbps)))
+        done = run_round(fleet, at_s, ghz=method(fleet.observe(at_s, last_mbps)))
         last_mbps = fleet.devices.upload / np.maximum(done.upload_s, 1e-9)
         at_s = at_s + done.seconds[:, None]
         played.append(done)

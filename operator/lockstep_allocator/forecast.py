@@ -26,7 +26,7 @@ Mixture = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 """(E, N, K) weights, locations and scales of log(u/û)."""
 
 
-def forecast_features(history: Array, upload_s: Array, compute_s: Array) -> NDArray[np.float32]:
+def forecast_features(history: Array, upload_s: Array, *, compute_s: Array) -> NDArray[np.float32]:
     """(…, 22) history, the scale of the upload, and how long until it begins."""
     scale = np.log(np.maximum(upload_s, 1e-3))[..., None]
     return (
@@ -44,7 +44,7 @@ class Forecaster:
 
     def mixture(self, seen: Seen) -> Mixture:
         """The distribution of every device's upload time, as if it computed like the equaliser."""
-        x = forecast_features(seen.history, seen.upload_s, seen.even.compute_s)
+        x = forecast_features(seen.history, seen.upload_s, compute_s=seen.even.compute_s)
         mix, centre, scale = np.split(forecast_network(self.weights, x), 3, axis=-1)
         mix = np.exp(mix - mix.max(-1, keepdims=True))
         softplus = np.logaddexp(np.float32(0), scale - 1).astype(np.float32)

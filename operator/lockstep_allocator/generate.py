@@ -39,7 +39,7 @@ _SHARES = np.array([0.45, 0.35, 0.17, 0.03])
 _MEMORY = 0.8
 
 
-def generate(family: Family, seconds: int, random: np.random.Generator) -> Array:
+def generate(family: Family, seconds: int, *, random: np.random.Generator) -> Array:
     """(seconds,) Mbit/s, one value a second."""
     level = family.level_mbps * np.exp(0.4 * random.standard_normal())
     state, noise = int(random.choice(len(_STATES), p=_SHARES)), 0.0
@@ -69,7 +69,7 @@ def write_traces(folder: Path, *, traces: int, seconds: int, seed: int) -> list[
                 rows.writerow(("t_seconds", "bandwidth_mbps"))
                 rows.writerows(
                     (second, f"{mbps:.4f}")
-                    for second, mbps in enumerate(generate(family, seconds, random))
+                    for second, mbps in enumerate(generate(family, seconds, random=random))
                 )
             written.append(file)
     return written

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,6 @@ Activations = NDArray[np.float32]
 
 BLOCKS = 2
 _EPSILON = 1e-5
-
-
-def linear(weights: Weights, name: str, x: Activations) -> Activations:
-    """x·Wᵀ + b over the last axis."""
-    return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
 def silu(x: Activations) -> Activations:
@@ -30,11 +26,25 @@ def sigmoid(x: Activations) -> Activations:
     return np.float32(0.5) * (1 + np.tanh(np.float32(0.5) * x))
 
 
-def layer_norm(weights: Weights, name: str, x: Activations) -> Activations:
-    """LayerNorm over the last axis."""
-    centred = x - x.mean(-1, keepdims=True)
-    spread = np.sqrt((centred**2).mean(-1, keepdims=True) + np.float32(_EPSILON))
-    return centred / spread * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """The layers of a network, by the names of their weights."""
+
+    weights: Weights
+
+    def linear(self, name: str, x: Activations) -> Activations:
+        """x·Wᵀ + b over the last axis."""
+        return x @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]
+
+    def mlp(self, name: str, x: Activations) -> Activations:
+        """Two linear layers, `name.0` and `name.2`, with a SiLU between them."""
+        return self.linear(f"{name}.2", silu(self.linear(f"{name}.0", x)))
+
+    def norm(self, name: str, x: Activations) -> Activations:
+        """LayerNorm over the last axis."""
+        centred = x - x.mean(-1, keepdims=True)
+        spread = np.sqrt((centred**2).mean(-1, keepdims=True) + np.float32(_EPSILON))
+        return centred / spread * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
 
 
 def set_network(weights: Weights, x: Activations) -> Activations:
@@ -43,21 +53,17 @@ def set_network(weights: Weights, x: Activations) -> Activations:
     An MLP on each device, residual blocks on [h, mean h, max h], one head (Deep Sets, Zaheer et
     al. 2017, with the pooled context fed back).
     """
-    h = linear(weights, "enter.2", silu(linear(weights, "enter.0", x)))
-    h = silu(h)
+    layers = _Layers(weights)
+    h = silu(layers.mlp("enter", x))
     for block in range(BLOCKS):
-        z = layer_norm(weights, f"norm.{block}", h)
+        z = layers.norm(f"norm.{block}", h)
         pooled = np.concatenate([z.mean(1, keepdims=True), z.max(1, keepdims=True)], -1)
         around = np.broadcast_to(pooled, (*z.shape[:2], pooled.shape[-1]))
-        mixed = np.concatenate([z, around], -1)
-        h = h + linear(
-            weights, f"block.{block}.2", silu(linear(weights, f"block.{block}.0", mixed))
-        )
-    return linear(weights, "leave.2", silu(linear(weights, "leave.0", silu(h))))
+        h = h + layers.mlp(f"block.{block}", np.concatenate([z, around], -1))
+    return layers.mlp("leave", silu(h))
 
 
 def forecast_network(weights: Weights, x: Activations) -> Activations:
     """(…, F) features → (…, 3·K) parameters of a mixture."""
-    h = silu(linear(weights, "layers.0", x))
-    h = silu(linear(weights, "layers.2", h))
-    return linear(weights, "layers.4", h)
+    layers = _Layers(weights)
+    return layers.linear("layers.4", silu(layers.mlp("layers", x)))

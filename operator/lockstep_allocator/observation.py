@@ -85,7 +85,7 @@ def history_features(slots_mbps: Array, recent_mbps: Array) -> Array:
     )
 
 
-def round_features(devices: Devices, upload_s: Array, even: Equalized) -> Array:
+def round_features(devices: Devices, upload_s: Array, *, even: Equalized) -> Array:
     """(E, N, 14) the equaliser's round seen from each device."""
     finish, compute = even.finish_s, even.compute_s
     shortest, longest = devices.shortest, devices.longest
@@ -126,7 +126,7 @@ class Seen:
 
     def features(self) -> Array:
         """(E, N, 34) history and round."""
-        around = round_features(self.devices, self.upload_s, self.even)
+        around = round_features(self.devices, self.upload_s, even=self.even)
         return np.concatenate([self.history, around], -1).clip(-_LIMIT, _LIMIT)
 
 

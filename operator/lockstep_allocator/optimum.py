@@ -54,7 +54,7 @@ def optimum(fleet: Fleet, start_s: Array, *, tolerance: float = 1e-4) -> Optimum
     search.polish()
     compute_s, _ = search.spend(np.arange(len(start_s)), search.best_s)
     # Who sends early may make the round shorter than it was allowed to be.
-    played = run_round(fleet, start_s, fleet.devices.work / compute_s)
+    played = run_round(fleet, start_s, ghz=fleet.devices.work / compute_s)
     bound = np.minimum(search.bound, played.cost)
     return Optimum(cost=played.cost, finish_s=played.seconds, compute_s=compute_s, bound=bound)
 

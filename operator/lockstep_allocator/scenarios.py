@@ -6,10 +6,11 @@ and ranges of many kinds, so that a policy does not rest on one set of constants
 """
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -158,11 +159,16 @@ def phones_beside(traces: Path) -> tuple[Phone, ...]:
 
 # -- drawing fleets --------------------------------------------------------------------------
 
-Scenario = Callable[[tuple[int, int], Array, Random], Devices]
-"""(E, N), energy weights (E, 1), randomness → devices; those to train on can be pickled."""
+
+class Scenario(Protocol):
+    """Draws devices; one to train on can be pickled."""
+
+    def __call__(self, shape: tuple[int, int], energy_weight: Array, *, random: Random) -> Devices:
+        """Fleets of `shape` (E, N) with energy weights (E, 1)."""
+        ...
 
 
-def paper(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devices:
+def paper(shape: tuple[int, int], energy_weight: Array, *, random: Random) -> Devices:
     """f from 1 to 2 GHz; C of 18 … 26 cycles a bit, D of 0.06 … 0.09 Gbit, τ = 2 passes."""
     cycles = _TAU * random.uniform(18, 26, shape) * random.uniform(0.06, 0.09, shape)
     ones = np.ones(shape)
@@ -181,36 +187,50 @@ def paper(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devic
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _OfPhones:
+    """A scenario: devices of P kinds, with 6 Gcycles times a lognormal amount of data."""
+
+    lowest: Array
+    """(P,) GHz."""
+    highest: Array
+    """(P,) GHz."""
+    alpha: Array
+    """(P, L) J/Gcycle, as `Devices.alpha`."""
+    beta: Array
+    """(P, L) W."""
+
+    def __call__(self, shape: tuple[int, int], energy_weight: Array, *, random: Random) -> Devices:
+        kind = random.integers(len(self.lowest), size=shape)
+        work = 6 * np.exp(0.5 * random.standard_normal(shape)).clip(0.25, 4)
+        nothing = np.zeros(shape)
+        return Devices(
+            work=work,
+            upload=np.full(shape, UPDATE_MBIT),
+            min_ghz=self.lowest[kind],
+            max_ghz=self.highest[kind],
+            kappa=nothing,
+            alpha=self.alpha[kind],
+            beta=self.beta[kind],
+            idle_watts=nothing,
+            transmit_watts=nothing,
+            weight=PHONES_WEIGHT * energy_weight,
+        )
+
+
 def phones_of(phones: Sequence[Phone]) -> Scenario:
-    """Each device is one of these, with 6 Gcycles times a lognormal amount of data."""
+    """Devices that are these phones."""
     curves = [energy_curve(p.energy, min_ghz=p.min_ghz, max_ghz=p.max_ghz) for p in phones]
-    highest = np.array([phone.max_ghz for phone in phones])
-    lowest = np.array([curve.efficient_ghz for curve in curves])
-    return partial(_phones, lowest, highest, *stack_curves(curves))
-
-
-def _phones(
-    lowest: Array, highest: Array, alpha: Array, beta: Array,
-    shape: tuple[int, int], energy_weight: Array, random: Random,
-) -> Devices:  # fmt: skip
-    kind = random.integers(len(lowest), size=shape)
-    work = 6 * np.exp(0.5 * random.standard_normal(shape)).clip(0.25, 4)
-    ones = np.ones(shape)
-    return Devices(
-        work=work,
-        upload=UPDATE_MBIT * ones,
-        min_ghz=lowest[kind],
-        max_ghz=highest[kind],
-        kappa=0 * ones,
-        alpha=alpha[kind],
-        beta=beta[kind],
-        idle_watts=0 * ones,
-        transmit_watts=0 * ones,
-        weight=PHONES_WEIGHT * energy_weight,
+    alpha, beta = stack_curves(curves)
+    return _OfPhones(
+        lowest=np.array([curve.efficient_ghz for curve in curves]),
+        highest=np.array([phone.max_ghz for phone in phones]),
+        alpha=alpha,
+        beta=beta,
     )
 
 
-def varied(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devices:
+def varied(shape: tuple[int, int], energy_weight: Array, *, random: Random) -> Devices:
     """Scales of many kinds; `energy_weight` (1 … 10) sets energy's share of the cost."""
     one = (shape[0], 1)
     top = random.uniform(0.8, 3, shape)
@@ -246,8 +266,10 @@ def varied(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devi
 def with_radio(scenario: Scenario, watts: float) -> Scenario:
     """The same devices, which draw so many W besides while they upload."""
 
-    def draw(shape: tuple[int, int], energy_weight: Array, random: Random) -> Devices:
-        return replace(scenario(shape, energy_weight, random), transmit_watts=np.full(shape, watts))
+    def draw(shape: tuple[int, int], energy_weight: Array, *, random: Random) -> Devices:
+        return replace(
+            scenario(shape, energy_weight, random=random), transmit_watts=np.full(shape, watts)
+        )
 
     return draw
 
@@ -255,14 +277,14 @@ def with_radio(scenario: Scenario, watts: float) -> Scenario:
 def draw_fleet(
     scenario: Scenario,
     pool: Pool,
+    *,
     shape: tuple[int, int],
     energy_weight: Array,
     random: Random,
-    *,
     alike: bool = False,
 ) -> Fleet:
     """A batch of fleets; `alike`: the devices of a fleet have traces of one family."""
     which, offset_s = pool.draw(shape, random, alike=alike)
     return Fleet(
-        scenario(shape, energy_weight, random), pool.traces, which=which, offset_s=offset_s
+        scenario(shape, energy_weight, random=random), pool.traces, which=which, offset_s=offset_s
     )

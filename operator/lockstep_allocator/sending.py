@@ -55,7 +55,10 @@ def best_sending(fleet: Fleet, start_s: Array) -> BestSending:
 def _looked_at(fleet: Fleet, start_s: Array) -> Array:
     """(E, N, C) sorted compute times, infinite at the end of shorter rows."""
     devices = fleet.devices
-    rows = [_of_device(fleet, start_s, env, number) for env, number in np.ndindex(*devices.shape)]
+    rows = [
+        _of_device(fleet, start_s, env=env, number=number)
+        for env, number in np.ndindex(*devices.shape)
+    ]
     longest = max(len(row) for row in rows)
     padded = np.full((len(rows), longest), np.inf)
     for row, values in zip(padded, rows, strict=True):
@@ -63,7 +66,7 @@ def _looked_at(fleet: Fleet, start_s: Array) -> Array:
     return padded.reshape(*devices.shape, longest)
 
 
-def _of_device(fleet: Fleet, start_s: Array, env: int, number: int) -> Array:
+def _of_device(fleet: Fleet, start_s: Array, *, env: int, number: int) -> Array:
     devices, traces = fleet.devices, fleet.traces
     which = int(fleet.which[env, number])
     begin_s = float(fleet.offset_s[env, number] + start_s[env, 0])
@@ -77,7 +80,7 @@ def _of_device(fleet: Fleet, start_s: Array, env: int, number: int) -> Array:
         return traces.carried(np.full(at_s.shape, which), at_s)
 
     ends = until_s(mbit_until(begin_s + np.array([first, last])) + size)
-    changes = traces.changes_s(which, begin_s + first, float(ends[1]))
+    changes = traces.changes_s(which, begin_s + first, end_s=float(ends[1]))
     sent = np.maximum(mbit_until(changes) - size, 0.0)
     changed = np.concatenate([changes, until_s(sent)]) - begin_s
     kinks = work * _meetings(devices.alpha[env, number], devices.beta[env, number])

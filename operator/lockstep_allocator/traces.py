@@ -62,14 +62,14 @@ def read_traces(
         if path.is_file()
         and path.suffix in _SUFFIXES
         and path.stem.upper() not in {"INDEX", "README", "SOURCES"}
-        and _wanted(path.parent, include, exclude)
+        and _wanted(path.parent, include, exclude=exclude)
     ]
     if not found:
         raise InvalidTrace(f"{folder} has no trace files (csv, log, txt, trace, up, down)")
     return found
 
 
-def _wanted(family: Path, include: Sequence[str], exclude: Sequence[str]) -> bool:
+def _wanted(family: Path, include: Sequence[str], *, exclude: Sequence[str]) -> bool:
     wanted = not include or any(family.match(glob) for glob in include)
     return wanted and not any(family.match(glob) for glob in exclude)
 
@@ -108,7 +108,7 @@ def parse(text: str, *, source: str) -> Trace:
     )
 
 
-def _numbers(text: str, source: str, columns: int) -> Iterable[tuple[str, list[float]]]:
+def _numbers(text: str, source: str, *, columns: int) -> Iterable[tuple[str, list[float]]]:
     """(place, numbers) of each line that is not empty."""
     for number, line in enumerate(text.splitlines(), 1):
         cells = line.split()
@@ -128,14 +128,14 @@ def _numbers(text: str, source: str, columns: int) -> Iterable[tuple[str, list[f
 
 def _parse_pensieve(text: str, source: str) -> Trace:
     """Seconds and Mbit/s; a row holds until the next."""
-    rows = [f"{t},{mbps}" for _, (t, mbps) in _numbers(text, source, 2)]
+    rows = [f"{t},{mbps}" for _, (t, mbps) in _numbers(text, source, columns=2)]
     return parse_trace("\n".join(rows), source=source)
 
 
 def _parse_mahimahi(text: str, source: str) -> Trace:
     """Milliseconds at which a packet of 1500 bytes may pass, looped; resampled to seconds."""
     times: list[float] = []
-    for where, (t_ms,) in _numbers(text, source, 1):
+    for where, (t_ms,) in _numbers(text, source, columns=1):
         if t_ms < 0 or (times and t_ms < times[-1]):
             raise InvalidTrace(f"{where}: {t_ms:g} ms is before the line above: sort the lines")
         times.append(t_ms)
@@ -146,7 +146,10 @@ def _parse_mahimahi(text: str, source: str) -> Trace:
         np.minimum(np.array(times) / 1000, seconds - 1e-9).astype(np.int64), minlength=seconds
     )
     return _checked(
-        np.arange(seconds, dtype=float), packets * _PACKET_BITS / _MBIT, seconds, source
+        np.arange(seconds, dtype=float),
+        packets * _PACKET_BITS / _MBIT,
+        duration_s=seconds,
+        source=source,
     )
 
 
@@ -154,7 +157,7 @@ def _parse_ghent(text: str, source: str) -> Trace:
     """Time (ms), ms since the start, latitude, longitude, bytes and ms of the sample before it."""
     starts, rates = [], []
     at_s = 0.0
-    for where, values in _numbers(text, source, 6):
+    for where, values in _numbers(text, source, columns=6):
         received, span_ms = values[4], values[5]
         if received < 0 or span_ms < 0:
             raise InvalidTrace(f"{where}: bytes or milliseconds are negative")
@@ -165,13 +168,13 @@ def _parse_ghent(text: str, source: str) -> Trace:
         at_s += span_ms / 1000
     if not starts:
         raise InvalidTrace(f"{source} has no sample that lasts")
-    return _checked(np.array(starts), np.array(rates), at_s, source)
+    return _checked(np.array(starts), np.array(rates), duration_s=at_s, source=source)
 
 
-def _checked(starts_s: Array, mbps: Array, duration_s: float, source: str) -> Trace:
+def _checked(starts_s: Array, mbps: Array, *, duration_s: float, source: str) -> Trace:
     if not mbps.any():
         raise InvalidTrace(f"{source} has bandwidth 0 throughout: nothing would ever arrive")
-    return Trace.of(starts_s, mbps, float(duration_s))
+    return Trace.of(starts_s, mbps, duration_s=float(duration_s))
 
 
 # -- many traces at once ---------------------------------------------------------------------
@@ -218,7 +221,7 @@ class TraceSet:
         """(K,) Mbit of a loop."""
         return self.mbit[self.first[1:]] - self.mbit[self.first[:-1]]
 
-    def changes_s(self, which: int, begin_s: float, end_s: float) -> Array:
+    def changes_s(self, which: int, begin_s: float, *, end_s: float) -> Array:
         """When a looped trace goes from one piece to the next, from `begin_s` to `end_s`."""
         pieces = slice(self.first[which], self.first[which + 1])
         starts = self.starts_s[pieces] - self.starts_s[pieces.start]
@@ -299,7 +302,7 @@ def reversed_in_time(named: NamedTrace) -> NamedTrace:
     trace = named.trace
     lengths = np.diff(np.append(trace.starts_s, trace.duration_s))[::-1]
     starts = np.concatenate([[0.0], np.cumsum(lengths)[:-1]])
-    backwards = Trace.of(starts, trace.mbps[::-1].copy(), trace.duration_s)
+    backwards = Trace.of(starts, trace.mbps[::-1].copy(), duration_s=trace.duration_s)
     return NamedTrace(
         family=named.family, name=f"{named.name} reversed", sha256=named.sha256, trace=backwards
     )

@@ -41,17 +41,17 @@ class EnergyModel:
                 )
 
 
-def frequency_ghz(limit_cores: float, cpu_at_max: float, max_ghz: float) -> float:
+def frequency_ghz(limit_cores: float, *, cpu_at_max: float, max_ghz: float) -> float:
     """The frequency that a CPU limit stands for: f = maxGHz · limit / cpuAtMax."""
     return max_ghz * limit_cores / cpu_at_max
 
 
-def limit_cores(ghz: float, cpu_at_max: float, max_ghz: float) -> float:
+def limit_cores(ghz: float, *, cpu_at_max: float, max_ghz: float) -> float:
     """The CPU limit that stands for a frequency: limit(f) = cpuAtMax · f / maxGHz."""
     return cpu_at_max * ghz / max_ghz
 
 
-def cycles(cpu_seconds: float, cpu_at_max: float, max_ghz: float) -> float:
+def cycles(cpu_seconds: float, *, cpu_at_max: float, max_ghz: float) -> float:
     """The as-if device's cycles for `cpu_seconds` core-seconds of work."""
     return cpu_seconds / cpu_at_max * max_ghz * 1e9
 

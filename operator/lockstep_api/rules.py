@@ -18,6 +18,6 @@ def rules(*pairs: Rule) -> ConfigDict:
     )
 
 
-def no_change(what: str, new: str, old: str) -> Rule:
+def no_change(what: str, *, new: str, old: str) -> Rule:
     """A transition rule: `new` must equal `old`."""
     return (f"{new} == {old}", f"{what} {IMMUTABLE}")

@@ -221,10 +221,10 @@ class TrainingSpec(ApiModel):
 
     model_config = rules(
         *(
-            no_change(f"training.{field}", f"self.{field}", f"oldSelf.{field}")
+            no_change(f"training.{field}", new=f"self.{field}", old=f"oldSelf.{field}")
             for field in ("batchSize", "learningRate", "momentum", "seed", "deterministic")
         ),
-        no_change("training.localSteps", "self.localSteps", "oldSelf.localSteps"),
+        no_change("training.localSteps", new="self.localSteps", old="oldSelf.localSteps"),
     )
 
     rounds: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -536,7 +536,7 @@ class FederatedJobSpec(ApiModel):
     """What the user wants: a model, data, devices and how to train."""
 
     model_config = rules(
-        *(no_change(field, f"self.{field}", f"oldSelf.{field}") for field in _FIXED),
+        *(no_change(field, new=f"self.{field}", old=f"oldSelf.{field}") for field in _FIXED),
         *(
             (
                 f"has(self.{field}) == has(oldSelf.{field})"

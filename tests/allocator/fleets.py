@@ -19,7 +19,9 @@ from lockstep_allocator.training.nets import ForecastNetwork, SetNetwork, export
 def trace(*mbps: float, step_s: float = 1.0) -> Trace:
     """Pieces of one length."""
     return Trace.of(
-        np.arange(len(mbps), dtype=np.float64) * step_s, np.array(mbps, float), len(mbps) * step_s
+        np.arange(len(mbps), dtype=np.float64) * step_s,
+        np.array(mbps, float),
+        duration_s=len(mbps) * step_s,
     )
 
 
@@ -46,7 +48,9 @@ def fleet(envs: int = 3, devices: int = 4, *, weight: float = 1.0, seed: int = 0
     """Fleets of the paper's devices on random traces."""
     pool = Pool.of(random_traces(6))
     random = np.random.default_rng(seed)
-    return draw_fleet(paper, pool, (envs, devices), np.full((envs, 1), weight), random)
+    return draw_fleet(
+        paper, pool, shape=(envs, devices), energy_weight=np.full((envs, 1), weight), random=random
+    )
 
 
 def fleet_on(devices: Devices, *traces: Trace, offset_s: float = 200.0) -> Fleet:
@@ -59,7 +63,7 @@ def fleet_on(devices: Devices, *traces: Trace, offset_s: float = 200.0) -> Fleet
 
 def cost_of(devices: Devices, seconds: Array, compute_s: Array, upload_s: Array) -> Array:
     """(E,) time + λ·energy of a round."""
-    return seconds + devices.weight[:, 0] * devices.energy(seconds, compute_s, upload_s)
+    return seconds + devices.weight[:, 0] * devices.energy(seconds, compute_s, upload_s=upload_s)
 
 
 TRAINING = Training(
@@ -99,7 +103,7 @@ def recorded(
     for number in range(1, rounds + 1):
         seen = on.observe(at_s, last)
         ghz = method(seen)
-        done = run_round(on, at_s, ghz)
+        done = run_round(on, at_s, ghz=ghz)
         costs.append(float(done.cost[0]))
         count = ghz.shape[1]
         experience = experience.with_round(

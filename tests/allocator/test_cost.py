@@ -67,7 +67,7 @@ def test_energy_is_what_workers_report(
     slopes = np.diff([p.watts for p in model.table]) / np.diff([p.ghz for p in model.table])
     if (np.diff(slopes) < -1e-9).any():
         return
-    got = devices.energy(on_s, compute_s, np.array([[upload_s]]))[0]
+    got = devices.energy(on_s, compute_s, upload_s=np.array([[upload_s]]))[0]
     if not model.table or max(p.ghz for p in model.table) >= high:
         assert got == pytest.approx(told, rel=1e-6)
     else:
@@ -160,7 +160,7 @@ def test_the_optimum_is_not_beaten_by_brute_force(
     assert best.cost[0] <= brute * (1 + 1e-6)
     assert best.cost[0] >= brute * (1 - 2e-3)
     assert best.bound[0] >= best.cost[0] * (1 - 1.01e-5)
-    played = run_round(drawn, np.zeros((1, 1)), drawn.devices.work / best.compute_s)
+    played = run_round(drawn, np.zeros((1, 1)), ghz=drawn.devices.work / best.compute_s)
     assert played.cost[0] == pytest.approx(best.cost[0], rel=1e-9)
 
 
@@ -229,7 +229,9 @@ def test_the_latest_start_still_arrives() -> None:
 def test_energy_for_sending_is_counted() -> None:
     plain = fleet(1, 3)
     ghz = plain.devices.max_ghz
-    without, with_ = (run_round(one, np.zeros((1, 1)), ghz) for one in (plain, sending(plain, 2.0)))
+    without, with_ = (
+        run_round(one, np.zeros((1, 1)), ghz=ghz) for one in (plain, sending(plain, 2.0))
+    )
     assert with_.joules - without.joules == pytest.approx(2 * without.upload_s.sum(-1))
 
 

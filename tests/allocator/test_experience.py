@@ -140,7 +140,7 @@ def test_a_job_learns_from_its_rounds() -> None:
     links, policies = fleet(1, 6, seed=3), [naive()]
 
     def learnt(experience: Experience) -> Policy:
-        policies.append(improve(policies[-1], experience, OnlineSettings()).policy)
+        policies.append(improve(policies[-1], experience, settings=OnlineSettings()).policy)
         return policies[-1]
 
     _, without = recorded(links, naive(), 120)
@@ -151,8 +151,8 @@ def test_a_job_learns_from_its_rounds() -> None:
 def test_learning_is_repeatable_and_keeps_the_policy_where_nothing_is_sure() -> None:
     few = Experience(played().records[:6])
     settings = OnlineSettings(updates=4)
-    found = improve(naive(), few, settings)
-    again = improve(naive(), few, settings)
+    found = improve(naive(), few, settings=settings)
+    again = improve(naive(), few, settings=settings)
     for name, value in found.policy.weights.items():
         assert np.array_equal(value, again.policy.weights[name])
     assert found.saved_s == again.saved_s
@@ -161,4 +161,4 @@ def test_learning_is_repeatable_and_keeps_the_policy_where_nothing_is_sure() -> 
 
 def test_without_rounds_there_is_nothing_to_learn() -> None:
     with pytest.raises(ValueError, match="no recorded rounds"):
-        improve(naive(), Experience(), OnlineSettings())
+        improve(naive(), Experience(), settings=OnlineSettings())

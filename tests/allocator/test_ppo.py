@@ -58,8 +58,14 @@ def test_gae_is_stable_baselines3s() -> None:
     starts[1:] = ended[:-1]
     following = np.concatenate([values[1:], last[None]])
     got = gae(
-        rewards, values, following, ended, flags((9, 3)), discount=0.7, trace_decay=0.9
-    )  # fmt: skip
+        rewards,
+        values,
+        next_values=following,
+        terminated=ended,
+        truncated=flags((9, 3)),
+        discount=0.7,
+        trace_decay=0.9,
+    )
     assert got == pytest.approx(sb3_advantages(rewards, values, last, starts), abs=1e-5)
 
 
@@ -67,20 +73,50 @@ def test_a_truncated_round_keeps_the_value_of_what_would_have_come() -> None:
     rewards, values = np.array([[1.0], [1.0]]), np.array([[0.5], [0.5]])
     following = np.array([[0.5], [10.0]])
     none, last = flags((2, 1)), flags((2, 1), (1, 0))
-    ended = gae(rewards, values, following, last, none, discount=0.5, trace_decay=1.0)
-    cut = gae(rewards, values, following, none, last, discount=0.5, trace_decay=1.0)
+    ended = gae(
+        rewards,
+        values,
+        next_values=following,
+        terminated=last,
+        truncated=none,
+        discount=0.5,
+        trace_decay=1.0,
+    )
+    cut = gae(
+        rewards,
+        values,
+        next_values=following,
+        terminated=none,
+        truncated=last,
+        discount=0.5,
+        trace_decay=1.0,
+    )
     assert ended[1, 0] == pytest.approx(0.5)
     assert cut[1, 0] == pytest.approx(0.5 + 0.5 * 10)
     with pytest.raises(ValueError, match="one shape"):
-        gae(rewards, values[0], following, last, none, discount=0.5, trace_decay=1.0)
+        gae(
+            rewards,
+            values[0],
+            next_values=following,
+            terminated=last,
+            truncated=none,
+            discount=0.5,
+            trace_decay=1.0,
+        )
 
 
 def test_nothing_is_carried_over_a_cut() -> None:
     rewards = np.array([[0.0], [100.0]])
     zeros = np.zeros((2, 1))
     got = gae(
-        rewards, zeros, zeros, flags((2, 1)), flags((2, 1), (0, 0)), discount=0.9, trace_decay=0.9
-    )  # fmt: skip
+        rewards,
+        zeros,
+        next_values=zeros,
+        terminated=flags((2, 1)),
+        truncated=flags((2, 1), (0, 0)),
+        discount=0.9,
+        trace_decay=0.9,
+    )
     assert got[0, 0] == 0
 
 
@@ -102,29 +138,31 @@ def test_a_difference_in_credit_is_the_difference_in_cost() -> None:
     tried = random.uniform(
         drawn.devices.shortest[..., None], drawn.devices.longest[..., None], (3, 5, 4)
     )
-    told = marginal_costs(drawn, start_s, base, np.concatenate([tried, base[..., None]], -1))
-    before = run_round(drawn, start_s, drawn.devices.work / base).cost
+    told = marginal_costs(
+        drawn, start_s, compute_s=base, tried_s=np.concatenate([tried, base[..., None]], -1)
+    )
+    before = run_round(drawn, start_s, ghz=drawn.devices.work / base).cost
     for device in range(5):
         for k in range(4):
             other = base.copy()
             other[:, device] = tried[:, device, k]
-            after = run_round(drawn, start_s, drawn.devices.work / other).cost
+            after = run_round(drawn, start_s, ghz=drawn.devices.work / other).cost
             difference = told[:, device, k] - told[:, device, -1]
             assert difference == pytest.approx(after - before, abs=1e-9)
 
 
 def test_a_window_is_as_long_as_asked_and_its_credit_has_no_bias() -> None:
-    window = collect(fleet(3, 5), actor_of(), SETTINGS, np.random.default_rng(0))
+    window = collect(fleet(3, 5), actor_of(), settings=SETTINGS, random=np.random.default_rng(0))
     assert window.actions.shape == (4 * 3, 5, 6)
     assert window.advantage.mean(-1).abs().max() < 1e-6
     mean = torch.zeros(12, 5)
-    assert window.log_probability.shape == log_probability(window.actions, mean, 0.3).shape
+    assert window.log_probability.shape == log_probability(window.actions, mean, spread=0.3).shape
 
 
 def test_the_loss_of_an_unchanged_policy_is_nothing_and_its_ratio_one() -> None:
     actor, critic = new_networks(len(FEATURES), seed=0)
-    window = collect(fleet(3, 5), actor_of(), SETTINGS, np.random.default_rng(0))
-    losses = ppo_loss(actor, critic, window, spread=0.3, scale=1.0, settings=SETTINGS)
+    window = collect(fleet(3, 5), actor_of(), settings=SETTINGS, random=np.random.default_rng(0))
+    losses = ppo_loss(actor, critic, batch=window, spread=0.3, scale=1.0, settings=SETTINGS)
     assert losses.policy == pytest.approx(0.0, abs=1e-4)
     assert losses.kl == pytest.approx(0.0, abs=1e-5)
     assert losses.clipped == 0
@@ -133,9 +171,9 @@ def test_the_loss_of_an_unchanged_policy_is_nothing_and_its_ratio_one() -> None:
 def test_the_clipped_loss_is_stable_baselines3s() -> None:
     """The same tensors through the formula of stable_baselines3.ppo (clip_range 0.2)."""
     actor, critic = new_networks(len(FEATURES), seed=0)
-    window = collect(fleet(3, 5), actor_of(), SETTINGS, np.random.default_rng(0))
+    window = collect(fleet(3, 5), actor_of(), settings=SETTINGS, random=np.random.default_rng(0))
     shifted = replace(window, log_probability=window.log_probability - 0.35)
-    losses = ppo_loss(actor, critic, shifted, spread=0.3, scale=2.0, settings=SETTINGS)
+    losses = ppo_loss(actor, critic, batch=shifted, spread=0.3, scale=2.0, settings=SETTINGS)
     advantages = window.advantage.flatten() / 2.0
     ratio = torch.full_like(advantages, float(np.exp(0.35)))
     first = advantages * ratio
@@ -147,7 +185,7 @@ def test_the_clipped_loss_is_stable_baselines3s() -> None:
 
 def test_with_a_discount_the_played_action_is_credited_by_gae() -> None:
     discounted = replace(SETTINGS, discount=0.5)
-    window = collect(fleet(3, 5), actor_of(), discounted, np.random.default_rng(0))
+    window = collect(fleet(3, 5), actor_of(), settings=discounted, random=np.random.default_rng(0))
     assert (window.advantage[..., 1:] == 0).all()
     assert (window.advantage[..., 0] != 0).any()
 
@@ -164,10 +202,16 @@ def test_updates_make_rounds_cheaper() -> None:
         playing = Actor(
             forecaster=forecaster, weights=exported(actor), critic=exported(critic), spread=0.3
         )
-        window = collect(fleet(64, 3, seed=turn), playing, settings, random)
+        window = collect(fleet(64, 3, seed=turn), playing, settings=settings, random=random)
         gained.append(float(window.returns.mean()))
         for _ in update(
-            actor, critic, optimizer, [window], spread=0.3, settings=settings, random=orders
+            actor,
+            critic,
+            optimizer=optimizer,
+            windows=[window],
+            spread=0.3,
+            settings=settings,
+            random=orders,
         ):
             pass
     assert np.mean(gained[-3:]) > np.mean(gained[:3]) + 0.003

@@ -174,9 +174,9 @@ def hindsight(fleet: Fleet, start_s: "np.ndarray[tuple[int, ...], np.dtype[np.fl
 def plot_round(pool: Pool, policy: Policy, file: Path) -> None:
     """A Gantt chart of one round of eight devices: compute and upload, at max, ppo, optimum."""
     random = np.random.default_rng(4)
-    fleet = draw_fleet(paper, pool, (1, 8), np.full((1, 1), 3.0), random)
+    fleet = draw_fleet(paper, pool, shape=(1, 8), energy_weight=np.full((1, 1), 3.0), random=random)
     start_s = np.zeros((1, 1))
-    start_s = start_s + run_round(fleet, start_s, fleet.devices.max_ghz).seconds[:, None]
+    start_s = start_s + run_round(fleet, start_s, ghz=fleet.devices.max_ghz).seconds[:, None]
     observation = fleet.observe(start_s)
     methods: dict[str, Method] = {
         "max": maximum, "equalize-10s": equalize_10s, "ppo": policy,
@@ -185,7 +185,7 @@ def plot_round(pool: Pool, policy: Policy, file: Path) -> None:
     figure = Figure(figsize=(11, 6), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey=True).flat
     for axes, (name, method) in zip(panels, methods.items(), strict=True):
-        done = run_round(fleet, start_s, method(observation))
+        done = run_round(fleet, start_s, ghz=method(observation))
         rows = np.arange(8)
         axes.barh(rows, done.compute_s[0], color="tab:blue", label="compute")
         axes.barh(

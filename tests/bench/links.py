@@ -28,7 +28,7 @@ _PERIOD_US = 100_000
 def changing(seconds: int = 60) -> Trace:
     """Another bandwidth every second, 1 to 40 Mbit/s."""
     rates = np.random.default_rng(0).uniform(1, 40, seconds)
-    return Trace.of(np.arange(float(seconds)), rates, float(seconds))
+    return Trace.of(np.arange(float(seconds)), rates, duration_s=float(seconds))
 
 
 def send(port: int, trace: Trace, size: int, quota: float | None) -> None:

@@ -63,7 +63,7 @@ def learning(begins: Policy, links: Fleet) -> np.ndarray:
 
     def after(experience: Experience) -> Policy:
         experience = Experience.from_bytes(experience.to_bytes())
-        offered = improve(has[-1], experience, OnlineSettings()).policy
+        offered = improve(has[-1], experience, settings=OnlineSettings()).policy
         found = judge(experience, has=has[-1], offered=offered, begun=begins)
         if found.verdict is not Verdict.KEPT:
             has.append(offered if found.verdict is Verdict.OFFERED else begins)
@@ -94,7 +94,9 @@ def main() -> None:
             random = np.random.default_rng(seed)
             weight = np.full((1, 1), WEIGHT)
             pool = Pool.of(case.traces)
-            links = draw_fleet(paper, pool, (1, DEVICES), weight, random, alike=True)
+            links = draw_fleet(
+                paper, pool, shape=(1, DEVICES), energy_weight=weight, random=random, alike=True
+            )
             without = recorded(links, case.begins, ROUNDS)[1]
             costs = learning(case.begins, links)
             changes.append(

@@ -21,7 +21,7 @@ def trace_of(pieces: list[tuple[float, float]]) -> Trace:
     """A trace from (length in s, Mbit/s)."""
     lengths = np.array([length for length, _ in pieces])
     starts = np.concatenate([[0.0], np.cumsum(lengths)[:-1]])
-    return Trace.of(starts, np.array([rate for _, rate in pieces]), float(lengths.sum()))
+    return Trace.of(starts, np.array([rate for _, rate in pieces]), duration_s=float(lengths.sum()))
 
 
 class Clock:
@@ -105,7 +105,7 @@ def test_a_constant_link_takes_size_over_rate(mbps: float, size: int) -> None:
 
 def test_a_link_that_changes_each_second_is_followed_within_5_percent_over_5_seconds() -> None:
     rates = np.random.default_rng(1).uniform(1, 40, 60)
-    trace = Trace.of(np.arange(60.0), rates, 60.0)
+    trace = Trace.of(np.arange(60.0), rates, duration_s=60.0)
     clock, arrivals = Clock(oversleep_s=0.02), []
     link(trace, clock).carry(
         100_000_000,

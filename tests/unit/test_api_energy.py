@@ -21,17 +21,19 @@ positive = st.floats(min_value=0.01, max_value=10)
 
 @given(positive, positive, positive)
 def test_limit_and_frequency_are_inverse(ghz: float, cpu: float, top: float) -> None:
-    assert frequency_ghz(limit_cores(ghz, cpu, top), cpu, top) == pytest.approx(ghz)
+    assert frequency_ghz(
+        limit_cores(ghz, cpu_at_max=cpu, max_ghz=top), cpu_at_max=cpu, max_ghz=top
+    ) == pytest.approx(ghz)
 
 
 def test_the_limit_at_the_maximum_is_cpu_at_max() -> None:
-    assert limit_cores(2.4, 0.4, 2.4) == pytest.approx(0.4)
-    assert limit_cores(1.2, 0.4, 2.4) == pytest.approx(0.2)
+    assert limit_cores(2.4, cpu_at_max=0.4, max_ghz=2.4) == pytest.approx(0.4)
+    assert limit_cores(1.2, cpu_at_max=0.4, max_ghz=2.4) == pytest.approx(0.2)
 
 
 def test_cycles_of_a_second_at_the_limit() -> None:
     """A device at its maximum uses cpuAtMax core-seconds a second and does maxGHz·1e9 cycles."""
-    assert cycles(0.4, 0.4, 2.4) == pytest.approx(2.4e9)
+    assert cycles(0.4, cpu_at_max=0.4, max_ghz=2.4) == pytest.approx(2.4e9)
 
 
 @pytest.mark.parametrize(

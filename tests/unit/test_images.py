@@ -40,30 +40,30 @@ def sources(tmp_path: Path) -> Path:
     ],
 )
 def test_a_changed_input_changes_the_hash(sources: Path, changed: str) -> None:
-    before = inputs_hash(RECIPE, "1", sources)
+    before = inputs_hash(RECIPE, "1", root=sources)
     (sources / changed).write_text("other")
-    assert inputs_hash(RECIPE, "1", sources) != before
+    assert inputs_hash(RECIPE, "1", root=sources) != before
 
 
 def test_a_renamed_file_changes_the_hash(sources: Path) -> None:
-    before = inputs_hash(RECIPE, "1", sources)
+    before = inputs_hash(RECIPE, "1", root=sources)
     (sources / "code/thing/app.py").rename(sources / "code/thing/main.py")
-    assert inputs_hash(RECIPE, "1", sources) != before
+    assert inputs_hash(RECIPE, "1", root=sources) != before
 
 
 def test_a_new_version_changes_the_hash(sources: Path) -> None:
-    assert inputs_hash(RECIPE, "1", sources) != inputs_hash(RECIPE, "2", sources)
+    assert inputs_hash(RECIPE, "1", root=sources) != inputs_hash(RECIPE, "2", root=sources)
 
 
 @pytest.mark.parametrize(
     "changed", ["code/other/app.py", "code/thing/__pycache__/app.cpython-313.pyc", "README.md"]
 )
 def test_what_does_not_reach_the_image_leaves_the_hash(sources: Path, changed: str) -> None:
-    before = inputs_hash(RECIPE, "1", sources)
+    before = inputs_hash(RECIPE, "1", root=sources)
     (sources / changed).parent.mkdir(exist_ok=True)
     (sources / changed).write_text("other")
     (sources / "code/thing/app.py").touch()
-    assert inputs_hash(RECIPE, "1", sources) == before
+    assert inputs_hash(RECIPE, "1", root=sources) == before
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -97,9 +97,13 @@ def put_image(folder: Path, *layers: bytes) -> layout.Json:
 
 def test_publish_names_the_image_in_full_and_drops_stale_blobs(tmp_path: Path) -> None:
     name = reference("worker", "0.1.0")
-    layout.publish(tmp_path, put_image(tmp_path, b"base", b"old code"), name, "first")
+    layout.publish(
+        tmp_path, put_image(tmp_path, b"base", b"old code"), reference=name, inputs="first"
+    )
     old = set(layout.contents(tmp_path))
-    layout.publish(tmp_path, put_image(tmp_path, b"base", b"new code"), name, "second")
+    layout.publish(
+        tmp_path, put_image(tmp_path, b"base", b"new code"), reference=name, inputs="second"
+    )
     files = {f"sha256:{path.name}" for path in (tmp_path / "blobs/sha256").iterdir()}
     assert files == set(layout.contents(tmp_path))
     assert len(files & old) == 2  # the base and the configuration
@@ -112,7 +116,7 @@ def test_publish_names_the_image_in_full_and_drops_stale_blobs(tmp_path: Path) -
 
 def test_an_incomplete_layout_counts_as_not_built(tmp_path: Path) -> None:
     assert layout.built_from(tmp_path) is None
-    layout.publish(tmp_path, put_image(tmp_path, b"base"), "a/b:1", "inputs")
+    layout.publish(tmp_path, put_image(tmp_path, b"base"), reference="a/b:1", inputs="inputs")
     assert layout.built_from(tmp_path) == "inputs"
     layer = tmp_path / "blobs/sha256" / hashlib.sha256(b"base").hexdigest()
     layer.write_bytes(b"bas")
@@ -124,8 +128,8 @@ def test_an_incomplete_layout_counts_as_not_built(tmp_path: Path) -> None:
 def test_adopt_takes_the_blobs_of_another_layout(tmp_path: Path) -> None:
     exported, folder = tmp_path / "exported", tmp_path / "kept"
     (folder / "blobs").mkdir(parents=True)
-    layout.publish(exported, put_image(exported, b"base"), "a/b:1", "inputs")
-    layout.publish(folder, layout.adopt(exported, folder), "a/b:1", "inputs")
+    layout.publish(exported, put_image(exported, b"base"), reference="a/b:1", inputs="inputs")
+    layout.publish(folder, layout.adopt(exported, folder), reference="a/b:1", inputs="inputs")
     assert layout.built_from(folder) == "inputs"
 
 
@@ -155,7 +159,7 @@ def test_buildah_pulls_nothing_and_keeps_to_our_storage() -> None:
 
 
 def test_export_leaves_layers_uncompressed() -> None:
-    command = buildah.export_command(STORAGE, "a/b:1", Path("/layout"))
+    command = buildah.export_command(STORAGE, "a/b:1", folder=Path("/layout"))
     assert "--dest-oci-accept-uncompressed-layers" in command
     assert command[-2].startswith("containers-storage:[overlay@/cache/buildah/overlay+")
     assert command[-1] == "oci:/layout:a/b:1"
@@ -169,7 +173,7 @@ def test_the_base_is_slim_and_names_no_mirror() -> None:
 
 @pytest.mark.parametrize("registry", ["registry.example.org/team", "registry.example.org/team/"])
 def test_push_target(registry: str) -> None:
-    target = push_target(registry, "worker", "0.1.0")
+    target = push_target(registry, "worker", version="0.1.0")
     assert target == "registry.example.org/team/lockstep-worker:0.1.0"
 
 
@@ -188,7 +192,7 @@ def test_push_commands(
     ran: list[list[str]] = []
     monkeypatch.setattr(engines, "run", lambda command, **_: ran.append(command))
     monkeypatch.setattr(buildah, "release", lambda _: None)
-    engine.push("a/b:1", "r/c:1", Path("log"))
+    engine.push("a/b:1", "r/c:1", log=Path("log"))
     assert ran == expected
 
 

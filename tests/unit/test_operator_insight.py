@@ -112,7 +112,9 @@ def finish_s(
     done = []
     for client, f in ghz.items():
         group = groups[client.rsplit("-", 1)[0]]
-        cores = limit_cores(f, {"1": 1.0, "500m": 0.5}[group.cpu_at_max], group.frequency.max_ghz)
+        cores = limit_cores(
+            f, cpu_at_max={"1": 1.0, "500m": 0.5}[group.cpu_at_max], max_ghz=group.frequency.max_ghz
+        )
         done.append(10 * 0.1 / cores + uploads[client])
     return done
 

@@ -53,7 +53,7 @@ def test_links_are_drawn_as_ever() -> None:
         rng = np.random.default_rng(np.random.SeedSequence((3, client)))
         index, offset_s = int(rng.integers(5)), float(rng.uniform(0, 123.5))
         drawn = draw_link(seed=3, client=client, n_traces=5)
-        trace = Trace.of(np.array([0.0]), np.array([1.0]), 123.5)
+        trace = Trace.of(np.array([0.0]), np.array([1.0]), duration_s=123.5)
         assert (drawn.trace, drawn.offset_s(trace)) == (index, offset_s)
 
 

@@ -36,7 +36,7 @@ def run_policy_trainer(environment: Environment) -> None:
         policy = read_policy(folder / names.POLICY_FILE)
     except (OSError, InvalidExperience, InvalidPolicy) as error:
         raise InvalidJob(f"cannot learn: {error}") from error
-    improved = improve(policy, experience, OnlineSettings(), tick=_tell)
+    improved = improve(policy, experience, settings=OnlineSettings(), tick=_tell)
     _log.info("learnt", rounds=len(experience), surely_saved_seconds=round(improved.saved_s, 4))
     asyncio.run(_offer(environment, improved.policy))
 

@@ -35,10 +35,10 @@ from lockstep_allocator.training.window import Frame, PpoSettings, Window
 def gae(
     rewards: Array,
     values: Array,
+    *,
     next_values: Array,
     terminated: NDArray[np.bool_],
     truncated: NDArray[np.bool_],
-    *,
     discount: float,
     trace_decay: float,
 ) -> Array:
@@ -64,7 +64,7 @@ def gae(
     return advantage
 
 
-def marginal_costs(fleet: Fleet, start_s: Array, compute_s: Array, tried_s: Array) -> Array:
+def marginal_costs(fleet: Fleet, start_s: Array, *, compute_s: Array, tried_s: Array) -> Array:
     """(E, N, K) cost of the round when one device takes another compute time, less the others'.
 
     cost_ik = second_cost·max(T without i, arrival of i) + λ·e_i, e_i for computing and sending:
@@ -112,7 +112,7 @@ class Tried:
 
 
 def try_actions(
-    at: Situation, fleet: Fleet, start_s: Array, *, actor: Actor, settings: PpoSettings,
+    at: Situation, fleet: Fleet, *, start_s: Array, actor: Actor, settings: PpoSettings,
     random: Random,
 ) -> Tried:  # fmt: skip
     """Draws and credits K actions for each device in rounds that begin at `start_s` (E, 1)."""
@@ -123,7 +123,9 @@ def try_actions(
     actions = mean[..., None] + actor.spread * noise
     tried_s = compute_at(at.devices, 1 / (1 + np.exp(-actions)))
     even_s = at.seen.even.compute_s
-    costs = marginal_costs(fleet, start_s, mean_s, np.concatenate([tried_s, even_s[..., None]], -1))
+    costs = marginal_costs(
+        fleet, start_s, compute_s=mean_s, tried_s=np.concatenate([tried_s, even_s[..., None]], -1)
+    )
     devices = fleet.devices
     expected = at.finish_s + devices.weight * devices.joules(even_s).sum(-1, keepdims=True)
     reward = (costs[..., -1:] - costs[..., :-1]) / expected[..., None]
@@ -131,10 +133,10 @@ def try_actions(
     return Tried(actions=actions, log_probability=chosen, compute_s=tried_s, reward=reward)
 
 
-def collect(fleet: Fleet, actor: Actor, settings: PpoSettings, random: Random) -> Window:
+def collect(fleet: Fleet, actor: Actor, *, settings: PpoSettings, random: Random) -> Window:
     """Plays `window` rounds after one of the equaliser's, and credits every action."""
     at_s = np.zeros((len(fleet.which), 1))
-    first = run_round(fleet, at_s, equalize_10s(fleet.observe(at_s)))
+    first = run_round(fleet, at_s, ghz=equalize_10s(fleet.observe(at_s)))
     at_s = at_s + first.seconds[:, None]
     last = fleet.devices.upload / np.maximum(first.upload_s, 1e-9)
     situations: list[Situation] = []
@@ -145,18 +147,19 @@ def collect(fleet: Fleet, actor: Actor, settings: PpoSettings, random: Random) -
         values.append(set_network(actor.critic, at.features)[..., 0].astype(float))
         if len(values) > settings.window:
             break
-        tried = try_actions(at, fleet, at_s, actor=actor, settings=settings, random=random)
-        done = run_round(fleet, at_s, fleet.devices.work / tried.compute_s[..., 0])
+        tried = try_actions(at, fleet, start_s=at_s, actor=actor, settings=settings, random=random)
+        done = run_round(fleet, at_s, ghz=fleet.devices.work / tried.compute_s[..., 0])
         situations.append(at)
         rounds.append(tried)
         at_s = at_s + done.seconds[:, None]
         last = fleet.devices.upload / np.maximum(done.upload_s, 1e-9)
-    return window_of(situations, rounds, values, settings)
+    return window_of(situations, rounds, values=values, settings=settings)
 
 
 def window_of(
     situations: Sequence[Situation],
     rounds: Sequence[Tried],
+    *,
     values: Sequence[Array],
     settings: PpoSettings,
 ) -> Window:
@@ -174,9 +177,14 @@ def window_of(
     cut = ends.copy()
     cut[-1] = True  # training never ends by itself: the window is cut
     advantage = gae(
-        reward, value[:-1], value[1:], ends, cut, discount=settings.discount,
+        reward,
+        value[:-1],
+        next_values=value[1:],
+        terminated=ends,
+        truncated=cut,
+        discount=settings.discount,
         trace_decay=settings.trace_decay,
-    )  # fmt: skip
+    )
     credited = np.array([tried.credit for tried in rounds])
     if settings.discount > 0:
         credited[:] = 0

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lockstep_allocator.devices import Array
 from lockstep_allocator.fleet import Fleet
 from lockstep_allocator.forecast import Forecaster, forecast_features
 from lockstep_allocator.observation import history_features
@@ -35,7 +36,7 @@ def fit_forecaster(
 ) -> ForecastFit:
     """Fits for `seconds`; the average of weights that is best on the validation traces is kept."""
     random = np.random.default_rng(seed)
-    net = ForecastNetwork(forecast_features(*_sample(train, random)[:3]).shape[-1])
+    net = ForecastNetwork(_sample(train, random).features.shape[-1])
     average = copy.deepcopy(net).eval()
     optimizer = torch.optim.AdamW(net.parameters(), lr=_RATE, weight_decay=1e-3)
     held_out = [_batch(validation, np.random.default_rng(1)) for _ in range(4)]
@@ -50,7 +51,7 @@ def fit_forecaster(
         nn.utils.clip_grad_norm_(net.parameters(), 2.0)
         optimizer.step()
         step += 1
-        blend(average, net, 1 / min(step + 1, _AVERAGE))
+        blend(average, net, share=1 / min(step + 1, _AVERAGE))
         if passed - looked > max(2.0, seconds / 40):
             looked = passed
             with torch.no_grad():
@@ -61,12 +62,31 @@ def fit_forecaster(
     return ForecastFit(Forecaster(kept), best)
 
 
-def _sample(
-    pool: Pool, random: Random
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """History, û, compute time and log(u/û) of devices that upload 0.25 … 25 MB."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sample:
+    """Uploads of devices, and what was known before them."""
+
+    history: Array
+    """(E, N, 20)."""
+    upload_s: Array
+    """(E, N) û."""
+    compute_s: Array
+    """(E, N)."""
+    log_ratio: Array
+    """(E, N) log(u/û)."""
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """(E, N, F) what the forecaster sees."""
+        return forecast_features(self.history, self.upload_s, compute_s=self.compute_s)
+
+
+def _sample(pool: Pool, random: Random) -> _Sample:
+    """Devices that upload 0.25 … 25 MB."""
     shape = (_ENVS, _DEVICES)
-    fleet: Fleet = draw_fleet(paper, pool, shape, np.ones((_ENVS, 1)), random)
+    fleet: Fleet = draw_fleet(
+        paper, pool, shape=shape, energy_weight=np.ones((_ENVS, 1)), random=random
+    )
     size = np.exp(random.uniform(np.log(2), np.log(200), shape))
     size = np.where(random.random(shape) < 0.5, fleet.devices.upload, size)
     fleet = replace(fleet, devices=replace(fleet.devices, upload=size))
@@ -76,10 +96,14 @@ def _sample(
     upload_s = observation.upload_s(observation.recent_mbps)
     actual_s = fleet.upload_s(at_s, compute_s)
     history = history_features(observation.slots_mbps, observation.recent_mbps)
-    return history, upload_s, compute_s, np.log(actual_s / upload_s)
+    return _Sample(
+        history=history,
+        upload_s=upload_s,
+        compute_s=compute_s,
+        log_ratio=np.log(actual_s / upload_s),
+    )
 
 
 def _batch(pool: Pool, random: Random) -> tuple[torch.Tensor, torch.Tensor]:
-    history, upload_s, compute_s, log_ratio = _sample(pool, random)
-    features = forecast_features(history, upload_s, compute_s)
-    return torch.from_numpy(features), torch.from_numpy(log_ratio.astype(np.float32))
+    drawn = _sample(pool, random)
+    return torch.from_numpy(drawn.features), torch.from_numpy(drawn.log_ratio.astype(np.float32))

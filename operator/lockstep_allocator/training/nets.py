@@ -70,7 +70,7 @@ def imported(module: nn.Module, weights: Mapping[str, NDArray[np.float32]]) -> N
 
 
 @torch.no_grad()
-def blend(average: nn.Module, network: nn.Module, share: float) -> None:
+def blend(average: nn.Module, network: nn.Module, *, share: float) -> None:
     """Moves the weights of an average towards those of a network by a share of the way."""
     for kept, value in zip(average.parameters(), network.parameters(), strict=True):
         kept.lerp_(value, share)

@@ -63,8 +63,8 @@ class Improved:
 def improve(
     policy: Policy,
     experience: Experience,
-    settings: OnlineSettings,
     *,
+    settings: OnlineSettings,
     tick: Callable[[float, str], None] = lambda share, text: None,
 ) -> Improved:
     """Updates a policy from recorded rounds.
@@ -106,17 +106,19 @@ def improve(
             critic=exported(critic),
             spread=settings.spread,
         )
-        windows = [_window(replay, player, settings.ppo, random) for replay in replays]
+        windows = [
+            _window(replay, player, settings=settings.ppo, random=random) for replay in replays
+        ]
         for _ in update(
             actor,
             critic,
-            optimizer,
-            windows,
+            optimizer=optimizer,
+            windows=windows,
             spread=settings.spread,
             settings=settings.ppo,
             random=orders,
         ):
-            blend(average, actor, 0.2)
+            blend(average, actor, share=0.2)
         saved = before - costs(judged, replace(policy, weights=exported(average)))
         sure = _surely(saved)
         if sure > best:
@@ -124,7 +126,9 @@ def improve(
         tick(done / settings.updates, f"saved {saved.mean():.4f} s of {before.mean():.3f} s")
         if time.monotonic() - began > settings.seconds:
             break
-    told = _told(policy.training, len(experience), done, (time.monotonic() - began) / 60)
+    told = _told(
+        policy.training, len(experience), updates=done, minutes=(time.monotonic() - began) / 60
+    )
     return Improved(replace(policy, weights=weights, training=told), best)
 
 
@@ -142,16 +146,18 @@ def _surely(saved: Array) -> float:
     return float(saved.mean() - errors * saved.std(ddof=1) / np.sqrt(count))
 
 
-def _window(replay: Replay, player: Actor, settings: PpoSettings, random: Random) -> Window:
+def _window(replay: Replay, player: Actor, *, settings: PpoSettings, random: Random) -> Window:
     """Recorded rounds as a window of one round of many fleets."""
     start_s = np.zeros((len(replay.fleet.which), 1))
     at = situation(player.forecaster, replay.observation)
-    tried = try_actions(at, replay.fleet, start_s, actor=player, settings=settings, random=random)
+    tried = try_actions(
+        at, replay.fleet, start_s=start_s, actor=player, settings=settings, random=random
+    )
     value = set_network(player.critic, at.features)[..., 0].astype(float)
-    return window_of([at], [tried], [value, value], settings)
+    return window_of([at], [tried], values=[value, value], settings=settings)
 
 
-def _told(before: Training, rounds: int, updates: int, minutes: float) -> Training:
+def _told(before: Training, rounds: int, *, updates: int, minutes: float) -> Training:
     metrics = before.metrics | {"recorded rounds": float(rounds)}
     return replace(
         before, updates=before.updates + updates, minutes=before.minutes + minutes,

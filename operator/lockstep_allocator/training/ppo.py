@@ -43,7 +43,7 @@ def mean_action(outputs: Tensor, frame: Frame) -> Tensor:
     return torch.logit(_Clip.apply(where, *POSITIONS))
 
 
-def log_probability(actions: Tensor, mean: Tensor, spread: float) -> Tensor:
+def log_probability(actions: Tensor, mean: Tensor, *, spread: float) -> Tensor:
     """(B, N, K) of Gaussian logits; the squashing is the same for all policies and cancels."""
     z = (actions - mean[..., None]) / spread
     return -0.5 * z**2 - math.log(spread) - 0.5 * math.log(2 * math.pi)
@@ -61,12 +61,12 @@ class Losses:
 
 
 def ppo_loss(
-    actor: SetNetwork, critic: SetNetwork, batch: Window, *, spread: float, scale: float,
+    actor: SetNetwork, critic: SetNetwork, *, batch: Window, spread: float, scale: float,
     settings: PpoSettings,
 ) -> Losses:  # fmt: skip
     """The clipped surrogate, summed over the devices of a fleet, and the value loss."""
     mean = mean_action(actor(batch.features), batch.frame)
-    new = log_probability(batch.actions, mean, spread)
+    new = log_probability(batch.actions, mean, spread=spread)
     difference = new - batch.log_probability
     ratio = difference.exp()
     limited = ratio.clamp(1 - settings.clip, 1 + settings.clip)
@@ -102,9 +102,9 @@ class UpdateStats:
 def update(
     actor: SetNetwork,
     critic: SetNetwork,
+    *,
     optimizer: torch.optim.Optimizer,
     windows: Sequence[Window],
-    *,
     spread: float,
     settings: PpoSettings,
     random: torch.Generator,
@@ -121,7 +121,7 @@ def update(
                 for window, order in zip(windows, orders, strict=True)
             ]
             losses = [
-                ppo_loss(actor, critic, batch, spread=spread, scale=scale, settings=settings)
+                ppo_loss(actor, critic, batch=batch, spread=spread, scale=scale, settings=settings)
                 for batch in chosen
             ]
             optimizer.zero_grad()

@@ -51,12 +51,19 @@ class Draw:
         scenarios: tuple[Scenario, ...] = (paper, self.phones, varied)
         scenario = scenarios[random.choice(3, p=_SCENARIO_CHANCES)]
         alike = bool(random.random() < 0.5)
-        return draw_fleet(scenario, self.pool, (envs, size), weight, random, alike=alike)
+        return draw_fleet(
+            scenario,
+            self.pool,
+            shape=(envs, size),
+            energy_weight=weight,
+            random=random,
+            alike=alike,
+        )
 
     def window(self, actor: Actor, seed: np.random.SeedSequence) -> Window:
         """The window of a group."""
         random = np.random.default_rng(seed)
-        return collect(self.fleets(random), actor, self.ppo, random)
+        return collect(self.fleets(random), actor, settings=self.ppo, random=random)
 
 
 class Rollouts:

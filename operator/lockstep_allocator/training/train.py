@@ -122,12 +122,12 @@ class Cell:
         outputs = set_network(weights, self.at.features).astype(float)
         devices = self.fleet.devices
         where = clipped_position(devices, asked_compute_s(self.at, outputs))
-        done = run_round(self.fleet, self.start_s, devices.work / compute_at(devices, where))
+        done = run_round(self.fleet, self.start_s, ghz=devices.work / compute_at(devices, where))
         return float(done.cost.mean())
 
 
 def validation_cells(
-    pool: Pool, scenarios: dict[str, Scenario], forecaster: Forecaster
+    pool: Pool, scenarios: dict[str, Scenario], *, forecaster: Forecaster
 ) -> list[Cell]:
     """A fixed set of rounds: every scenario, fleets alike and mixed, small and large."""
     cells = []
@@ -141,12 +141,14 @@ def validation_cells(
         random = np.random.default_rng(1000 + number)
         shape = (max(24, 600 // size), size)
         weights = np.full((shape[0], 1), weight)
-        fleet = draw_fleet(scenarios[name], pool, shape, weights, random, alike=alike)
+        fleet = draw_fleet(
+            scenarios[name], pool, shape=shape, energy_weight=weights, random=random, alike=alike
+        )
         start_s = np.zeros((shape[0], 1))
-        first = run_round(fleet, start_s, equalize_10s(fleet.observe(start_s)))
+        first = run_round(fleet, start_s, ghz=equalize_10s(fleet.observe(start_s)))
         start_s = start_s + first.seconds[:, None]
         observation = fleet.observe(start_s)
-        even = run_round(fleet, start_s, equalize_10s(observation)).cost.mean()
+        even = run_round(fleet, start_s, ghz=equalize_10s(observation)).cost.mean()
         best = optimum(fleet, start_s).cost.mean()
         at = situation(forecaster, observation)
         title = f"{name} {'alike' if alike else 'mixed'} N={size} x{weight:g}"
@@ -198,7 +200,7 @@ class _Course:
             spread=spread,
         )
 
-    def learn(self, windows: Sequence[Window], share: float, spread: float) -> dict[str, float]:
+    def learn(self, windows: Sequence[Window], share: float, *, spread: float) -> dict[str, float]:
         """One update; the windows are of no use afterwards."""
         rate = self.settings.learning_rate * (0.02 + 0.49 * (1 + math.cos(math.pi * share)))
         for group in self.optimizer.param_groups:
@@ -207,14 +209,14 @@ class _Course:
         for stats in update(
             self.actor,
             self.critic,
-            self.optimizer,
-            windows,
+            optimizer=self.optimizer,
+            windows=windows,
             spread=spread,
             settings=self.settings.ppo,
             random=self.orders,
         ):
             self.steps += 1
-            blend(self.average, self.actor, 1 / min(self.steps + 1, 300))
+            blend(self.average, self.actor, share=1 / min(self.steps + 1, 300))
             told.append(asdict(stats))
         return {name: float(np.mean([one[name] for one in told])) for name in told[0]}
 
@@ -222,8 +224,8 @@ class _Course:
 def train(
     traces: Sequence[NamedTrace],
     phones: Sequence[Phone],
-    settings: TrainSettings,
     *,
+    settings: TrainSettings,
     tick: Callable[[float, str], None] = lambda share, text: None,
 ) -> Trained:
     """Trains a policy on the training part of the split.
@@ -244,7 +246,9 @@ def train(
         tick=lambda text: tick((time.monotonic() - began) / budget_s, text),
     )  # fmt: skip
     measured = phones_of(phones)
-    cells = validation_cells(held_out, {"paper": paper, "phones": measured}, fit.forecaster)
+    cells = validation_cells(
+        held_out, {"paper": paper, "phones": measured}, forecaster=fit.forecaster
+    )
     draw = Draw(
         pool=pool,
         phones=measured,
@@ -263,7 +267,7 @@ def train(
             share = (done - settings.forecast_share) / (1 - settings.forecast_share)
             spread = course.spread(share)
             player = course.player(fit.forecaster, spread)
-            stats = course.learn(rollouts.windows(player, settings.groups), share, spread)
+            stats = course.learn(rollouts.windows(player, settings.groups), share, spread=spread)
             updates += 1
             if time.monotonic() - looked < min(30.0, budget_s / 60):
                 continue

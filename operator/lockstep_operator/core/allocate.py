@@ -90,5 +90,7 @@ def _level(group: DeviceGroup, cores: float) -> float:
 
 def cpu_milli(group: DeviceGroup, ghz: float) -> int:
     """The CPU limit in millicores that stands for `ghz` on a device of `group`, at least 1."""
-    cores = limit_cores(ghz, parse_quantity(group.cpu_at_max), group.frequency.max_ghz)
+    cores = limit_cores(
+        ghz, cpu_at_max=parse_quantity(group.cpu_at_max), max_ghz=group.frequency.max_ghz
+    )
     return max(1, round(1000 * cores))

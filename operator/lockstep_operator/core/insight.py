@@ -223,8 +223,8 @@ def _devices(
     ]
     alpha, beta = stack_curves(curves)
     work = [
-        cycles(cores * member.steps, parse_quantity(member.group.cpu_at_max),
-               member.group.frequency.max_ghz) / 1e9
+        cycles(cores * member.steps, cpu_at_max=parse_quantity(member.group.cpu_at_max),
+               max_ghz=member.group.frequency.max_ghz) / 1e9
         for member, cores in zip(members, work_cores, strict=True)
     ]  # fmt: skip
     low = [m.fixed_ghz or curve.efficient_ghz for m, curve in zip(members, curves, strict=True)]

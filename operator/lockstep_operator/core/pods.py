@@ -108,7 +108,9 @@ def _add_traces(pod: Manifest, container: Manifest, *, group: DeviceGroup) -> No
 def device_resources(group: DeviceGroup, settings: Settings) -> Manifest:
     """Requests half of the limit at minGHz, so that no resize of the limit is infeasible."""
     at_max = parse_quantity(group.cpu_at_max)
-    lowest = limit_cores(group.frequency.min_ghz, at_max, group.frequency.max_ghz)
+    lowest = limit_cores(
+        group.frequency.min_ghz, cpu_at_max=at_max, max_ghz=group.frequency.max_ghz
+    )
     boosted = max(at_max, settings.boost_cores)
     return {
         "requests": {"cpu": format_cpu(lowest / 2), "memory": group.memory},

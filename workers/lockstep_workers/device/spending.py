@@ -44,10 +44,10 @@ def spent(
     quota = after.quota_cores
     ghz = group.max_ghz
     if quota is not None:
-        ghz = min(ghz, frequency_ghz(quota, group.cpu_at_max, group.max_ghz))
+        ghz = min(ghz, frequency_ghz(quota, cpu_at_max=group.cpu_at_max, max_ghz=group.max_ghz))
     if throttle_cores is not None and (quota is None or throttle_cores <= quota):
         cores = cpu_s / max(compute_s, 1e-9)
-        ghz = min(ghz, frequency_ghz(cores, group.cpu_at_max, group.max_ghz))
+        ghz = min(ghz, frequency_ghz(cores, cpu_at_max=group.cpu_at_max, max_ghz=group.max_ghz))
     return Spent(compute_s, cpu_s, max(0.0, throttled), quota, ghz)
 
 
@@ -63,7 +63,7 @@ def energy(
         idle_s: seconds that it was on before the training.
         upload_s: seconds of these in which it uploaded.
     """
-    n_cycles = cycles(used.cpu_s, group.cpu_at_max, group.max_ghz)
+    n_cycles = cycles(used.cpu_s, cpu_at_max=group.cpu_at_max, max_ghz=group.max_ghz)
     modelled = modelled_joules(
         group.energy_model(),
         n_cycles=n_cycles,
