@@ -1,0 +1,76 @@
+"""The desired state of a FederatedJob (`lockstep.dev/v1alpha1`), the source of the CRD.
+
+A docstring under a field is what `kubectl explain` shows, so each gives meaning and unit. Rules
+that span fields are CEL rules beside the model (`rules`); the apiserver enforces them, and the
+tests show each one refusing a manifest.
+
+`work` is what is learnt and how, `pods` what it runs on, `tiers` how edges take part, `job` the
+whole. Everybody imports from here.
+"""
+
+from lockstep_api.spec.job import (
+    Actuator,
+    Allocation,
+    AllocationPolicy,
+    CheckpointSpec,
+    FederatedJobSpec,
+)
+from lockstep_api.spec.pods import (
+    Cloud,
+    DeviceGroup,
+    Edge,
+    Energy,
+    Frequency,
+    LinkSpec,
+    PodTemplate,
+    PowerTableEntry,
+    Storage,
+    Toleration,
+)
+from lockstep_api.spec.tiers import Clustering, Distillation, Mode, Offload
+from lockstep_api.spec.work import (
+    Data,
+    LocalSteps,
+    Model,
+    Participation,
+    Partition,
+    PartitionScheme,
+    PerDeviceSteps,
+    StrategyName,
+    StrategySpec,
+    Target,
+    TrainingSpec,
+)
+
+__all__ = [
+    "Actuator",
+    "Allocation",
+    "AllocationPolicy",
+    "CheckpointSpec",
+    "Cloud",
+    "Clustering",
+    "Data",
+    "DeviceGroup",
+    "Distillation",
+    "Edge",
+    "Energy",
+    "FederatedJobSpec",
+    "Frequency",
+    "LinkSpec",
+    "LocalSteps",
+    "Mode",
+    "Model",
+    "Offload",
+    "Participation",
+    "Partition",
+    "PartitionScheme",
+    "PerDeviceSteps",
+    "PodTemplate",
+    "PowerTableEntry",
+    "Storage",
+    "StrategyName",
+    "StrategySpec",
+    "Target",
+    "Toleration",
+    "TrainingSpec",
+]

@@ -1,0 +1,161 @@
+"""The whole: allocation, checkpoints, and the rules that span parts of the spec."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from lockstep_api.base import ApiModel
+from lockstep_api.rules import IMMUTABLE, no_change, rules
+from lockstep_api.spec.pods import Cloud, DeviceGroup, Edge, PodTemplate
+from lockstep_api.spec.tiers import Clustering, Distillation, Mode, Offload
+from lockstep_api.spec.work import Data, Model, Participation, StrategySpec, TrainingSpec
+
+
+class AllocationPolicy(StrEnum):
+    """Who picks the devices' frequencies for a round."""
+
+    PPO = "ppo"
+    EQUALIZE = "equalize"
+    MAX = "max"
+    STATIC = "static"
+
+
+class Actuator(StrEnum):
+    """How a frequency is enforced."""
+
+    RESIZE = "resize"
+    COOPERATIVE = "cooperative"
+
+
+class Allocation(ApiModel):
+    """Per-round CPU frequency allocation."""
+
+    model_config = rules(
+        (
+            "self.policy == 'ppo' || !has(self.policyRef)",
+            "allocation: policyRef belongs to policy ppo only",
+        ),
+        (
+            "self.policy == 'ppo' || !self.online",
+            "allocation: online belongs to policy ppo only",
+        ),
+    )
+
+    policy: AllocationPolicy = AllocationPolicy.MAX
+    """`max`: every device at its maximum; `static`: from each device's mean bandwidth over the job
+    and its measured work; `equalize`: from the mean over the previous 10 s, so that all devices
+    finish together; `ppo`: the same, corrected by a trained policy."""
+    energy_weight: Annotated[float, Field(ge=0, le=1e6)] = 0.1
+    """λ in the cost time + λ · energy, in s/J."""
+    actuator: Actuator = Actuator.RESIZE
+    """`resize` patches the pods' CPU limits in place, and where that is refused the worker slows
+    itself; `cooperative` leaves limits alone: the worker always slows itself."""
+    policy_ref: (
+        Annotated[str, Field(max_length=253, pattern=r"^(volume/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+        | None
+    ) = None
+    """A trained policy: the name of a ConfigMap with the file as its one binary entry, or
+    `volume/NAME` for a file on the operator's volume of policies; the one that comes with Lockstep
+    when empty. One that cannot be used is replaced by `equalize`, with a Warning event."""
+    online: bool = False
+    """The policy goes on learning: every 20 rounds a trainer (a Job in the job's namespace) updates
+    it from the rounds that were played, and it is taken up if they had not cost more with it."""
+
+
+class CheckpointSpec(ApiModel):
+    """Checkpoints on the cloud pod's volume; a change counts for pods that start after it."""
+
+    every_rounds: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Rounds between two checkpoints."""
+    keep: Annotated[int, Field(ge=1, le=100)] = 2
+    """Checkpoints kept."""
+
+
+_BY_NAME = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+_FIXED = ("model", "data", "strategy", "mode", "cloud", "devices")
+_FIXED_OPTIONAL = ("image", "podTemplate", "clustering", "offload", "distillation", "edges")
+
+
+class FederatedJobSpec(ApiModel):
+    """What the user wants: a model, data, devices and how to train."""
+
+    model_config = rules(
+        *(no_change(field, new=f"self.{field}", old=f"oldSelf.{field}") for field in _FIXED),
+        *(
+            (
+                f"has(self.{field}) == has(oldSelf.{field})"
+                f" && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+                f"{field} {IMMUTABLE}",
+            )
+            for field in _FIXED_OPTIONAL
+        ),
+        (
+            "self.mode == 'federated' || (has(self.edges) && self.edges.size() > 0)",
+            "mode hierarchical and mode split need at least one entry in edges",
+        ),
+        (
+            "self.mode != 'federated' || !has(self.edges) || self.edges.size() == 0",
+            "edges belong to mode hierarchical or split; remove them or change mode",
+        ),
+        ("self.mode != 'split' || has(self.model.cut)", "mode split needs model.cut"),
+        (
+            "self.mode == 'split' || !has(self.distillation) || !self.distillation.enabled",
+            "distillation belongs to mode split only",
+        ),
+        (
+            "!has(self.participation.quorum)"
+            " || self.participation.quorum <= self.devices.map(d, d.replicas).sum()",
+            "participation.quorum must be at most the number of devices",
+        ),
+        (
+            "self.strategy.name != 'fedagrac' || self.training.momentum == 0.0",
+            "strategy fedagrac needs training.momentum 0",
+        ),
+    )
+
+    suspend: bool = False
+    """Take the job's pods away and keep its state; false goes on."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
+    """Seconds after its end at which a job is deleted with its volume; never when empty."""
+    active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
+    """Seconds for which the job may be active before it fails; no limit when empty. They count from
+    status.activeTime: when its pods were first wanted, anew after a suspension."""
+    image: Annotated[str, Field(max_length=512)] | None = None
+    """Image of the workers; the operator's default when empty."""
+    pod_template: PodTemplate | None = None
+    """What is added to every pod of the job."""
+    model: Model
+    """The model that is trained."""
+    data: Data
+    """The data set and its partition."""
+    training: TrainingSpec
+    """Local training and when the job ends."""
+    strategy: StrategySpec = Field(default_factory=StrategySpec)
+    """The federated optimisation method."""
+    participation: Participation = Field(default_factory=Participation)
+    """Who takes part in a round and when it closes."""
+    mode: Mode = Mode.FEDERATED
+    """`federated`: devices and cloud; `hierarchical`: through edges; `split`: split learning."""
+    clustering: Clustering | None = None
+    """How clients are grouped."""
+    offload: Offload | None = None
+    """How clusters are matched to edge servers."""
+    distillation: Distillation | None = None
+    """Mutual distillation between edge and cloud."""
+    cloud: Cloud = Field(default_factory=Cloud)
+    """The cloud pod."""
+    edges: Annotated[list[Edge], Field(max_length=64, json_schema_extra=_BY_NAME)] | None = None
+    """Edge servers."""
+    devices: Annotated[
+        list[DeviceGroup], Field(min_length=1, max_length=64, json_schema_extra=_BY_NAME)
+    ]
+    """Groups of devices."""
+    allocation: Allocation = Field(default_factory=Allocation)
+    """Per-round CPU frequency allocation."""
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
+    """Checkpoints, from which a cloud pod that was killed goes on."""
+
+    def clients(self) -> int:
+        """The number of devices of all groups."""
+        return sum(group.replicas for group in self.devices)

@@ -1,0 +1,219 @@
+"""What is learnt, from what and how: model, data, training, strategy, who takes part in a round."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lockstep_api.base import ApiModel
+from lockstep_api.rules import no_change, rules
+from lockstep_api.spec.common import Entrypoint, FreeForm, Positive, Seed
+
+
+class StrategyName(StrEnum):
+    """How local training is corrected and updates are combined."""
+
+    FEDAVG = "fedavg"
+    FEDPROX = "fedprox"
+    FEDNOVA = "fednova"
+    SCAFFOLD = "scaffold"
+    FEDAGRAC = "fedagrac"
+    CALIBRATED = "calibrated"
+
+
+class PartitionScheme(StrEnum):
+    """How the training examples are dealt out to the devices."""
+
+    IID = "iid"
+    DIRICHLET = "dirichlet"
+    SHARDS = "shards"
+    NATURAL = "natural"
+
+
+class Model(ApiModel):
+    """The model that is trained: a built-in name, or a function in the user's image."""
+
+    model_config = rules(
+        (
+            "has(self.name) != has(self.entrypoint)",
+            "model: set exactly one of name and entrypoint",
+        )
+    )
+
+    name: Literal["mlp", "cnn"] | None = None
+    """A built-in model: `mlp` (one hidden layer of 128) or `cnn` (two convolutions, GroupNorm)."""
+    entrypoint: Entrypoint | None = None
+    """`package.module:function` in the image; the function returns a torch.nn.Module."""
+    args: FreeForm = Field(default_factory=dict)
+    """Keyword arguments of the model's function."""
+    cut: Annotated[str, Field(max_length=100)] | None = None
+    """Name of the layer after which split training cuts the model (mode split)."""
+
+
+class Partition(ApiModel):
+    """How the training examples are dealt out to the devices."""
+
+    model_config = rules(
+        (
+            "self.scheme == 'dirichlet' || !has(self.alpha)",
+            "data.partition: alpha belongs to scheme dirichlet only",
+        ),
+        (
+            "self.scheme == 'shards' || !has(self.shardsPerClient)",
+            "data.partition: shardsPerClient belongs to scheme shards only",
+        ),
+    )
+
+    scheme: PartitionScheme = PartitionScheme.IID
+    """`iid`: equal mixtures; `dirichlet`: label shares drawn from Dirichlet(alpha); `shards`: a few
+    blocks of the examples sorted by label; `natural`: by the data set's own users."""
+    alpha: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Concentration of scheme dirichlet (small: unequal labels); 0.5 when empty."""
+    shards_per_client: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Blocks that each client gets in scheme shards; 2 when empty."""
+    seed: Seed | None = None
+    """Seed of the partition; training.seed when empty."""
+
+
+class Data(ApiModel):
+    """The data set: a built-in name, or a function in the user's image."""
+
+    model_config = rules(
+        ("has(self.name) != has(self.entrypoint)", "data: set exactly one of name and entrypoint")
+    )
+
+    name: Literal["fashion-mnist"] | None = None
+    """A built-in data set; the worker image holds it."""
+    entrypoint: Entrypoint | None = None
+    """`package.module:function` in the image; the function returns the training and test set."""
+    args: FreeForm = Field(default_factory=dict)
+    """Keyword arguments of the data set's function."""
+    partition: Partition = Field(default_factory=Partition)
+    """How the training examples are dealt out to the devices."""
+
+
+class PerDeviceSteps(ApiModel):
+    """Unequal numbers of local steps, drawn per device."""
+
+    model_config = rules(("self.min <= self.max", "localSteps.perDevice: min must be at most max"))
+
+    distribution: Literal["uniform", "gaussian", "linear", "extreme"] = "uniform"
+    """How the numbers are spread between min and max (extreme: one device has max, others min)."""
+    min: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Fewest local steps of a round."""
+    max: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Most local steps of a round."""
+    redraw: bool = False
+    """Draw anew every round."""
+
+
+class LocalSteps(ApiModel):
+    """How much each device trains in a round."""
+
+    model_config = rules(
+        (
+            "[has(self.fixed), has(self.budgetSeconds), has(self.perDevice)]"
+            ".filter(x, x).size() == 1",
+            "training.localSteps: set exactly one of fixed, budgetSeconds and perDevice",
+        )
+    )
+
+    fixed: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """The same number of SGD steps (mini-batches) on every device."""
+    budget_seconds: Positive | None = None
+    """Seconds of training per round; each device does as many steps as it can."""
+    per_device: PerDeviceSteps | None = None
+    """Unequal numbers of steps."""
+
+
+class Target(ApiModel):
+    """A result on the held-out data that ends the job early."""
+
+    model_config = rules(
+        (
+            "self.metric != 'accuracy' || self.value <= 1.0",
+            "training.target: accuracy is a share, so value must be at most 1",
+        )
+    )
+
+    metric: Literal["accuracy", "loss"] = "accuracy"
+    """`accuracy` stops at or above value, `loss` at or below it."""
+    value: Positive
+    """The value to reach: a share (0 to 1) for accuracy, nats for loss."""
+
+
+class TrainingSpec(ApiModel):
+    """Local training and when the job ends."""
+
+    model_config = rules(
+        *(
+            no_change(f"training.{field}", new=f"self.{field}", old=f"oldSelf.{field}")
+            for field in ("batchSize", "learningRate", "momentum", "seed", "deterministic")
+        ),
+        no_change("training.localSteps", new="self.localSteps", old="oldSelf.localSteps"),
+    )
+
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Rounds of the job; may be changed while it runs."""
+    target: Target | None = None
+    """A result that ends the job early; may be changed while it runs."""
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 32
+    """Examples in a mini-batch."""
+    learning_rate: Positive = 0.01
+    """Step size of SGD on the devices."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Momentum of SGD on the devices; its state starts at 0 in every round."""
+    seed: Seed = 0
+    """Seed of initial weights, sampling, partition and mini-batches."""
+    deterministic: bool = False
+    """Repeat bit for bit: updates are added in client order, threads and seeds are fixed, and a
+    round waits for a participant whose connection closed instead of going on without it."""
+    local_steps: LocalSteps = Field(default_factory=lambda: LocalSteps(fixed=10))
+    """How much each device trains in a round; 10 steps when empty."""
+
+
+class StrategySpec(ApiModel):
+    """The federated optimisation method and its parameters."""
+
+    model_config = rules(
+        (
+            "self.name == 'fedprox' || !has(self.mu)",
+            "strategy: mu belongs to name fedprox only",
+        ),
+        (
+            "self.name == 'calibrated' || !has(self.deviationWeight)",
+            "strategy: deviationWeight belongs to name calibrated only",
+        ),
+        (
+            "self.name in ['calibrated', 'fedagrac'] || !has(self.calibrationWeight)",
+            "strategy: calibrationWeight belongs to names calibrated and fedagrac only",
+        ),
+    )
+
+    name: StrategyName = StrategyName.FEDAVG
+    """The method."""
+    mu: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    """FedProx: weight of the proximal term μ/2·‖w − w_global‖²; 0.01 when empty."""
+    deviation_weight: Annotated[float, Field(gt=-1, lt=1)] | None = None
+    """Calibrated: λ of the model-deviation term, in (−1, 1); 0.1 when empty."""
+    calibration_weight: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Calibrated, FedaGrac: weight of the gradient correction; 1 when empty."""
+
+
+class Participation(ApiModel):
+    """Who takes part in a round and when it closes."""
+
+    model_config = rules(
+        (
+            "has(self.quorum) == has(self.roundDeadlineSeconds)",
+            "participation: quorum and roundDeadlineSeconds work only together;"
+            " set both, or remove both",
+        )
+    )
+
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the devices sampled for a round, without replacement; at least one."""
+    quorum: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Updates that suffice once roundDeadlineSeconds have passed; all of the round's when empty."""
+    round_deadline_seconds: Positive | None = None
+    """Seconds after which a round closes with the quorum; no deadline when empty."""
