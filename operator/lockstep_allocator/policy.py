@@ -199,7 +199,7 @@ class Policy:
             )  # fmt: skip
             policy._check()
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise InvalidPolicy(f"{source} is damaged ({error}): train or copy it anew") from error
+            raise InvalidPolicy(_damaged(source, error)) from error
         return policy
 
     def _check(self) -> None:
@@ -213,21 +213,28 @@ class Policy:
 
 def _read(content: bytes, source: str) -> tuple[Weights, dict[str, str]]:
     """The tensors, and the free text, which says that it is a policy of this version."""
-    what, instead = f"{source} is no policy file", "make one with `lockstep-allocator train`"
+    wrong = f"{source} is no policy file: make one with `lockstep-allocator train`"
     if len(content) > MAX_BYTES:
-        raise InvalidPolicy(f"{what}: {instead}")
+        raise InvalidPolicy(wrong)
     try:
         tensors, told = read(content)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InvalidPolicy(f"{what}, or one that is damaged ({error}): {instead}") from error
+        # What calls itself a policy was one.
+        raise InvalidPolicy(
+            _damaged(source, error) if FORMAT.encode() in content else wrong
+        ) from error
     if told.get("format") != FORMAT:
-        raise InvalidPolicy(f"{what}: {instead}")
+        raise InvalidPolicy(wrong)
     if told.get("version") != str(VERSION):
         version = told.get("version")
         raise InvalidPolicy(f"{source} has version {version}, this is for {VERSION}: train it anew")
     if told.get("features") != json.dumps(FEATURES):
         raise InvalidPolicy(f"{source} was trained for other features: train it anew")
     return tensors, told
+
+
+def _damaged(source: str, error: Exception) -> str:
+    return f"{source} is damaged ({error}): train or copy it anew"
 
 
 def _part(tensors: Weights, prefix: str) -> dict[str, NDArray[np.float32]]:
