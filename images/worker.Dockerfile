@@ -52,7 +52,7 @@ RUN apt-get update \
 COPY --from=dependencies /site /usr/local/lib/python3.13/dist-packages
 ENV PYTHONPATH=/opt/lockstep/lib PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
 LABEL org.opencontainers.image.title="lockstep-worker" \
-      org.opencontainers.image.description="Lockstep's data plane: cloud, edge and device roles" \
+      org.opencontainers.image.description="Lockstep's data plane: cloud and device roles, and the trainer of policies" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
 USER 65532:65532

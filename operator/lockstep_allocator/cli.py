@@ -126,7 +126,9 @@ def train(
         from lockstep_allocator.training.train import TrainSettings  # noqa: PLC0415
         from lockstep_allocator.training.train import train as run  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise _Wrong(f"train needs {error.name}: pip install 'lockstep[train]'") from error
+        raise _Wrong(
+            f"train needs {error.name}: pip install '.[train]' in a checkout of Lockstep"
+        ) from error
     used = cores or torch.get_num_threads()
     torch.set_num_threads(used)
     found = _read(traces, family, exclude=None)

@@ -150,7 +150,8 @@ class FederatedJobStatus(ApiModel):
     progress: str | None = None
     """Finished rounds of all rounds, for people ("3/20")."""
     clients: str | None = None
-    """Clients connected, of all ("9/10")."""
+    """Clients connected, of all ("9/10"); after the job's end, the clients whose updates its last
+    round was made of."""
     accuracy: float | None = None
     """Accuracy on the held-out data after the last finished round, 0 to 1."""
     loss: float | None = None

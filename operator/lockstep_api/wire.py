@@ -108,7 +108,8 @@ class ClientReport(WireModel):
     arrived_seconds: NonNegative
     """Seconds from the round's start to the complete update."""
     upload_seconds: NonNegative
-    """Seconds from the first to the last byte of the update at the server."""
+    """Seconds from the update's head to its last byte at the server: with the link's latency and
+    the wait for its turn to be read. docs/metrics.md tells it from the other bandwidths."""
     bytes: Annotated[int, Field(ge=0)]
     """Size of the update in bytes."""
 

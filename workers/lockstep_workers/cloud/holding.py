@@ -1,6 +1,7 @@
 """Keeps updates that are ahead of their turn: in memory up to a budget, then in temporary files.
 
-Used by the server for `training.deterministic`. What that costs: each early update is copied
+Made by the cloud role's `server` for `training.deterministic`, emptied in client order by
+`learning.sums`. What that costs: each early update is copied
 once, and one beyond the budget is written to the pod's /tmp and read back when its turn comes.
 """
 
