@@ -37,7 +37,7 @@ def pods(name: str) -> dict[str, Json]:
     sets = {PodSet(Role.DEVICE, group.name): ("n",) for group in spec.devices}
     placement = Placement({CLOUD_POD: ("n",)} | sets)
     settings = Settings(worker_image="worker:1", planner_url="http://planner")
-    made = [m for m in children(job, placement, settings) if m["kind"] == "StatefulSet"]
+    made = [m for m in children(job, placement, settings=settings) if m["kind"] == "StatefulSet"]
     templates = [one["spec"]["template"] for one in made]
     return {one["metadata"]["labels"]["lockstep.dev/role"]: one for one in templates}
 
