@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 LOAD := $(PY) -m tests.cluster load $$($(PY) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning chaos fuzz clean
+.PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale chaos fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ bench-online: venv ## measures what learning on the job is worth (TRACES=…), w
 
 bench-planning: venv ## measures how long a plan takes for 50, 500 and 10,000 devices
 	$(PY) -m tests.bench.planning
+
+bench-scale: venv ## measures what jobs of 100 to 5,000 devices cost the operator (kwok, cluster up)
+	$(PY) -m tests.bench.scale
 
 fuzz: venv ## fuzzes everything that strangers' bytes reach (FUZZ_SECONDS=60 for each target)
 	$(PY) -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)
