@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 
 from lockstep_api import names
-from lockstep_operator.cluster_state import FRESH_S, ClusterState
+from lockstep_operator.cluster_state import ClusterState
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef
 from lockstep_operator.errors import Unavailable
 from lockstep_operator.follow import follow
 from lockstep_operator.kept import Change, Kept, Source
-from lockstep_operator.kube import POD, SET, job_ref, ref_of
+from lockstep_operator.kube import POD, SET, ref_of
 from lockstep_operator.reconcile import reconcile
-from lockstep_operator.runtime import Pace, Runtime
-from tests.support.clock import FakeTime, settled
+from tests.support.clock import settled
 from tests.support.kube import (
     KEY,
     FakeKube,
@@ -23,10 +22,8 @@ from tests.support.kube import (
     cluster_with,
     device_pod,
     failing,
-    job_body,
     make_deps,
     node_body,
-    status_of,
 )
 
 OF_JOB = JobKey("lab", "digits")
@@ -223,122 +220,3 @@ async def test_whatever_leaves_room_is_told() -> None:
     kube.remove(ref_of(device_pod("b")))
     kube.put(node_body("second"))
     assert woken.freed == 3
-
-
-# -- what passes cost ------------------------------------------------------------------------
-
-
-async def test_pods_of_a_job_cost_calls_by_time_and_not_by_pod() -> None:
-    """A thousand pods that come within 50 s: one pass a second, one or two calls each."""
-    groups = [{"name": "fast", "replicas": 1000, "cpuAtMax": "1m", "memory": "1Mi"}]
-    kube = cluster_with(job_body(devices=groups))
-    clock = FakeTime()
-    deps = make_deps(kube, monotonic=clock.monotonic)
-    passes = 0
-
-    async def one(key: JobKey) -> Any:
-        nonlocal passes
-        passes += 1
-        return await reconcile(key, deps)
-
-    pace = Pace(monotonic=clock.monotonic, wait=clock.wait)
-    runtime = Runtime(one, deps.metrics, resync_s=1000.0, pace=pace)
-    deps.sources.cluster.listen(runtime)
-    runtime.seen(KEY)
-    await clock.move(2.0)
-    before, made = kube.calls.copy(), passes
-    for second in range(50):
-        for index in range(20 * second, 20 * second + 20):
-            kube.put(device_pod(f"digits-device-fast-{index}"))
-        await clock.move(1.0)
-    await clock.move(2.0)
-    await runtime.shutdown()
-    cost = kube.calls - before
-    assert set(cost) == {("get", "FederatedJob"), ("status", "FederatedJob")}
-    assert 50 <= passes - made <= 52
-    assert cost.total() <= 2 * (passes - made)
-    ready = next(c for c in status_of(kube)["conditions"] if c["type"] == "Ready")
-    assert ready["message"].startswith("1 of 1001 pods are not ready"), "the last state is told"
-
-
-def too_large() -> Manifest:
-    return job_body(cloud={"cpu": "100"})
-
-
-async def test_jobs_without_a_place_share_one_reading_of_the_clusters_pods() -> None:
-    now = [100.0]
-    kube = cluster_with(too_large())
-    deps = make_deps(kube, clock_of_cluster=lambda: now[0])
-    keys = [JobKey("lab", f"job-{index}") for index in range(10)]
-    for key in keys:
-        body = too_large()
-        body["metadata"]["name"] = key.name
-        kube.put(body)
-    for key in keys:
-        assert (await reconcile(key, deps)).phase == "Pending"
-    assert kube.calls["list", "Pod"] == 1
-    now[0] += FRESH_S
-    for key in keys:
-        await reconcile(key, deps)
-    assert kube.calls["list", "Pod"] == 2
-
-
-async def test_a_reading_that_took_long_serves_longer() -> None:
-    now = [100.0]
-
-    class Slow(FakeKube):
-        async def list(self, *args: Any, **named: Any) -> Any:
-            now[0] += 1.0
-            return await super().list(*args, **named)
-
-    kube = Slow()
-    for body in (too_large(), node_body()):
-        kube.put(body)
-    deps = make_deps(kube, clock_of_cluster=lambda: now[0])
-    for _ in range(4):
-        await reconcile(KEY, deps)
-        now[0] += 5.0
-    assert kube.calls["list", "Pod"] == 1
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"spec": {"suspend": True}},
-        {"status": {"phase": "Completed"}},
-        {"status": {"phase": "Failed"}},
-    ],
-)
-async def test_jobs_that_need_no_place_list_nothing(changes: Manifest) -> None:
-    job = job_body(**changes.get("spec", {})) | {"status": changes.get("status", {})}
-    kube = cluster_with(job)
-    deps = make_deps(kube)
-    for _ in range(3):
-        await reconcile(KEY, deps)
-    assert not [verb for verb, _ in kube.calls if verb == "list"]
-
-
-async def test_a_job_sees_what_the_one_before_took_although_no_watch_has_told() -> None:
-    kube = FakeKube()
-    devices = [{"name": "fast", "replicas": 2, "cpuAtMax": "400m"}]
-    for name in ("one", "two"):
-        body = job_body(cloud={"cpu": "100m", "memory": "100Mi"}, devices=devices)
-        body["metadata"]["name"] = name
-        kube.put(body)
-    kube.put(node_body(cpu="1500m"))
-    deps = make_deps(kube)
-    kube.feeds.clear()
-    assert (await reconcile(JobKey("lab", "one"), deps)).phase == "Starting"
-    assert (await reconcile(JobKey("lab", "two"), deps)).phase == "Pending"
-    message = str(kube.objects[job_ref("lab", "two")]["status"]["conditions"])
-    assert "0.5 free" in message
-
-
-async def test_a_pass_right_after_another_writes_nothing_twice_although_no_watch_has_told() -> None:
-    kube = cluster_with()
-    deps = make_deps(kube)
-    kube.feeds.clear()
-    await reconcile(KEY, deps)
-    kube.writes.clear()
-    await reconcile(KEY, deps)
-    assert kube.writes == []
