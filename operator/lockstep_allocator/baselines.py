@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 
-import numpy as np
-
 from lockstep_allocator.devices import Array
 from lockstep_allocator.equalize import equalize
 from lockstep_allocator.fleet import Method
-from lockstep_allocator.observation import LEAST_MBPS, Observation
+from lockstep_allocator.observation import Observation
 
 
 def maximum(observation: Observation) -> Array:
@@ -35,8 +33,8 @@ def slack(share: float, caution: float) -> Method:
 
     def method(observation: Observation) -> Array:
         devices = observation.devices
-        seconds = np.maximum(observation.slots_mbps[..., :10], LEAST_MBPS)
-        variation = seconds.std(-1) / seconds.mean(-1)
+        newest = observation.newest_mbps
+        variation = newest.std(-1) / newest.mean(-1)
         upload_s = observation.upload_s(observation.recent_mbps)
         finish_s = equalize(devices, upload_s).finish_s
         return devices.frequency(share * finish_s - upload_s * (1 + caution * variation))

@@ -1,7 +1,8 @@
 """What a round costs: the devices of a fleet, their times and their energy.
 
-One definition for simulator, optimum, baselines, policies and planner; `lockstep_api.energy` says
-the same of one device and is what the workers report (a property test holds them together).
+One definition for simulator, optimum, baselines, policies and planner, batched and convex.
+`lockstep_api.energy` has it for one device without NumPy, which is what workers report; it takes
+tables as they are, where this takes their convex hull. A property test holds them together.
 """
 
 from collections.abc import Sequence

@@ -70,6 +70,10 @@ class Fleet:
             mean_mbps=mean,
         )
 
+    def met_mbps(self, played: "PlayedRound") -> Array:
+        """(E, N) bandwidth that the uploads of a round met."""
+        return self.devices.upload / np.maximum(played.upload_s, 1e-9)
+
     def rows(self, index: Index) -> "Fleet":
         """Some of the environments."""
         return replace(
@@ -120,7 +124,7 @@ def run_rounds(
     played = []
     for _ in range(rounds):
         done = run_round(fleet, at_s, ghz=method(fleet.observe(at_s, last_mbps)))
-        last_mbps = fleet.devices.upload / np.maximum(done.upload_s, 1e-9)
+        last_mbps = fleet.met_mbps(done)
         at_s = at_s + done.seconds[:, None]
         played.append(done)
         tick()

@@ -35,6 +35,12 @@ ROUND_FEATURES = (
 )  # fmt: skip
 
 
+def recent_mbps(slots_mbps: Array) -> Array:
+    """(…) the mean over the previous 10 s, from slots (…, 16)."""
+    means = (slots_mbps[..., :_RECENT] * _WIDTHS[:_RECENT]).sum(-1) / WINDOW_S
+    return np.maximum(means, LEAST_MBPS)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """E fleets before a round."""
@@ -49,10 +55,14 @@ class Observation:
     """(E, N) mean bandwidth over all that is known."""
 
     @property
+    def newest_mbps(self) -> Array:
+        """(E, N, …) mean bandwidth in the slots of the previous 10 s, newest first."""
+        return np.maximum(self.slots_mbps[..., :_RECENT], LEAST_MBPS)
+
+    @property
     def recent_mbps(self) -> Array:
         """(E, N) the mean over the previous 10 s."""
-        means = (self.slots_mbps[..., :_RECENT] * _WIDTHS[:_RECENT]).sum(-1) / WINDOW_S
-        return np.maximum(means, LEAST_MBPS)
+        return recent_mbps(self.slots_mbps)
 
     def upload_s(self, mbps: Array) -> Array:
         """(E, N) seconds of an upload at this bandwidth."""

@@ -182,7 +182,11 @@ def _checked(starts_s: Array, mbps: Array, *, duration_s: float, source: str) ->
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TraceSet:
-    """Looped traces on one axis, so that one search serves a whole batch."""
+    """Looped traces on one axis, so that one search serves a whole batch.
+
+    `carried` and `when` say of many what `Trace.bits_until` and `Trace.when` say of one (a property
+    test holds them together), but that no link stands still here: bandwidths are clipped.
+    """
 
     starts_s: Array
     """(P + 1,) when each piece begins on the common axis."""

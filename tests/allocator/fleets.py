@@ -119,7 +119,7 @@ def recorded(
             )
         )
         at_s = at_s + done.seconds[:, None]
-        last = on.devices.upload / np.maximum(done.upload_s, 1e-9)
+        last = on.met_mbps(done)
         if after is not None and number % 20 == 0:
             method = after(experience)
     return experience, np.array(costs)

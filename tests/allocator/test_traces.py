@@ -109,6 +109,7 @@ def test_the_common_axis_says_what_each_trace_says(
     assert carried == pytest.approx(single[which].bits_until(at_s) / 1e6, rel=1e-9, abs=1e-9)
     back = every.when(index, np.array([carried]))[0]
     assert back == pytest.approx(at_s, rel=1e-9, abs=1e-6)
+    assert back == pytest.approx(single[which].when(1e6 * carried), rel=1e-9, abs=1e-6)
 
 
 def test_bandwidth_is_clipped() -> None:

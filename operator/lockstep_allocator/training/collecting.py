@@ -138,7 +138,7 @@ def collect(fleet: Fleet, actor: Actor, *, settings: PpoSettings, random: Random
     at_s = np.zeros((len(fleet.which), 1))
     first = run_round(fleet, at_s, ghz=equalize_10s(fleet.observe(at_s)))
     at_s = at_s + first.seconds[:, None]
-    last = fleet.devices.upload / np.maximum(first.upload_s, 1e-9)
+    last = fleet.met_mbps(first)
     situations: list[Situation] = []
     rounds: list[Tried] = []
     values: list[Array] = []
@@ -152,7 +152,7 @@ def collect(fleet: Fleet, actor: Actor, *, settings: PpoSettings, random: Random
         situations.append(at)
         rounds.append(tried)
         at_s = at_s + done.seconds[:, None]
-        last = fleet.devices.upload / np.maximum(done.upload_s, 1e-9)
+        last = fleet.met_mbps(done)
     return window_of(situations, rounds, values=values, settings=settings)
 
 

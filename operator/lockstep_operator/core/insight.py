@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lockstep_allocator.devices import Array, Devices, energy_curve, stack_curves
-from lockstep_allocator.observation import EDGES_S, LEAST_MBPS, Observation
+from lockstep_allocator.observation import EDGES_S, LEAST_MBPS, Observation, recent_mbps
 from lockstep_api.energy import cycles
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.settings import energy_model_of
@@ -187,7 +187,7 @@ def observation_of(
         for i, one in enumerate(slots)
     ]
     history = np.maximum(np.array(filled), LEAST_MBPS)[None]
-    recent = (history[..., :10]).mean(-1)
+    recent = recent_mbps(history)
     last = np.array([[one.last_mbps or recent[0, i] for i, one in enumerate(known)]])
     mean = np.array(
         [[one.mean_mbps or one.last_mbps or recent[0, i] for i, one in enumerate(known)]]
