@@ -1,5 +1,6 @@
 """Recorded rounds: replayed as they were, kept within bounds; and a policy learns from them."""
 
+import math
 from dataclasses import replace
 from functools import cache
 
@@ -18,6 +19,8 @@ from lockstep_allocator.training.online import OnlineSettings, improve
 from tests.allocator.fleets import fleet, never_trained, recorded
 
 ROUNDS = 40
+UNHURRIED = OnlineSettings(seconds=math.inf)
+"""All updates, however busy the machine is."""
 
 
 @cache
@@ -140,7 +143,7 @@ def test_a_job_learns_from_its_rounds() -> None:
     links, policies = fleet(1, 6, seed=3), [naive()]
 
     def learnt(experience: Experience) -> Policy:
-        policies.append(improve(policies[-1], experience, settings=OnlineSettings()).policy)
+        policies.append(improve(policies[-1], experience, settings=UNHURRIED).policy)
         return policies[-1]
 
     _, without = recorded(links, naive(), 120)
@@ -150,7 +153,7 @@ def test_a_job_learns_from_its_rounds() -> None:
 
 def test_learning_is_repeatable_and_keeps_the_policy_where_nothing_is_sure() -> None:
     few = Experience(played().records[:6])
-    settings = OnlineSettings(updates=4)
+    settings = replace(UNHURRIED, updates=4)
     found = improve(naive(), few, settings=settings)
     again = improve(naive(), few, settings=settings)
     for name, value in found.policy.weights.items():

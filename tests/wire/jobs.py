@@ -19,13 +19,21 @@ from lockstep_api.spec import Data, Mode, Model, Partition, StrategySpec, Target
 from lockstep_api.wire import ClientPlan, Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_serving.bounded import Limits, bounded
 
+_RESERVED: list[socket.socket] = []
+
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback that stays ours until this process ends.
+
+    The socket that holds it is bound and does not listen. Servers, which set SO_REUSEADDR, may use
+    the port beside it; the kernel gives it to nobody who asks for any port.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    _RESERVED.append(holder)
+    port: int = holder.getsockname()[1]
+    return port
 
 
 def settings(

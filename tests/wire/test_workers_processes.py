@@ -14,12 +14,16 @@ from safetensors.numpy import load_file
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import Target
 from lockstep_api.wire import PlanRequest
+from tests.support.patience import PATIENCE_S
 from tests.wire.jobs import FakePlanner, free_port, serving, settings, write_dataset
 
 
 @asynccontextmanager
 async def worker(role: str, folder: Path, **env: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A worker process; SIGTERM must end it in order, unless the test has killed it."""
+    """A worker process; SIGTERM must end it in order, unless the test has killed it.
+
+    One that is still starting is let start first: until it listens, nothing in it hears SIGTERM.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "lockstep_workers", role,
         env={
@@ -31,14 +35,28 @@ async def worker(role: str, folder: Path, **env: str) -> AsyncIterator[asyncio.s
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                assert await asyncio.wait_for(process.wait(), 20) == 0
-            except TimeoutError:
+        try:
+            await listens(process, int(env["LOCKSTEP_PORT"]))
+            if process.returncode is None:
+                process.terminate()
+                assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
+        finally:
+            if process.returncode is None:
                 process.kill()
                 await process.wait()
-                raise
+
+
+async def listens(process: asyncio.subprocess.Process, port: int) -> None:
+    """Waits until a process takes connections, or has ended."""
+    async with asyncio.timeout(PATIENCE_S):
+        while process.returncode is None:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)  # another process starting gives no event
+            else:
+                writer.close()
+                return
 
 
 def device(folder: Path, number: int) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
@@ -75,7 +93,7 @@ async def test_a_job_trains_to_its_target(tmp_path: Path) -> None:
         device(tmp_path, 1),
         device(tmp_path, 2),
     ):
-        outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), 120)
+        outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), PATIENCE_S)
     assert outcome.result == "TargetReached", outcome.message
     assert outcome.report is not None
     assert outcome.report.accuracy is not None
@@ -97,9 +115,9 @@ async def test_a_job_that_cannot_begin_says_why(tmp_path: Path) -> None:
     prepare(tmp_path, bad)
     planner_port = int(job.planner_url.rpartition(":")[2])
     async with serving(planner.app(), planner_port), cloud(tmp_path, bad):
-        outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), 60)
+        outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), PATIENCE_S)
         async with device(tmp_path, 0) as broken:
-            assert await asyncio.wait_for(broken.wait(), 60) == 1
+            assert await asyncio.wait_for(broken.wait(), PATIENCE_S) == 1
     assert outcome.result == "Failed"
     assert "model.args do not fit model mlp: hidden must be" in outcome.message
 
@@ -122,7 +140,7 @@ class Watch:
         """Returns when such a request has come."""
         self._seen.clear()
         self._wanted = wanted
-        await asyncio.wait_for(self._seen.wait(), 60)
+        await asyncio.wait_for(self._seen.wait(), PATIENCE_S)
 
 
 async def test_killed_pods_come_back_and_the_job_finishes(tmp_path: Path) -> None:
@@ -145,11 +163,11 @@ async def test_killed_pods_come_back_and_the_job_finishes(tmp_path: Path) -> Non
                     await watch.until(lambda request: bool(request.notices))
                     assert planner.requests[-1].round >= 4, "it goes on where it was"
                     planner.rounds = planner.requests[-1].round + 2  # may change while it runs
-                    outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), 60)
+                    outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), PATIENCE_S)
         assert outcome.result == "RoundsCompleted"
         planner.outcome = asyncio.Future()
         async with cloud(tmp_path, job):  # it has ended before: the outcome is told again
-            again = await asyncio.wait_for(asyncio.shield(planner.outcome), 60)
+            again = await asyncio.wait_for(asyncio.shield(planner.outcome), PATIENCE_S)
         assert again == outcome
 
 
@@ -184,7 +202,7 @@ async def run_to_the_end(folder: Path, kills: dict[int, tuple[str, ...]]) -> byt
                 await process.wait()
                 await stack.aclose()
                 await start(name)
-        outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), 120)
+        outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), PATIENCE_S)
         for stack, _ in running.values():
             await stack.aclose()
     assert outcome.result == "RoundsCompleted", outcome.message
@@ -217,7 +235,7 @@ async def test_a_cloud_pod_that_is_told_to_end_closes_no_round_without_its_clien
         async with cloud(tmp_path, job) as first:
             await watch.until(partial(_is_at, 4))
             first.terminate()
-            assert await asyncio.wait_for(first.wait(), 20) == 0
+            assert await asyncio.wait_for(first.wait(), PATIENCE_S) == 0
         history = (tmp_path / "data" / "history.jsonl").read_text().splitlines()
         assert len(history) >= 3
         assert all(len(json.loads(line)["clients"]) == 3 for line in history)

@@ -10,6 +10,7 @@ import pytest
 from lockstep_allocator.policy import SHIPPED, Policy, read_policy
 from lockstep_api import names
 from tests.allocator.fleets import fleet, recorded
+from tests.support.patience import PATIENCE_S
 from tests.wire.jobs import FakePlanner, free_port, serving, settings
 
 
@@ -27,7 +28,7 @@ async def train(folder: Path, planner: FakePlanner) -> tuple[int | None, str]:
                 "LOCKSTEP_TOKEN_FILE": str(folder / "token"), "LOCKSTEP_EXPERIENCE": str(folder),
             },
         )  # fmt: skip
-        said, _ = await asyncio.wait_for(process.communicate(), 120)
+        said, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
     return process.returncode, said.decode()
 
 
