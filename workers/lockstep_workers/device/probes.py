@@ -8,6 +8,8 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from lockstep_workers.device.threads import start_thread
+
 Ready = Callable[[], bool]
 
 
@@ -50,10 +52,7 @@ class ProbeServer:
         """Listens at once; `ready` decides what /readyz says."""
         self._server = _Server((host, port), _handler(registry, ready))
         self.port = self._server.server_address[1]
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="probes", daemon=True
-        )
-        self._thread.start()
+        self._thread = start_thread(self._server.serve_forever, "probes")
 
     def close(self) -> None:
         """Stops listening."""

@@ -8,6 +8,7 @@ import structlog
 
 from lockstep_api.wire import Registration
 from lockstep_workers.device.connection import LOST, connect, open_session, session_end
+from lockstep_workers.device.threads import start_thread
 from lockstep_workers.errors import WorkerError
 
 _log = structlog.get_logger()
@@ -33,7 +34,7 @@ class SessionKeeper:
 
     def start(self) -> None:
         """Opens the session as soon as the cloud pod answers."""
-        threading.Thread(target=self._keep, name="session", daemon=True).start()
+        start_thread(self._keep, "session")
 
     def is_open(self) -> bool:
         """Whether the session is open now, or not needed any more because the job is over."""

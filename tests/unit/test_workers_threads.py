@@ -1,0 +1,34 @@
+"""SIGTERM ends a device: its main thread hears it, whatever other threads there are."""
+
+import os
+import signal
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from lockstep_api.wire import Registration
+from lockstep_workers.device.probes import ProbeServer
+from lockstep_workers.device.session import SessionKeeper
+from tests.wire.jobs import free_port
+
+TASKS = Path("/proc/self/task")
+
+
+def blocked(task: str) -> set[int]:
+    """The signals that a thread of this process leaves to others."""
+    lines = (TASKS / task / "status").read_text().splitlines()
+    (mask,) = (int(line.split()[1], 16) for line in lines if line.startswith("SigBlk:"))
+    return {number for number in range(1, 65) if mask >> (number - 1) & 1}
+
+
+def test_the_threads_of_a_device_leave_sigterm_to_the_main_thread() -> None:
+    """Delivered to another, it does not wake a main thread that waits."""
+    before = set(os.listdir(TASKS))
+    probes = ProbeServer("127.0.0.1", 0, CollectorRegistry(), lambda: True)
+    nobody = Registration(client="d-0", incarnation="1", examples=1)
+    SessionKeeper(f"http://127.0.0.1:{free_port()}", nobody).start()
+    started = set(os.listdir(TASKS)) - before
+    assert len(started) == 2
+    assert all(signal.SIGTERM in blocked(task) for task in started)
+    assert signal.SIGTERM not in blocked(str(os.getpid()))
+    probes.close()
