@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import RoundPlan, RoundReport
+from lockstep_api.wire import RoundReport
 from lockstep_workers.cloud.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -18,26 +17,8 @@ from lockstep_workers.cloud.checkpoint import (
 )
 from lockstep_workers.cloud.store import CHECKPOINT_FOLDER, Store
 from lockstep_workers.errors import CorruptCheckpoint
-from lockstep_workers.learning.rounds import Progress
-from lockstep_workers.learning.strategies import ServerState
 from lockstep_workers.tensors import Flat
-
-LIKE = {"model": np.zeros(5, np.float32), "control": np.zeros(5, np.float32)}
-
-
-def report(number: int) -> RoundReport:
-    """A finished round."""
-    return RoundReport(
-        round=number, planned=True, seconds=1, elapsed_seconds=number, clients=[],
-        accuracy=0.5, loss=float(number), energy_joules=EnergyJoules(model=float(number)),
-    )  # fmt: skip
-
-
-def checkpoint(number: int) -> Checkpoint:
-    """The checkpoint after a round."""
-    plan = RoundPlan(round=number, rounds=9, participants=[])
-    vectors = {name: vector + number for name, vector in LIKE.items()}
-    return Checkpoint(Progress(began_at=7.0).after(report(number), plan), ServerState(vectors))
+from tests.support.checkpoints import LIKE, checkpoint, report
 
 
 def model_of(found: Checkpoint | None) -> Flat:

@@ -13,7 +13,7 @@ from lockstep_workers.cloud.checkpoint import Checkpoint
 from lockstep_workers.cloud.history import History, most_bytes
 from lockstep_workers.cloud.store import HISTORY_FILE, Store
 from lockstep_workers.learning.rounds import Progress
-from tests.unit.test_workers_checkpoint import LIKE, checkpoint
+from tests.support.checkpoints import LIKE, checkpoint
 
 BOUND = 40_000
 

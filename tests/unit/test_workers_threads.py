@@ -24,7 +24,7 @@ def blocked(task: str) -> set[int]:
 def test_the_threads_of_a_device_leave_sigterm_to_the_main_thread() -> None:
     """Delivered to another, it does not wake a main thread that waits."""
     before = set(os.listdir(TASKS))
-    probes = ProbeServer("127.0.0.1", 0, CollectorRegistry(), lambda: True)
+    probes = ProbeServer("127.0.0.1", 0, registry=CollectorRegistry(), ready=lambda: True)
     nobody = Registration(client="d-0", incarnation="1", examples=1)
     SessionKeeper(f"http://127.0.0.1:{free_port()}", nobody).start()
     started = set(os.listdir(TASKS)) - before

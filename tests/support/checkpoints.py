@@ -1,0 +1,26 @@
+"""A small checkpoint of two vectors, and the report of its round; for tests of what is kept."""
+
+import numpy as np
+
+from lockstep_api.status import EnergyJoules
+from lockstep_api.wire import RoundPlan, RoundReport
+from lockstep_workers.cloud.checkpoint import Checkpoint
+from lockstep_workers.learning.rounds import Progress
+from lockstep_workers.learning.strategies import ServerState
+
+LIKE = {"model": np.zeros(5, np.float32), "control": np.zeros(5, np.float32)}
+
+
+def report(number: int) -> RoundReport:
+    """A finished round."""
+    return RoundReport(
+        round=number, planned=True, seconds=1, elapsed_seconds=number, clients=[],
+        accuracy=0.5, loss=float(number), energy_joules=EnergyJoules(model=float(number)),
+    )  # fmt: skip
+
+
+def checkpoint(number: int) -> Checkpoint:
+    """The checkpoint after a round."""
+    plan = RoundPlan(round=number, rounds=9, participants=[])
+    vectors = {name: vector + number for name, vector in LIKE.items()}
+    return Checkpoint(Progress(began_at=7.0).after(report(number), plan), ServerState(vectors))
