@@ -7,7 +7,7 @@ what every link carried in between, so another action can be played against the 
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Self
 
@@ -61,6 +61,11 @@ class Record:
     """(N,) modelled energy of each."""
     upload_s: Array
     """(N,) upload times."""
+    encoded: "_Encoded" = field(init=False, repr=False)
+    """The same as a file has it: made once, however often the round is written."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "encoded", _encoded(self))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,11 +102,6 @@ class Experience:
         kept = [one for one in self.records if one.round != record.round]
         return Experience(tuple([*kept, record][-MAX_ROUNDS:]))
 
-    def cost(self, method: Method) -> float:
-        """Mean time + λ·energy of the recorded rounds, had `method` chosen; NaN: no rounds."""
-        replays = self.replays()
-        return float(costs(replays, method).mean()) if replays else float("nan")
-
     def replays(self, chosen: Callable[[int], bool] = lambda number: True) -> list[Replay]:
         """The rounds of which `chosen(number)` is true; those of equally many devices together."""
         if not self.records:
@@ -122,12 +122,14 @@ class Experience:
 
     # -- file ----------------------------------------------------------------------------
 
+    def fitting(self) -> "Experience":
+        """As many of the newest rounds as fit into a file; none where a round is too large."""
+        count = _fitting(self.records)
+        return Experience(self.records[len(self.records) - count :])
+
     def to_bytes(self) -> bytes:
-        """A safetensors file with as many of the newest rounds as fit."""
-        kept = list(self.records)
-        while len(content := _file(kept)) > MAX_BYTES and kept:
-            kept = kept[1 + len(kept) // 20 :]
-        return content
+        """A safetensors file with the rounds that fit."""
+        return _file(self.fitting().records)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
@@ -226,46 +228,119 @@ _OF_DEVICE = (
 )  # fmt: skip
 
 
+_Curve = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
+"""An energy curve: its columns of `_OF_CURVE`, alpha and beta of its lines."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Encoded:
+    """A round as the file has it, before its clients and curves have numbers."""
+
+    row: tuple[float, ...]
+    """The columns of `_OF_ROUND`."""
+    curves: tuple[_Curve, ...]
+    """Those that its devices have."""
+    curve: NDArray[np.int64]
+    """(N,) which of them a device has."""
+    slots: NDArray[np.float32]
+    """(N, 16)."""
+    columns: Mapping[str, NDArray[np.float32]]
+    """(N,) each: `_OF_DEVICE`."""
+
+    @property
+    def lines(self) -> int:
+        """Lines of its curves."""
+        return len(self.curves[0][1]) if self.curves else 0
+
+
+def _encoded(record: Record) -> _Encoded:
+    seen, devices = record.observation, record.observation.devices
+    powers = np.stack([getattr(devices, name)[0] for name in _OF_CURVE], -1)
+    alpha, beta = devices.alpha[0], devices.beta[0]
+    rows = np.concatenate([powers, alpha, beta], -1)
+    _, first, curve = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    columns = {
+        name: np.ravel(getattr(source, name)).astype(np.float32)
+        for name in _OF_DEVICE
+        for source in (next(one for one in (record, seen, devices) if hasattr(one, name)),)
+    }
+    row = (
+        record.round, record.at_s, record.seconds, float(devices.weight[0, 0]),
+        len(record.clients),
+    )  # fmt: skip
+    parts = (powers[first].tolist(), alpha[first].tolist(), beta[first].tolist())
+    curves = tuple((tuple(p), tuple(a), tuple(b)) for p, a, b in zip(*parts, strict=True))
+    slots = seen.slots_mbps[0].astype(np.float32)
+    return _Encoded(row, curves, curve.reshape(-1), slots, columns)
+
+
+_BYTES_OF_ROUND = 8 * len(_OF_ROUND)
+_BYTES_OF_DEVICE = 4 * (2 + (len(EDGES_S) - 1) + len(_OF_DEVICE))
+_BYTES_OF_HEADER = 2_000
+"""At most, without the clients' names."""
+
+
+def _fitting(records: Sequence[Record]) -> int:
+    """How many of the newest rounds fit into a file."""
+    clients: set[str] = set()
+    curves: set[_Curve] = set()
+    size, lines = _BYTES_OF_HEADER, 0
+    for count, record in enumerate(reversed(records)):
+        size += _BYTES_OF_ROUND + _BYTES_OF_DEVICE * len(record.clients)
+        size += sum(_bytes_of_name(client) for client in {*record.clients} - clients)
+        clients.update(record.clients)
+        curves.update(record.encoded.curves)
+        lines = max(lines, record.encoded.lines)
+        if size + 8 * len(curves) * (len(_OF_CURVE) + 2 * lines) > MAX_BYTES:
+            return count
+    return len(records)
+
+
+def _bytes_of_name(client: str) -> int:
+    """In a list that is JSON within JSON; two quotes less, a comma and a space more."""
+    return len(json.dumps(json.dumps(client)))
+
+
 def _file(records: Sequence[Record]) -> bytes:
+    rounds = [record.encoded for record in records]
     clients = sorted({client for record in records for client in record.clients})
     number = {client: i for i, client in enumerate(clients)}
+    lines = max((one.lines for one in rounds), default=0)
     curves: dict[tuple[float, ...], int] = {}
-    lines = max((r.observation.devices.alpha.shape[-1] for r in records), default=0)
-    which, curve = [], []
-    columns: dict[str, list[Array]] = {name: [] for name in _OF_DEVICE}
-    slots: list[Array] = []
-    for record in records:
-        seen, devices = record.observation, record.observation.devices
-        alpha = _padded(devices.alpha, lines, with_value=-np.inf)[0]
-        beta = _padded(devices.beta, lines, with_value=0.0)[0]
-        for i, client in enumerate(record.clients):
-            which.append(number[client])
-            powers = (float(getattr(devices, name)[0, i]) for name in _OF_CURVE)
-            key = (*powers, *alpha[i], *beta[i])
-            curve.append(curves.setdefault(key, len(curves)))
-        for name, values in columns.items():
-            source = next(one for one in (record, seen, devices) if hasattr(one, name))
-            values.append(np.ravel(getattr(source, name)))
-        slots.append(seen.slots_mbps[0])
-    of_rounds = [
-        (r.round, r.at_s, r.seconds, float(r.observation.devices.weight[0, 0]), len(r.clients))
-        for r in records
-    ]
+    curve = [_numbered(one, curves, lines) for one in rounds]
     tensors: dict[str, NDArray[Any]] = {
-        "rounds": np.array(of_rounds, np.float64).reshape(-1, len(_OF_ROUND)),
-        "client": np.array(which, np.int32),
-        "curve": np.array(curve, np.int32),
+        "rounds": np.array([one.row for one in rounds], np.float64).reshape(-1, len(_OF_ROUND)),
+        "client": np.array([number[c] for record in records for c in record.clients], np.int32),
+        "curve": np.concatenate([*curve, np.zeros(0, np.int32)]),
         "curves": np.array(list(curves), np.float64).reshape(
             len(curves), len(_OF_CURVE) + 2 * lines
         ),
-        "slots": np.concatenate([*slots, np.zeros((0, len(EDGES_S) - 1))]).astype(np.float32),
+        "slots": np.concatenate(
+            [*(one.slots for one in rounds), np.zeros((0, len(EDGES_S) - 1), np.float32)]
+        ),
         **{
-            name: np.concatenate([*values, np.zeros(0)]).astype(np.float32)
-            for name, values in columns.items()
+            name: np.concatenate([*(one.columns[name] for one in rounds), np.zeros(0, np.float32)])
+            for name in _OF_DEVICE
         },
     }
     told = {FORMAT: json.dumps({"version": VERSION, "clients": clients})}
     return save(tensors, told)
+
+
+def _numbered(one: _Encoded, curves: dict[tuple[float, ...], int], lines: int) -> NDArray[np.int32]:
+    """(N,) the devices' curves in the file's numbers; new ones are added to `curves`."""
+    rows = (_row(curve, lines) for curve in one.curves)
+    numbers = [curves.setdefault(row, len(curves)) for row in rows]
+    return np.array(numbers, np.int32)[one.curve]
+
+
+def _row(curve: _Curve, lines: int) -> tuple[float, ...]:
+    """A curve with so many lines; no line at all is a line at 0."""
+    powers, alpha, beta = curve
+    if lines and not alpha:
+        alpha, beta = (0.0,), (0.0,)
+    missing = lines - len(alpha)
+    return (*powers, *alpha, *(-np.inf,) * missing, *beta, *(0.0,) * missing)
 
 
 def _records(tensors: Mapping[str, Array], clients: Sequence[str]) -> list[Record]:

@@ -137,7 +137,8 @@ def experience(data: bytes) -> None:
     """Recorded rounds from a ConfigMap that users may write."""
     with suppress(InvalidExperience), np.errstate(all="ignore"):
         read = Experience.from_bytes(data)
-        read.cost(equalize_10s)
+        for replay in read.replays():
+            replay.cost(equalize_10s)
         assert len(Experience.from_bytes(read.to_bytes())) == len(read)
 
 
