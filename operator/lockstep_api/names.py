@@ -13,6 +13,8 @@ PLURAL = "federatedjobs"
 API_VERSION = f"{GROUP}/{VERSION}"
 
 JOB_LABEL = "lockstep.dev/job"
+RECORD_LABEL = "lockstep.dev/record-of"
+"""On what the operator keeps for a job: a change of it is none of the job's children."""
 ROLE_LABEL = "lockstep.dev/role"
 GROUP_LABEL = "lockstep.dev/device-group"
 TIER_LABEL = "lockstep.dev/tier"

@@ -95,6 +95,8 @@ async def run(config: OperatorConfig) -> int:
     stop_on_signals(flags.stop)
     prometheus = Prometheus(config.prometheus_url) if config.prometheus_url else None
     policies = Policies(kube, config.policy_dir)
+    learning = PolicyLearning(deps, policies)
+    deps.sources.reports.when_gone(learning.forget)
     planner = Planner(
         deps=deps,
         reports=deps.sources.reports,
@@ -103,7 +105,7 @@ async def run(config: OperatorConfig) -> int:
         authenticator=Authenticator(kube) if config.planner_auth else None,
         prometheus=prometheus,
         policies=policies,
-        learning=PolicyLearning(deps, policies),
+        learning=learning,
         leads=flags.leading.is_set,
     )
     probes = Probes(deps, runtime, lambda: flags.watch_alive, flags.ready, config.resync_seconds)

@@ -134,13 +134,15 @@ class Planner:
         if spec.allocation.policy is not AllocationPolicy.PPO:
             return Basis(spec, insight)
         try:
-            return Basis(spec, insight, await self._policy_of(job.key, spec.allocation))
+            return Basis(spec, insight, await self._policy_of(job, spec.allocation))
         except PolicyUnavailable as error:
             return Basis(spec, insight, policy_problem=str(error))
 
-    async def _policy_of(self, key: JobKey, wanted: Allocation) -> Policy:
-        learnt = await self.policies.learnt(key, wanted.policy_ref) if wanted.online else None
-        return learnt or await self.policies.of(key, wanted.policy_ref)
+    async def _policy_of(self, job: JobView, wanted: Allocation) -> Policy:
+        reference, learnt = wanted.policy_ref, None
+        if wanted.online:
+            learnt = await self.policies.learnt(job.key, reference, uid=job.uid)
+        return learnt or await self.policies.of(job.key, reference)
 
     async def _put_in_force(self, key: JobKey, drawn: RoundPlan, basis: Basis) -> RoundPlan:
         """The plan, told what became of its limits; made anew around those that stay."""
@@ -191,7 +193,10 @@ class Planner:
         if job.status.phase in FINISHED:
             return True
         self.reports.keep(job.uid, ended(self.reports.of(job.uid), outcome))
-        return finished(await self.runtime.pass_now(key))
+        taken = finished(await self.runtime.pass_now(key))
+        if taken:
+            self.learning.forget(job.uid)
+        return taken
 
     async def _job(
         self, key: JobKey, authorization: str | None, *, role: Role = Role.CLOUD

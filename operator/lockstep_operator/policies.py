@@ -10,9 +10,11 @@ import binascii
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from lockstep_allocator.policy import SHIPPED, InvalidPolicy, Policy, read_policy
 from lockstep_api import names
+from lockstep_operator.core.children import is_of_another
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef
 from lockstep_operator.errors import KubeError, NotFound, PolicyUnavailable
 from lockstep_operator.kube import Kube
@@ -21,6 +23,8 @@ VOLUME = "volume/"
 BEGAN_WITH = "beganWith"
 """Entry of a learnt policy's ConfigMap: the policyRef that it began with."""
 _KEPT = 64
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 @dataclass(slots=True)
@@ -35,8 +39,10 @@ class Policies:
     _objects: dict[ObjectRef, Manifest] = field(default_factory=dict)
     """ConfigMaps as they were last."""
 
-    async def learnt(self, key: JobKey, reference: str | None) -> Policy | None:
+    async def learnt(self, key: JobKey, reference: str | None, *, uid: str) -> Policy | None:
         """What a job has learnt, beginning with the policy that it asks for; None: nothing yet.
+
+        What an earlier job of its name has left behind does not count.
 
         Raises:
             PolicyUnavailable: it cannot be read.
@@ -44,7 +50,8 @@ class Policies:
         ref = ObjectRef("v1", "ConfigMap", key.namespace, names.policy_name(key.name))
         try:
             found = await self._object(ref)
-            if (found.get("data") or {}).get(BEGAN_WITH) != (reference or ""):
+            began_with = (found.get("data") or {}).get(BEGAN_WITH)
+            if began_with != (reference or "") or is_of_another(found, uid):
                 return None
             return self._from_object(ref, found)
         except NotFound:
@@ -93,11 +100,11 @@ class Policies:
         if (known := self._objects.get(ref)) is not None:
             version = await self.kube.version(ref)
             if known["metadata"]["resourceVersion"] == version:
+                _keep(self._objects, ref, known)
                 return known
-        if len(self._objects) >= _KEPT:
-            self._objects.clear()
-        self._objects[ref] = await self.kube.get(ref)
-        return self._objects[ref]
+        found = await self.kube.get(ref)
+        _keep(self._objects, ref, found)
+        return found
 
     def _from_object(self, ref: ObjectRef, found: Manifest) -> Policy:
         where = f"ConfigMap {ref.name}"
@@ -117,13 +124,20 @@ class Policies:
         return self._keep(version, Policy.from_bytes(content, source=where))
 
     def _kept(self, version: tuple[str, str]) -> Policy | None:
-        return self._read.get(version)
+        found = self._read.get(version)
+        return None if found is None else self._keep(version, found)
 
     def _keep(self, version: tuple[str, str], policy: Policy) -> Policy:
-        if len(self._read) >= _KEPT:
-            self._read.clear()
-        self._read[version] = policy
+        _keep(self._read, version, policy)
         return policy
+
+
+def _keep(kept: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    """Puts something last; what was not asked for longest goes when there are too many."""
+    kept.pop(key, None)
+    kept[key] = value
+    while len(kept) > _KEPT:
+        del kept[next(iter(kept))]
 
 
 @cache

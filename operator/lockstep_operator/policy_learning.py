@@ -10,14 +10,15 @@ import asyncio
 import base64
 import binascii
 import logging
+from collections import deque
 from dataclasses import dataclass, field
 
-from lockstep_allocator.experience import Experience, InvalidExperience
+from lockstep_allocator.experience import MAX_BYTES, MAX_ROUNDS, Experience, InvalidExperience
 from lockstep_allocator.policy import InvalidPolicy, Policy
 from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import PolicyVerdict
-from lockstep_operator.core.children import recorded, trainer_job
+from lockstep_operator.core.children import is_of_another, recorded, trainer_job
 from lockstep_operator.core.learn import Verdict, is_due, judge, record_of
 from lockstep_operator.core.model import EventNote, JobKey, JobView, ObjectRef
 from lockstep_operator.core.placement import CLOUD_POD
@@ -41,13 +42,21 @@ class _Learning:
 
     key: JobKey
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    fresh: list[FinishedRound] = field(default_factory=list)
-    """Rounds that are not in the ConfigMap yet."""
+    fresh: deque[FinishedRound] = field(default_factory=lambda: deque(maxlen=MAX_ROUNDS))
+    """Rounds that are not among the recorded ones yet."""
     experience: Experience | None = None
     """None: the ConfigMap was not read yet."""
+    unwritten: bool = False
+    """Whether the ConfigMap lacks rounds that are recorded."""
+    told_too_large: bool = False
+    """Whether people know that its rounds cannot be recorded."""
     trained_through: int = 0
     trainer: str | None = None
     """The trainer that has not answered yet."""
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self.fresh) or self.unwritten
 
 
 def _read(content: bytes) -> Policy:
@@ -80,17 +89,22 @@ class PolicyLearning:
 
     def has_news(self, key: JobKey) -> bool:
         """Whether there are rounds of a job that `learn` would write down."""
-        return any(one.key == key and one.fresh for one in self._jobs.values())
+        return any(one.key == key and one.has_news for one in self._jobs.values())
+
+    def forget(self, uid: str) -> None:
+        """The job has ended or is gone."""
+        self._jobs.pop(uid, None)
 
     async def learn(self, job: JobView, spec: FederatedJobSpec) -> None:
         """Writes the newest rounds down, and starts a trainer when it is time."""
         kept = self._jobs.get(job.uid)
-        if kept is None or not kept.fresh:
+        if kept is None or not kept.has_news:
             return
-        self._forget_gone()
         try:
             async with kept.writing:
-                await self._write(job, kept)
+                await self._take_up(job, kept)
+                if kept.unwritten:
+                    await self._write_rounds(job, kept)
                 if is_due(await self._experience(job, kept), kept.trained_through):
                     await self._start_trainer(job, spec, kept)
         except (KubeError, PolicyUnavailable) as error:
@@ -108,7 +122,7 @@ class PolicyLearning:
         kept.trainer = None
         reference = spec.allocation.policy_ref
         begun = await self.policies.of(job.key, reference)
-        has = await self.policies.learnt(job.key, reference) or begun
+        has = await self.policies.learnt(job.key, reference, uid=job.uid) or begun
         experience = await self._experience(job, kept)
         found = await asyncio.to_thread(judge, experience, has=has, offered=offered, begun=begun)
         if found.verdict is not Verdict.KEPT:
@@ -119,40 +133,60 @@ class PolicyLearning:
         await emit(job, [EventNote("Normal", reason, found.message)], deps=self.deps)
         return PolicyVerdict(taken=found.verdict is Verdict.OFFERED, message=found.message)
 
-    async def _write(self, job: JobView, kept: _Learning) -> None:
+    async def _take_up(self, job: JobView, kept: _Learning) -> None:
+        """Adds the rounds that ended to the recorded ones."""
         experience = await self._experience(job, kept)
-        played = list(kept.fresh)
-        for finished in played:
-            if (record := record_of(finished)) is not None:
-                experience = experience.with_round(record)
-        kept.experience = experience
-        await self._write_rounds(job, kept, experience)
-        del kept.fresh[: len(played)]  # others may have come meanwhile
+        while kept.fresh:
+            record = record_of(kept.fresh.popleft())
+            if record is None:
+                continue
+            if not len(Experience((record,)).fitting()):
+                await self._tell_too_large(job, kept, len(record.clients))
+                continue
+            kept.experience = experience = experience.with_round(record)
+            kept.unwritten = True
 
-    async def _write_rounds(self, job: JobView, kept: _Learning, experience: Experience) -> None:
+    async def _tell_too_large(self, job: JobView, kept: _Learning, devices: int) -> None:
+        if kept.told_too_large:
+            return
+        kept.told_too_large = True
+        why = (
+            f"the policy does not learn: a round of {devices} devices takes more than "
+            f"{MAX_BYTES} bytes, which is what one ConfigMap can hold"
+        )
+        await emit(job, [EventNote("Warning", "RoundTooLarge", why)], deps=self.deps)
+
+    async def _write_rounds(self, job: JobView, kept: _Learning) -> None:
+        experience = await self._experience(job, kept)
         content = await asyncio.to_thread(experience.to_bytes)
         told = {TRAINED_THROUGH: str(kept.trained_through)}
         name = names.experience_name(job.key.name)
         files = {names.EXPERIENCE_FILE: content}
         await self.deps.kube.apply(recorded(job, name, content=files, told=told))
+        kept.unwritten = False
 
     async def _experience(self, job: JobView, kept: _Learning) -> Experience:
         """The rounds of the job; one that cannot be read begins anew."""
         if kept.experience is None:
-            name = names.experience_name(job.key.name)
-            try:
-                found = await self.deps.kube.get(
-                    ObjectRef("v1", "ConfigMap", job.key.namespace, name)
-                )
-                content = base64.b64decode(found["binaryData"][names.EXPERIENCE_FILE])
-                kept.experience = Experience.from_bytes(content)
-                kept.trained_through = int(found["data"][TRAINED_THROUGH])
-            except NotFound:
-                kept.experience = Experience()
-            except (InvalidExperience, binascii.Error, KeyError, TypeError, ValueError) as error:
-                logger.warning("ConfigMap %s of job %s begins anew: %s", name, job.key, error)
-                kept.experience = Experience()
+            experience, trained_through = await self._read_rounds(job)
+            if kept.experience is None:  # nobody else has read it meanwhile
+                kept.experience, kept.trained_through = experience, trained_through
         return kept.experience
+
+    async def _read_rounds(self, job: JobView) -> tuple[Experience, int]:
+        """What the ConfigMap says; what an earlier job of the same name left does not count."""
+        name = names.experience_name(job.key.name)
+        try:
+            found = await self.deps.kube.get(ObjectRef("v1", "ConfigMap", job.key.namespace, name))
+            if is_of_another(found, job.uid):
+                return Experience(), 0
+            content = base64.b64decode(found["binaryData"][names.EXPERIENCE_FILE])
+            return Experience.from_bytes(content), int(found["data"][TRAINED_THROUGH])
+        except NotFound:
+            return Experience(), 0
+        except (InvalidExperience, binascii.Error, KeyError, TypeError, ValueError) as error:
+            logger.warning("ConfigMap %s of job %s begins anew: %s", name, job.key, error)
+            return Experience(), 0
 
     async def _start_trainer(self, job: JobView, spec: FederatedJobSpec, kept: _Learning) -> None:
         placed = read_placement(job.status, spec)
@@ -163,7 +197,7 @@ class PolicyLearning:
             why = f"{kept.trainer} gave no policy: kubectl logs job/{kept.trainer} says why"
             await emit(job, [EventNote("Warning", "TrainerSilent", why)], deps=self.deps)
         reference = spec.allocation.policy_ref
-        if await self.policies.learnt(job.key, reference) is None:
+        if await self.policies.learnt(job.key, reference, uid=job.uid) is None:
             begin = await self.policies.of(job.key, reference)
             await self._keep_policy(job, begin.to_bytes(), reference)
         newest = experience.records[-1].round
@@ -172,8 +206,8 @@ class PolicyLearning:
             trainer_job(job, spec, round=newest, nodes=placed[CLOUD_POD], settings=settings)
         )
         kept.trainer, kept.trained_through = names.trainer_name(job.key.name, newest), newest
-        await self._write_rounds(job, kept, experience)
-        note = f"{kept.trainer} learns from the last {len(experience)} rounds"
+        await self._write_rounds(job, kept)
+        note = f"{kept.trainer} learns from the last {len(experience.fitting())} rounds"
         await emit(job, [EventNote("Normal", "TrainerStarted", note)], deps=self.deps)
 
     async def _keep_policy(self, job: JobView, content: bytes, reference: str | None) -> None:
@@ -181,8 +215,3 @@ class PolicyLearning:
         await self.deps.kube.apply(
             recorded(job, name, content=files, told={BEGAN_WITH: reference or ""})
         )
-
-    def _forget_gone(self) -> None:
-        known = {one.uid for one in self.deps.known.values()}
-        for uid in [uid for uid in self._jobs if uid not in known]:
-            del self._jobs[uid]

@@ -4,6 +4,8 @@ It lives in memory: a restarted operator hears the next report a round later; th
 what was known before. States belong to a job's uid, so a new job of the same name starts empty.
 """
 
+from collections.abc import Callable
+
 from lockstep_operator.core.state import JobState
 
 
@@ -12,6 +14,11 @@ class Reports:
 
     def __init__(self) -> None:
         self._by_uid: dict[str, JobState] = {}
+        self._when_gone: list[Callable[[str], None]] = []
+
+    def when_gone(self, tell: Callable[[str], None]) -> None:
+        """Tell somebody else who keeps something of jobs the uid of each that is gone."""
+        self._when_gone.append(tell)
 
     def get(self, uid: str) -> JobState | None:
         """The state of a job; None: nothing was heard of it."""
@@ -28,3 +35,5 @@ class Reports:
     def forget(self, uid: str) -> None:
         """The job is gone."""
         self._by_uid.pop(uid, None)
+        for tell in self._when_gone:
+            tell(uid)

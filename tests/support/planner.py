@@ -53,9 +53,12 @@ class Setup:
     http: httpx2.AsyncClient
 
     @property
+    def uid(self) -> str:
+        return str(self.kube.objects[job_ref("lab", "digits")]["metadata"]["uid"])
+
+    @property
     def report(self) -> JobState | None:
-        uid = self.kube.objects[job_ref("lab", "digits")]["metadata"]["uid"]
-        return self.deps.sources.reports.get(uid)
+        return self.deps.sources.reports.get(self.uid)
 
     def sample(self, name: str) -> float | None:
         return self.deps.metrics.registry.get_sample_value(name)
@@ -84,6 +87,9 @@ async def planner_of_a_job() -> AsyncIterator[Setup]:
         kube.account(role, f"digits-{role}")
     deps = make_deps(kube)
     runtime = Runtime(partial(reconcile, deps=deps), deps.metrics, resync_s=100)
+    policies = Policies(kube)
+    learning = PolicyLearning(deps, policies)
+    deps.sources.reports.when_gone(learning.forget)
     planner = Planner(
         deps=deps,
         reports=deps.sources.reports,
@@ -91,8 +97,8 @@ async def planner_of_a_job() -> AsyncIterator[Setup]:
         resizer=Resizer(kube, deps.metrics, wait_s=0.05),
         authenticator=Authenticator(kube),
         prometheus=None,
-        policies=(policies := Policies(kube)),
-        learning=PolicyLearning(deps, policies),
+        policies=policies,
+        learning=learning,
         leads=lambda: True,
     )
     probes = Probes(deps, runtime, lambda: True, lambda: True, resync_s=100)

@@ -65,6 +65,28 @@ async def test_what_another_policy_learnt_does_not_matter_even_if_it_is_damaged(
     damaged = policy_map(b"garbage")
     damaged["metadata"]["name"] = "digits-policy"
     setup.kube.put({**damaged, "data": {BEGAN_WITH: "other"}})
-    assert await setup.planner.policies.learnt(KEY, None) is None
+    assert await setup.planner.policies.learnt(KEY, None, uid=setup.uid) is None
     with pytest.raises(PolicyUnavailable, match="is no policy file"):
-        await setup.planner.policies.learnt(KEY, "other")
+        await setup.planner.policies.learnt(KEY, "other", uid=setup.uid)
+
+
+async def test_of_many_policies_those_that_are_asked_for_stay_read(setup: Setup) -> None:
+    read: list[str] = []
+
+    def count(verb: str, name: str) -> None:
+        if verb == "get" and name.startswith("mine"):
+            read.append(name)
+
+    for number in range(70):
+        stored = policy_map(SHIPPED.read_bytes())
+        stored["metadata"]["name"] = f"mine-{number}"
+        setup.kube.put(stored)
+    setup.kube.fail = count
+    policies = Policies(setup.kube)
+    first = await policies.of(KEY, "mine-0")
+    for number in range(1, 70):
+        await policies.of(KEY, f"mine-{number}")
+        assert await policies.of(KEY, "mine-0") is first
+    assert read.count("mine-0") == 1
+    await policies.of(KEY, "mine-1")  # of 70 the oldest had to go
+    assert read.count("mine-1") == 2

@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from lockstep_allocator import experience
 from lockstep_allocator.experience import Experience
 from lockstep_allocator.policy import SHIPPED, Policy, read_policy
 from lockstep_api import names
 from lockstep_operator.core.model import ObjectRef
 from lockstep_operator.errors import Unavailable
+from lockstep_operator.kube import job_ref
 from lockstep_operator.policies import Policies
 from lockstep_operator.policy_learning import PolicyLearning
 from lockstep_operator.reports import Reports
@@ -18,7 +20,9 @@ from tests.support.kube import (
     failing,
 )
 from tests.support.planner import (
+    DONE,
     EXPERIENCE,
+    OUTCOME,
     PLAN,
     POLICY,
     Setup,
@@ -31,6 +35,8 @@ from tests.support.planner import (
     slow,
     told,
 )
+
+RECORDS = ("experience", "policy")
 
 
 async def test_every_20_rounds_a_trainer_learns_from_what_was_recorded(setup: Setup) -> None:
@@ -99,7 +105,7 @@ async def test_a_policy_is_taken_up_only_if_the_recorded_rounds_had_not_cost_mor
     worse = (await offer(setup, slow(shipped))).json()
     assert not worse["taken"]
     assert "the policy stays, the one that was learnt is worse" in worse["message"]
-    before = await setup.planner.policies.learnt(KEY, None)
+    before = await setup.planner.policies.learnt(KEY, None, uid=setup.uid)
     assert before is not None
     assert (before.weights["leave.2.bias"] == shipped.weights["leave.2.bias"]).all()
     allocated(setup, policy="ppo", online=True, energyWeight=1e6)  # being slow is worth it now
@@ -110,11 +116,11 @@ async def test_a_policy_is_taken_up_only_if_the_recorded_rounds_had_not_cost_mor
     assert len(told(setup, "PolicyUpdated")) == 1
     assert len(told(setup, "PolicyKept")) == 2
     assert setup.sample("lockstep_policies_offered_total") is None  # by verdict only
-    learnt = await setup.planner.policies.learnt(KEY, None)
+    learnt = await setup.planner.policies.learnt(KEY, None, uid=setup.uid)
     assert learnt is not None
     assert learnt.weights["leave.2.bias"].tolist() == [9, -9, 0]
     # A job that asks for another policy begins with that.
-    assert await setup.planner.policies.learnt(KEY, "mine") is None
+    assert await setup.planner.policies.learnt(KEY, "mine", uid=setup.uid) is None
 
 
 async def test_what_was_learnt_is_given_up_when_the_rounds_say_so(setup: Setup) -> None:
@@ -127,7 +133,7 @@ async def test_what_was_learnt_is_given_up_when_the_rounds_say_so(setup: Setup) 
     back = (await offer(setup, slow(shipped))).json()
     assert not back["taken"]
     assert "back to the policy that the job began with" in back["message"]
-    learnt = await setup.planner.policies.learnt(KEY, None)
+    learnt = await setup.planner.policies.learnt(KEY, None, uid=setup.uid)
     assert learnt is not None
     assert learnt.weights["leave.2.bias"].tolist() == shipped.weights["leave.2.bias"].tolist()
 
@@ -177,3 +183,83 @@ async def test_damaged_rounds_begin_anew(setup: Setup) -> None:
     await play(setup, range(1, 5))
     content = setup.kube.objects[EXPERIENCE]["binaryData"][names.EXPERIENCE_FILE]
     assert len(Experience.from_bytes(base64.b64decode(content))) == 2
+
+
+async def test_what_is_recorded_is_none_of_the_objects_that_a_pass_looks_at(setup: Setup) -> None:
+    """It may have a megabyte and changes every round; its owner takes it away with the job."""
+    await online(setup)
+    await play(setup, range(1, 24))
+    kept = [setup.kube.objects[replace(EXPERIENCE, name=f"digits-{one}")] for one in RECORDS]
+    listed = await setup.kube.list(("v1", "ConfigMap"), "lab", labels=names.job_selector("digits"))
+    assert [one["metadata"]["name"] for one in listed.items] == ["digits-settings"]
+    for one in kept:
+        assert one["metadata"]["ownerReferences"][0]["uid"] == setup.uid
+        assert one["metadata"]["labels"][names.RECORD_LABEL] == "digits"
+
+
+async def test_rounds_that_are_too_large_to_record_start_no_trainer_and_one_event_says_why(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experience, "MAX_BYTES", 2_100)
+    await online(setup)
+    await play(setup, range(1, 45))
+    assert [ref.name for ref in setup.kube.objects if ref.kind == "Job"] == []
+    assert EXPERIENCE not in setup.kube.objects
+    (why,) = told(setup, "RoundTooLarge")
+    assert why.startswith("the policy does not learn: a round of 2 devices takes more than")
+
+
+async def test_what_cannot_be_recorded_does_not_pile_up(setup: Setup) -> None:
+    await online(setup)
+    setup.kube.fail = failing("apply", Unavailable("etcd is full"), "digits-experience")
+    await play(setup, range(1, 6))
+    learning = setup.planner.learning
+    assert len(learning._jobs[setup.uid].fresh) == 0  # among the recorded rounds, of which 100 stay
+    assert learning.has_news(KEY)
+    setup.planner.learning._jobs[setup.uid].experience = None
+    setup.kube.fail = failing("get", Unavailable("etcd is down"), "digits-experience")
+    await play(setup, range(6, 9 + experience.MAX_ROUNDS))
+    assert len(learning._jobs[setup.uid].fresh) == experience.MAX_ROUNDS
+    setup.kube.fail = lambda verb, name: None
+    last = 9 + experience.MAX_ROUNDS
+    await play(setup, range(last, last + 1))
+    content = setup.kube.objects[EXPERIENCE]["binaryData"][names.EXPERIENCE_FILE]
+    rounds = Experience.from_bytes(base64.b64decode(content))
+    assert [record.round for record in rounds.records] == list(range(9, last))
+    assert not learning.has_news(KEY)
+
+
+async def test_what_a_job_learns_from_is_forgotten_with_it(setup: Setup) -> None:
+    await online(setup)
+    await play(setup, range(1, 4))
+    assert setup.uid in setup.planner.learning._jobs
+    setup.kube.remove(job_ref("lab", "digits"))
+    await setup.planner.runtime.pass_now(KEY)
+    assert setup.planner.learning._jobs == {}
+
+
+async def test_what_a_job_learns_from_is_forgotten_when_it_ends(setup: Setup) -> None:
+    await online(setup)
+    await play(setup, range(1, 4))
+    assert (await setup.http.post(OUTCOME, json=DONE)).status_code == 200
+    assert setup.planner.learning._jobs == {}
+
+
+async def test_a_job_begins_with_nothing_that_an_earlier_one_of_its_name_left(
+    setup: Setup,
+) -> None:
+    await online(setup)
+    await play(setup, range(1, 24))
+    for one in RECORDS:
+        stored = setup.kube.objects[replace(EXPERIENCE, name=f"digits-{one}")]
+        stored["metadata"]["ownerReferences"][0]["uid"] = "earlier"
+    policies = Policies(setup.kube)
+    learning = PolicyLearning(setup.deps, policies)
+    assert await policies.learnt(KEY, None, uid="earlier") is not None
+    assert await policies.learnt(KEY, None, uid=setup.uid) is None
+    anew = replace(setup.planner, reports=Reports(), policies=policies, learning=learning)
+    async with client(anew, setup.probes) as http:
+        await play(Setup(setup.kube, setup.deps, anew, setup.probes, http), range(24, 28))
+    content = setup.kube.objects[EXPERIENCE]["binaryData"][names.EXPERIENCE_FILE]
+    rounds = Experience.from_bytes(base64.b64decode(content))
+    assert [record.round for record in rounds.records] == [24, 25, 26]

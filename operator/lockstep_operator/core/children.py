@@ -120,11 +120,23 @@ def _object(
 def recorded(
     job: JobView, name: str, *, content: Mapping[str, bytes], told: Mapping[str, str]
 ) -> Manifest:
-    """A ConfigMap with files that the operator keeps for a job, and what it notes beside them."""
+    """A ConfigMap with files that the operator keeps for a job, and what it notes beside them.
+
+    It may have a megabyte and changes every round, so it has another label than what the job
+    consists of: nobody lists or watches it. Its owner reference takes it away with the job.
+    """
     coded = {file: base64.b64encode(data).decode() for file, data in content.items()}
     body = {"binaryData": coded, "data": dict(told)}
     labels = _labels(job.key.name, None)
+    labels[names.RECORD_LABEL] = labels.pop(names.JOB_LABEL)
     return _object(job, "ConfigMap", name=name, labels=labels, body=body)
+
+
+def is_of_another(manifest: Manifest, uid: str) -> bool:
+    """Whether another job owns the object, and the one with this uid does not."""
+    owners = manifest["metadata"].get("ownerReferences") or []
+    uids = {owner["uid"] for owner in owners if owner.get("kind") == names.KIND}
+    return bool(uids) and uid not in uids
 
 
 def trainer_job(

@@ -9,11 +9,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FINISHED, ConditionType, FederatedJobStatus, Phase
 from lockstep_api.wire import Outcome
-from lockstep_operator.core.children import children, reference, spec_hash
+from lockstep_operator.core.children import children, is_of_another, reference, spec_hash
 from lockstep_operator.core.conditions import (
     CLIENTS_MISSING,
     Finding,
@@ -316,7 +315,7 @@ def _differs(observed: Observed, manifest: Manifest) -> bool:
     existing = observed.children.get(reference(manifest))
     if existing is None:
         return True
-    if _is_going(existing) or _is_of_another(existing, observed.job):
+    if _is_going(existing) or is_of_another(existing, observed.job.uid):
         return False
     return spec_hash(existing) != spec_hash(manifest) or _scaled(existing, manifest)
 
@@ -335,16 +334,9 @@ def _to_replace(observed: Observed, wanted: Iterable[Manifest]) -> tuple[ObjectR
         for ref, manifest in found
         if manifest is not None
         and not _is_going(manifest)
-        and _is_of_another(manifest, observed.job)
+        and is_of_another(manifest, observed.job.uid)
     )
 
 
 def _is_going(manifest: Manifest) -> bool:
     return bool(manifest["metadata"].get("deletionTimestamp"))
-
-
-def _is_of_another(manifest: Manifest, job: JobView) -> bool:
-    """Whether an earlier job of this name owns the object, and this one does not."""
-    owners = manifest["metadata"].get("ownerReferences") or []
-    uids = {owner["uid"] for owner in owners if owner.get("kind") == names.KIND}
-    return bool(uids) and job.uid not in uids
