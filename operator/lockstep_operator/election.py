@@ -69,13 +69,14 @@ class Elector:
         return self._renewed_s + self.timing.renew_within_s - self.monotonic()
 
     async def release(self) -> None:
-        """Gives the lease back, so that a successor takes over at once."""
-        if self._lease is None or holder_of(self._lease) != self.me:
+        """Gives a lease that still lasts back, so that a successor takes over at once."""
+        lease = self._lease
+        if lease is None or holder_of(lease) != self.me or self.left_s() <= 0:
             return
         self._renewed_s = -math.inf
         try:
             async with asyncio.timeout(self.timing.retry_s):
-                await self.kube.replace(released(self._lease))
+                await self.kube.replace(released(lease))
             logger.info("%s has released the lease", self.me)
         except (KubeError, TimeoutError) as error:
             logger.warning("lease not released: %s", error)

@@ -229,6 +229,18 @@ async def test_only_while_it_leads_may_a_process_write() -> None:
     assert one.left_s() <= 0, "nor when another has taken its place"
 
 
+async def test_a_lease_that_is_over_is_not_given_back() -> None:
+    """Nor is time spent on it: a successor does not wait for this process."""
+    kube = FakeKube()
+    one = elector(kube, "a")
+    await one.acquire()
+    kube.fail = lambda verb, name: Unavailable("no route")
+    await asyncio.wait_for(one.hold(), 10)
+    kube.calls.clear()
+    await one.release()
+    assert kube.calls.total() == 0
+
+
 async def test_a_process_that_gave_its_lease_back_writes_no_more() -> None:
     kube = FakeKube()
     one = elector(kube, "a")
