@@ -1,0 +1,103 @@
+"""Who leads watches; who does not any more neither watches nor begins a pass."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from kubernetes.aio.client.configuration import Configuration
+
+from lockstep_operator import lead as leading
+from lockstep_operator.config import OperatorConfig
+from lockstep_operator.core.election import Timing
+from lockstep_operator.core.model import JobKey
+from lockstep_operator.election import Elector
+from lockstep_operator.errors import Unavailable
+from lockstep_operator.lead import Flags, Leader, lead
+from lockstep_operator.reconcile import PassResult
+from lockstep_operator.runtime import Runtime
+from tests.support.kube import KEY, FakeKube, cluster_with, make_deps
+
+FAST = Timing(lease_s=0.6, renew_within_s=0.3, retry_s=0.05)
+STEP_S = 10.0
+
+
+@dataclass
+class Setup:
+    """A leader whose Kopf only says that it has begun, and waits for the end."""
+
+    kube: FakeKube
+    passes: list[JobKey] = field(default_factory=list)
+    flags: Flags = field(default_factory=Flags)
+
+    def __post_init__(self) -> None:
+        deps = make_deps(self.kube)
+        self.runtime = Runtime(self.one_pass, deps.metrics, resync_s=1000.0)
+        config, configuration = OperatorConfig(), type.__call__(Configuration)
+        self.leader = Leader(config, configuration, self.runtime, deps, self.flags)
+
+    async def one_pass(self, key: JobKey) -> PassResult:
+        self.passes.append(key)
+        return PassResult()
+
+    async def watch_jobs(self, leader: Leader) -> None:
+        self.flags.watching.set()
+        await self.flags.stop.wait()
+
+
+@pytest.fixture
+def setup(monkeypatch: pytest.MonkeyPatch) -> Setup:
+    made = Setup(cluster_with())
+    monkeypatch.setattr(leading, "_watch_jobs", made.watch_jobs)
+    return made
+
+
+async def wait(event: asyncio.Event) -> None:
+    await asyncio.wait_for(event.wait(), STEP_S)
+
+
+async def test_a_leader_that_lost_its_lease_ends_and_begins_no_pass(setup: Setup) -> None:
+    elector = Elector(setup.kube, "lab", "lock", "a", FAST)
+    running = asyncio.create_task(lead(setup.leader, elector))
+    await wait(setup.flags.watching)
+    assert setup.flags.leading.is_set()
+    setup.kube.fail = lambda verb, name: Unavailable("no route") if name == "lock" else None
+    await asyncio.wait_for(running, STEP_S)
+    assert setup.flags.stop.is_set()
+    assert not setup.flags.leading.is_set()
+    assert elector.left_s() <= 0
+    setup.runtime.seen(KEY)
+    await asyncio.sleep(0)
+    assert (setup.runtime.jobs, setup.passes) == (0, [])
+
+
+async def test_jobs_are_watched_only_when_all_that_belongs_to_them_was_listed(
+    setup: Setup,
+) -> None:
+    listed = asyncio.Event()
+
+    def fail(verb: str, name: str) -> Any:
+        return None if listed.is_set() else Unavailable("not yet")
+
+    setup.kube.fail = fail
+    running = asyncio.create_task(lead(setup.leader, None))
+    await asyncio.sleep(0.1)
+    assert not setup.flags.watching.is_set()
+    listed.set()
+    await wait(setup.flags.watching)
+    setup.flags.stop.set()
+    await asyncio.wait_for(running, STEP_S)
+
+
+async def test_what_breaks_the_following_of_the_cluster_ends_the_process(setup: Setup) -> None:
+    def fail(verb: str, name: str) -> Any:
+        raise ValueError("a bug")
+
+    running = asyncio.create_task(lead(setup.leader, None))
+    await wait(setup.flags.watching)
+    setup.kube.fail = fail
+    setup.kube.break_watches()
+    with pytest.raises(ValueError, match="a bug"):
+        await asyncio.wait_for(running, STEP_S)
+    assert setup.flags.stop.is_set()
+    assert not setup.flags.watch_alive
