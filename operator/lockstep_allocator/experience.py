@@ -307,7 +307,7 @@ def _file(records: Sequence[Record]) -> bytes:
     number = {client: i for i, client in enumerate(clients)}
     lines = max((one.lines for one in rounds), default=0)
     curves: dict[tuple[float, ...], int] = {}
-    curve = [_numbered(one, curves, lines) for one in rounds]
+    curve = [_numbered(one, curves, lines=lines) for one in rounds]
     tensors: dict[str, NDArray[Any]] = {
         "rounds": np.array([one.row for one in rounds], np.float64).reshape(-1, len(_OF_ROUND)),
         "client": np.array([number[c] for record in records for c in record.clients], np.int32),
@@ -327,7 +327,9 @@ def _file(records: Sequence[Record]) -> bytes:
     return save(tensors, told)
 
 
-def _numbered(one: _Encoded, curves: dict[tuple[float, ...], int], lines: int) -> NDArray[np.int32]:
+def _numbered(
+    one: _Encoded, curves: dict[tuple[float, ...], int], *, lines: int
+) -> NDArray[np.int32]:
     """(N,) the devices' curves in the file's numbers; new ones are added to `curves`."""
     rows = (_row(curve, lines) for curve in one.curves)
     numbers = [curves.setdefault(row, len(curves)) for row in rows]

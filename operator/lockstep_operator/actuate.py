@@ -91,10 +91,10 @@ class _Resize:
     limits: dict[str, int | None] = field(default_factory=dict)
     """Pod → millicores in force when the round was planned; None: no limit."""
 
-    def fail(self, pod: str, label: str, reason: str) -> None:
+    def fail(self, pod: str, label: str, *, reason: str) -> None:
         self.reasons[pod], self.labels[pod] = reason, label
 
-    def refuse(self, pod: str, label: str, reason: str) -> None:
+    def refuse(self, pod: str, label: str, *, reason: str) -> None:
         self.refused[pod], self.labels[pod] = reason, label
 
 
@@ -120,11 +120,16 @@ async def actuate(
     until = _now_s() + resizer.whole_s if until is None else until
     listing = await _list(key, selector, kube=resizer.kube, until=until)
     known = resizer.refusals.of(key)
-    _compare(resize, {pod["metadata"]["name"]: pod for pod in listing.items}, known)
+    _compare(resize, {pod["metadata"]["name"]: pod for pod in listing.items}, refused_before=known)
     if resize.waiting:
-        await _patch_all(key, resize, resizer, until=until)
+        await _patch_all(key, resize, resizer=resizer, until=until)
         await _wait(
-            key, resize, selector, version=listing.resource_version, resizer=resizer, until=until
+            key,
+            resize,
+            selector=selector,
+            version=listing.resource_version,
+            resizer=resizer,
+            until=until,
         )
     for label in resize.labels.values():
         resizer.metrics.resize_failures.labels(label).inc()
@@ -137,12 +142,12 @@ async def actuate(
 
 
 def _compare(
-    resize: _Resize, found: Mapping[str, Manifest], refused_before: Mapping[str, str]
+    resize: _Resize, found: Mapping[str, Manifest], *, refused_before: Mapping[str, str]
 ) -> None:
     """Sort out which pods need a new limit, and can be given one."""
     for pod, milli in resize.wanted.items():
         if pod not in found:
-            resize.fail(pod, "PodNotFound", "pod not found")
+            resize.fail(pod, "PodNotFound", reason="pod not found")
         elif not (_in_force(found[pod], milli) and _asked(found[pod], milli)):
             resize.limits[pod] = _limit(_status(found[pod]))
             if pod not in refused_before:
@@ -197,7 +202,7 @@ async def _list(key: JobKey, selector: str, *, kube: Kube, until: float) -> List
         raise Unavailable("the job's pods were not listed in time") from error
 
 
-async def _patch_all(key: JobKey, resize: _Resize, resizer: Resizer, *, until: float) -> None:
+async def _patch_all(key: JobKey, resize: _Resize, *, resizer: Resizer, until: float) -> None:
     """Ask for all limits; what is not answered in time fails, and is not sent any more."""
     slots = asyncio.Semaphore(CONCURRENT_PATCHES)
     unanswered = set(resize.waiting)
@@ -213,7 +218,7 @@ async def _patch_all(key: JobKey, resize: _Resize, resizer: Resizer, *, until: f
     except TimeoutError:
         resize.waiting -= unanswered
         for pod in unanswered:
-            resize.fail(pod, "TimedOut", f"resize not answered within {resizer.whole_s:g} s")
+            resize.fail(pod, "TimedOut", reason=f"resize not answered within {resizer.whole_s:g} s")
 
 
 async def _patch(key: JobKey, pod: str, *, resize: _Resize, kube: Kube) -> None:
@@ -223,23 +228,23 @@ async def _patch(key: JobKey, pod: str, *, resize: _Resize, kube: Kube) -> None:
         await kube.resize(key.namespace, pod, container=names.WORKER_CONTAINER, cpu=cpu)
     except NotServed:
         resize.waiting.discard(pod)
-        resize.refuse(pod, "NotServed", "this Kubernetes does not serve pods/resize")
+        resize.refuse(pod, "NotServed", reason="this Kubernetes does not serve pods/resize")
     except NotFound:
         resize.waiting.discard(pod)
-        resize.fail(pod, "PodNotFound", "pod not found")
+        resize.fail(pod, "PodNotFound", reason="pod not found")
     except Refused as error:
         resize.waiting.discard(pod)
-        resize.refuse(pod, "Refused", f"resize refused: {error}")
+        resize.refuse(pod, "Refused", reason=f"resize refused: {error}")
     except KubeError as error:
         resize.waiting.discard(pod)
-        resize.fail(pod, type(error).__name__, f"resize failed: {error}")
+        resize.fail(pod, type(error).__name__, reason=f"resize failed: {error}")
 
 
 async def _wait(
     key: JobKey,
     resize: _Resize,
-    selector: str,
     *,
+    selector: str,
     version: str,
     resizer: Resizer,
     until: float,
@@ -249,19 +254,23 @@ async def _wait(
     problem = None
     try:
         async with asyncio.timeout_at(min(until, _now_s() + resizer.wait_s)):
-            problem = await _follow(key, resize, selector, version=version, last=last, on=resizer)
+            problem = await _follow(
+                key, resize, selector=selector, version=version, last=last, on=resizer
+            )
     except TimeoutError:
         problem = None
     for pod in resize.waiting:
         label, reason = _pending(last.get(pod, {}))
-        resize.fail(pod, label, problem or reason or f"not in force after {resizer.wait_s:g} s")
+        resize.fail(
+            pod, label, reason=problem or reason or f"not in force after {resizer.wait_s:g} s"
+        )
 
 
 async def _follow(
     key: JobKey,
     resize: _Resize,
-    selector: str,
     *,
+    selector: str,
     version: str,
     last: dict[str, Manifest],
     on: Resizer,
@@ -289,13 +298,14 @@ def _note(pod: str, event: Manifest, *, resize: _Resize, metrics: Metrics) -> No
     milli = resize.wanted[pod]
     if event["type"] == "DELETED":
         resize.waiting.discard(pod)
-        resize.fail(pod, "PodNotFound", "pod was deleted")
+        resize.fail(pod, "PodNotFound", reason="pod was deleted")
     elif _in_force(event["object"], milli) and _asked(event["object"], milli):
         resize.waiting.discard(pod)
         metrics.resize_seconds.observe(time.monotonic() - resize.patched_at[pod])
     elif _pending(event["object"])[0] == "Infeasible":
         resize.waiting.discard(pod)
-        resize.refuse(pod, *_pending(event["object"]))
+        label, reason = _pending(event["object"])
+        resize.refuse(pod, label, reason=reason)
 
 
 def _pending(pod: Manifest) -> tuple[str, str]:

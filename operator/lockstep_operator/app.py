@@ -70,7 +70,7 @@ def make_metrics() -> Metrics:
     return Metrics(registry)
 
 
-def make_deps(config: OperatorConfig, kube: ApiKube, metrics: Metrics) -> Deps:
+def make_deps(config: OperatorConfig, kube: ApiKube, *, metrics: Metrics) -> Deps:
     """What the loops and the planner share."""
     return Deps(
         kube=kube,
@@ -89,7 +89,7 @@ async def run(config: OperatorConfig) -> int:
     door = ApiKube(configuration, count=metrics.count_request)
     elector = _elector(config, door)
     kube = door if elector is None else door.while_leading(elector.left_s)
-    deps = make_deps(config, kube, metrics)
+    deps = make_deps(config, kube, metrics=metrics)
     runtime = Runtime(partial(reconcile, deps=deps), metrics, resync_s=config.resync_seconds)
     flags = Flags()
     stop_on_signals(flags.stop)
@@ -111,7 +111,7 @@ async def run(config: OperatorConfig) -> int:
     probes = Probes(deps, runtime, lambda: flags.watch_alive, flags.ready, config.resync_seconds)
     try:
         return await _run_both(
-            planner_server(planner_app(planner, probes), config.host, config.port),
+            planner_server(planner_app(planner, probes), config.host, port=config.port),
             work=lead(Leader(config, configuration, runtime, deps=deps, flags=flags), elector),
             runtime=runtime,
             flags=flags,
@@ -133,7 +133,7 @@ def _elector(config: OperatorConfig, kube: ApiKube) -> Elector | None:
     return Elector(kube, namespace, config.lease_name, me, config.timing())
 
 
-def planner_server(app: FastAPI, host: str, port: int) -> HostedServer:
+def planner_server(app: FastAPI, host: str, *, port: int) -> HostedServer:
     """The server of planner and probes; no request keeps it from ending."""
     return HostedServer(
         uvicorn.Config(
@@ -191,6 +191,7 @@ Namespaces = Annotated[
 def command(
     kubeconfig: Annotated[str | None, typer.Option(help="Kubeconfig file.")] = None,
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    *,
     planner_url: Annotated[
         str | None, typer.Option(help="Where cloud pods reach this process.")
     ] = None,

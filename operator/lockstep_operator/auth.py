@@ -49,7 +49,7 @@ class Authenticator:
         return user
 
     async def check_owner(
-        self, key: JobKey, user: User, uid: str, *, role: Role = Role.CLOUD
+        self, key: JobKey, user: User, *, uid: str, role: Role = Role.CLOUD
     ) -> None:
         """Keep out the pod of a deleted job of the same name, which runs on for seconds.
 

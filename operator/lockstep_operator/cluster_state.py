@@ -230,14 +230,14 @@ class ClusterState:
     async def _add_pods(self, found: _Others, namespace: str | None) -> None:
         """Page by page: a cluster's pods as manifests are hundreds of megabytes."""
         labels = "" if self._namespaces else f"!{names.JOB_LABEL}"
-        async for pod in _items(self._kube, POD, namespace, labels=labels):
+        async for pod in _items(self._kube, POD, namespace=namespace, labels=labels):
             held = holding(pod)
             if held is not None and not self._is_followed(held.set):
                 found.add(held)
 
     async def _add_foreign_sets(self, found: _Others) -> None:
         try:
-            async for one in _items(self._kube, SET, None, labels=names.JOB_LABEL):
+            async for one in _items(self._kube, SET, namespace=None, labels=names.JOB_LABEL):
                 wanted = claim(one)
                 if wanted is not None and not self._is_followed(wanted.set):
                     found.claims.append(wanted)
@@ -255,7 +255,7 @@ def _labelled(job: JobKey) -> JobKey:
 
 
 async def _items(
-    kube: Kube, kind: Kind, namespace: str | None, *, labels: str
+    kube: Kube, kind: Kind, *, namespace: str | None, labels: str
 ) -> AsyncIterator[Manifest]:
     async with aclosing(kube.pages(kind, namespace, labels=labels)) as pages:
         async for page in pages:

@@ -102,7 +102,7 @@ def _int_or_string(schema: Schema) -> None:
         schema["anyOf"] = [{"type": "integer"}, {"type": "string"}]
 
 
-def _mapping(schema: Schema, defs: Schema, values: Any) -> None:
+def _mapping(schema: Schema, defs: Schema, *, values: Any) -> None:
     """A dict: free-form, or with values of one type (strings, bounded for CEL's cost)."""
     if isinstance(values, dict) and "properties" not in schema:
         schema["additionalProperties"] = structural(values, defs)
@@ -129,7 +129,7 @@ def structural(schema: Schema, defs: Schema) -> Schema:
     _int_or_string(out)
     if out.get("x-kubernetes-preserve-unknown-fields"):
         return out
-    _mapping(out, defs, values)
+    _mapping(out, defs, values=values)
     if "properties" in out:
         out["properties"] = {k: structural(v, defs) for k, v in out["properties"].items()}
     if "items" in out:

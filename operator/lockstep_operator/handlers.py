@@ -40,7 +40,7 @@ def operator_settings() -> kopf.OperatorSettings:
 
 
 async def job_seen(
-    namespace: str | None, name: str | None, type: str | None, memo: Runtime, **_: Any
+    namespace: str | None, name: str | None, *, type: str | None, memo: Runtime, **_: Any
 ) -> None:
     """A job was listed, added, changed or deleted."""
     memo.seen(JobKey(str(namespace), str(name)), gone=type == "DELETED")

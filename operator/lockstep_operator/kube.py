@@ -127,7 +127,7 @@ class Kube(Protocol):
     async def review_token(self, token: str, audience: str) -> User | None: ...
 
 
-def path_of(kind: Kind, namespace: str | None = None, name: str = "") -> str:
+def path_of(kind: Kind, namespace: str | None = None, *, name: str = "") -> str:
     """The REST path of a kind's collection or of one object."""
     api_version = kind[0]
     root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
@@ -281,7 +281,7 @@ class ApiKube:
     async def resize(self, namespace: str, pod: str, *, container: str, cpu: str) -> Manifest:
         """Set only a container's CPU limit, in place."""
         limits = {"name": container, "resources": {"limits": {"cpu": cpu}}}
-        path = path_of(POD, namespace, pod) + "/resize"
+        path = path_of(POD, namespace, name=pod) + "/resize"
         body = {"spec": {"containers": [limits]}}
         return await self._http.call(Request("patch", POD, path, body=body, content_type=STRATEGIC))
 
@@ -344,4 +344,4 @@ def _kind(ref: ObjectRef) -> Kind:
 
 
 def _path(ref: ObjectRef) -> str:
-    return path_of(_kind(ref), ref.namespace, ref.name)
+    return path_of(_kind(ref), ref.namespace, name=ref.name)

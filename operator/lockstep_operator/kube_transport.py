@@ -127,12 +127,14 @@ async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Manifest]:
 async def _raise_for(response: aiohttp.ClientResponse, call: str) -> None:
     if response.status < 400:
         return
-    error = error_of(response.status, await response.text(), response.headers.get("Retry-After"))
+    error = error_of(
+        response.status, await response.text(), retry_after=response.headers.get("Retry-After")
+    )
     error.args = (f"{call}: {error}",)
     raise error
 
 
-def error_of(status: int, body: str, retry_after: str | None = None) -> KubeError:
+def error_of(status: int, body: str, *, retry_after: str | None = None) -> KubeError:
     """The error for an HTTP status; its text is the apiserver's message."""
     message = _message(body) or f"HTTP {status}"
     if status == 429:

@@ -68,7 +68,9 @@ class Planner:
     plan_s: float = PLAN_S
     """How long a call may take, once it has its turn."""
 
-    async def plan(self, key: JobKey, request: PlanRequest, authorization: str | None) -> RoundPlan:
+    async def plan(
+        self, key: JobKey, request: PlanRequest, *, authorization: str | None
+    ) -> RoundPlan:
         """Plan a round, put its limits in force and tell what is not.
 
         Raises:
@@ -81,38 +83,40 @@ class Planner:
         with self.deps.metrics.plan_seconds.time():
             job, spec = await self._plannable(key, authorization)
             async with self.turns.take(job.uid):
-                plan = await self._in_time(job, spec, request)
+                plan = await self._in_time(job, spec, request=request)
         self.runtime.seen(key)
         return plan
 
     async def _in_time(
-        self, job: JobView, spec: FederatedJobSpec, request: PlanRequest
+        self, job: JobView, spec: FederatedJobSpec, *, request: PlanRequest
     ) -> RoundPlan:
         """The plan, in less time than its caller waits: else its limits would come too late."""
         self._check_leads()  # it may have waited for its turn
         try:
             async with asyncio.timeout(self.plan_s):
-                return await self._plan(job, spec, request)
+                return await self._plan(job, spec, request=request)
         except TimeoutError as error:
             raise PlanTookTooLong(f"there is no plan after {self.plan_s:g} s") from error
 
-    async def _plan(self, job: JobView, spec: FederatedJobSpec, request: PlanRequest) -> RoundPlan:
+    async def _plan(
+        self, job: JobView, spec: FederatedJobSpec, *, request: PlanRequest
+    ) -> RoundPlan:
         """The planning step of `core.planning`, and what it asks of the world in between."""
         heard = hear(self.reports.of(job.uid), request)
         self.deps.metrics.frequency_mismatches.inc(heard.mismatches)
-        await self._keep(job, heard.state, heard.events)
-        insight = know(heard.state, request, await self._telemetry(job, spec))
-        basis = await self._basis(job, spec, insight)
-        drawn = draw(self.reports.of(job.uid), request, basis)
-        await self._keep(job, drawn.state, drawn.events)
-        plan = await self._put_in_force(job.key, drawn.plan, basis)
+        await self._keep(job, heard.state, events=heard.events)
+        insight = know(heard.state, request, telemetry=await self._telemetry(job, spec))
+        basis = await self._basis(job, spec, insight=insight)
+        drawn = draw(self.reports.of(job.uid), request, basis=basis)
+        await self._keep(job, drawn.state, events=drawn.events)
+        plan = await self._put_in_force(job.key, drawn.plan, basis=basis)
         state, now = self.reports.of(job.uid), self.deps.clock()
         settled = settle(state, plan, basis=basis, before=job.status.last_plan, now=now)
-        await self._keep(job, settled.state, settled.events)
+        await self._keep(job, settled.state, events=settled.events)
         self.learning.heard(job, spec, finished=settled.finished)
         return plan
 
-    async def _keep(self, job: JobView, state: JobState, events: Iterable[EventNote]) -> None:
+    async def _keep(self, job: JobView, state: JobState, *, events: Iterable[EventNote]) -> None:
         self.reports.keep(job.uid, state)
         await emit(job, events, deps=self.deps)
 
@@ -129,7 +133,7 @@ class Planner:
             self.deps.metrics.telemetry_failures.inc()
             return Insight(problem=str(error))
 
-    async def _basis(self, job: JobView, spec: FederatedJobSpec, insight: Insight) -> Basis:
+    async def _basis(self, job: JobView, spec: FederatedJobSpec, *, insight: Insight) -> Basis:
         """What the plan is made from: the policy, if the job asks for one."""
         if spec.allocation.policy is not AllocationPolicy.PPO:
             return Basis(spec, insight)
@@ -144,13 +148,13 @@ class Planner:
             learnt = await self.policies.learnt(job.key, reference, uid=job.uid)
         return learnt or await self.policies.of(job.key, reference)
 
-    async def _put_in_force(self, key: JobKey, drawn: RoundPlan, basis: Basis) -> RoundPlan:
+    async def _put_in_force(self, key: JobKey, drawn: RoundPlan, *, basis: Basis) -> RoundPlan:
         """The plan, told what became of its limits; made anew around those that stay."""
         if not (wanted := limits(drawn)):
             return drawn
         until = asyncio.get_running_loop().time() + self.resizer.whole_s
         first = await actuate(key, wanted, resizer=self.resizer, until=until)
-        plan = with_applied(drawn, first.failures, first.refusals)
+        plan = with_applied(drawn, first.failures, refusals=first.refusals)
         if (again := redraw(plan, basis)) is None:
             return plan
         rest = limits(again, but=first.failures)
@@ -159,7 +163,7 @@ class Planner:
         except KubeError as error:  # nothing was changed: the first plan is what is in force
             logger.warning("job %s is not planned around limits that stay: %s", key, error)
             return plan
-        return with_applied(again, {**first.failures, **second.failures}, second.refusals)
+        return with_applied(again, {**first.failures, **second.failures}, refusals=second.refusals)
 
     async def learn(self, key: JobKey) -> None:
         """What a round leaves to do once its plan is answered."""
@@ -173,7 +177,9 @@ class Planner:
         if job is not None and job.spec is not None:
             await self.learning.learn(job, job.spec)
 
-    async def offer(self, key: JobKey, content: bytes, authorization: str | None) -> PolicyVerdict:
+    async def offer(
+        self, key: JobKey, content: bytes, *, authorization: str | None
+    ) -> PolicyVerdict:
         """Judge a policy that a trainer offers.
 
         Raises:
@@ -185,9 +191,9 @@ class Planner:
         job, spec = await self._plannable(key, authorization, role=Role.TRAINER)
         if not spec.allocation.online:
             raise JobEnded(f"job {key.namespace}/{key.name} does not learn any more")
-        return await self.learning.judge(job, spec, content)
+        return await self.learning.judge(job, spec, content=content)
 
-    async def outcome(self, key: JobKey, outcome: Outcome, authorization: str | None) -> bool:
+    async def outcome(self, key: JobKey, outcome: Outcome, *, authorization: str | None) -> bool:
         """Take the end of a job; True when it is in the job's status."""
         job = await self._job(key, authorization)
         if job.status.phase in FINISHED:
@@ -210,7 +216,7 @@ class Planner:
         if job is None:
             raise NotFound(f"no job {key.namespace}/{key.name}")
         if self.authenticator is not None and caller is not None:
-            await self.authenticator.check_owner(key, caller, job.uid, role=role)
+            await self.authenticator.check_owner(key, caller, uid=job.uid, role=role)
         return job
 
     def _check_leads(self) -> None:

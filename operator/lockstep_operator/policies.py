@@ -100,10 +100,10 @@ class Policies:
         if (known := self._objects.get(ref)) is not None:
             version = await self.kube.version(ref)
             if known["metadata"]["resourceVersion"] == version:
-                _keep(self._objects, ref, known)
+                _keep(self._objects, ref, value=known)
                 return known
         found = await self.kube.get(ref)
-        _keep(self._objects, ref, found)
+        _keep(self._objects, ref, value=found)
         return found
 
     def _from_object(self, ref: ObjectRef, found: Manifest) -> Policy:
@@ -128,11 +128,11 @@ class Policies:
         return None if found is None else self._keep(version, found)
 
     def _keep(self, version: tuple[str, str], policy: Policy) -> Policy:
-        _keep(self._read, version, policy)
+        _keep(self._read, version, value=policy)
         return policy
 
 
-def _keep(kept: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+def _keep(kept: dict[_Key, _Value], key: _Key, *, value: _Value) -> None:
     """Puts something last; what was not asked for longest goes when there are too many."""
     kept.pop(key, None)
     kept[key] = value

@@ -106,11 +106,11 @@ class PolicyLearning:
                 if kept.unwritten:
                     await self._write_rounds(job, kept)
                 if is_due(await self._experience(job, kept), kept.trained_through):
-                    await self._start_trainer(job, spec, kept)
+                    await self._start_trainer(job, spec, kept=kept)
         except (KubeError, PolicyUnavailable) as error:
             logger.warning("job %s does not learn from this round: %s", job.key, error)
 
-    async def judge(self, job: JobView, spec: FederatedJobSpec, content: bytes) -> PolicyVerdict:
+    async def judge(self, job: JobView, spec: FederatedJobSpec, *, content: bytes) -> PolicyVerdict:
         """Takes up an offered policy if the recorded rounds had not cost more with it.
 
         Raises:
@@ -127,7 +127,7 @@ class PolicyLearning:
         found = await asyncio.to_thread(judge, experience, has=has, offered=offered, begun=begun)
         if found.verdict is not Verdict.KEPT:
             taken = content if found.verdict is Verdict.OFFERED else begun.to_bytes()
-            await self._keep_policy(job, taken, reference)
+            await self._keep_policy(job, taken, reference=reference)
         self.deps.metrics.policies.labels(found.verdict).inc()
         reason = "PolicyKept" if found.verdict is Verdict.KEPT else "PolicyUpdated"
         await emit(job, [EventNote("Normal", reason, found.message)], deps=self.deps)
@@ -141,12 +141,12 @@ class PolicyLearning:
             if record is None:
                 continue
             if not len(Experience((record,)).fitting()):
-                await self._tell_too_large(job, kept, len(record.clients))
+                await self._tell_too_large(job, kept, devices=len(record.clients))
                 continue
             kept.experience = experience = experience.with_round(record)
             kept.unwritten = True
 
-    async def _tell_too_large(self, job: JobView, kept: _Learning, devices: int) -> None:
+    async def _tell_too_large(self, job: JobView, kept: _Learning, *, devices: int) -> None:
         if kept.told_too_large:
             return
         kept.told_too_large = True
@@ -188,7 +188,9 @@ class PolicyLearning:
             logger.warning("ConfigMap %s of job %s begins anew: %s", name, job.key, error)
             return Experience(), 0
 
-    async def _start_trainer(self, job: JobView, spec: FederatedJobSpec, kept: _Learning) -> None:
+    async def _start_trainer(
+        self, job: JobView, spec: FederatedJobSpec, *, kept: _Learning
+    ) -> None:
         placed = read_placement(job.status, spec)
         if placed is None:  # its next pass places it
             return
@@ -199,7 +201,7 @@ class PolicyLearning:
         reference = spec.allocation.policy_ref
         if await self.policies.learnt(job.key, reference, uid=job.uid) is None:
             begin = await self.policies.of(job.key, reference)
-            await self._keep_policy(job, begin.to_bytes(), reference)
+            await self._keep_policy(job, begin.to_bytes(), reference=reference)
         newest = experience.records[-1].round
         settings = self.deps.settings
         await self.deps.kube.apply(
@@ -210,7 +212,7 @@ class PolicyLearning:
         note = f"{kept.trainer} learns from the last {len(experience.fitting())} rounds"
         await emit(job, [EventNote("Normal", "TrainerStarted", note)], deps=self.deps)
 
-    async def _keep_policy(self, job: JobView, content: bytes, reference: str | None) -> None:
+    async def _keep_policy(self, job: JobView, content: bytes, *, reference: str | None) -> None:
         name, files = names.policy_name(job.key.name), {names.POLICY_FILE: content}
         await self.deps.kube.apply(
             recorded(job, name, content=files, told={BEGAN_WITH: reference or ""})

@@ -78,28 +78,29 @@ def planner_app(planner: Planner, probes: Probes) -> FastAPI:
     async def plan(
         namespace: str,
         job: str,
+        *,
         body: PlanRequest,
         background: BackgroundTasks,
         authorization: str | None = Header(None),
     ) -> Response:
         key = JobKey(namespace, job)
-        planned = await planner.plan(key, body, authorization)
+        planned = await planner.plan(key, body, authorization=authorization)
         background.add_task(planner.learn, key)
         return _json(planned.to_json())
 
     @app.post(names.POLICY_ROUTE)
     async def policy(
-        namespace: str, job: str, request: Request, authorization: str | None = Header(None)
+        namespace: str, job: str, *, request: Request, authorization: str | None = Header(None)
     ) -> Response:
         key, content = JobKey(namespace, job), await request.body()
-        return _json((await planner.offer(key, content, authorization)).to_json())
+        return _json((await planner.offer(key, content, authorization=authorization)).to_json())
 
     @app.post(names.OUTCOME_ROUTE)
     async def outcome(
-        namespace: str, job: str, body: Outcome, authorization: str | None = Header(None)
+        namespace: str, job: str, *, body: Outcome, authorization: str | None = Header(None)
     ) -> Response:
         key = JobKey(namespace, job)
-        if await planner.outcome(key, body, authorization):
+        if await planner.outcome(key, body, authorization=authorization):
             return _json("{}")
         return _message(503, "the outcome is not in the job's status yet: send it again")
 

@@ -179,25 +179,25 @@ class Runtime:
             raise
         except Exception as error:  # noqa: BLE001  the loop boundary: a loop must never die
             _fail(waiting, error)
-            return self._after_error(key, loop, error)
+            return self._after_error(key, loop, error=error)
         finally:
             self._last_pass = self._pace.monotonic()
             loop.rests_until = self._last_pass + self._pace.min_interval_s
         _answer(waiting, outcome)
-        return self._after(key, loop, outcome)
+        return self._after(key, loop, outcome=outcome)
 
-    def _after(self, key: JobKey, loop: _Loop, outcome: PassResult) -> float | None:
+    def _after(self, key: JobKey, loop: _Loop, *, outcome: PassResult) -> float | None:
         if outcome.gone:
             return None
         loop.without_place = outcome.phase is Phase.PENDING
         if outcome.failure is not None:
-            return self._after_error(key, loop, outcome.failure, counted=True)
+            return self._after_error(key, loop, error=outcome.failure, counted=True)
         loop.failures = 0
         resync_s = self._resync_s * (0.9 + 0.2 * self._jitter())
         return resync_s if outcome.requeue_in_s is None else min(outcome.requeue_in_s, resync_s)
 
     def _after_error(
-        self, key: JobKey, loop: _Loop, error: Exception, *, counted: bool = False
+        self, key: JobKey, loop: _Loop, *, error: Exception, counted: bool = False
     ) -> float:
         """Log it, count it and say how long to wait."""
         if not counted:

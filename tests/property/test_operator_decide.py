@@ -100,7 +100,7 @@ def reports(draw: st.DrawFn, spec: FederatedJobSpec) -> JobState | None:
     registrations = [{"client": c, "incarnation": "x", "examples": 1} for c in clients]
     request = PlanRequest.model_validate({"round": round, "clients": registrations})
     off = draw(st.lists(st.sampled_from(clients), unique=True))
-    plan = with_applied(plan_round(spec, request), dict.fromkeys(off, "no such pod"), {})
+    plan = with_applied(plan_round(spec, request), dict.fromkeys(off, "no such pod"), refusals={})
     head: dict[str, Any] = {"round": round - 1, "planned": draw(st.booleans())}
     numbers = {"seconds": 1, "elapsedSeconds": draw(st.floats(0, 1e6)), "energyJoules": {}}
     numbers["accuracy"] = draw(st.none() | st.floats(0, 1))

@@ -81,7 +81,7 @@ def plan(
 ) -> RoundPlan:
     registrations = [{"client": c, "incarnation": "x", "examples": 1} for c in CLIENTS]
     request = PlanRequest.model_validate({"round": round, "clients": registrations})
-    return with_applied(plan_round(spec(), request), failures or {}, refusals or {})
+    return with_applied(plan_round(spec(), request), failures or {}, refusals=refusals or {})
 
 
 def report(round: int = 1, **change: Any) -> RoundReport:

@@ -74,7 +74,7 @@ def report(round: int, **had: float) -> RoundReport:
 
 def planned(**change: Any) -> RoundPlan:
     clients = ("fast-0", "fast-1", "slow-0", "slow-1")
-    return with_applied(plan_round(spec(**change), request(*clients)), {}, {})
+    return with_applied(plan_round(spec(**change), request(*clients)), {}, refusals={})
 
 
 def test_policy_max_gives_every_device_its_maximum() -> None:
@@ -159,7 +159,7 @@ def test_steps_of_a_later_version_are_an_error() -> None:
 
 
 def test_limits_not_in_force_are_marked_with_the_reason() -> None:
-    plan = with_applied(planned(), {"slow-1": "no such pod"}, {})
+    plan = with_applied(planned(), {"slow-1": "no such pod"}, refusals={})
     off = [(e.client, e.reason) for e in plan.participants if not e.applied]
     assert off == [("slow-1", "no such pod")]
     assert all(e.applied and e.reason is None for e in planned().participants)
@@ -174,12 +174,12 @@ def test_a_device_with_another_frequency_than_planned_is_named() -> None:
 
 
 def test_what_was_not_applied_or_not_reported_is_no_mismatch() -> None:
-    plan = with_applied(planned(), {"slow-0": "no such pod"}, {})
+    plan = with_applied(planned(), {"slow-0": "no such pod"}, refusals={})
     assert mismatches(plan, report(1, slow_0=0.4)) == {}
 
 
 def test_devices_that_cannot_be_resized_are_told_to_keep_to_it() -> None:
-    plan = with_applied(planned(), {}, {"slow-1": "forbidden"})
+    plan = with_applied(planned(), {}, refusals={"slow-1": "forbidden"})
     told = {e.client: e.throttle_milli() for e in plan.participants}
     assert told["slow-0"] is None
     entry = plan.participants[-1]
@@ -196,7 +196,7 @@ def test_a_job_that_asks_for_cooperative_falls_back_nowhere() -> None:
 
 
 def test_one_event_tells_of_the_first_plan_that_falls_back() -> None:
-    plan = with_applied(planned(), {}, {"slow-0": "forbidden", "slow-1": "forbidden"})
+    plan = with_applied(planned(), {}, refusals={"slow-0": "forbidden", "slow-1": "forbidden"})
     note = fallback_note(plan, [planned(), None])
     assert note is not None
     assert (note.type, note.reason) == ("Warning", "CooperativeThrottling")
@@ -224,5 +224,5 @@ def test_a_plan_of_10_000_devices_takes_less_than_a_second_of_cpu() -> None:
     many = spec(devices=[{"name": "many", "replicas": 10_000}])
     asked = request(*(f"many-{index}" for index in range(10_000)))
     began = time.process_time()
-    assert len(with_applied(plan_round(many, asked), {}, {}).participants) == 10_000
+    assert len(with_applied(plan_round(many, asked), {}, refusals={}).participants) == 10_000
     assert time.process_time() - began < 1.0

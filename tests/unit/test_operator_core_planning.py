@@ -75,10 +75,10 @@ class World:
         self, request: PlanRequest, telemetry: Insight | None, policy_problem: str | None
     ) -> RoundPlan:
         heard = hear(self.state, request)
-        insight = know(heard.state, request, telemetry)
+        insight = know(heard.state, request, telemetry=telemetry)
         policy = None if policy_problem else maximum
         basis = Basis(self.spec, insight, policy, policy_problem)
-        drawn = draw(heard.state, request, basis)
+        drawn = draw(heard.state, request, basis=basis)
         plan = self._put_in_force(drawn.plan)
         if (again := redraw(plan, basis)) is not None:
             plan = self._put_in_force(again, but=self.stuck)
@@ -92,7 +92,7 @@ class World:
         if not (wanted := limits(plan, but=but)):
             return plan
         self.asked.append(wanted)
-        return with_applied(plan, dict.fromkeys(self.stuck, "Deferred"), self.refuses)
+        return with_applied(plan, dict.fromkeys(self.stuck, "Deferred"), refusals=self.refuses)
 
     def report(self, plan: RoundPlan) -> Mapping[str, Any]:
         """How the devices did what was planned."""

@@ -77,7 +77,7 @@ def slots_from_counter(samples: Samples, now_s: float) -> tuple[float, ...] | No
     times, values = np.array(samples.times_s), np.array(samples.values)
     steps = np.diff(values)
     carried = np.concatenate([[0.0], np.cumsum(np.where(steps < 0, values[1:], steps))])
-    return _slots(times, carried, now_s)
+    return _slots(times, carried, now_s=now_s)
 
 
 def slots_from_gauge(samples: Samples, now_s: float) -> tuple[float, ...] | None:
@@ -89,10 +89,10 @@ def slots_from_gauge(samples: Samples, now_s: float) -> tuple[float, ...] | None
     values = np.array([v for _, v in known])
     edges = np.append(times, max(now_s, times[-1] + 1e-3))
     carried = np.concatenate([[0.0], np.cumsum(np.diff(edges) * values)])
-    return _slots(edges, carried, now_s)
+    return _slots(edges, carried, now_s=now_s)
 
 
-def _slots(times: Array, carried: Array, now_s: float) -> tuple[float, ...]:
+def _slots(times: Array, carried: Array, *, now_s: float) -> tuple[float, ...]:
     """The newest sample counts as now: what came since is not known yet."""
     now_s = min(now_s, float(times[-1]))
     edges = now_s - np.array(EDGES_S)
@@ -192,7 +192,7 @@ def observation_of(
     mean = np.array(
         [[one.mean_mbps or one.last_mbps or recent[0, i] for i, one in enumerate(known)]]
     )
-    devices = _devices(members, work_cores, sizes, energy_weight)
+    devices = _devices(members, work_cores, sizes=sizes, energy_weight=energy_weight)
     return Observation(devices=devices, slots_mbps=history, last_mbps=last, mean_mbps=mean)
 
 
@@ -212,7 +212,7 @@ def _filled(values: Sequence[float | None]) -> Array | None:
 
 
 def _devices(
-    members: Sequence[Member], work_cores: Array, sizes: Array | None, energy_weight: float
+    members: Sequence[Member], work_cores: Array, *, sizes: Array | None, energy_weight: float
 ) -> Devices:
     groups = [member.group for member in members]
     curves = [

@@ -61,7 +61,7 @@ def plan_round(
         round=request.round,
         rounds=spec.training.rounds,
         target=spec.training.target,
-        participants=_participants(spec, asked, steps),
+        participants=_participants(spec, asked, steps=steps),
         quorum=spec.participation.quorum,
         deadline_seconds=spec.participation.round_deadline_seconds,
     )
@@ -84,7 +84,7 @@ def replanned(
     clients = [entry.client for entry in plan.participants]
     asked = allocate(spec, clients, steps=steps, insight=insight, policy=policy, fixed=has_ghz)
     kept = {e.client: e.frequency_ghz for e in plan.participants if not e.applied}
-    return plan.model_copy(update={"participants": _participants(spec, asked | kept, steps)})
+    return plan.model_copy(update={"participants": _participants(spec, asked | kept, steps=steps)})
 
 
 def _connected(spec: FederatedJobSpec, request: PlanRequest) -> list[str]:
@@ -104,7 +104,7 @@ def _steps(spec: FederatedJobSpec) -> int:
 
 
 def _participants(
-    spec: FederatedJobSpec, asked: Mapping[str, float], steps: int
+    spec: FederatedJobSpec, asked: Mapping[str, float], *, steps: int
 ) -> list[ClientPlan]:
     groups = groups_by_client(spec)
     return [
@@ -129,7 +129,7 @@ def has_anyway(plan: RoundPlan, insight: Insight) -> dict[str, float]:
 
 
 def with_applied(
-    plan: RoundPlan, failures: Mapping[str, str], refusals: Mapping[str, str]
+    plan: RoundPlan, failures: Mapping[str, str], *, refusals: Mapping[str, str]
 ) -> RoundPlan:
     """The plan with every limit in force but those of `failures` (client → reason).
 

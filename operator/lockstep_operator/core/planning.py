@@ -92,10 +92,10 @@ def hear(state: JobState, request: PlanRequest) -> Heard:
     if report is None or (state.report is not None and state.report.round == report.round):
         return Heard(told, events)  # a repeated request: its plan may be the next round's already
     off = {} if state.plan is None else mismatches(state.plan, report)
-    return Heard(_with_report(told, report, off), events, len(off))
+    return Heard(_with_report(told, report, off=off), events, len(off))
 
 
-def _with_report(state: JobState, report: RoundReport, off: dict[str, str]) -> JobState:
+def _with_report(state: JobState, report: RoundReport, *, off: dict[str, str]) -> JobState:
     measured = {
         client: merged(one, state.measured.get(client, ClientInsight()))
         for client, one in from_report(report).items()
@@ -103,7 +103,7 @@ def _with_report(state: JobState, report: RoundReport, off: dict[str, str]) -> J
     return replace(state, report=report, mismatches=off, measured={**state.measured, **measured})
 
 
-def know(state: JobState, request: PlanRequest, telemetry: Insight | None) -> Insight:
+def know(state: JobState, request: PlanRequest, *, telemetry: Insight | None) -> Insight:
     """What is known of the devices: from telemetry (None: it was not asked), and from reports."""
     if telemetry is None:
         return Insight(state.measured)
@@ -114,7 +114,7 @@ def know(state: JobState, request: PlanRequest, telemetry: Insight | None) -> In
     return Insight(combined(found, state.measured), stale(found, reported))
 
 
-def draw(state: JobState, request: PlanRequest, basis: Basis) -> Drawn:
+def draw(state: JobState, request: PlanRequest, *, basis: Basis) -> Drawn:
     """Plan the requested round.
 
     Raises:
