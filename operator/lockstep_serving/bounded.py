@@ -1,6 +1,7 @@
 """An HTTP server that a peer cannot exhaust: bounds on headers, connections, time and bodies.
 
-Both planes serve with it: `bounded` makes uvicorn's protocol class, `BodyLimit` wraps an app.
+Both planes serve with it: `bounded` makes uvicorn's protocol class, `BodyLimit` wraps an app. It
+leans on uvicorn's internals; an app may read a large body past them (`receiving`).
 """
 
 import asyncio
@@ -8,9 +9,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from lockstep_serving.receiving import EXTENSION, Incoming
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +118,14 @@ class _Bounded(HttpToolsProtocol):
         self._stop_timer()
         self._in_head = False
         super().on_headers_complete()
+        self.scope["extensions"] = {EXTENSION: partial(Incoming, self)}  # type: ignore[dict-item]
+
+    def body_received(self) -> None:
+        """The body came past the parser, which a new one replaces."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.cycle.more_body = False
+        self._in_head = True
+        self._head_bytes = 0
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

@@ -1,6 +1,6 @@
-"""Seconds of a round without training: 10 clients, 4 MB and 40 MB models, beside raw sockets.
+"""Seconds of a round without training: 1, 10 and 50 clients, 4 MB and 40 MB, beside raw sockets.
 
-    .venv/bin/python -m tests.bench.wire_round [--clients 10] [--megabytes 4 40] [--rounds 20]
+    .venv/bin/python -m tests.bench.wire_round [--clients 10 50] [--megabytes 4 40] [--rounds 20]
 
 The server is the cloud pod's own (job, reception and routes, uvicorn) in a process of its own; each
 client is a process that uses the device's own calls and sends the model back. The floor is a
@@ -12,7 +12,7 @@ import multiprocessing as mp
 import socket
 import statistics
 import time
-from itertools import pairwise
+from itertools import pairwise, product
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,8 @@ from lockstep_workers.device import connection as device
 from tests.wire.jobs import FakePlanner, free_port, serving, settings
 
 _CHUNK = 1 << 20
+_CLIENT_MB = 100
+"""Memory of a client beside its model."""
 
 
 async def _serve(
@@ -183,29 +185,48 @@ def raw_rounds(n: int, clients: int, rounds: int) -> list[float]:
     return seconds
 
 
+def measure(clients: int, megabytes: float, rounds: int, *, deterministic: bool) -> str:
+    """One line of the table."""
+    n = int(megabytes * 1e6 / 4)
+    seconds, between, before, peak = lockstep_rounds(
+        n, clients, rounds, deterministic=deterministic
+    )
+    floor = raw_rounds(n, clients, rounds)
+    ours, raw = statistics.median(seconds), statistics.median(floor)
+    return (
+        f"{clients:3d} clients x {megabytes:2g} MB: {ours:.3f} s a round "
+        f"(fastest {min(seconds):.3f}), {statistics.median(between):.3f} s from end to end; "
+        f"raw sockets {raw:.3f} s (fastest {min(floor):.3f}), ratio {ours / raw:.2f} "
+        f"(of the fastest {min(seconds) / min(floor):.2f}); "
+        f"server {before:.0f} MB at start, peak +{peak - before:.0f} MB "
+        f"= {(peak - before) / megabytes:.1f} models"
+    )
+
+
+def _fits(clients: int, megabytes: float) -> bool:
+    """Whether the clients' models, ours and those of the raw sockets, fit into memory."""
+    return clients * (megabytes + _CLIENT_MB) < 0.8 * _available_mb()
+
+
+def _available_mb() -> float:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 1024
+
+
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clients", type=int, default=10)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 10, 50])
     parser.add_argument("--megabytes", type=float, nargs="+", default=[4, 40])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--deterministic", action="store_true", help="add in client order")
     options = parser.parse_args()
-    for megabytes in options.megabytes:
-        n = int(megabytes * 1e6 / 4)
-        seconds, between, before, peak = lockstep_rounds(
-            n, options.clients, options.rounds, deterministic=options.deterministic
-        )
-        floor = raw_rounds(n, options.clients, options.rounds)
-        ours, raw = statistics.median(seconds), statistics.median(floor)
-        whole = statistics.median(between)
-        print(
-            f"{options.clients} clients x {megabytes:g} MB: {ours:.3f} s a round "
-            f"(fastest {min(seconds):.3f}), {whole:.3f} s from end to end; "
-            f"raw sockets {raw:.3f} s, ratio {ours / raw:.2f}; "
-            f"server {before:.0f} MB at start, peak +{peak - before:.0f} MB "
-            f"= {(peak - before) / megabytes:.1f} models"
-        )
+    for clients, megabytes in product(options.clients, options.megabytes):
+        if not _fits(clients, megabytes):
+            print(f"{clients:3d} clients x {megabytes:2g} MB: not enough memory")
+            continue
+        line = measure(clients, megabytes, options.rounds, deterministic=options.deterministic)
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

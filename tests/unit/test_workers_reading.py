@@ -7,7 +7,7 @@ import pytest
 
 from lockstep_api.wire import Refusal
 from lockstep_workers.cloud import reading
-from lockstep_workers.cloud.reading import Message, Reader
+from lockstep_workers.cloud.reading import Message, Messages, Reader
 from lockstep_workers.errors import Gone, RefusedUpdate
 
 
@@ -37,7 +37,7 @@ class Sender:
 
 async def read(reader: Reader, sender: Sender, size: int) -> bytes:
     """A whole body."""
-    async with reader.body(sender.receive, size) as body:
+    async with reader.body(Messages(sender.receive, size), size) as body:
         return bytes(body)
 
 
@@ -61,11 +61,16 @@ async def test_a_waiting_sender_does_not_hold_up_others(
     assert await asyncio.gather(*slow) == [b"abxx", b"abyy", b"abzz"]
 
 
+def source(body: bytes) -> Messages:
+    """A body that is there at once."""
+    return Messages(Sender([part(body, more=False)]).receive, len(body))
+
+
 async def test_a_buffer_is_used_again() -> None:
     reader = Reader()
-    async with reader.body(Sender([part(b"one", more=False)]).receive, 3) as first:
+    async with reader.body(source(b"one"), 3) as first:
         memory = first.obj
-    async with reader.body(Sender([part(b"two", more=False)]).receive, 3) as second:
+    async with reader.body(source(b"two"), 3) as second:
         assert second.obj is memory
         assert bytes(second) == b"two"
 

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from lockstep_api.names import REPORT_HEADER, TASK_HEADER, TENSORS
 from lockstep_api.wire import ClientReport, Refusal, Registration, Task, UpdateReport
-from lockstep_workers.cloud.reading import Message, Reader, Receive
+from lockstep_serving.receiving import EXTENSION
+from lockstep_workers.cloud.reading import Message, Messages, Reader, Receive, Source
 from lockstep_workers.cloud.reception import Session
 from lockstep_workers.errors import Gone, RefusedUpdate
 from lockstep_workers.tensors import Flat, check_values, decode, max_body_bytes
@@ -27,7 +28,6 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = dict[bytes, bytes]
 
-_PIECE = 1 << 20
 _MAX_REGISTRATION = 1 << 16
 _REGISTRATION_S = 10.0
 _CLIENT = r"/v1/clients/(?P<client>[a-z0-9-]{1,63})"
@@ -178,10 +178,7 @@ class BulkRoutes:
         task, model = found
         extra = [(TASK_HEADER.encode(), task.to_json().encode())]
         await _start(send, 200, TENSORS.encode(), len(model), extra)
-        view = memoryview(model)
-        for start in range(0, len(view), _PIECE):
-            end = start + _PIECE
-            await _body(send, view[start:end], more=end < len(view))
+        await _body(send, memoryview(model), more=False)
 
     # -- updates ---------------------------------------------------------------------------------
 
@@ -191,7 +188,7 @@ class BulkRoutes:
         """Reads, checks and adds one update, or refuses it with a reason."""
         client = match["client"]
         try:
-            await self._take(client, int(match["round"]), dict(scope["headers"]), receive)
+            await self._take(client, int(match["round"]), scope, receive)
         except Gone:  # the sender comes back with the update, or its session ends too
             return
         except RefusedUpdate as error:
@@ -205,12 +202,13 @@ class BulkRoutes:
         else:
             await send_json(send, 200, {"accepted": True})
 
-    async def _take(self, client: str, number: int, headers: Headers, receive: Receive) -> None:
+    async def _take(self, client: str, number: int, scope: Scope, receive: Receive) -> None:
+        headers: Headers = dict(scope["headers"])
         report = _report(headers, client, number)
         self._host.check(report)
         size = _size(headers, max_body_bytes(self._host.n_values))
         began = time.monotonic()
-        async with self._reader.body(receive, size) as body:
+        async with self._reader.body(_source(scope, receive, size), size) as body:
             upload_s = time.monotonic() - began
             self._add(report, body, upload_s)
 
@@ -225,6 +223,12 @@ class BulkRoutes:
             bytes=len(body),
         )
         self._host.add(arrived, flat)
+
+
+def _source(scope: Scope, receive: Receive, size: int) -> Source:
+    """The body of a request, past the server's own buffers where the server can do that."""
+    past: Callable[[int], Source] | None = scope.get("extensions", {}).get(EXTENSION)
+    return Messages(receive, size) if past is None else past(size)
 
 
 def _report(headers: Headers, client: str, number: int) -> UpdateReport:

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from lockstep_api.wire import Refusal
 from lockstep_workers.errors import Gone, RefusedUpdate
@@ -23,6 +23,58 @@ Receive = Callable[[], Awaitable[Message]]
 _PATIENCE_S = 0.005
 _SILENCE_S = 120.0
 _IN_MEMORY_BYTES = 16 << 20  # for all bodies together, or one body if that is more
+_PIECE = 1 << 16
+
+
+class Source(Protocol):
+    """Where a body comes from (`lockstep_serving.receiving`)."""
+
+    async def fill(self, view: memoryview, *, enough: int, patience_s: float) -> int:
+        """Fills a view with what comes next, until nothing more comes for `patience_s`."""
+
+
+class Messages:
+    """A body as any ASGI server hands it out, in messages."""
+
+    def __init__(self, receive: Receive, size: int) -> None:
+        """Of `size` bytes."""
+        self._receive, self._left = receive, size
+        self._piece, self._more = memoryview(b""), True
+        self._next: asyncio.Future[Message] | None = None
+
+    async def fill(self, view: memoryview, *, enough: int, patience_s: float) -> int:
+        """As `Source`.
+
+        Raises:
+            ConnectionResetError: the sender has gone.
+            RefusedUpdate: the body has another size.
+        """
+        got = 0
+        while True:
+            count = min(len(self._piece), len(view) - got)
+            view[got : got + count] = self._piece[:count]
+            self._piece, got = self._piece[count:], got + count
+            if got >= min(enough, len(view)) or not await self._hear(patience_s):
+                return got
+
+    async def _hear(self, patience_s: float) -> bool:
+        """The next message; False when none comes."""
+        if not self._more:
+            why = f"the body has {self._left} bytes less than announced"
+            raise RefusedUpdate(Refusal.MALFORMED, why)
+        self._next = self._next or asyncio.ensure_future(self._receive())
+        await asyncio.wait({self._next}, timeout=patience_s)
+        if not self._next.done():
+            return False
+        message, self._next = self._next.result(), None
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError
+        self._piece = memoryview(message.get("body", b""))
+        self._more = message.get("more_body", False)
+        self._left -= len(self._piece)
+        if self._left < 0:
+            raise RefusedUpdate(Refusal.MALFORMED, "the body is longer than announced")
+        return True
 
 
 class _Memory:
@@ -31,8 +83,12 @@ class _Memory:
     def __init__(self, size: int) -> None:
         self.buffer = bytearray(size)
 
-    def write(self, start: int, piece: bytes) -> None:
-        self.buffer[start : start + len(piece)] = piece
+    def room(self, start: int, most: int) -> memoryview:
+        """Where the bytes from `start` on go."""
+        return memoryview(self.buffer)[start : start + most]
+
+    def keep(self, start: int, count: int) -> None:
+        """They lie where they belong."""
 
     def whole(self) -> memoryview:
         return memoryview(self.buffer)
@@ -44,11 +100,20 @@ class _Memory:
 class _Spool:
     """A body in a nameless temporary file, which becomes memory only when it is complete."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `close`
+        self._piece = memoryview(bytearray(min(size, _PIECE)))
 
-    def write(self, start: int, piece: bytes) -> None:
-        os.pwrite(self._file.fileno(), piece, start)
+    def room(self, _start: int, most: int) -> memoryview:
+        """Where the bytes from `start` on go."""
+        return self._piece[:most]
+
+    def keep(self, start: int, count: int) -> None:
+        """Writes the bytes from `start` on to the file."""
+        rest = self._piece[:count]
+        while rest:
+            written = os.pwrite(self._file.fileno(), rest, start)
+            rest, start = rest[written:], start + written
 
     def whole(self) -> memoryview:
         return memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -67,25 +132,28 @@ class Reader:
         self._in_use_bytes = 0
 
     @asynccontextmanager
-    async def body(self, receive: Receive, size: int) -> AsyncIterator[memoryview]:
+    async def body(self, source: Source, size: int) -> AsyncIterator[memoryview]:
         """A body of `size` bytes, at least 1.
 
         Raises:
             Gone: the connection was closed.
-            RefusedUpdate: the body has another size.
+            RefusedUpdate: the body has another size, or its sender fell silent.
         """
-        place = await self._read(receive, size)
+        try:
+            place = await self._read(source, size)
+        except ConnectionResetError as error:
+            raise Gone from error
         try:
             yield place.whole()
         finally:
             self._free(place)
 
-    async def _read(self, receive: Receive, size: int) -> _Memory | _Spool:
+    async def _read(self, source: Source, size: int) -> _Memory | _Spool:
         """A whole body in its place; whatever goes wrong, turn and place are given back."""
         async with self._turn:
             place = self._place(size)
             try:
-                await self._fill(place, receive, size)
+                await self._fill(place, source, size)
             except BaseException:
                 self._free(place)
                 raise
@@ -93,7 +161,7 @@ class Reader:
 
     def _place(self, size: int) -> _Memory | _Spool:
         if self._in_use_bytes and self._in_use_bytes + size > _IN_MEMORY_BYTES:
-            return _Spool()
+            return _Spool(size)
         self._spare = [spare for spare in self._spare if len(spare.buffer) == size]
         place = self._spare.pop() if self._spare else _Memory(size)
         self._in_use_bytes += size
@@ -105,37 +173,26 @@ class Reader:
             self._in_use_bytes -= len(place.buffer)
             self._spare.append(place)
 
-    async def _fill(self, place: _Memory | _Spool, receive: Receive, size: int) -> None:
-        filled, more = 0, True
-        while more:
-            message = await self._next(receive)
-            if message["type"] == "http.disconnect":
-                raise Gone
-            piece, more = message.get("body", b""), message.get("more_body", False)
-            if filled + len(piece) > size:
-                raise RefusedUpdate(Refusal.MALFORMED, "the body is longer than announced")
-            place.write(filled, piece)
-            filled += len(piece)
-        if filled != size:
-            raise RefusedUpdate(Refusal.MALFORMED, f"the body has {filled} of {size} bytes")
+    async def _fill(self, place: _Memory | _Spool, source: Source, size: int) -> None:
+        filled = 0
+        while filled < size:
+            room = place.room(filled, size - filled)
+            got = await source.fill(room, enough=len(room), patience_s=_PATIENCE_S)
+            place.keep(filled, got)
+            filled += got
+            if got < len(room):
+                filled += await self._wait(place, source, filled)
 
-    async def _next(self, receive: Receive) -> Message:
-        """The next piece; a sender that lets it wait loses the turn until its data is there."""
-        given_away = False
-
-        def give_away() -> None:
-            nonlocal given_away
-            given_away = True
-            self._turn.release()
-
-        timer = asyncio.get_running_loop().call_later(_PATIENCE_S, give_away)
+    async def _wait(self, place: _Memory | _Spool, source: Source, filled: int) -> int:
+        """A sender that lets its body wait loses the turn until its data is there."""
+        self._turn.release()
         try:
-            async with asyncio.timeout(_SILENCE_S):
-                return await receive()
-        except TimeoutError as error:
-            message = f"no byte of the body came for {_SILENCE_S:g} s"
-            raise RefusedUpdate(Refusal.TOO_SLOW, message) from error
+            room = place.room(filled, _PIECE)
+            got = await source.fill(room, enough=1, patience_s=_SILENCE_S)
         finally:
-            timer.cancel()
-            if given_away:
-                await self._turn.acquire()
+            await self._turn.acquire()
+        if not got:
+            message = f"no byte of the body came for {_SILENCE_S:g} s"
+            raise RefusedUpdate(Refusal.TOO_SLOW, message)
+        place.keep(filled, got)
+        return got
