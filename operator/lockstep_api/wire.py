@@ -80,7 +80,7 @@ class UpdateReport(WireModel):
     train_loss: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """Mean training loss over the steps, in nats; empty: it was not finite."""
     download_seconds: NonNegative
-    """Seconds to receive the model."""
+    """Seconds to receive the model; for people, who find it in the history."""
     compute_seconds: NonNegative
     """Seconds of local training."""
     cpu_seconds: NonNegative
@@ -92,10 +92,6 @@ class UpdateReport(WireModel):
     frequency_ghz: Ghz
     """The frequency that it had, in GHz (at most maxGHz): what this quota stands for, or for a
     device that slowed itself what its CPU seconds a second stand for."""
-    previous_upload_seconds: NonNegative | None = None
-    """Seconds that the upload of its update before this one took."""
-    previous_upload_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Bytes of that upload."""
     energy_joules: EnergyJoules
     """Energy since its update before this one, in J by source."""
 

@@ -22,7 +22,7 @@ Receive = Callable[[], Awaitable[Message]]
 
 _PATIENCE_S = 0.005
 _SILENCE_S = 120.0
-_IN_MEMORY_BYTES = 16 << 20  # for all bodies together, or one body if that is more
+_IN_MEMORY_BYTES = 8 << 20  # for all bodies together, or one body if that is more
 _PIECE = 1 << 16
 
 

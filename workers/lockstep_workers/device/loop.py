@@ -56,7 +56,6 @@ class DeviceLoop:
         self._model: bytearray | None = None
         """The last one received: the next is read into its buffer."""
         self._session_number = 0
-        self._previous_upload: tuple[float, int] | None = None
         self._unreported = EnergyJoules()
         self._upload_s = 0.0
         """Seconds of uploads since the last training."""
@@ -128,7 +127,7 @@ class DeviceLoop:
         self._upload_s = 0.0
         # Energy for an update that was not taken is told with the next one.
         self._unreported = self._unreported.plus(joules)
-        done = TrainedRound(work, trained, used, self._unreported, self._previous_upload)
+        done = TrainedRound(work, trained, used, self._unreported)
         told = report(self._p.client, done)
         self._p.metrics.trained(told, joules)
         return Update(told, body)
@@ -164,7 +163,6 @@ class DeviceLoop:
         answer = send_update(connection, update.report, body=update.body, link=self._p.links.up)
         self._update = None
         self._after = update.report.round
-        self._previous_upload = (answer.seconds, len(update.body))
         self._upload_s += answer.seconds
         self._p.metrics.uploaded(seconds=answer.seconds, n_bytes=len(update.body))
         # The first try may have arrived although its answer did not.

@@ -24,8 +24,6 @@ class TrainedRound:
     used: Spent
     energy: EnergyJoules
     """Energy since the last update that was taken, in J by source."""
-    previous_upload: tuple[float, int] | None
-    """Seconds and bytes of the upload before this one; None: there was none."""
 
 
 def registration(client: Client, *, classes: int, incarnation: str) -> Registration:
@@ -51,7 +49,6 @@ def update_body(trained: Trained) -> bytearray:
 
 def report(client: Client, done: TrainedRound) -> UpdateReport:
     """What goes with the update."""
-    upload_s, upload_bytes = done.previous_upload or (None, None)
     loss = done.trained.loss
     return UpdateReport(
         client=client.name,
@@ -65,7 +62,5 @@ def report(client: Client, done: TrainedRound) -> UpdateReport:
         throttled_seconds=done.used.throttled_s,
         quota_cores=done.used.quota_cores,
         frequency_ghz=done.used.frequency_ghz,
-        previous_upload_seconds=upload_s,
-        previous_upload_bytes=upload_bytes,
         energy_joules=done.energy,
     )
