@@ -84,6 +84,16 @@ async def test_a_device_takes_an_answer_that_is_no_verdict_for_a_broken_connecti
         assert (await asyncio.to_thread(send, await made[0].connect())).accepted
 
 
+async def test_a_large_update_that_is_refused_before_it_is_read_is_told_so(tmp_path: Path) -> None:
+    """A device that is late would send it again and again, for it would never hear why not."""
+    async with cloud(tmp_path, FakePlanner(rounds=2)) as server, devices(server, 3) as made:
+        await first_task(made)
+        connection, late = await made[0].connect(), made[0].report(7)
+        large = bytearray(64 << 20)  # more than any socket holds
+        answer = await asyncio.to_thread(device.send_update, connection, late, body=large)
+        assert (answer.accepted, answer.reason) == (False, "wrong_round")
+
+
 # -- the planner -----------------------------------------------------------------------------------
 
 

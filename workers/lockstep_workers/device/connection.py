@@ -10,6 +10,7 @@ import json
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -172,7 +173,8 @@ def send_update(
         sock.sendall(view[start : start + count])
         return count
 
-    link.carry(len(body), move)
+    with suppress(OSError):  # refused in the middle, and closed: the answer is there all the same
+        link.carry(len(body), move)
     response = connection.getresponse()
     text = response.read()
     if response.status >= 500:
