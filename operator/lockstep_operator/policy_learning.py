@@ -13,8 +13,9 @@ import logging
 from collections import deque
 from dataclasses import dataclass, field
 
-from lockstep_allocator.experience import MAX_BYTES, MAX_ROUNDS, Experience, InvalidExperience
+from lockstep_allocator.experience import MAX_ROUNDS, Experience
 from lockstep_allocator.policy import InvalidPolicy, Policy
+from lockstep_allocator.records import MAX_BYTES, InvalidExperience
 from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import PolicyVerdict

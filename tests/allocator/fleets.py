@@ -7,10 +7,11 @@ import numpy as np
 
 from lockstep_allocator.bandwidth import Trace
 from lockstep_allocator.devices import Array, Devices
-from lockstep_allocator.experience import Experience, Record
+from lockstep_allocator.experience import Experience
 from lockstep_allocator.fleet import Fleet, Method, run_round
 from lockstep_allocator.forecast import COMPONENTS, Forecaster
 from lockstep_allocator.policy import FEATURES, OUTPUTS, Policy, Training
+from lockstep_allocator.records import Record
 from lockstep_allocator.scenarios import Pool, draw_fleet, paper
 from lockstep_allocator.traces import NamedTrace, TraceSet
 from lockstep_allocator.training.nets import ForecastNetwork, SetNetwork, exported

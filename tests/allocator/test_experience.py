@@ -7,18 +7,16 @@ from functools import cache
 import numpy as np
 import pytest
 
-from lockstep_allocator import experience as experience_module
+from lockstep_allocator import records
 from lockstep_allocator.baselines import maximum
 from lockstep_allocator.experience import (
-    MAX_BYTES,
     MAX_ROUNDS,
     Experience,
-    InvalidExperience,
-    Record,
     costs,
 )
 from lockstep_allocator.fleet import Method
 from lockstep_allocator.policy import SHIPPED, Policy, read_policy
+from lockstep_allocator.records import MAX_BYTES, InvalidExperience, Record
 from lockstep_allocator.training.online import OnlineSettings, improve
 from tests.allocator.fleets import fleet, never_trained, recorded
 
@@ -180,13 +178,13 @@ def test_a_round_is_encoded_once_however_often_it_is_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     encoded: list[int] = []
-    encode = experience_module._encoded
+    encode = records._encoded
 
     def counted(record: Record) -> object:
         encoded.append(record.round)
         return encode(record)
 
-    monkeypatch.setattr(experience_module, "_encoded", counted)
+    monkeypatch.setattr(records, "_encoded", counted)
     experience = played()
     for number in range(ROUNDS + 1, ROUNDS + 4):
         experience = experience.with_round(replace(experience.records[-1], round=number))

@@ -25,10 +25,11 @@ from torch import nn
 from lockstep_allocator.bandwidth import InvalidTrace, parse_trace
 from lockstep_allocator.baselines import equalize_10s
 from lockstep_allocator.devices import Devices
-from lockstep_allocator.experience import Experience, InvalidExperience, Record
+from lockstep_allocator.experience import Experience
 from lockstep_allocator.forecast import Forecaster
 from lockstep_allocator.observation import HISTORY_FEATURES, Observation
 from lockstep_allocator.policy import FEATURES, OUTPUTS, InvalidPolicy, Policy, Training
+from lockstep_allocator.records import InvalidExperience, Record
 from lockstep_allocator.traces import TraceSet, parse
 from lockstep_allocator.training.nets import ForecastNetwork, SetNetwork, exported
 from lockstep_api.quantity import parse_quantity

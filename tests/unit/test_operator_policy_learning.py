@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from lockstep_allocator import experience
+from lockstep_allocator import experience, records
 from lockstep_allocator.experience import Experience
 from lockstep_allocator.policy import SHIPPED, Policy, read_policy
 from lockstep_api import names
@@ -200,7 +200,7 @@ async def test_what_is_recorded_is_none_of_the_objects_that_a_pass_looks_at(setu
 async def test_rounds_that_are_too_large_to_record_start_no_trainer_and_one_event_says_why(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experience, "MAX_BYTES", 2_100)
+    monkeypatch.setattr(records, "MAX_BYTES", 2_100)
     await online(setup)
     await play(setup, range(1, 45))
     assert [ref.name for ref in setup.kube.objects if ref.kind == "Job"] == []

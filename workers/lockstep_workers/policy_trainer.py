@@ -10,8 +10,9 @@ import httpx2
 import structlog
 import torch
 
-from lockstep_allocator.experience import Experience, InvalidExperience
+from lockstep_allocator.experience import Experience
 from lockstep_allocator.policy import InvalidPolicy, Policy, read_policy
+from lockstep_allocator.records import InvalidExperience
 from lockstep_allocator.training.online import OnlineSettings, improve
 from lockstep_api import names
 from lockstep_workers.environment import Environment

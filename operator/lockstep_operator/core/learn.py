@@ -8,9 +8,10 @@ from enum import StrEnum
 
 import numpy as np
 
-from lockstep_allocator.experience import Experience, Record, costs
+from lockstep_allocator.experience import Experience, costs
 from lockstep_allocator.networks import Weights
 from lockstep_allocator.policy import Policy
+from lockstep_allocator.records import Record
 from lockstep_operator.core.allocate import groups_by_client
 from lockstep_operator.core.insight import Member, observation_of
 from lockstep_operator.core.state import FinishedRound
