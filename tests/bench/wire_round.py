@@ -73,7 +73,7 @@ async def _serve(
         async with httpx2.AsyncClient() as http:
             parts = Parts(
                 job=job, strategy=fedavg(), module=Tiny(), test=test, metrics=metrics,
-                planner=PlannerClient(job, Path(folder) / "t", http),
+                planner=PlannerClient(job, Path(folder) / "t", client=http),
                 journal=Journal(Store(Path(folder), job.uid), metrics, 1),
             )  # fmt: skip
             made = Job(parts)

@@ -196,7 +196,7 @@ def _routes() -> tuple[Job, BulkRoutes]:
     parts = Parts(
         job=job, strategy=fedavg(), module=nn.Linear(N_VALUES - 1, 1), metrics=metrics,
         test=Examples(np.zeros((1, N_VALUES - 1), np.float32), np.zeros(1, np.int64)),
-        planner=PlannerClient(job, folder / "token", httpx2.AsyncClient()),
+        planner=PlannerClient(job, folder / "token", client=httpx2.AsyncClient()),
         journal=Journal(Store(folder, "u"), metrics, 1),
     )  # fmt: skip
     made = Job(parts)

@@ -111,7 +111,7 @@ async def cloud(
         made = Job(
             Parts(
                 job=job, strategy=strategy or fedavg(), module=build_model(job.model, seed=0),
-                test=test, planner=PlannerClient(job, folder / "token", http),
+                test=test, planner=PlannerClient(job, folder / "token", client=http),
                 journal=Journal(Store(folder, job.uid), metrics, every_rounds), metrics=metrics,
             )
         )  # fmt: skip

@@ -26,7 +26,7 @@ _NOT_YET = (401, 403, 404, 408, 429)
 class PlannerClient:
     """Plans, outcomes and policies over HTTP, with the pod's token."""
 
-    def __init__(self, job: JobSettings, token_file: Path, client: httpx2.AsyncClient) -> None:
+    def __init__(self, job: JobSettings, token_file: Path, *, client: httpx2.AsyncClient) -> None:
         """`token_file` is read for every call: the kubelet renews it."""
         names = {"namespace": job.namespace, "job": job.job}
         self._plan_url = job.planner_url + PLAN_ROUTE.format(**names)

@@ -48,7 +48,7 @@ def _tell(share: float, text: str) -> None:
 
 async def _offer(environment: Environment, policy: Policy) -> None:
     async with httpx2.AsyncClient() as http:
-        planner = PlannerClient(environment.job(), environment.token_file, http)
+        planner = PlannerClient(environment.job(), environment.token_file, client=http)
         try:
             verdict = await planner.offer_policy(policy.to_bytes(), tries=_TRIES)
         except PlannerUnreachable as error:

@@ -119,22 +119,24 @@ class BulkRoutes:
         if isinstance(body, int):
             message = f"a registration has at most {_MAX_REGISTRATION} bytes, sent within "
             message += f"{_REGISTRATION_S:g} s"
-            await send_json(send, body, {"message": message}, close=True)
+            await send_json(send, body, content={"message": message}, close=True)
             return
         try:
             registration = Registration.model_validate_json(body)
         except ValidationError as error:
-            await send_json(send, 422, {"message": f"not a registration: {error}"})
+            await send_json(send, 422, content={"message": f"not a registration: {error}"})
             return
         if registration.client != match["client"] or not self._host.knows(match["client"]):
-            await send_json(send, 404, {"message": f"this job has no client {match['client']}"})
+            await send_json(
+                send, 404, content={"message": f"this job has no client {match['client']}"}
+            )
             return
-        await self._hold(registration, receive, send)
+        await self._hold(registration, receive, send=send)
 
-    async def _hold(self, registration: Registration, receive: Receive, send: Send) -> None:
+    async def _hold(self, registration: Registration, receive: Receive, *, send: Send) -> None:
         session = self._host.open_session(registration)
         try:
-            await _start(send, 200, b"application/jsonl", None)
+            await _start(send, 200, content_type=b"application/jsonl", length=None)
             await _body(send, b'{"session":"open"}\n', more=True)
             over = asyncio.ensure_future(session.over.wait())
             if await _first(over, receive):
@@ -148,14 +150,18 @@ class BulkRoutes:
         """Waits for a round with this client, then sends task and model."""
         client = match["client"]
         if not self._host.knows(client):
-            await send_json(send, 404, {"message": f"this job has no client {client}"})
+            await send_json(send, 404, content={"message": f"this job has no client {client}"})
             return
         if not self._host.admits(client):
-            await send_json(send, 409, {"message": f"{client} has no session: open one first"})
+            await send_json(
+                send, 409, content={"message": f"{client} has no session: open one first"}
+            )
             return
         after = re.fullmatch(rb"after=([0-9]{1,9})", scope["query_string"])
         if after is None:
-            await send_json(send, 422, {"message": "say after=ROUND, the last round received"})
+            await send_json(
+                send, 422, content={"message": "say after=ROUND, the last round received"}
+            )
             return
         waiting = asyncio.ensure_future(self._host.next_task(client, int(after[1])))
         if older := self._polls.get(client):
@@ -168,7 +174,7 @@ class BulkRoutes:
             if self._polls.get(client) is waiting:
                 del self._polls[client]
         if waiting.cancelled():
-            await send_json(send, 409, {"message": f"{client} asked again"}, close=True)
+            await send_json(send, 409, content={"message": f"{client} asked again"}, close=True)
             return
         found = waiting.result()
         if found is None:
@@ -177,7 +183,7 @@ class BulkRoutes:
             return
         task, model = found
         extra = [(TASK_HEADER.encode(), task.to_json().encode())]
-        await _start(send, 200, TENSORS.encode(), len(model), extra)
+        await _start(send, 200, content_type=TENSORS.encode(), length=len(model), extra=extra)
         await _body(send, memoryview(model), more=False)
 
     # -- updates ---------------------------------------------------------------------------------
@@ -188,31 +194,31 @@ class BulkRoutes:
         """Reads, checks and adds one update, or refuses it with a reason."""
         client = match["client"]
         try:
-            await self._take(client, int(match["round"]), scope, receive)
+            await self._take(client, int(match["round"]), scope=scope, receive=receive)
         except Gone:  # the sender comes back with the update, or its session ends too
             return
         except RefusedUpdate as error:
             self._host.refuse(client, error)
             answer = {"reason": error.reason.value, "message": str(error)}
-            await send_json(send, _STATUS.get(error.reason, 422), answer, close=True)
+            await send_json(send, _STATUS.get(error.reason, 422), content=answer, close=True)
         except Exception as error:  # noqa: BLE001 - logged by the host; a 500 would lose the client
             self._host.failed(client, error)
             answer = {"message": "the update could not be taken: send it again"}
-            await send_json(send, 503, answer, close=True)
+            await send_json(send, 503, content=answer, close=True)
         else:
-            await send_json(send, 200, {"accepted": True})
+            await send_json(send, 200, content={"accepted": True})
 
-    async def _take(self, client: str, number: int, scope: Scope, receive: Receive) -> None:
+    async def _take(self, client: str, number: int, *, scope: Scope, receive: Receive) -> None:
         headers: Headers = dict(scope["headers"])
-        report = _report(headers, client, number)
+        report = _report(headers, client, number=number)
         self._host.check(report)
         size = _size(headers, max_body_bytes(self._host.n_values))
         began = time.monotonic()
-        async with self._reader.body(_source(scope, receive, size), size) as body:
+        async with self._reader.body(_source(scope, receive, size=size), size) as body:
             upload_s = time.monotonic() - began
-            self._add(report, body, upload_s)
+            self._add(report, body, upload_s=upload_s)
 
-    def _add(self, report: UpdateReport, body: memoryview, upload_s: float) -> None:
+    def _add(self, report: UpdateReport, body: memoryview, *, upload_s: float) -> None:
         """Checks a whole body and adds it, with nothing in between."""
         flat = decode(body, n_values=self._host.n_values)
         check_values(flat)
@@ -225,13 +231,13 @@ class BulkRoutes:
         self._host.add(arrived, flat)
 
 
-def _source(scope: Scope, receive: Receive, size: int) -> Source:
+def _source(scope: Scope, receive: Receive, *, size: int) -> Source:
     """The body of a request, past the server's own buffers where the server can do that."""
     past: Callable[[int], Source] | None = scope.get("extensions", {}).get(EXTENSION)
     return Messages(receive, size) if past is None else past(size)
 
 
-def _report(headers: Headers, client: str, number: int) -> UpdateReport:
+def _report(headers: Headers, client: str, *, number: int) -> UpdateReport:
     """The report in the headers, which must be about this client and round."""
     if headers.get(b"content-type") != TENSORS.encode():
         raise RefusedUpdate(Refusal.CONTENT_TYPE, f"content-type must be {TENSORS}")
@@ -294,6 +300,7 @@ async def _disconnect(receive: Receive) -> None:
 async def _start(
     send: Send,
     status: int,
+    *,
     content_type: bytes,
     length: int | None,
     extra: list[tuple[bytes, bytes]] | None = None,
@@ -309,10 +316,10 @@ async def _body(send: Send, piece: bytes | memoryview, *, more: bool) -> None:
 
 
 async def send_json(
-    send: Send, status: int, content: dict[str, Any], *, close: bool = False
+    send: Send, status: int, *, content: dict[str, Any], close: bool = False
 ) -> None:
     """Answers with JSON."""
     body = json.dumps(content).encode()
     extra = [(b"connection", b"close")] if close else []
-    await _start(send, status, b"application/json", len(body), extra)
+    await _start(send, status, content_type=b"application/json", length=len(body), extra=extra)
     await _body(send, body, more=False)

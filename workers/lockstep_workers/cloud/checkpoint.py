@@ -60,7 +60,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, *, uid: str) -> int:
         "format": FORMAT,
         "uid": uid,
         "progress": text,
-        "sha256": _digest(uid, text, vectors),
+        "sha256": _digest(uid, text, vectors=vectors),
     }
     head = header({name: vector.shape for name, vector in vectors.items()}, metadata)
     write_whole(path, head, *(_bytes(vector) for vector in vectors.values()))
@@ -85,11 +85,11 @@ def read_checkpoint(path: Path, *, uid: str, like: Mapping[str, Flat]) -> Checkp
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             names = list(file.keys())
-            _check_shapes(path, {name: file.get_slice(name) for name in names}, like)
+            _check_shapes(path, {name: file.get_slice(name) for name in names}, like=like)
             vectors = {name: file.get_tensor(name) for name in like}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise CorruptCheckpoint(f"{path.name} cannot be read: {error}") from error
-    text = _checked(path, metadata, vectors, uid)
+    text = _checked(path, metadata, vectors=vectors, uid=uid)
     try:
         progress = Progress.model_validate_json(text)
     except ValidationError as error:
@@ -97,7 +97,7 @@ def read_checkpoint(path: Path, *, uid: str, like: Mapping[str, Flat]) -> Checkp
     return Checkpoint(progress, ServerState(vectors))
 
 
-def _check_shapes(path: Path, slices: Mapping[str, object], like: Mapping[str, Flat]) -> None:
+def _check_shapes(path: Path, slices: Mapping[str, object], *, like: Mapping[str, Flat]) -> None:
     """The header's names, dtypes and shapes, before anything of that size is allocated."""
     found = {name: (part.get_dtype(), list(part.get_shape())) for name, part in slices.items()}  # type: ignore[attr-defined]
     expected = {name: ("F32", list(vector.shape)) for name, vector in like.items()}
@@ -105,19 +105,21 @@ def _check_shapes(path: Path, slices: Mapping[str, object], like: Mapping[str, F
         raise CorruptCheckpoint(f"{path.name} holds {found}, expected {expected}")
 
 
-def _checked(path: Path, metadata: Mapping[str, str], vectors: Mapping[str, Flat], uid: str) -> str:
+def _checked(
+    path: Path, metadata: Mapping[str, str], *, vectors: Mapping[str, Flat], uid: str
+) -> str:
     """The progress of a checkpoint whose format, owner and checksum are right."""
     if metadata.get("format") != FORMAT:
         raise CorruptCheckpoint(f"{path.name} is not in the format {FORMAT}")
     text = metadata.get("progress", "")
-    if metadata.get("sha256") != _digest(metadata.get("uid", ""), text, vectors):
+    if metadata.get("sha256") != _digest(metadata.get("uid", ""), text, vectors=vectors):
         raise CorruptCheckpoint(f"{path.name} does not match its checksum")
     if metadata.get("uid") != uid:
         raise CorruptCheckpoint(f"{path.name} belongs to another job")
     return text
 
 
-def _digest(uid: str, progress: str, vectors: Mapping[str, Flat]) -> str:
+def _digest(uid: str, progress: str, *, vectors: Mapping[str, Flat]) -> str:
     digest = hashlib.sha256()
     for text in (FORMAT, uid, progress):
         digest.update(f"{len(text)}:{text}".encode())

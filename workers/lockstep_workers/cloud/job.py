@@ -160,7 +160,7 @@ class Job:
                 waited_s=waited, limit_s=limit_s,
             ):  # fmt: skip
                 self._journal.notify(
-                    "Warning", NoticeReason.CLIENTS_MISSING, _missing(missing, waited)
+                    "Warning", NoticeReason.CLIENTS_MISSING, message=_missing(missing, waited)
                 )
                 return
             if waited >= next_log:
@@ -244,7 +244,7 @@ class Job:
         if done.all_rejected():
             raise JobFailed(f"round {done.number}: all updates were refused: {_why_lost(done)}")
         text = f"round {done.number} got no update and is repeated: {_why_lost(done)}"
-        self._journal.notify("Warning", NoticeReason.ROUND_REPEATED, text)
+        self._journal.notify("Warning", NoticeReason.ROUND_REPEATED, message=text)
         return False
 
     async def _evaluate(self) -> dict[str, float]:

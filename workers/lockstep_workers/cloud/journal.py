@@ -42,7 +42,7 @@ class Journal:
     """Not yet taken by the planner."""
 
     def notify(
-        self, kind: Literal["Normal", "Warning"], reason: NoticeReason, message: str
+        self, kind: Literal["Normal", "Warning"], reason: NoticeReason, *, message: str
     ) -> None:
         """Something that people should read; told with the next plan request."""
         log = _log.warning if kind == "Warning" else _log.info
@@ -58,11 +58,11 @@ class Journal:
         """The newest checkpoint that can be read, of vectors `like` these."""
         found = await asyncio.to_thread(self.store.resume, like.vectors)
         for problem in found.corrupt:
-            self.notify("Warning", NoticeReason.CHECKPOINT_CORRUPT, f"checkpoint {problem}")
+            self.notify("Warning", NoticeReason.CHECKPOINT_CORRUPT, message=f"checkpoint {problem}")
         if found.checkpoint is None:
             if found.corrupt:
                 text = "no checkpoint can be read: the job starts at round 1"
-                self.notify("Warning", NoticeReason.CHECKPOINT_CORRUPT, text)
+                self.notify("Warning", NoticeReason.CHECKPOINT_CORRUPT, message=text)
             return None
         progress = found.checkpoint.progress.again(found.finished)
         self.saved_round = progress.round
@@ -70,7 +70,7 @@ class Journal:
         text = f"the cloud pod goes on after round {progress.round}" + (
             f"; {again} finished rounds are done again" if again else ""
         )
-        self.notify("Normal", NoticeReason.RESUMED, text)
+        self.notify("Normal", NoticeReason.RESUMED, message=text)
         self.metrics.resumed(progress)
         return Checkpoint(progress, found.checkpoint.state)
 
@@ -93,7 +93,7 @@ class Journal:
             why = error.strerror or error
             problem = f"the checkpoint of round {progress.round} cannot be written: {why}"
             if self.problem is None:
-                self.notify("Warning", NoticeReason.CHECKPOINT_FAILED, problem)
+                self.notify("Warning", NoticeReason.CHECKPOINT_FAILED, message=problem)
             self.problem = problem
             self.metrics.checkpoint_failures.inc()
             return

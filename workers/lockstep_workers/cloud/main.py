@@ -61,7 +61,7 @@ class Front:
         """ASGI."""
         early = self.routes is None and scope["path"].startswith("/v1/")
         if early:
-            await send_json(send, 503, {"message": "the job is being loaded: come again"})
+            await send_json(send, 503, content={"message": "the job is being loaded: come again"})
         else:
             await (self.routes or self._ordinary)(scope, receive, send)
 
@@ -88,7 +88,7 @@ async def _run(environment: Environment) -> None:
     metrics = CloudMetrics(job.job)
     front = Front(metrics)
     async with httpx2.AsyncClient() as http:
-        planner = PlannerClient(job, environment.token_file, http)
+        planner = PlannerClient(job, environment.token_file, client=http)
         store = Store(environment.data_dir, job.uid, keep=job.checkpoint.keep)
         journal = Journal(store, metrics, job.checkpoint.every_rounds)
         pod = Pod(job, environment, planner, journal, metrics)

@@ -153,7 +153,7 @@ class Reader:
         async with self._turn:
             place = self._place(size)
             try:
-                await self._fill(place, source, size)
+                await self._fill(place, source, size=size)
             except BaseException:
                 self._free(place)
                 raise
@@ -173,7 +173,7 @@ class Reader:
             self._in_use_bytes -= len(place.buffer)
             self._spare.append(place)
 
-    async def _fill(self, place: _Memory | _Spool, source: Source, size: int) -> None:
+    async def _fill(self, place: _Memory | _Spool, source: Source, *, size: int) -> None:
         filled = 0
         while filled < size:
             room = place.room(filled, size - filled)
@@ -181,9 +181,9 @@ class Reader:
             place.keep(filled, got)
             filled += got
             if got < len(room):
-                filled += await self._wait(place, source, filled)
+                filled += await self._wait(place, source, filled=filled)
 
-    async def _wait(self, place: _Memory | _Spool, source: Source, filled: int) -> int:
+    async def _wait(self, place: _Memory | _Spool, source: Source, *, filled: int) -> int:
         """A sender that lets its body wait loses the turn until its data is there."""
         self._turn.release()
         try:

@@ -204,7 +204,7 @@ class Reception:
             self.round.count_refusal(error.reason)
             why = f"its update was refused ({error.reason.value}): {error}"
             if error.reason in _FATAL and self.round.reject(client, why):
-                self._lost(client, self.round, why)
+                self._lost(client, self.round, why=why)
                 self._pulse.set()
 
     def failed(self, client: str, error: Exception) -> None:
@@ -217,7 +217,7 @@ class Reception:
         self._failures[client] = tries = self._failures.get(client, 0) + 1
         why = f"its update could not be taken {tries} times: {type(error).__name__}: {error}"
         if tries >= _TRIES and self.round is not None and self.round.lose(client, why):
-            self._lost(client, self.round, why)
+            self._lost(client, self.round, why=why)
             self._pulse.set()
 
     def elapsed_in_round(self) -> float:
@@ -226,9 +226,9 @@ class Reception:
 
     def _disconnect(self, client: str, why: str) -> None:
         if self.round is not None and self.round.disconnect(client, why):
-            self._lost(client, self.round, why)
+            self._lost(client, self.round, why=why)
 
-    def _lost(self, client: str, now: Round, why: str) -> None:
+    def _lost(self, client: str, now: Round, *, why: str) -> None:
         _log.warning("client lost", client=client, round=now.number, why=why)
         self._sink.skip(client)
 

@@ -70,16 +70,18 @@ def _handler(registry: CollectorRegistry, ready: Ready) -> type[BaseHTTPRequestH
             """Answers one request."""
             path = self.path.partition("?")[0]
             if path == "/metrics":
-                self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+                self._answer(200, generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
             elif path == "/healthz":
-                self._answer(200, b"ok\n", "text/plain")
+                self._answer(200, b"ok\n", content_type="text/plain")
             elif path == "/readyz":
-                text = (200, b"ok\n") if ready() else (503, b"no session with the cloud pod\n")
-                self._answer(*text, "text/plain")
+                status, text = (
+                    (200, b"ok\n") if ready() else (503, b"no session with the cloud pod\n")
+                )
+                self._answer(status, text, content_type="text/plain")
             else:
-                self._answer(404, b"not found\n", "text/plain")
+                self._answer(404, b"not found\n", content_type="text/plain")
 
-        def _answer(self, status: int, body: bytes, content_type: str) -> None:
+        def _answer(self, status: int, body: bytes, *, content_type: str) -> None:
             self.send_response(status)
             self.send_header("content-type", content_type)
             self.send_header("content-length", str(len(body)))
