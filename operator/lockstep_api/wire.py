@@ -60,6 +60,11 @@ class Task(WireModel):
     """The frequency that was asked for, in GHz."""
     throttle_milli: Annotated[int, Field(ge=1)] | None = None
     """Millicores that the device keeps itself to; empty: its CPU limit alone holds it."""
+    base_round: int | None = None
+    """The round of this client's last update that is in the model: what it remembers from there
+    fits. Empty: none is in it."""
+    saved_round: int = 0
+    """The round that the job goes on from, should its cloud pod be lost now."""
 
     def throttle_cores(self) -> float | None:
         """The same in cores."""
@@ -77,6 +82,8 @@ class UpdateReport(WireModel):
     """Its weight: training examples that it holds."""
     steps: Annotated[int, Field(ge=1)]
     """Local SGD steps done."""
+    memory_round: int | None = None
+    """The round whose memory it trained with; empty: it had none, or has lost it."""
     train_loss: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """Mean training loss over the steps, in nats; empty: it was not finite."""
     download_seconds: NonNegative

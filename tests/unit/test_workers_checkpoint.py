@@ -132,7 +132,7 @@ def test_a_full_volume_leaves_what_was_there(
     def full(_fd: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("lockstep_workers.cloud.files.os.fsync", full)
+    monkeypatch.setattr("lockstep_workers.files.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         store.save(checkpoint(2))
     assert [path.name for path in (tmp_path / CHECKPOINT_FOLDER).iterdir()] == [

@@ -8,9 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lockstep_api.wire import ClientPlan, RoundPlan
 from lockstep_workers.learning.client import Client
-from lockstep_workers.learning.rounds import Round
 from lockstep_workers.learning.server import Server
 from lockstep_workers.learning.strategies import (
     MODEL,
@@ -83,14 +81,6 @@ def client(strategy: Strategy, index: int = 0) -> Client:
     )  # fmt: skip
 
 
-def closed(number: int = 1) -> Round:
-    """A round that nobody is waited for any more."""
-    plan = ClientPlan(client="d-0", frequency_ghz=1, cpu_milli=100, steps=3, applied=True)
-    done = Round(RoundPlan(round=number, rounds=9, participants=[plan]), began_s=0)
-    done.lose("d-0", "the round is over")
-    return done
-
-
 def test_what_a_strategy_remembers_is_not_changed_by_later_rounds() -> None:
     """The buffer of the received model is used again, and so is the client's live model."""
     one, buffer = client(keeping()), np.zeros(101_770, np.float32)
@@ -126,7 +116,7 @@ def test_what_a_server_keeps_is_not_changed_by_later_rounds() -> None:
         update = np.full(2 * n, float(number), np.float32)
         server.add("d-0", update, examples=10, steps=3)
         update.fill(np.nan)  # the buffer is read into again
-        server.aggregate(closed(number))
+        server.aggregate()
         assert (server.broadcast()[MODEL] == number).all()
         server.begin(["d-0"])
         assert (server.state.vectors["first"] == initial).all()

@@ -107,7 +107,7 @@ def test_a_crash_while_it_is_shortened_leaves_it_whole(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lockstep_workers.cloud.files.os.fsync", full)
+        patch.setattr("lockstep_workers.files.os.fsync", full)
         with pytest.raises(OSError, match="No space left"):
             kept.add(report(number + 1, clients=20))
     rounds = [line["round"] for line in lines(path)]

@@ -36,6 +36,7 @@ from tests.wire.jobs import FakePlanner, free_port, serving, settings
 class Cloud:
     """A cloud server under test and the URL of its job."""
 
+    folder: Path
     job: JobSettings
     rounds: Job
     planner: FakePlanner
@@ -120,7 +121,7 @@ async def cloud(
         async with serving(planner.app(), planner_port), serving(app, port):
             running = asyncio.ensure_future(made.run())
             try:
-                yield Cloud(job, made, planner, metrics, job.cloud_url, app, running)
+                yield Cloud(folder, job, made, planner, metrics, job.cloud_url, app, running)
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)

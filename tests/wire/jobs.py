@@ -74,9 +74,17 @@ class FakePlanner:
     """Offers that are turned away before one is judged."""
     refusal: int = 503
     outcome: "asyncio.Future[Outcome]" = field(default_factory=asyncio.Future)
+    arrived: Callable[[PlanRequest], None] = field(default=lambda _request: None)
+    """Told of each request before it is answered."""
+    answering: asyncio.Event = field(default_factory=asyncio.Event)
+    """Requests wait while it is not set."""
     choose: Callable[[PlanRequest], list[str]] = field(
         default=lambda request: [c.client for c in request.clients]
     )
+
+    def __post_init__(self) -> None:
+        """Answers at once."""
+        self.answering.set()
 
     def plan(self, request: PlanRequest) -> RoundPlan:
         """The plan for a request."""
@@ -97,6 +105,8 @@ class FakePlanner:
         @app.post("/v1/namespaces/test/jobs/job/plan")
         async def plan(request: PlanRequest) -> Any:
             self.asked += 1
+            self.arrived(request)
+            await self.answering.wait()
             if self.broken or self.no:
                 return Response("no", status_code=self.no.pop(0) if self.no else 503)
             return Response(self.plan(request).to_json(), media_type="application/json")

@@ -23,7 +23,7 @@ from lockstep_workers.device import loop as device_loop
 from lockstep_workers.device.connection import Answer, Work, connect, get_work, send_update
 from lockstep_workers.device.loop import DeviceLoop
 from lockstep_workers.device.metrics import DeviceMetrics
-from lockstep_workers.device.parts import Parts
+from lockstep_workers.device.parts import Parts, memory_file
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.device.spending import Spent
 from lockstep_workers.errors import InvalidJob, NotAdmitted
@@ -47,6 +47,7 @@ def parts(server: Cloud, client: Client) -> Parts:
     return Parts(
         job=server.job, client=client, session=keeper(server.url),
         metrics=DeviceMetrics("job", client.name),
+        memory=memory_file(server.job, client, folder=server.folder / "memory"),
     )  # fmt: skip
 
 

@@ -12,24 +12,29 @@ from pathlib import Path
 from safetensors.numpy import load_file
 
 from lockstep_api.settings import JobSettings
-from lockstep_api.spec import Target
-from lockstep_api.wire import PlanRequest
+from lockstep_api.spec import CheckpointSpec, Target
+from lockstep_api.wire import PlanRequest, RoundReport
+from tests.support.one_process import play
 from tests.support.patience import PATIENCE_S
+from tests.support.strategies import scaffold
 from tests.wire.jobs import FakePlanner, free_port, serving, settings, write_dataset
 
 
 @asynccontextmanager
-async def worker(role: str, folder: Path, **env: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def worker(
+    role: str, folder: Path, *, program: str = "lockstep_workers", **env: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A worker process; SIGTERM must end it in order, unless the test has killed it.
 
     One that is still starting is let start first: until it listens, nothing in it hears SIGTERM.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "lockstep_workers", role,
+        sys.executable, "-m", program, role,
         env={
             **os.environ, "LOCKSTEP_SETTINGS": str(folder / "job.json"),
             "LOCKSTEP_DATA_DIR": str(folder / "data"), "LOCKSTEP_HOST": "127.0.0.1",
-            "LOCKSTEP_DATASETS": str(folder / "datasets"), "OMP_NUM_THREADS": "1", **env,
+            "LOCKSTEP_DATASETS": str(folder / "datasets"), "OMP_NUM_THREADS": "1",
+            "LOCKSTEP_MEMORY": str(folder / "memory"), **env,
         },
     )  # fmt: skip
     try:
@@ -59,19 +64,22 @@ async def listens(process: asyncio.subprocess.Process, port: int) -> None:
                 return
 
 
-def device(folder: Path, number: int) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+def device(
+    folder: Path, number: int, *, program: str = "lockstep_workers"
+) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """A device process of group d."""
     return worker(
-        "device", folder, LOCKSTEP_POD=f"job-device-d-{number}", LOCKSTEP_GROUP="d",
-        LOCKSTEP_PORT=str(free_port()),
+        "device", folder, program=program, LOCKSTEP_POD=f"job-device-d-{number}",
+        LOCKSTEP_GROUP="d", LOCKSTEP_PORT=str(free_port()),
     )  # fmt: skip
 
 
 def cloud(
-    folder: Path, job: JobSettings
+    folder: Path, job: JobSettings, *, program: str = "lockstep_workers"
 ) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """The cloud pod's process."""
-    return worker("cloud", folder, LOCKSTEP_PORT=job.cloud_url.rpartition(":")[2])
+    port = job.cloud_url.rpartition(":")[2]
+    return worker("cloud", folder, program=program, LOCKSTEP_PORT=port)
 
 
 def prepare(folder: Path, job: JobSettings) -> None:
@@ -129,18 +137,26 @@ class Watch:
         """Sees every request from now on."""
         self._wanted: Callable[[PlanRequest], bool] | None = None
         self._seen = asyncio.Event()
-        planner.choose = self._choose
+        self._holds = False
+        self._planner = planner
+        planner.arrived = self._arrived
 
-    def _choose(self, request: PlanRequest) -> list[str]:
+    def _arrived(self, request: PlanRequest) -> None:
         if self._wanted is not None and self._wanted(request):
             self._seen.set()
-        return [c.client for c in request.clients]
+            if self._holds:
+                self._wanted = None
+                self._planner.answering.clear()
 
-    async def until(self, wanted: Callable[[PlanRequest], bool]) -> None:
-        """Returns when such a request has come."""
+    async def until(self, wanted: Callable[[PlanRequest], bool], *, holds: bool = False) -> None:
+        """Returns when such a request has come; with `holds` none is answered until `go_on`."""
         self._seen.clear()
-        self._wanted = wanted
+        self._wanted, self._holds = wanted, holds
         await asyncio.wait_for(self._seen.wait(), PATIENCE_S)
+
+    def go_on(self) -> None:
+        """Requests are answered again."""
+        self._planner.answering.set()
 
 
 async def test_killed_pods_come_back_and_the_job_finishes(tmp_path: Path) -> None:
@@ -175,15 +191,29 @@ def _is_at(number: int, request: PlanRequest) -> bool:
     return request.round >= number
 
 
-async def run_to_the_end(folder: Path, kills: dict[int, tuple[str, ...]]) -> bytes:
-    """A deterministic job whose pods are killed in these rounds; the bytes of its final model."""
+async def run_to_the_end(
+    folder: Path,
+    kills: dict[int, tuple[str, ...]],
+    *,
+    program: str = "lockstep_workers",
+    momentum: float = 0.9,
+    every_rounds: int = 1,
+    between_rounds: bool = False,
+) -> tuple[bytes, list[RoundReport]]:
+    """A deterministic job whose pods are killed in these rounds, or just before they begin.
+
+    Returns:
+        The bytes of its final model, and all reports of its rounds.
+    """
     planner = FakePlanner(rounds=6, steps=20)
     watch = Watch(planner)
-    job = settings(cloud_port=free_port(), planner_port=free_port(), deterministic=True)
+    job = settings(
+        cloud_port=free_port(), planner_port=free_port(), deterministic=True, momentum=momentum
+    ).model_copy(update={"checkpoint": CheckpointSpec(every_rounds=every_rounds)})
     prepare(folder, job)
     makers: dict[str, Callable[[], AbstractAsyncContextManager[asyncio.subprocess.Process]]] = {
-        "cloud": partial(cloud, folder, job),
-        **{f"d-{i}": partial(device, folder, i) for i in range(3)},
+        "cloud": partial(cloud, folder, job, program=program),
+        **{f"d-{i}": partial(device, folder, i, program=program) for i in range(3)},
     }
     running: dict[str, tuple[AsyncExitStack, asyncio.subprocess.Process]] = {}
 
@@ -195,18 +225,21 @@ async def run_to_the_end(folder: Path, kills: dict[int, tuple[str, ...]]) -> byt
         for name in makers:
             await start(name)
         for number, victims in kills.items():
-            await watch.until(partial(_is_at, number))
+            await watch.until(partial(_is_at, number), holds=between_rounds)
             for name in victims:
                 stack, process = running[name]
                 process.kill()
                 await process.wait()
                 await stack.aclose()
                 await start(name)
+            watch.go_on()
         outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), PATIENCE_S)
         for stack, _ in running.values():
             await stack.aclose()
     assert outcome.result == "RoundsCompleted", outcome.message
-    return (folder / "data" / "model.safetensors").read_bytes()
+    model = (folder / "data" / "model.safetensors").read_bytes()
+    reports = [request.report for request in planner.requests] + [outcome.report]
+    return model, [report for report in reports if report is not None]
 
 
 async def test_killed_pods_change_no_bit_of_a_deterministic_job(tmp_path: Path) -> None:
@@ -214,8 +247,34 @@ async def test_killed_pods_change_no_bit_of_a_deterministic_job(tmp_path: Path) 
     for folder in (undisturbed, disturbed):
         folder.mkdir()
     kills = {2: ("d-1",), 4: ("cloud", "d-0")}
-    expected = await run_to_the_end(undisturbed, {})
-    assert await run_to_the_end(disturbed, kills) == expected
+    expected, _ = await run_to_the_end(undisturbed, {})
+    model, _ = await run_to_the_end(disturbed, kills)
+    assert model == expected
+    assert not (disturbed / "memory").exists(), "a strategy without memory writes nothing"
+
+
+async def test_nor_do_they_where_clients_remember(tmp_path: Path) -> None:
+    """A device is killed; then the cloud pod goes a round back, and another device with it.
+
+    With a checkpoint every 2 rounds, a cloud pod that is killed before round 4 begins goes on
+    after round 2, while all clients remember round 3. What should come out is what comes out of
+    the same rounds in one process, without pods.
+    """
+    model, reports = await run_to_the_end(
+        tmp_path,
+        {2: ("d-1",), 4: ("cloud", "d-0")},
+        program="tests.support.remembering",
+        momentum=0.0,
+        every_rounds=2,
+        between_rounds=True,
+    )
+    job = JobSettings.model_validate_json((tmp_path / "job.json").read_bytes())
+    expected = play(job, tmp_path / "datasets", strategy=scaffold(), rounds=6, steps=20)
+    assert model.endswith(expected.tobytes())
+    assert [report.round for report in reports].count(3) == 2, "round 3 was done again"
+    for report in reports:
+        remembered = {client.update.memory_round for client in report.clients}
+        assert remembered == {report.round - 1 or None}
 
 
 async def test_a_cloud_pod_that_is_told_to_end_closes_no_round_without_its_clients(

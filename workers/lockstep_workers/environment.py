@@ -28,6 +28,8 @@ class Environment(BaseSettings):
     """Folder with a folder for each ConfigMap of bandwidth traces."""
     experience: Path = Path(names.EXPERIENCE_DIR)
     """Folder with the rounds and the policy that a trainer learns from."""
+    memory: Path = Path("/tmp/lockstep")
+    """Folder in which a device keeps what its strategy remembers; it outlives the container."""
     token_file: Path = Path(names.TOKEN_DIR) / names.TOKEN_FILE
     """Token for the planner; none is sent when the file is missing."""
     datasets: Path = Path("/usr/share/datasets")

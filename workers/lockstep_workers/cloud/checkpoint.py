@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from lockstep_workers.cloud.files import write_whole
 from lockstep_workers.errors import CorruptCheckpoint
+from lockstep_workers.files import write_whole
 from lockstep_workers.learning.rounds import Progress
 from lockstep_workers.learning.strategies import ServerState
 from lockstep_workers.tensors import Flat, header

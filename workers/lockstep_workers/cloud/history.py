@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from lockstep_api.base import WireModel
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Refusal, RoundReport
-from lockstep_workers.cloud.files import write_whole
+from lockstep_workers.files import write_whole
 
 _LEAST_BYTES, _MOST_BYTES = 1 << 20, 32 << 20
 _SHARE_OF_VOLUME = 16

@@ -212,7 +212,12 @@ class Job:
         self.server.begin([p.client for p in plan.participants])
         self._p.metrics.model_bytes.set(len(self.server.body))
         self._p.metrics.began(plan)
-        return await self.reception.play(plan, patient=self._patient)
+        return await self.reception.play(
+            plan,
+            patient=self._patient,
+            counted=self._progress.counted,
+            saved_round=self._journal.saved_round,
+        )
 
     async def _settle(self, done: Round) -> bool:
         """Averages, evaluates, reports and saves a closed round; False when it has to be repeated.
@@ -223,7 +228,7 @@ class Job:
         now_s, before = self._now(), self._progress
         if not done.accepted:
             return self._repeat(done)
-        self.server.aggregate(done)
+        self.server.aggregate(done.waiting())
         result = await self._evaluate()
         report = round_report(done, before, now_s=now_s, result=result)
         self._progress = before.after(report, done.plan)

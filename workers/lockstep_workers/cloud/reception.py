@@ -10,7 +10,7 @@ it or not at all.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -149,15 +149,8 @@ class Reception:
     async def next_task(self, client: str, after: int) -> tuple[Task, bytearray] | None:
         """Waits for a round after `after` with this client; None when there is none any more."""
         while self.result is None:
-            now = self.round
-            plan = now.waits_for(client) if now is not None else None
-            if now is not None and plan is not None and now.number > after:
-                task = Task(
-                    round=now.number,
-                    steps=plan.steps,
-                    frequency_ghz=plan.frequency_ghz,
-                    throttle_milli=plan.throttle_milli(),
-                )
+            task = None if self.round is None else self.round.task_of(client)
+            if task is not None and task.round > after:
                 return task, self._sink.body
             await self._news.wait()
         return None
@@ -248,11 +241,24 @@ class Reception:
             await asyncio.wait_for(self._pulse.wait(), timeout_s)
         self._pulse.clear()
 
-    async def play(self, plan: RoundPlan, *, patient: bool = False) -> Round:
-        """One round, from handing out the sink's body until it closes."""
+    async def play(
+        self,
+        plan: RoundPlan,
+        *,
+        patient: bool = False,
+        counted: Mapping[str, int] | None = None,
+        saved_round: int = 0,
+    ) -> Round:
+        """One round, from handing out the sink's body until it closes; see `Round`."""
         self._logged.clear()
         self._failures.clear()
-        self.round = now = Round(plan, began_s=self._now(), patient=patient)
+        self.round = now = Round(
+            plan,
+            began_s=self._now(),
+            patient=patient,
+            counted=counted or {},
+            saved_round=saved_round,
+        )
         for client in now.participants():
             if client not in self.sessions:
                 self._disconnect(client, "it is not connected")

@@ -4,13 +4,12 @@ Owned by the job. Invariant: between two rounds every vector of the state is in 
 a round the vectors that travel live in `body`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
 from lockstep_workers.cloud.holding import Holding
 from lockstep_workers.learning import server
-from lockstep_workers.learning.rounds import Round
 from lockstep_workers.learning.strategies import Strategy
 from lockstep_workers.tensors import decode, encode, split
 
@@ -40,8 +39,8 @@ class Server(server.Server):
         self.move(split(decode(self.body, n_values=size), tuple(sent)))
         super().begin(participants)
 
-    def aggregate(self, done: Round) -> None:
-        """Makes the next state from the sums of a closed round with at least one update."""
+    def aggregate(self, missing: Iterable[str] = ()) -> None:
+        """Makes the next state from the sums of a round with at least one update."""
         # The last model can go before the next one is made: its round is over.
         self.body = bytearray()
-        super().aggregate(done)
+        super().aggregate(missing)

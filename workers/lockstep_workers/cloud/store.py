@@ -19,9 +19,9 @@ from lockstep_workers.cloud.checkpoint import (
     remove_old,
     write_checkpoint,
 )
-from lockstep_workers.cloud.files import write_whole
 from lockstep_workers.cloud.history import History, most_bytes
 from lockstep_workers.errors import CorruptCheckpoint
+from lockstep_workers.files import write_whole
 from lockstep_workers.learning.parameters import FlatModel, shapes
 from lockstep_workers.tensors import Flat, header
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import Refusal, UpdateReport
+from lockstep_api.wire import Refusal, Task, UpdateReport
 from lockstep_workers.device.cgroup import CpuCgroup
 from lockstep_workers.device.connection import (
     LOST,
@@ -30,6 +30,7 @@ from lockstep_workers.device.spending import NOTHING, Spent, energy, spent
 from lockstep_workers.device.throttle import Throttle
 from lockstep_workers.errors import NoSession
 from lockstep_workers.learning.client import Trained
+from lockstep_workers.learning.strategies import NO_MEMORY, ClientMemory
 
 _log = structlog.get_logger()
 
@@ -55,6 +56,7 @@ class DeviceLoop:
         self._update: Update | None = None
         self._model: bytearray | None = None
         """The last one received: the next is read into its buffer."""
+        self._memories = parts.memory.read()
         self._session_number = 0
         self._unreported = EnergyJoules()
         self._upload_s = 0.0
@@ -122,24 +124,49 @@ class DeviceLoop:
         self._p.metrics.began(work.task, seconds=work.seconds, n_bytes=len(work.body))
         began = time.monotonic()
         idle_s = work.seconds if self._idle_since is None else began - self._idle_since
-        trained, body, used = self._spend(work, began=began)
+        memory = self._memory_for(work.task)
+        trained, body, used = self._spend(work, memory=memory or NO_MEMORY, began=began)
+        self._remember(work.task, trained.memory)
         joules = energy(self._p.job, self._group, used=used, idle_s=idle_s, upload_s=self._upload_s)
         self._upload_s = 0.0
         # Energy for an update that was not taken is told with the next one.
         self._unreported = self._unreported.plus(joules)
-        done = TrainedRound(work, trained, used, self._unreported)
+        done = TrainedRound(
+            work=work,
+            trained=trained,
+            memory_round=None if memory is None else work.task.base_round,
+            used=used,
+            energy=self._unreported,
+        )
         told = report(self._p.client, done)
         self._p.metrics.trained(told, joules)
         return Update(told, body)
 
-    def _spend(self, work: Work, *, began: float) -> tuple[Trained, bytearray, Spent]:
+    def _memory_for(self, task: Task) -> ClientMemory | None:
+        memory = self._memories.fitting(task)
+        if memory is None and task.base_round is not None and self._p.client.strategy.remembers:
+            _log.warning("begins without its memory", round=task.round, of=task.base_round)
+        return memory
+
+    def _remember(self, task: Task, memory: ClientMemory) -> None:
+        """Before the update is sent: should it count, its memory is there."""
+        if self._p.client.strategy.remembers:
+            self._memories = self._memories.after(task, memory)
+            self._p.memory.write(self._memories)
+
+    def _spend(
+        self, work: Work, *, memory: ClientMemory, began: float
+    ) -> tuple[Trained, bytearray, Spent]:
         """Trains and makes the body of the update, and tells what that took."""
         before, cpu = self._cgroup.read(), time.process_time()
         cores = work.task.throttle_cores()
         held = [one for one in (cores, before.quota_cores) if one is not None]
         throttle = Throttle(min(held, default=math.inf))
         trained = self._p.client.train(
-            received(self._p.client, work), work.task, pace=None if cores is None else throttle
+            received(self._p.client, work),
+            work.task,
+            memory=memory,
+            pace=None if cores is None else throttle,
         )
         body = update_body(trained)
         throttle.settle()  # under a quota too: it may have begun with a part of a period left over

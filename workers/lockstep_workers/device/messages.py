@@ -15,12 +15,14 @@ from lockstep_workers.learning.client import Client, Trained
 from lockstep_workers.tensors import Flat, decode, encode, split
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedRound:
     """A round's training and what it took: all that a device reports with its update."""
 
     work: Work
     trained: Trained
+    memory_round: int | None
+    """The round whose memory it trained with."""
     used: Spent
     energy: EnergyJoules
     """Energy since the last update that was taken, in J by source."""
@@ -55,6 +57,7 @@ def report(client: Client, done: TrainedRound) -> UpdateReport:
         round=done.work.task.round,
         examples=len(client.examples),
         steps=done.trained.steps,
+        memory_round=done.memory_round,
         train_loss=loss if math.isfinite(loss) else None,
         download_seconds=done.work.seconds,
         compute_seconds=done.used.compute_s,

@@ -6,12 +6,14 @@ Made by `device.main` after the probes answer, used by `device.loop`.
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from lockstep_api.settings import JobSettings
 from lockstep_workers.data import load_dataset
 from lockstep_workers.device.link import Links, build_links
+from lockstep_workers.device.memory import MemoryFile
 from lockstep_workers.device.messages import registration
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
@@ -30,6 +32,7 @@ class Parts:
     client: Client
     session: SessionKeeper
     metrics: DeviceMetrics
+    memory: MemoryFile
     links: Links = _UNLIMITED
 
 
@@ -49,8 +52,25 @@ def build_parts(
     dataset = load_dataset(job.data, environment.datasets)
     client = build_client(job, name, dataset=dataset)
     known = registration(client, classes=dataset.classes, incarnation=_incarnation(environment))
-    session = SessionKeeper(job.cloud_url, known)
-    return Parts(job=job, client=client, session=session, metrics=metrics, links=links)
+    return Parts(
+        job=job,
+        client=client,
+        session=SessionKeeper(job.cloud_url, known),
+        metrics=metrics,
+        memory=memory_file(job, client, folder=environment.memory),
+        links=links,
+    )
+
+
+def memory_file(job: JobSettings, client: Client, *, folder: Path) -> MemoryFile:
+    """Where a client keeps what its strategy remembers."""
+    return MemoryFile(
+        folder=folder,
+        uid=job.uid,
+        client=client.name,
+        names=client.strategy.remembers,
+        n_values=client.model.vector.numel(),
+    )
 
 
 def _incarnation(environment: Environment) -> str:

@@ -17,6 +17,7 @@ from lockstep_api.wire import (
     Refusal,
     RoundPlan,
     RoundReport,
+    Task,
     UpdateReport,
 )
 from lockstep_workers.errors import RefusedUpdate
@@ -33,6 +34,10 @@ class Round:
     plan: RoundPlan
     began_s: float
     patient: bool = False
+    counted: Mapping[str, int] = field(default_factory=dict)
+    """The round of each client's last update that is in the model."""
+    saved_round: int = 0
+    """The round that the job goes on from, should it end now."""
     accepted: dict[str, ClientReport] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     rejected: set[str] = field(default_factory=set)
@@ -60,6 +65,20 @@ class Round:
     def waits_for(self, client: str) -> ClientPlan | None:
         """The plan of a client that is neither in nor lost."""
         return self._waiting.get(client)
+
+    def task_of(self, client: str) -> Task | None:
+        """What a client that is neither in nor lost has to do."""
+        plan = self.waits_for(client)
+        if plan is None:
+            return None
+        return Task(
+            round=self.number,
+            steps=plan.steps,
+            frequency_ghz=plan.frequency_ghz,
+            throttle_milli=plan.throttle_milli(),
+            base_round=self.counted.get(client),
+            saved_round=self.saved_round,
+        )
 
     def lose(self, client: str, why: str) -> bool:
         """A client that will give no update any more; False when it was not waited for."""
@@ -138,6 +157,8 @@ class Progress(WireModel):
     """The last finished round."""
     plan: RoundPlan | None = None
     """Its plan."""
+    counted: dict[str, int] = Field(default_factory=dict)
+    """The round of each client's last update."""
 
     def energy(self) -> EnergyJoules:
         """Energy of all devices since round 1."""
@@ -145,7 +166,10 @@ class Progress(WireModel):
 
     def after(self, report: RoundReport, plan: RoundPlan) -> "Progress":
         """The progress when one more round has finished."""
-        return self.model_copy(update={"round": report.round, "report": report, "plan": plan})
+        counted = self.counted | {one.update.client: report.round for one in report.clients}
+        return self.model_copy(
+            update={"round": report.round, "report": report, "plan": plan, "counted": counted}
+        )
 
     def again(self, finished: int) -> "Progress":
         """The progress of a job that goes on from here although `finished` rounds were done."""

@@ -4,7 +4,7 @@ Owned by whoever plays a job's rounds; `cloud.server` adds the body that travels
 two rounds every vector of the state is in memory once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -12,7 +12,6 @@ from torch import nn
 from lockstep_workers.data import Examples
 from lockstep_workers.learning.evaluation import Evaluation, evaluate
 from lockstep_workers.learning.parameters import FlatModel, flatten, use_vector
-from lockstep_workers.learning.rounds import Round
 from lockstep_workers.learning.strategies import MODEL, ServerState, Strategy, Totals, Vector
 from lockstep_workers.learning.sums import Accumulator, InOrder, Share, Take
 from lockstep_workers.tensors import Flat, split
@@ -101,9 +100,12 @@ class Server:
         if self._in_order is not None:
             self._in_order.skip(client)
 
-    def aggregate(self, done: Round) -> None:
-        """Makes the next state from the sums of a closed round with at least one update."""
-        for client in done.waiting():
+    def aggregate(self, missing: Iterable[str] = ()) -> None:
+        """Makes the next state from the sums of a round with at least one update.
+
+        `missing` are still waited for, and give nothing.
+        """
+        for client in missing:
             self.skip(client)
         figures = self.totals()
         mean = split(self._sum.mean(), tuple(self._strategy.uploads))

@@ -1,4 +1,4 @@
-"""Writes a file so that it appears whole or not at all; for the cloud pod's volume."""
+"""Writes a file so that it appears whole or not at all: checkpoints, a device's memory."""
 
 import os
 from pathlib import Path

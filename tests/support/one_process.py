@@ -1,0 +1,46 @@
+"""A whole job in this process: the pure parts alone, without devices, bodies or files."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lockstep_api.settings import JobSettings
+from lockstep_workers.data import load_dataset
+from lockstep_workers.learning.client import build_client
+from lockstep_workers.learning.server import Server
+from lockstep_workers.learning.strategies import MODEL, NO_MEMORY, Strategy, Vector
+from lockstep_workers.models import build_model
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a client is asked to do."""
+
+    round: int
+    steps: int
+
+
+def play(
+    job: JobSettings, datasets: Path, *, strategy: Strategy, rounds: int, steps: int
+) -> Vector:
+    """The model after rounds of all clients, one after another in the job's order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    dataset, names = load_dataset(job.data, datasets), job.clients()
+    clients = [replace(build_client(job, n, dataset=dataset), strategy=strategy) for n in names]
+    module = build_model(job.model, seed=job.training.seed)
+    server = Server(strategy, module, clients=len(names), deterministic=True)
+    memories = dict.fromkeys(names, NO_MEMORY)
+    for number in range(1, rounds + 1):
+        server.begin(names)
+        for client in clients:
+            memory, task = memories[client.name], Task(number, steps)
+            done = client.train(server.broadcast(), task, memory=memory)
+            update = np.concatenate(list(done.uploads.values()))
+            server.add(client.name, update, examples=len(client.examples), steps=done.steps)
+            memories[client.name] = done.memory
+        server.aggregate()
+    torch.set_num_threads(threads)
+    return server.state.vectors[MODEL].copy()
