@@ -17,9 +17,9 @@ from lockstep_operator.reconcile import PassResult
 from lockstep_operator.runtime import Pace, Runtime
 from tests.support.clock import FakeTime, settled
 from tests.support.kube import FakeKube, cluster_of, device_pod
+from tests.support.patience import PATIENCE_S
 
 KEY = JobKey("lab", "digits")
-STEP_S = 5.0
 
 
 class Passes:
@@ -44,7 +44,7 @@ class Passes:
         return answer
 
     async def next(self) -> JobKey:
-        async with asyncio.timeout(STEP_S):
+        async with asyncio.timeout(PATIENCE_S):
             return await self.made.get()
 
 

@@ -18,14 +18,16 @@ from lockstep_api import names
 from lockstep_api.wire import Refusal, Registration
 from lockstep_serving.bounded import BodyLimit, Limits, bounded
 from lockstep_workers.device.probes import ProbeServer
+from tests.support.patience import PATIENCE_S
 from tests.wire.cloud import Device, cloud, devices, first_task
 from tests.wire.jobs import FakePlanner, free_port
 
-TIGHT = Limits(connections=3, head_bytes=1000, head_s=0.3)
+SMALL = Limits(connections=3, head_bytes=1000, head_s=30)
+HURRIED = Limits(connections=3, head_bytes=1000, head_s=0.3)
 
 
 @asynccontextmanager
-async def server(limits: Limits = TIGHT, *, max_body: int = 100) -> AsyncIterator[int]:
+async def server(limits: Limits = SMALL, *, max_body: int = 100) -> AsyncIterator[int]:
     """An app that tells how many bytes it was sent."""
     app, port = FastAPI(), free_port()
 
@@ -56,7 +58,7 @@ async def say(port: int, *pieces: bytes) -> tuple[int, bytes]:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
     finally:
         writer.close()
     return int(answer.split(b" ")[1]) if answer else 0, answer
@@ -76,20 +78,20 @@ async def test_a_head_that_is_too_large_is_refused() -> None:
 
 
 async def test_a_head_that_takes_too_long_is_refused() -> None:
-    async with server() as port:
+    async with server(HURRIED) as port:
         assert (await say(port, HEAD))[0] == 408
         assert (await say(port))[0] == 408, "a connection that says nothing, too"
 
 
 async def test_a_connection_may_rest_between_requests() -> None:
     request = HEAD + b"content-length: 2\r\n\r\nab"
-    async with server() as port:
+    async with server(HURRIED) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(2):
             writer.write(request)
             assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
             assert await reader.readuntil(b"}") == b'{"bytes":2}'
-            await asyncio.sleep(2 * TIGHT.head_s)
+            await asyncio.sleep(2 * HURRIED.head_s)
         writer.close()
 
 
@@ -99,7 +101,7 @@ async def test_connections_beyond_the_limit_are_closed_and_room_comes_back() -> 
         assert (await say(port, HEAD + b"content-length: 0\r\n\r\n"))[0] == 503
         held[0][1].close()
         request = HEAD + b"content-length: 1\r\nconnection: close\r\n\r\na"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while (await say(port, request))[0] != 200:  # noqa: ASYNC110 - the server gives no event
                 await asyncio.sleep(0.01)
         for _, writer in held[1:]:
@@ -137,8 +139,7 @@ async def test_expect_100_continue_is_answered_before_the_body() -> None:
 
 
 async def test_a_second_request_before_the_answer_is_refused() -> None:
-    slow = Limits(connections=3, head_s=30)
-    async with server(slow) as port:
+    async with server(Limits(connections=3, head_s=30)) as port:
         _, answer = await say(port, HEAD + b"content-length: 2\r\n\r\na", b"b" + HEAD * 3)
         assert b"200 OK" in answer or b"400 Bad Request" in answer
         flood = (HEAD + b"content-length: 0\r\n\r\n") * 20_000
@@ -168,7 +169,7 @@ async def test_a_lost_device_is_noticed_whatever_it_sent_before(tmp_path: Path) 
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         await writer.drain()
         writer.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while running.reception.sessions:  # noqa: ASYNC110 - the reception gives no event
                 await asyncio.sleep(0.01)
 
@@ -207,7 +208,8 @@ async def test_a_registration_that_takes_too_long_is_refused(
 async def test_a_sender_that_falls_silent_is_refused_and_the_round_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockstep_workers.cloud.reading._SILENCE_S", 0.2)
+    silence_s = "lockstep_workers.cloud.reading._SILENCE_S"
+    monkeypatch.setattr(silence_s, 0.2)
     async with cloud(tmp_path, FakePlanner(rounds=2)) as running, devices(running, 2 + 1) as made:
         await first_task(made)
         body = bytes(made[0].update(1.0))
@@ -221,24 +223,25 @@ async def test_a_sender_that_falls_silent_is_refused_and_the_round_goes_on(
         assert b'"reason": "too_slow"' in answer
         assert running.refused(Refusal.TOO_SLOW) == 1
         assert running.vectors.weight == 0
+        monkeypatch.setattr(silence_s, PATIENCE_S)
         for each in made[1:]:
             assert (await each.send())[0] == 200
-        assert await asyncio.wait_for(made[1].work(after=1), 10) is not None
+        assert await asyncio.wait_for(made[1].work(after=1), PATIENCE_S) is not None
 
 
 async def test_a_second_long_poll_takes_the_place_of_the_first(tmp_path: Path) -> None:
     async with cloud(tmp_path, FakePlanner(rounds=2)) as running, devices(running, 3) as made:
         await first_task(made)
         first = asyncio.ensure_future(made[0].work(after=1))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not running.polls():  # noqa: ASYNC110 - nor does a request under way
                 await asyncio.sleep(0.01)
         second = asyncio.ensure_future(made[0].work(after=1))
         with pytest.raises(Exception, match="d-0 asked again"):
-            await asyncio.wait_for(first, 10)
+            await asyncio.wait_for(first, PATIENCE_S)
         for each in made:
             await each.send()
-        work = await asyncio.wait_for(second, 10)
+        work = await asyncio.wait_for(second, PATIENCE_S)
         assert work is not None
         assert work.task.round == 2
 

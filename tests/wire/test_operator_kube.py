@@ -25,6 +25,7 @@ from lockstep_operator.errors import (
     Unavailable,
 )
 from lockstep_operator.kube import JOB, NODE, POD, ApiKube, User, job_ref
+from tests.support.patience import PATIENCE_S
 
 USER = {"username": "u", "uid": "1-2"}
 PODS = "/api/v1/namespaces/lab/pods"
@@ -305,7 +306,7 @@ async def test_a_write_is_not_waited_for_longer_than_the_lease_lasts(
 ) -> None:
     server.stalled = True
     leading = kube.while_leading(lambda: 0.2)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(Unavailable):
             await leading.apply(SET)
     assert len(server.requests) == 1
@@ -438,7 +439,7 @@ async def test_a_good_answer_that_is_no_json(kube: ApiKube, server: Server) -> N
 
 async def test_nobody_listens(unused_tcp_port: int) -> None:
     kube = ApiKube(configuration(f"http://127.0.0.1:{unused_tcp_port}"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(Unavailable, match="GET"):
             await kube.get(job_ref("lab", "digits"))
     await kube.close()

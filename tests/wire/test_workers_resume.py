@@ -11,6 +11,7 @@ import pytest
 from lockstep_api.wire import NoticeReason
 from lockstep_workers.cloud.checkpoint import Checkpoint, checkpoints, write_checkpoint
 from lockstep_workers.tensors import Flat, decode
+from tests.support.patience import PATIENCE_S
 from tests.wire.cloud import Cloud, Device, cloud, devices, first_task
 from tests.wire.jobs import FakePlanner
 
@@ -26,7 +27,7 @@ async def play(server: Cloud, made: list[Device], number: int) -> None:
 
 async def model_at(server: Cloud, each: Device, after: int) -> Flat:
     """The model of the round after `after`."""
-    work = await asyncio.wait_for(each.work(after=after), 10)
+    work = await asyncio.wait_for(each.work(after=after), PATIENCE_S)
     assert work is not None
     return decode(work.body, n_values=server.n_values)
 
@@ -48,7 +49,7 @@ async def test_a_new_cloud_pod_goes_on_at_the_next_round(tmp_path: Path) -> None
         assert request.notices[0].message == "the cloud pod goes on after round 2"
         await play(server, made, 3)
         await play(server, made, 4)
-        outcome = await asyncio.wait_for(asyncio.shield(server.planner.outcome), 10)
+        outcome = await asyncio.wait_for(asyncio.shield(server.planner.outcome), PATIENCE_S)
         assert outcome.result == "RoundsCompleted"
         assert outcome.report is not None
         assert outcome.report.energy_joules.model == 12.0
@@ -150,10 +151,10 @@ async def test_a_full_volume_stops_no_round(
 async def test_a_job_that_was_done_before_the_end_was_told_ends(tmp_path: Path) -> None:
     async with cloud(tmp_path, FakePlanner(rounds=1)) as server, devices(server, 3) as made:
         await play(server, made, 1)
-        await asyncio.wait_for(asyncio.shield(server.planner.outcome), 10)
+        await asyncio.wait_for(asyncio.shield(server.planner.outcome), PATIENCE_S)
     (tmp_path / "outcome.json").unlink()
     async with cloud(tmp_path, FakePlanner(rounds=1)) as server:
-        outcome = await asyncio.wait_for(asyncio.shield(server.planner.outcome), 10)
+        outcome = await asyncio.wait_for(asyncio.shield(server.planner.outcome), PATIENCE_S)
         assert outcome.result == "RoundsCompleted"
         assert server.planner.requests == []
 
@@ -167,7 +168,7 @@ async def test_fewer_rounds_than_are_done_end_the_job(tmp_path: Path) -> None:
         planner.rounds = 1
         for each in made:
             await each.send(2)
-        outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), 10)
+        outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), PATIENCE_S)
         assert outcome.result == "RoundsCompleted"
         assert outcome.message.endswith("after 2 of 2 rounds")
 
@@ -226,7 +227,7 @@ async def test_a_deterministic_round_waits_for_who_comes_back(tmp_path: Path) ->
         made[1].close()
         again = Device(server, "d-1")
         await again.open()
-        work = await asyncio.wait_for(again.work(), 10)
+        work = await asyncio.wait_for(again.work(), PATIENCE_S)
         assert work is not None
         assert work.task.round == 1
         await again.send(body=again.update(2.0))

@@ -18,6 +18,7 @@ from lockstep_workers.device import connection as device
 from lockstep_workers.errors import NoSession, NotAdmitted
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.tensors import decode, encode
+from tests.support.patience import PATIENCE_S
 from tests.wire.cloud import Device, cloud, devices, first_task
 from tests.wire.jobs import FakePlanner
 
@@ -40,7 +41,7 @@ async def test_a_closed_connection_counts_at_once(tmp_path: Path) -> None:
         await made[0].send()
         await made[1].send()
         made[2].close()
-        work = await asyncio.wait_for(made[0].work(after=1), 10)
+        work = await asyncio.wait_for(made[0].work(after=1), PATIENCE_S)
         assert work is not None
         report = server.planner.requests[1].report
         assert report is not None
@@ -56,7 +57,7 @@ async def test_a_returning_client_joins_the_next_round(tmp_path: Path) -> None:
         waiting = asyncio.ensure_future(back.work())
         await made[0].send()
         await made[1].send()
-        work = await asyncio.wait_for(waiting, 10)
+        work = await asyncio.wait_for(waiting, PATIENCE_S)
         back.close()
         assert work is not None
         assert work.task.round == 2
@@ -68,7 +69,7 @@ async def test_the_deadline_closes_a_round_with_the_quorum(tmp_path: Path) -> No
         await first_task(made)
         await made[0].send()
         await made[1].send()
-        assert await asyncio.wait_for(made[0].work(after=1), 10) is not None
+        assert await asyncio.wait_for(made[0].work(after=1), PATIENCE_S) is not None
         status, answer = await made[2].send()
         assert (status, answer["reason"]) == (409, "wrong_round")
 
@@ -82,7 +83,7 @@ async def test_the_round_goes_on_without_the_planner(
         server.planner.broken = True
         for each in made:
             await each.send()
-        work = await asyncio.wait_for(made[0].work(after=1), 10)
+        work = await asyncio.wait_for(made[0].work(after=1), PATIENCE_S)
         assert work is not None
         assert server.reception.round is not None
         assert not server.reception.round.plan.planned
@@ -105,7 +106,7 @@ async def test_a_round_in_which_all_updates_were_refused_fails_the_job(tmp_path:
         await first_task(made)
         for each in made:
             await each.send(body=each.update(NAN))
-        outcome = await asyncio.wait_for(asyncio.shield(server.planner.outcome), 10)
+        outcome = await asyncio.wait_for(asyncio.shield(server.planner.outcome), PATIENCE_S)
         assert outcome.result == "Failed"
         assert outcome.message.startswith("round 1: all updates were refused: d-0: ")
         assert "non_finite" in outcome.message
@@ -117,7 +118,7 @@ async def test_when_the_job_is_over_everyone_is_told(tmp_path: Path) -> None:
         waiting = asyncio.ensure_future(made[0].work(after=1))
         for each in made:
             await each.send()
-        assert await asyncio.wait_for(waiting, 10) is None
+        assert await asyncio.wait_for(waiting, PATIENCE_S) is None
         assert (await server.planner.outcome).result == "RoundsCompleted"
 
 
@@ -128,7 +129,7 @@ async def test_with_nobody_connected_the_job_waits(
 
     def evaluate(*_: object) -> Evaluation:
         evaluating.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE_S)
         return Evaluation(0.5, 1.0)
 
     monkeypatch.setattr("lockstep_workers.learning.server.evaluate", evaluate)
@@ -136,13 +137,13 @@ async def test_with_nobody_connected_the_job_waits(
         async with devices(server, 1) as made:
             await first_task(made)
             await made[0].send()
-            await asyncio.to_thread(evaluating.wait, 10)
+            await asyncio.to_thread(evaluating.wait, PATIENCE_S)
             server.reception._pulse.clear()
-        await asyncio.wait_for(server.reception._pulse.wait(), 10)
+        await asyncio.wait_for(server.reception._pulse.wait(), PATIENCE_S)
         assert not server.reception.sessions
         go_on.set()
         async with devices(server, 1) as made:
-            work = await asyncio.wait_for(made[0].work(after=1), 10)
+            work = await asyncio.wait_for(made[0].work(after=1), PATIENCE_S)
             assert work is not None
             assert work.task.round == 2
             assert [c.client for c in server.planner.requests[1].clients] == ["d-0"]
@@ -164,7 +165,7 @@ async def test_an_answer_that_is_no_plan_for_this_round_is_not_used(
         monkeypatch.setattr(planner, "plan", wrong)
         for each in made:
             await each.send()
-        work = await asyncio.wait_for(made[0].work(after=1), 10)
+        work = await asyncio.wait_for(made[0].work(after=1), PATIENCE_S)
         assert work is not None
         assert work.task.round == 2
         assert server.reception.round is not None
@@ -247,7 +248,7 @@ async def test_a_refused_update_loses_its_client_and_the_round_ends(tmp_path: Pa
         await made[0].send(body=made[0].update(NAN))
         for each in made[1:]:
             await each.send(body=each.update(2.0))
-        work = await asyncio.wait_for(made[1].work(after=1), 10)
+        work = await asyncio.wait_for(made[1].work(after=1), PATIENCE_S)
         assert work is not None
         flat = decode(work.body, n_values=server.n_values)
         np.testing.assert_array_equal(flat, np.full(server.n_values, 2.0, np.float32))
@@ -337,14 +338,14 @@ async def test_slow_uploads_do_not_hold_up_a_fast_one(tmp_path: Path) -> None:
     ):
         await first_task(made)
         slow = [await half_an_update(each) for each in made[:9]]
-        status, _ = await asyncio.wait_for(made[9].send(), 10)
+        status, _ = await asyncio.wait_for(made[9].send(), PATIENCE_S)
         assert status == 200
         assert server.reception.round is not None
         assert list(server.reception.round.accepted) == ["d-9"]
         for writer, rest in slow:
             writer.write(rest)
             await writer.drain()
-        assert await asyncio.wait_for(made[9].work(after=1), 10) is not None
+        assert await asyncio.wait_for(made[9].work(after=1), PATIENCE_S) is not None
         report = server.planner.requests[1].report
         assert report is not None
         assert len(report.clients) == 10
