@@ -7,7 +7,6 @@ UV := $(VENV)/bin/uv
 UV_VERSION := 0.13.9
 CRD := crds/lockstep.dev_federatedjobs.yaml
 CHART_CRD := charts/lockstep/files/federatedjobs.yaml
-PYTEST := $(PY) -m pytest
 STAMP := $(VENV)/.installed
 LOAD := $(PY) -m tests.cluster load $$($(PY) images/build.py paths)
 
@@ -49,10 +48,10 @@ demo: venv ## one FederatedJob trains on a real Kubernetes, from an empty machin
 
 test: venv lint ## lint, unit, property, wire and e2e tests (with the embedded cluster)
 	$(PY) images/build.py
-	$(PYTEST)
+	$(PY) -m tests.run
 
 test-fast: venv lint ## the same without a cluster
-	$(PYTEST) -m "not cluster"
+	$(PY) -m tests.run --fast
 
 lint: venv
 	$(PY) -m ruff check .

@@ -30,11 +30,11 @@ from tests.e2e.running import (
     small_job,
     watch,
 )
+from tests.support.patience import TIMEOUT
 
 NAMESPACE = "chaos"
 OPERATOR = "operator"
 ROUNDS_PER_KILL = 3
-_PATIENCE_S = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def kill(job: str, victim: str) -> None:
 
     Returns when the pod is gone: one that is still going, in phase Running, is no victim.
     """
-    words = ("-n", NAMESPACE, "wait", "pods", "-l", selector_of(job, victim), "--timeout=90s")
+    words = ("-n", NAMESPACE, "wait", "pods", "-l", selector_of(job, victim), TIMEOUT)
     api.kubectl(*words, "--for=create")
     api.kubectl(*words, "--for=jsonpath={.status.containerStatuses[0].started}=true")
     listed = api.kubectl(
@@ -96,7 +96,7 @@ def _ordinal(victim: str) -> str:
 def run_undisturbed(name: str, job: Json) -> Json:
     """Runs a job to its end."""
     apply(NAMESPACE, job)
-    return watch(NAMESPACE, name, in_phase("Completed", "Failed"), timeout_s=_PATIENCE_S)
+    return watch(NAMESPACE, name, in_phase("Completed", "Failed"))
 
 
 def _reached_or_over(number: int) -> Callable[[Json], bool]:
@@ -109,14 +109,14 @@ def run_disturbed(name: str, job: Json, kills: list[Kill]) -> tuple[Json, Counte
     done: Counter[str] = Counter()
     apply(NAMESPACE, job)
     for number, each in enumerate(kills, 1):
-        seen = watch(NAMESPACE, name, _reached_or_over(each.after_round), timeout_s=_PATIENCE_S)
+        seen = watch(NAMESPACE, name, _reached_or_over(each.after_round))
         if in_phase("Failed")(seen):
             break
         kill(name, each.victim)
         done[each.victim if each.victim in {"cloud", OPERATOR} else "device"] += 1
         at = seen["status"]["round"]
         print(f"  {number:3}/{len(kills)} after round {at:3}: {each.victim}", flush=True)
-    return watch(NAMESPACE, name, in_phase("Completed", "Failed"), timeout_s=_PATIENCE_S), done
+    return watch(NAMESPACE, name, in_phase("Completed", "Failed")), done
 
 
 def figure(name: str, series: str) -> int:

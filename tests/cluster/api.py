@@ -44,11 +44,11 @@ def load(paths: Sequence[Path]) -> None:
     driver().load(paths)
 
 
-def kubectl(*words: str, stdin: str | None = None, timeout_s: float = 120) -> str:
+def kubectl(*words: str, stdin: str | None = None, timeout_s: float = 330) -> str:
     return drivers.kubectl(driver(), *words, stdin=stdin, timeout_s=timeout_s)
 
 
-def helm(*words: str, timeout_s: float = 300) -> str:
+def helm(*words: str, timeout_s: float = 330) -> str:
     config = f"--kubeconfig={kubeconfig()}"
     return run(driver().tool("helm"), config, *words, timeout_s=timeout_s)
 

@@ -122,6 +122,6 @@ def driver_for(environment: Mapping[str, str], layout: Layout) -> Driver:
     return Existing(Path(named))
 
 
-def kubectl(driver: Driver, *words: str, stdin: str | None = None, timeout_s: float = 120) -> str:
+def kubectl(driver: Driver, *words: str, stdin: str | None = None, timeout_s: float = 330) -> str:
     config = f"--kubeconfig={driver.kubeconfig()}"
     return run(driver.tool("kubectl"), config, *words, stdin=stdin, timeout_s=timeout_s)

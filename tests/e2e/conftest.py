@@ -1,57 +1,72 @@
-"""Fixtures of the end-to-end tests: a real cluster with the images in it.
+"""Fixtures of the end-to-end tests, and who of them runs beside whom.
 
-A cluster that was up stays up; one that was brought up for the tests is taken down after them.
+Several processes share one cluster: `tests.run`, which starts them, brings it up. A test run by
+hand, in one process, brings it up itself. Each process has one namespace with the chart, installed
+once; the jobs that a module leaves there are taken away after it.
 """
 
-import json
+import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-from images.cli import layout_folder
-from images.command import cache_folder
-from images.recipe import RECIPES
 from tests.cluster import api
+from tests.e2e.running import NAMESPACE, installed
+from tests.e2e.shared import KUBECONFIG_OF_ALL, ready_cluster
+
+# What runs one after another. The cores for devices (1.9 of two) allow two jobs of the example at
+# once: so there are two lanes with jobs, and one that needs hardly any.
+LANES = {
+    "test_faults": "jobs-1",
+    "test_leader": "jobs-1",
+    "test_own": "jobs-1",
+    "test_chaos": "jobs-1",
+    "test_lifecycle": "jobs-2",
+    "test_policies": "jobs-2",
+    "test_train": "jobs-2",
+}
+
+
+class Lanes(LoadScopeScheduling):
+    """Gives each lane to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return LANES.get(Path(nodeid.partition("::")[0]).stem, "others")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """Side by side, as `tests.run` asks for it."""
+    return Lanes(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Path]:
     """The kubeconfig of a cluster that is up and has the images."""
-    folders = [layout_folder(cache_folder(), name) for name in RECIPES]
-    if missing := [folder.name for folder in folders if not (folder / "index.json").exists()]:
-        pytest.fail(f"images not built: {', '.join(missing)}: run `make images`")
-    was_up = api.is_up()
-    kubeconfig = api.up()
-    try:
-        api.load(folders)
-        with other_operators_paused():
-            yield kubeconfig
-    finally:
-        if not was_up:
-            api.down()
+    if KUBECONFIG_OF_ALL in os.environ:
+        yield Path(os.environ[KUBECONFIG_OF_ALL])
+        return
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.fail("tests that share a cluster are started by `python -m tests.run`")
+    with ready_cluster() as kubeconfig:
+        yield kubeconfig
 
 
-@contextmanager
-def other_operators_paused() -> Iterator[None]:
-    """An operator that was installed before, by `make demo` say, would run the tests' jobs, too."""
-    label = "app.kubernetes.io/part-of=lockstep,app.kubernetes.io/component=operator"
-    found = json.loads(api.kubectl("get", "deployments", "-A", "-l", label, "-o", "json"))["items"]
-    for each in found:
-        _scale(each["metadata"], 0)
-    try:
-        yield
-    finally:
-        if api.is_up():
-            for each in found:
-                _scale(each["metadata"], each["spec"]["replicas"])
+@pytest.fixture(scope="session")
+def chart(cluster: Path) -> Iterator[str]:
+    """The chart with its Prometheus, installed for the namespace of this process."""
+    with installed(NAMESPACE):
+        yield NAMESPACE
 
 
-def _scale(deployment: dict[str, str], replicas: int) -> None:
-    name = f"deployment/{deployment['name']}"
-    api.kubectl("-n", deployment["namespace"], "scale", name, f"--replicas={replicas}")
+@pytest.fixture(scope="module")
+def lockstep(chart: str) -> Iterator[str]:
+    """The namespace with the chart; the jobs of this module go with its last test."""
+    yield chart
+    api.kubectl("-n", chart, "delete", "fj", "--all", "--wait")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ Everything goes through kubectl and helm, as a person's hands would.
 """
 
 import json
+import os
 import subprocess
 import threading
 import time
@@ -16,11 +17,14 @@ from urllib.parse import quote
 import yaml
 
 from tests.cluster import api
+from tests.support.patience import PATIENCE_S, TIMEOUT
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "lockstep"
 EXAMPLE = ROOT / "docs" / "examples" / "fashion-mnist.yaml"
 WORKER_IMAGE = "lockstep.local/worker:0.1.0"
+NAMESPACE = f"e2e-{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}"
+"""Where the tests of this process have the chart (fixture `lockstep`)."""
 
 Json = dict[str, Any]
 
@@ -35,7 +39,7 @@ def installed(namespace: str, *options: str) -> Iterator[str]:
     release = f"lockstep-{namespace}"
     api.helm(
         "install", release, str(CHART), "--namespace", namespace, "--create-namespace", "--wait",
-        "--timeout=180s", "--set", f"watchNamespaces={{{namespace}}}", *options,
+        TIMEOUT, "--set", f"watchNamespaces={{{namespace}}}", *options,
     )  # fmt: skip
     try:
         yield namespace
@@ -57,8 +61,27 @@ def small_job(name: str, *, replicas: int = 1, training: Json | None = None, **s
     return job
 
 
+def lone_job(name: str, *, training: Json | None = None, **spec: Any) -> Json:
+    """A job with one slow device and short rounds: the least that lives, for what needs no more."""
+    training = {"localSteps": {"fixed": 10}} | (training or {})
+    job = small_job(name, training=training, **({"cloud": {"cpu": "100m"}} | spec))
+    job["spec"]["devices"] = [job["spec"]["devices"][-1]]
+    return job
+
+
+def frequency_jobs(name: str, policy: str, *, replicas: int) -> list[Json]:
+    """The example's ConfigMaps with traces, and its job under a policy, without an end."""
+    *links, job = yaml.safe_load_all((EXAMPLE.parent / "frequency.yaml").read_text())
+    job["metadata"]["name"] = name
+    job["spec"]["training"]["rounds"] = 100_000
+    job["spec"]["allocation"]["policy"] = policy
+    for group in job["spec"]["devices"]:
+        group["replicas"] = replicas
+    return [*links, job]
+
+
 def apply(namespace: str, job: Json) -> None:
-    """`kubectl apply` of a job."""
+    """`kubectl apply` of a job, or of another object."""
     api.kubectl("-n", namespace, "apply", "-f", "-", stdin=yaml.safe_dump(job))
 
 
@@ -87,7 +110,7 @@ def watch(
     name: str,
     until: Callable[[Json], bool],
     *,
-    timeout_s: float = 120,
+    timeout_s: float = PATIENCE_S,
     kind: str = "fj",
 ) -> Json:
     """Follows a job, or an object of another kind, by `kubectl get --watch` until `until(object)`.
@@ -143,7 +166,9 @@ def past_round(number: int) -> Callable[[Json], bool]:
     return lambda job: (job.get("status", {}).get("round") or 0) >= number
 
 
-def rounds_go_on(namespace: str, name: str, *, more: int = 3, timeout_s: float = 120) -> Json:
+def rounds_go_on(
+    namespace: str, name: str, *, more: int = 3, timeout_s: float = PATIENCE_S
+) -> Json:
     """Waits until the job has finished some more rounds than now."""
     now = get(namespace, name)["status"].get("round") or 0
     return watch(namespace, name, past_round(now + more), timeout_s=timeout_s)
@@ -165,7 +190,7 @@ def events(namespace: str, name: str) -> list[tuple[str, str, str]]:
 
 
 def wait_for_event(
-    namespace: str, name: str, reason: str, *, timeout_s: int = 60
+    namespace: str, name: str, reason: str, *, timeout_s: float = PATIENCE_S
 ) -> tuple[str, str, str]:
     """Waits by a watch for an Event of a job with this reason."""
     found = [event for event in events(namespace, name) if event[1] == reason]
@@ -208,7 +233,7 @@ def on_volume(namespace: str, claim: str, code: str) -> str:
     api.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(pod))
     try:
         api.kubectl(
-            "-n", namespace, "wait", f"pod/{name}", "--timeout=60s",
+            "-n", namespace, "wait", f"pod/{name}", TIMEOUT,
             "--for=jsonpath={.status.phase}=Succeeded",
         )  # fmt: skip
         return api.kubectl("-n", namespace, "logs", name)

@@ -8,13 +8,12 @@ import pytest
 
 from tests.cluster import api
 from tests.e2e.running import (
-    ROOT,
+    NAMESPACE,
     Json,
     apply,
     condition,
     events,
     in_phase,
-    installed,
     past_round,
     pods,
     query,
@@ -23,20 +22,12 @@ from tests.e2e.running import (
     watch,
 )
 
-pytestmark = pytest.mark.cluster
+# A device that gets no core is slower than it was told to be: nothing runs beside these tests.
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
-NAMESPACE = "actuator-e2e"
 ASKED = {"policy": "static", "actuator": "cooperative"}
 ENDLESS = {"rounds": 100_000}
 BOOST = "1"
-
-
-@pytest.fixture(scope="module")
-def lockstep(cluster: object) -> Iterator[str]:
-    """The chart, installed for one namespace, with its Prometheus."""
-    api.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    with installed(NAMESPACE):
-        yield NAMESPACE
 
 
 def limits(job: str) -> list[str]:
@@ -66,9 +57,9 @@ def test_a_cooperative_job_has_the_planned_frequencies_without_a_resize(lockstep
     """Its pods keep the limit that they started with; the devices' own clocks agree to the plan."""
     steps = {"localSteps": {"fixed": 120}}
     apply(lockstep, small_job("slowed", training={"rounds": 12} | steps, allocation=ASKED))
-    running = watch(lockstep, "slowed", past_round(6), timeout_s=240)
+    running = watch(lockstep, "slowed", past_round(6))
     assert limits("slowed") == [BOOST] * 3
-    job = watch(lockstep, "slowed", in_phase("Completed"), timeout_s=240)
+    job = watch(lockstep, "slowed", in_phase("Completed"))
     assert actuators(job) == {"cooperative"}
     assert condition(running, "Degraded")["status"] == "False", running["status"]
     assert "CooperativeThrottling" not in [reason for _, reason, _ in events(lockstep, "slowed")]
@@ -105,7 +96,7 @@ def test_where_resizing_is_forbidden_devices_slow_themselves_until_it_is_allowed
 ) -> None:
     name, rules = without_right
     apply(NAMESPACE, small_job("forbidden", training=ENDLESS))
-    job = watch(NAMESPACE, "forbidden", past_round(3), timeout_s=240)
+    job = watch(NAMESPACE, "forbidden", past_round(3))
     assert actuators(job) == {"cooperative"}
     assert limits("forbidden") == [BOOST] * 3
     for client in job["status"]["lastPlan"]["clients"]:
@@ -119,7 +110,7 @@ def test_where_resizing_is_forbidden_devices_slow_themselves_until_it_is_allowed
     assert message.startswith("3 devices keep to their CPU limits themselves; ")
     _write_rules({"metadata": {"name": name}}, json.loads(rules))
     allowed = watch(
-        NAMESPACE, "forbidden", lambda job: actuators(job) == {"resize"}, timeout_s=150
+        NAMESPACE, "forbidden", lambda job: actuators(job) == {"resize"}
     )  # fmt: skip
     assert all(one["applied"] for one in allowed["status"]["lastPlan"]["clients"])
     assert BOOST not in limits("forbidden")

@@ -15,6 +15,7 @@ import pytest
 
 from lockstep_operator.crd import crd
 from tests.cluster import api
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.cluster
 
@@ -66,7 +67,7 @@ def kubectl(*words: str, stdin: str | None = None) -> tuple[int, str]:
     """Exit code and all that kubectl said: here its errors are the result."""
     done = subprocess.run(
         [str(api.tools() / "kubectl"), f"--kubeconfig={api.kubeconfig()}", *words],
-        input=stdin, capture_output=True, text=True, check=False, timeout=60,
+        input=stdin, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from tests.cluster import api
+from tests.support.patience import PATIENCE_S, TIMEOUT
 
 pytestmark = pytest.mark.cluster
 
@@ -35,7 +36,7 @@ def tool(name: str, *words: str, stdin: str | None = None) -> tuple[int, str]:
     """Exit code and all that kubectl or helm said: here errors are results, too."""
     done = subprocess.run(
         [str(api.tools() / name), f"--kubeconfig={api.kubeconfig()}", *words],
-        input=stdin, capture_output=True, text=True, check=False, timeout=120,
+        input=stdin, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 
@@ -266,7 +267,7 @@ def test_prometheus_may_only_find_pods(installed: str) -> None:
 
 def test_both_become_available(installed: str) -> None:
     for name in ("lockstep-operator", "lockstep-prometheus"):
-        words = ("rollout", "status", f"deployment/{name}", "--timeout=120s")
+        words = ("rollout", "status", f"deployment/{name}", TIMEOUT)
         code, said = tool("kubectl", "-n", installed, *words)
         assert code == 0, said
 
@@ -287,7 +288,7 @@ def test_the_installed_operator_answers_a_job(installed: str) -> None:
     }
     api.kubectl("-n", installed, "apply", "-f", "-", stdin=json.dumps(job))
     seen = "--for=jsonpath={.status.observedGeneration}=1"
-    code, said = tool("kubectl", "-n", installed, "wait", "fj/asked", seen, "--timeout=60s")
+    code, said = tool("kubectl", "-n", installed, "wait", "fj/asked", seen, TIMEOUT)
     log = tool("kubectl", "-n", installed, "logs", "deployment/lockstep-operator", "--tail=20")[1]
     assert code == 0, f"{said}\n{log}"
     assert "is forbidden" not in log
@@ -304,7 +305,7 @@ def query(namespace: str, question: str) -> list[Json]:
     return found
 
 
-def eventually(namespace: str, question: str, *, timeout_s: float = 60) -> Json:
+def eventually(namespace: str, question: str, *, timeout_s: float = PATIENCE_S) -> Json:
     """The first series, as soon as there is one."""
     deadline = time.monotonic() + timeout_s
     while not (found := query(namespace, question)):
@@ -368,7 +369,7 @@ def test_uninstall_leaves_the_crd_only(namespace: str) -> None:
     label = f"--selector=app.kubernetes.io/instance={release}"
     assert len(api.kubectl(*ours, label).split()) > 10
     api.helm("uninstall", release, "--namespace", namespace, "--wait")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while left := api.kubectl(*ours, label).split():
         assert time.monotonic() < deadline, left
         time.sleep(0.5)

@@ -13,6 +13,7 @@ import pytest
 from lockstep_api.names import Tier
 from tests.cluster import api
 from tests.cluster.layout import TIER_LABEL
+from tests.support.patience import PATIENCE_S, TIMEOUT
 
 pytestmark = pytest.mark.cluster
 
@@ -75,7 +76,7 @@ def apply(namespace: str, *objects: Json) -> None:
 
 def wait_ready(namespace: str, name: str) -> None:
     ready = "--for=condition=Ready"
-    api.kubectl("-n", namespace, "wait", ready, f"pod/{name}", "--timeout=60s")
+    api.kubectl("-n", namespace, "wait", ready, f"pod/{name}", TIMEOUT)
 
 
 def run_python(namespace: str, name: str, code: str) -> str:
@@ -149,7 +150,7 @@ def test_a_resize_changes_the_quota_without_a_restart(namespace: str) -> None:
     limits = {"name": "main", "resources": {"limits": {"cpu": "200m"}}}
     patch = json.dumps({"spec": {"containers": [limits]}})
     api.kubectl("-n", namespace, "patch", "pod", "sized", "--subresource=resize", "-p", patch)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while run_python(namespace, "sized", QUOTA).strip() != "20000":
         assert time.monotonic() < deadline, "the quota never changed"
     restarts = "jsonpath={.status.containerStatuses[0].restartCount}"

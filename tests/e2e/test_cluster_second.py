@@ -15,6 +15,7 @@ from tests.cluster import api, faults
 from tests.cluster.drivers import Embedded, kubectl
 from tests.cluster.layout import Layout, recall
 from tests.cluster.programs import Programs
+from tests.support.patience import PATIENCE_S, TIMEOUT
 
 pytestmark = pytest.mark.cluster
 
@@ -39,7 +40,7 @@ POD = {
 def command(*words: str | Path) -> str:
     """The cluster tool for the second cluster, as a person would call it."""
     argv = [sys.executable, "-m", "tests.cluster", "--name", NAME, *map(str, words)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -58,7 +59,7 @@ def pod_is_ready(driver: Embedded, namespace: str) -> str:
     """A pod answers its probe; its address."""
     where = ("-n", namespace)
     kubectl(driver, *where, "apply", "-f", "-", stdin=json.dumps(POD))
-    kubectl(driver, *where, "wait", "pod/there", "--for=condition=Ready", "--timeout=60s")
+    kubectl(driver, *where, "wait", "pod/there", "--for=condition=Ready", TIMEOUT)
     found = json.loads(kubectl(driver, *where, "get", "pod", "there", "-o", "json"))
     return str(found["status"]["podIP"])
 
@@ -85,4 +86,4 @@ def test_both_serve_and_the_end_of_one_is_its_own(second: Embedded, namespace: s
     assert not layouts[1].namespace_path(node).exists()
     assert f"{NAME}-" not in Path("/proc/self/mounts").read_text()
     assert first.status() == "up"
-    kubectl(first, "-n", namespace, "wait", "pod/there", "--for=condition=Ready", "--timeout=10s")
+    kubectl(first, "-n", namespace, "wait", "pod/there", "--for=condition=Ready", TIMEOUT)

@@ -1,23 +1,24 @@
 """What a cluster does to a running job, done to it: docs/failure-modes.md says what must happen.
 
-One job runs through all faults but those that need a job of their own; then it is ended by lowering
-its rounds.
+One job runs through all faults but those that need a job of their own; it is ended by lowering its
+rounds before those begin. Faults of the whole cluster are made when no other test uses it.
 """
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster import api
 from tests.e2e.running import (
+    NAMESPACE,
     Json,
     apply,
     condition,
     get,
     in_phase,
     in_pod,
-    installed,
+    lone_job,
+    on_volume,
     past_round,
     patch,
     pods,
@@ -27,20 +28,20 @@ from tests.e2e.running import (
     wait_for_event,
     watch,
 )
+from tests.support.patience import PATIENCE_S, TIMEOUT
 
 pytestmark = pytest.mark.cluster
 
-NAMESPACE = "faults-e2e"
 JOB = "tough"
 CLOUD = f"{JOB}-cloud-0"
 OPERATOR = "deployment/lockstep-operator"
 
 CORRUPT_NEWEST = """
 import pathlib
-newest = max(pathlib.Path("/var/lib/lockstep/checkpoints").glob("round-*.safetensors"))
+before, newest = sorted(pathlib.Path("/data/checkpoints").glob("round-*.safetensors"))[-2:]
 data = newest.read_bytes()
 newest.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-print(int(newest.stem.partition("-")[2]))
+print(*(int(path.stem.partition("-")[2]) for path in (before, newest)))
 """
 UNPLANNED = """
 import json
@@ -50,17 +51,10 @@ print(sum(not json.loads(line)["planned"] for line in lines))
 
 
 @pytest.fixture(scope="module")
-def lockstep(cluster: object) -> Iterator[str]:
-    """The chart, installed for one namespace, with its Prometheus."""
-    with installed(NAMESPACE):
-        yield NAMESPACE
-
-
-@pytest.fixture(scope="module")
 def running(lockstep: str) -> str:
     """A job that runs for as long as it is let."""
     apply(lockstep, small_job(JOB, training={"rounds": 100_000}))
-    watch(lockstep, JOB, past_round(3), timeout_s=240)
+    watch(lockstep, JOB, past_round(3))
     return JOB
 
 
@@ -87,8 +81,7 @@ def test_a_killed_cloud_pod_goes_on_where_it_was(running: str) -> None:
     job = rounds_go_on(NAMESPACE, JOB)
     assert job["status"]["round"] > before
     assert restarts(get(NAMESPACE, CLOUD, "pod")) == 1
-    samples = query(NAMESPACE, f'lockstep_resumes{{job="{JOB}"}}')
-    assert [sample["value"][1] for sample in samples] == ["1"]
+    wait_for_sample(f'lockstep_resumes{{job="{JOB}"}}', 1)
 
 
 def test_a_killed_device_joins_the_next_round(running: str) -> None:
@@ -122,23 +115,6 @@ def test_a_deleted_cloud_pod_goes_on_where_it_was(running: str) -> None:
     assert get(NAMESPACE, CLOUD, "pod")["metadata"]["uid"] != uid
 
 
-def test_a_corrupt_checkpoint_falls_back_to_the_one_before(running: str) -> None:
-    """Checkpoints that far apart that none is written between the damage and the kill."""
-    apply(
-        NAMESPACE,
-        small_job("damaged", training={"rounds": 100_000}, checkpoint={"everyRounds": 20}),
-    )
-    watch(NAMESPACE, "damaged", past_round(41), timeout_s=240)
-    damaged = int(in_pod(NAMESPACE, "damaged-cloud-0", CORRUPT_NEWEST))
-    api.kill_container(NAMESPACE, "damaged-cloud-0")
-    kind, _, message = wait_for_event(NAMESPACE, "damaged", "CheckpointCorrupt")
-    assert kind == "Warning"
-    assert f"round-{damaged:010}.safetensors does not match its checksum" in message
-    _, _, message = wait_for_event(NAMESPACE, "damaged", "Resumed")
-    assert message.startswith(f"the cloud pod goes on after round {damaged - 20};")
-    api.kubectl("-n", NAMESPACE, "delete", "fj", "damaged", "--wait")
-
-
 def test_a_killed_operator_costs_no_round(running: str) -> None:
     selector = "app.kubernetes.io/component=operator"
     pod = api.kubectl("-n", NAMESPACE, "get", "pods", "-l", selector, "-o", "name").strip()
@@ -161,16 +137,17 @@ def test_without_a_planner_rounds_go_on_with_the_last_plan(running: str) -> None
     assert job["status"]["phase"] == "Running"
 
 
-def wait_for_sample(promql: str, value: float, *, tries: int = 60) -> None:
+def wait_for_sample(promql: str, value: float) -> None:
     """Waits until a query has this one result: Prometheus has no watch, it scrapes each second."""
-    for _ in range(tries):
+    until = time.monotonic() + PATIENCE_S
+    found: list[float] = []
+    while found != [value]:
+        assert time.monotonic() < until, f"{promql} is {found}, never {value}"
+        time.sleep(0.2)  # until the next scrape
         found = [float(sample["value"][1]) for sample in query(NAMESPACE, promql)]
-        if found == [value]:
-            return
-        time.sleep(1)  # until the next scrape
-    raise AssertionError(f"{promql} never was {value}")
 
 
+@pytest.mark.alone
 def test_a_restarted_apiserver_disturbs_no_round(running: str) -> None:
     uids = {pod["metadata"]["uid"] for pod in pods(NAMESPACE, JOB)}
     api.restart_apiserver()
@@ -179,17 +156,42 @@ def test_a_restarted_apiserver_disturbs_no_round(running: str) -> None:
     assert {pod["metadata"]["uid"] for pod in pods(NAMESPACE, JOB)} == uids
 
 
+@pytest.mark.alone
 def test_a_node_that_is_not_ready_stops_no_round(running: str) -> None:
     """Without its kubelet a device's pod runs on; only its limit cannot be changed."""
     with api.kubelet_stopped("device"):
-        api.kubectl("wait", "node/device", "--for=condition=Ready=Unknown", "--timeout=90s")
+        api.kubectl("wait", "node/device", "--for=condition=Ready=Unknown", TIMEOUT)
         job = rounds_go_on(NAMESPACE, JOB)
         assert job["status"]["phase"] == "Running"
-    job = watch(NAMESPACE, JOB, devices_are_back, timeout_s=240)
+    job = watch(NAMESPACE, JOB, devices_are_back)
     assert rounds_go_on(NAMESPACE, JOB)["status"]["phase"] == "Running"
 
 
-def test_a_device_that_never_comes_is_named_and_the_job_goes_on(running: str) -> None:
+def test_fewer_rounds_end_the_job(running: str) -> None:
+    done = get(NAMESPACE, JOB)["status"]["round"]
+    patch(NAMESPACE, JOB, {"training": {"rounds": done}})
+    job = watch(NAMESPACE, JOB, in_phase("Completed"))
+    assert condition(job, "Complete")["reason"] == "RoundsCompleted"
+
+
+def test_a_corrupt_checkpoint_falls_back_to_the_one_before(lockstep: str) -> None:
+    """Damaged while the job is suspended: nobody writes another meanwhile."""
+    apply(NAMESPACE, lone_job("damaged", training={"rounds": 100_000}))
+    watch(NAMESPACE, "damaged", past_round(3))
+    patch(NAMESPACE, "damaged", {"suspend": True})
+    gone = ("wait", "pods", "-l", "lockstep.dev/job=damaged", "--for=delete", TIMEOUT)
+    api.kubectl("-n", NAMESPACE, *gone)
+    before, damaged = map(int, on_volume(NAMESPACE, "damaged-cloud", CORRUPT_NEWEST).split())
+    patch(NAMESPACE, "damaged", {"suspend": False})
+    kind, _, message = wait_for_event(NAMESPACE, "damaged", "CheckpointCorrupt")
+    assert kind == "Warning"
+    assert f"round-{damaged:010}.safetensors does not match its checksum" in message
+    _, _, message = wait_for_event(NAMESPACE, "damaged", "Resumed")
+    assert message.startswith(f"the cloud pod goes on after round {before};")
+    api.kubectl("-n", NAMESPACE, "delete", "fj", "damaged", "--wait")
+
+
+def test_a_device_that_never_comes_is_named_and_the_job_goes_on(lockstep: str) -> None:
     """A device without enough memory dies again and again; quorum and deadline do without it."""
     job = small_job(
         "incomplete",
@@ -198,22 +200,22 @@ def test_a_device_that_never_comes_is_named_and_the_job_goes_on(running: str) ->
     )
     job["spec"]["devices"][2]["memory"] = "24Mi"
     apply(NAMESPACE, job)
-    _, _, message = wait_for_event(NAMESPACE, "incomplete", "ClientsMissing", timeout_s=120)
+    _, _, message = wait_for_event(NAMESPACE, "incomplete", "ClientsMissing")
     assert "goes on without slow-0" in message
     done = watch(NAMESPACE, "incomplete", in_phase("Completed"))
     assert done["status"]["progress"] == "5/5"
 
 
-def test_a_full_volume_stops_no_round(running: str) -> None:
+def test_a_full_volume_stops_no_round(lockstep: str) -> None:
     """The job goes on, says what it could not write, and writes again when there is room."""
-    job = small_job("full", training={"rounds": 100_000})
+    job = lone_job("full", training={"rounds": 100_000})
     job["spec"]["cloud"] = {"storage": {"size": "8Mi", "storageClassName": "small-full"}}
     small = api.limited_volume(
         NAMESPACE, "full-cloud", storage_class="small-full", node="cloud", megabytes=8
     )
     with small as volume:
         apply(NAMESPACE, job)
-        watch(NAMESPACE, "full", past_round(2), timeout_s=240)
+        watch(NAMESPACE, "full", past_round(2))
         volume.fill()
         kind, _, message = wait_for_event(NAMESPACE, "full", "CheckpointFailed")
         assert kind == "Warning"
@@ -226,10 +228,3 @@ def test_a_full_volume_stops_no_round(running: str) -> None:
             lambda job: condition(job, "Degraded").get("reason") != "CheckpointFailed",
         )  # fmt: skip
         api.kubectl("-n", NAMESPACE, "delete", "fj", "full", "--wait")
-
-
-def test_fewer_rounds_end_the_job(running: str) -> None:
-    done = get(NAMESPACE, JOB)["status"]["round"]
-    patch(NAMESPACE, JOB, {"training": {"rounds": done}})
-    job = watch(NAMESPACE, JOB, in_phase("Completed"))
-    assert condition(job, "Complete")["reason"] == "RoundsCompleted"

@@ -13,6 +13,7 @@ from images.cli import layout_folder
 from images.command import cache_folder
 from images.recipe import RECIPES, project_version, reference
 from tests.cluster import api
+from tests.support.patience import TIMEOUT
 
 pytestmark = pytest.mark.cluster
 
@@ -95,8 +96,8 @@ def run_pod(namespace: str, image: str, *command: str) -> str:
         "spec": {"restartPolicy": "Never", "containers": [container]},
     }
     api.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(pod))
-    done = ("--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s")
-    api.kubectl("-n", namespace, "wait", f"pod/{image}", *done, timeout_s=130)
+    done = ("--for=jsonpath={.status.phase}=Succeeded", TIMEOUT)
+    api.kubectl("-n", namespace, "wait", f"pod/{image}", *done)
     return api.kubectl("-n", namespace, "logs", image)
 
 

@@ -26,6 +26,7 @@ from tests.e2e.running import (
     small_job,
     watch,
 )
+from tests.support.patience import TIMEOUT
 
 pytestmark = pytest.mark.cluster
 
@@ -41,7 +42,7 @@ def running(cluster: object) -> Iterator[str]:
     """A job that runs under two operators."""
     with installed(NAMESPACE, "--set", "operator.replicas=2"):
         apply(NAMESPACE, small_job(JOB, training={"rounds": 100_000}))
-        watch(NAMESPACE, JOB, past_round(2), timeout_s=240)
+        watch(NAMESPACE, JOB, past_round(2))
         yield JOB
 
 
@@ -88,7 +89,7 @@ def wait_for_successor(of: str) -> float:
     began = time.monotonic()
     watch(
         NAMESPACE, "lockstep-operator", lambda lease: holder_of(lease) not in {"", of},
-        kind="lease", timeout_s=60,
+        kind="lease",
     )  # fmt: skip
     return time.monotonic() - began
 
@@ -131,9 +132,7 @@ def test_a_killed_leader_is_replaced_and_nothing_is_written_twice(running: str) 
 
 
 def test_a_leader_that_ends_in_order_hands_over(running: str) -> None:
-    api.kubectl(
-        "-n", NAMESPACE, "rollout", "status", "deployment/lockstep-operator", "--timeout=60s"
-    )
+    api.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/lockstep-operator", TIMEOUT)
     uids, written, old = pod_uids(), writes(), leader()
     api.kubectl("-n", NAMESPACE, "delete", "pod", old, "--wait=false")
     seconds = wait_for_successor(old)
@@ -148,7 +147,7 @@ def test_uninstalling_leaves_jobs_and_data_and_a_new_release_adopts_them(running
     api.helm("uninstall", release, "--namespace", NAMESPACE, "--wait")
     assert pod_uids() == uids
     api.helm(
-        "install", release, str(CHART), "--namespace", NAMESPACE, "--wait", "--timeout=120s",
+        "install", release, str(CHART), "--namespace", NAMESPACE, "--wait", TIMEOUT,
         "--set", f"watchNamespaces={{{NAMESPACE}}}",
     )  # fmt: skip
     watch(NAMESPACE, JOB, lambda job: job["status"]["lastPlan"]["planned"])
@@ -213,17 +212,18 @@ def has_checkpoint_field() -> bool:
     return "checkpoint" in schema["spec"]["properties"]
 
 
+@pytest.mark.alone  # the CRD is everyone's
 def test_an_upgrade_brings_the_new_crd_and_disturbs_no_job(owned_crd: str, tmp_path: Path) -> None:
     namespace, release = owned_crd, f"lockstep-{owned_crd}"
     words = (
-        "--namespace", namespace, "--wait", "--timeout=180s", "--set",
+        "--namespace", namespace, "--wait", TIMEOUT, "--set",
         f"watchNamespaces={{{namespace}}}", "--force-conflicts",  # kubectl applied the CRD before
     )  # fmt: skip
     try:
         api.helm("install", release, str(previous_chart(tmp_path)), "--create-namespace", *words)
         assert not has_checkpoint_field()
         apply(namespace, small_job(JOB, training={"rounds": 100_000}))
-        watch(namespace, JOB, past_round(3), timeout_s=240)
+        watch(namespace, JOB, past_round(3))
         uids = {pod["metadata"]["uid"] for pod in pods(namespace, JOB)}
         api.helm("upgrade", release, str(CHART), *words, "--set", "operator.replicas=2")
         assert has_checkpoint_field()

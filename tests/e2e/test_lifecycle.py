@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -9,12 +10,13 @@ import pytest
 from tests.cluster import api
 from tests.cluster.errors import ClusterError
 from tests.e2e.running import (
+    NAMESPACE,
     Json,
     apply,
     condition,
     get,
     in_phase,
-    installed,
+    lone_job,
     model_hash,
     past_round,
     patch,
@@ -24,28 +26,22 @@ from tests.e2e.running import (
     wait_for_event,
     watch,
 )
+from tests.support.patience import TIMEOUT
 
 pytestmark = pytest.mark.cluster
 
-NAMESPACE = "life-e2e"
 OPERATOR = "deployment/lockstep-operator"
+ENDLESS = {"rounds": 100_000}
 CHILDREN = (
     "statefulsets,services,configmaps,pods,persistentvolumeclaims,serviceaccounts,"
     "poddisruptionbudgets"
 )
 
 
-@pytest.fixture(scope="module")
-def lockstep(cluster: object) -> Iterator[str]:
-    """The chart, installed for one namespace."""
-    with installed(NAMESPACE, "--set", "prometheus.enabled=false"):
-        yield NAMESPACE
-
-
-def start(name: str, *, rounds: int = 100_000, until: int = 3, **spec: Any) -> Json:
-    """A job that has finished some rounds."""
-    apply(NAMESPACE, small_job(name, training={"rounds": rounds}, **spec))
-    return watch(NAMESPACE, name, past_round(until), timeout_s=240)
+def start(name: str, *, until: int = 3, **spec: Any) -> Json:
+    """A job without an end that has finished some rounds."""
+    apply(NAMESPACE, lone_job(name, training=ENDLESS, **spec))
+    return watch(NAMESPACE, name, past_round(until))
 
 
 def children(name: str) -> list[str]:
@@ -57,14 +53,19 @@ def children(name: str) -> list[str]:
 def delete(name: str) -> None:
     """Deletes a job and waits until nothing of it is left."""
     api.kubectl("-n", NAMESPACE, "delete", "fj", name, "--wait")
+    wait_for_no_children(name)
+
+
+def wait_for_no_children(name: str) -> None:
+    """Waits until the garbage collector has taken everything of a job."""
     while left := children(name):
-        api.kubectl("-n", NAMESPACE, "wait", "--for=delete", *left, "--timeout=90s")
+        api.kubectl("-n", NAMESPACE, "wait", "--for=delete", *left, TIMEOUT)
 
 
 def wait_for_no_pods(name: str) -> None:
     """Waits until a job's pods are gone."""
     api.kubectl(
-        "-n", NAMESPACE, "wait", "pods", "--for=delete", "--timeout=90s",
+        "-n", NAMESPACE, "wait", "pods", "--for=delete", TIMEOUT,
         "-l", f"lockstep.dev/job={name}",
     )  # fmt: skip
 
@@ -93,7 +94,8 @@ def test_a_suspended_job_goes_on_at_its_round(lockstep: str) -> None:
 
 
 def test_fields_change_while_a_job_runs_and_no_pod_restarts(lockstep: str) -> None:
-    start("changed")
+    apply(NAMESPACE, small_job("changed", training=ENDLESS))
+    watch(NAMESPACE, "changed", past_round(3))
     uids = {pod["metadata"]["uid"] for pod in pods(NAMESPACE, "changed")}
     patch(NAMESPACE, "changed", {"allocation": {"policy": "max"}})
     watch(
@@ -106,7 +108,7 @@ def test_fields_change_while_a_job_runs_and_no_pod_restarts(lockstep: str) -> No
     patch(NAMESPACE, "changed", {"ttlSecondsAfterFinished": 3600, "activeDeadlineSeconds": 3600})
     job = rounds_go_on(NAMESPACE, "changed")
     assert {pod["metadata"]["uid"] for pod in pods(NAMESPACE, "changed")} == uids
-    rounds = job["status"]["round"] + 5
+    rounds = job["status"]["round"] + 10  # more than are over before this is known
     patch(NAMESPACE, "changed", {"training": {"rounds": rounds}})
     job = watch(NAMESPACE, "changed", in_phase("Completed"))
     assert job["status"]["progress"] == f"{rounds}/{rounds}"
@@ -130,7 +132,7 @@ def test_an_immutable_field_is_refused_in_words(lockstep: str) -> None:
 
 
 def test_a_job_that_takes_too_long_fails(lockstep: str) -> None:
-    apply(NAMESPACE, small_job("slow", training={"rounds": 100_000}, activeDeadlineSeconds=12))
+    apply(NAMESPACE, lone_job("slow", training=ENDLESS, activeDeadlineSeconds=12))
     job = watch(NAMESPACE, "slow", in_phase("Failed"))
     assert condition(job, "Failed")["reason"] == "DeadlineExceeded"
     assert "active for longer than 12 s" in condition(job, "Failed")["message"]
@@ -140,15 +142,14 @@ def test_a_job_that_takes_too_long_fails(lockstep: str) -> None:
 
 
 def test_a_finished_job_is_deleted_when_its_time_is_over(lockstep: str) -> None:
-    apply(NAMESPACE, small_job("brief", training={"rounds": 1}, ttlSecondsAfterFinished=5))
-    api.kubectl("-n", NAMESPACE, "wait", "fj/brief", "--for=delete", "--timeout=120s")
-    while left := children("brief"):
-        api.kubectl("-n", NAMESPACE, "wait", "--for=delete", *left, "--timeout=90s")
+    apply(NAMESPACE, lone_job("brief", training={"rounds": 1}, ttlSecondsAfterFinished=5))
+    api.kubectl("-n", NAMESPACE, "wait", "fj/brief", "--for=delete", TIMEOUT)
+    wait_for_no_children("brief")
 
 
 def prepare(name: str, phase: str) -> None:
     """A job in a phase."""
-    job = small_job(name, training={"rounds": 1 if phase == "Completed" else 100_000})
+    job = lone_job(name, training={"rounds": 1} if phase == "Completed" else ENDLESS)
     if phase == "Pending":
         job["spec"]["cloud"] = {"cpu": "100"}
     if phase == "Refused":
@@ -169,16 +170,25 @@ def test_a_job_can_be_deleted_in_any_phase_while_the_operator_is_down(lockstep: 
     names = {phase: f"gone-{phase.lower()}" for phase in PHASES}
     for phase, name in names.items():
         prepare(name, phase)
-        watch(NAMESPACE, name, in_phase(phase), timeout_s=120)
-        if phase == "Running":
-            patch(NAMESPACE, names["Starting"], {"suspend": True})  # makes room
-            api.kubectl("-n", NAMESPACE, "delete", "fj", names["Starting"], "--wait")
+    for phase, name in names.items():
+        watch(NAMESPACE, name, in_phase(phase))
+    with operator_down():
+        api.kubectl("-n", NAMESPACE, "delete", "fj", *names.values(), "--wait")
+        for name in names.values():
+            wait_for_no_children(name)
+
+
+@contextmanager
+def operator_down() -> Iterator[None]:
+    """The chart without its operator, for a while."""
+    pods = ("pods", "-l", "app.kubernetes.io/component=operator")
     api.kubectl("-n", NAMESPACE, "scale", OPERATOR, "--replicas=0")
-    api.kubectl("-n", NAMESPACE, "delete", "fj", "--all", "--wait")
-    for name in names.values():
-        while left := children(name):
-            api.kubectl("-n", NAMESPACE, "wait", "--for=delete", *left, "--timeout=90s")
-    api.kubectl("-n", NAMESPACE, "scale", OPERATOR, "--replicas=1")
+    api.kubectl("-n", NAMESPACE, "wait", *pods, "--for=delete", TIMEOUT)
+    try:
+        yield
+    finally:
+        api.kubectl("-n", NAMESPACE, "scale", OPERATOR, "--replicas=1")
+        api.kubectl("-n", NAMESPACE, "rollout", "status", OPERATOR, TIMEOUT)
 
 
 def test_a_running_cloud_pod_is_not_evicted(lockstep: str) -> None:

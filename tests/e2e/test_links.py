@@ -1,17 +1,17 @@
 """Emulated links on real pods: what was asked for is what Prometheus has."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster import api
 from tests.e2e.running import (
+    NAMESPACE,
     apply,
     condition,
     get,
     in_phase,
-    installed,
+    lone_job,
     past_round,
     query,
     small_job,
@@ -20,15 +20,7 @@ from tests.e2e.running import (
 
 pytestmark = pytest.mark.cluster
 
-NAMESPACE = "links-e2e"
 TRACE = "t_seconds,bandwidth_mbps\n0,2\n1,6\n2,4\n3,6\n"
-
-
-@pytest.fixture(scope="module")
-def lockstep(cluster: object) -> Iterator[str]:
-    """The chart, installed for one namespace, with its Prometheus."""
-    with installed(NAMESPACE):
-        yield NAMESPACE
 
 
 def config_map(name: str, text: str) -> None:
@@ -47,6 +39,7 @@ def figures(promql: str) -> dict[str, float]:
     return {r["metric"]["client"]: float(r["value"][1]) for r in query(NAMESPACE, promql)}
 
 
+@pytest.mark.alone  # what is measured needs the cores
 def test_uploads_take_the_time_of_their_links(lockstep: str) -> None:
     config_map("street", TRACE)
     job = small_job("linked", training={"rounds": 100_000})
@@ -55,11 +48,12 @@ def test_uploads_take_the_time_of_their_links(lockstep: str) -> None:
     fast["downlink"] = {"mbps": 16}
     medium["uplink"] = {"trace": "street"}
     apply(NAMESPACE, job)
-    watch(NAMESPACE, "linked", past_round(12), timeout_s=240)
+    watch(NAMESPACE, "linked", past_round(12))
     measured = figures(
-        "rate(lockstep_upload_bytes_total[10s]) * 8e-6 / rate(lockstep_upload_seconds_total[10s])"
+        "rate(lockstep_upload_bytes_total{job='linked'}[10s]) * 8e-6"
+        " / rate(lockstep_upload_seconds_total{job='linked'}[10s])"
     )
-    emulated = figures('lockstep_link_mbits_per_second{direction="up"}')
+    emulated = figures('lockstep_link_mbits_per_second{job="linked",direction="up"}')
     print(f"measured {measured}, emulated {emulated}")
     megabits = 101_770 * 32e-6
     assert measured["fast-0"] == pytest.approx(megabits / (megabits / 8 + 0.1), rel=0.15)
@@ -68,14 +62,16 @@ def test_uploads_take_the_time_of_their_links(lockstep: str) -> None:
     assert emulated["medium-0"] == pytest.approx(4.5, rel=0.15)
     assert measured["slow-0"] > 20, "no link, no limit"
     assert "slow-0" not in emulated
-    down = figures("rate(lockstep_download_bytes_total[10s]) * 8e-6"
-                   " / rate(lockstep_download_seconds_total[10s])")  # fmt: skip
+    down = figures(
+        "rate(lockstep_download_bytes_total{job='linked'}[10s]) * 8e-6"
+        " / rate(lockstep_download_seconds_total{job='linked'}[10s])"
+    )
     assert down["fast-0"] == pytest.approx(16, rel=0.15)
     api.kubectl("-n", NAMESPACE, "delete", "fj", "linked", "--wait")
 
 
 def test_a_trace_that_is_missing_is_named_and_its_coming_is_enough(lockstep: str) -> None:
-    job = small_job("waiting", training={"rounds": 2})
+    job = lone_job("waiting", training={"rounds": 2})
     job["spec"]["devices"][0]["uplink"] = {"trace": "later"}
     apply(NAMESPACE, job)
     seen = watch(
@@ -87,5 +83,5 @@ def test_a_trace_that_is_missing_is_named_and_its_coming_is_enough(lockstep: str
     assert "kubectl create configmap later --from-file=trace.csv" in " ".join(described.split())
     config_map("later", TRACE)
     # The kubelet brings a ConfigMap that comes later within minutes, and its back-off adds to that.
-    watch(NAMESPACE, "waiting", in_phase("Completed"), timeout_s=480)
+    watch(NAMESPACE, "waiting", in_phase("Completed"))
     assert get(NAMESPACE, "waiting")["status"]["progress"] == "2/2"

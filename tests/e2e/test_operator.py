@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.cluster import api
+from tests.support.patience import PATIENCE_S, TIMEOUT
 
 pytestmark = pytest.mark.cluster
 
@@ -60,7 +61,7 @@ class Operator:
         ]  # fmt: skip
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, stdout=log, env=dict(os.environ))
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE_S
         while not _answers(f"http://127.0.0.1:{self.port}/readyz"):
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < until, self.log.read_text()
@@ -71,7 +72,7 @@ class Operator:
         if self.process is None:
             return 0
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=20)
+        code = self.process.wait(timeout=PATIENCE_S)
         self.process = None
         return code
 
@@ -107,7 +108,7 @@ def create(namespace: str, manifest: Json) -> None:
 
 def wait_for_phase(namespace: str, name: str, phase: str) -> Json:
     condition = f"--for=jsonpath={{.status.phase}}={phase}"
-    api.kubectl("-n", namespace, "wait", f"fj/{name}", condition, "--timeout=60s")
+    api.kubectl("-n", namespace, "wait", f"fj/{name}", condition, TIMEOUT)
     found: Json = json.loads(api.kubectl("-n", namespace, "get", "fj", name, "-o", "json"))
     return found
 
@@ -122,13 +123,13 @@ def children(namespace: str, name: str) -> list[str]:
     return api.kubectl("-n", namespace, "get", CHILDREN, "-l", selector, "-o", "name").split()
 
 
-def wait_until_no_children(namespace: str, name: str, timeout_s: float = 90) -> None:
+def wait_until_no_children(namespace: str, name: str, timeout_s: float = PATIENCE_S) -> None:
     """Waits for the garbage collector, which gives no event for "everything is gone"."""
     until = time.monotonic() + timeout_s
     while left := children(namespace, name):
         assert time.monotonic() < until, f"left over: {left}"
         api.kubectl(
-            "-n", namespace, "wait", "--for=delete", left[0], "--timeout=60s", timeout_s=70
+            "-n", namespace, "wait", "--for=delete", left[0], TIMEOUT
         )  # fmt: skip
 
 
@@ -167,7 +168,7 @@ def test_a_job_is_deleted_while_the_operator_is_down(operator: Operator) -> None
     create(operator.namespace, job("short"))
     wait_for_phase(operator.namespace, "short", "Starting")
     assert operator.stop() == 0
-    api.kubectl("-n", operator.namespace, "delete", "fj", "short", "--timeout=30s")
+    api.kubectl("-n", operator.namespace, "delete", "fj", "short", TIMEOUT)
     wait_until_no_children(operator.namespace, "short")
 
 
@@ -179,7 +180,7 @@ def test_a_restarted_operator_goes_on(operator: Operator) -> None:
     api.kubectl("-n", operator.namespace, "delete", "configmap", "later-settings")
     api.kubectl(
         "-n", operator.namespace, "wait", "--for=create", "configmap/later-settings",
-        "--timeout=60s",
+        TIMEOUT,
     )  # fmt: skip
 
 
@@ -203,7 +204,7 @@ def test_a_restart_changes_nothing(operator: Operator) -> None:
     wait_for_phase(operator.namespace, "steady", "Starting")
     api.kubectl(
         "-n", operator.namespace, "wait", "--for=condition=Ready", "pod/steady-cloud-0",
-        "--timeout=120s", timeout_s=130,
+        TIMEOUT,
     )  # fmt: skip
     before = identities(operator.namespace, "steady")
     assert operator.stop() == 0
@@ -215,7 +216,7 @@ def test_a_restart_changes_nothing(operator: Operator) -> None:
 
 def test_a_wrong_option_is_said_in_one_line() -> None:
     command = [sys.executable, "-m", "lockstep_operator", "--listen", "nowhere"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 2
     assert done.stderr.startswith("lockstep-operator: listen: ")
     assert done.stderr.count("\n") == 1

@@ -1,6 +1,5 @@
 """The user's own model and data, from the user's own image: docs/examples/own-model."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,21 +9,27 @@ from images.cli import Builder, layout_folder
 from images.command import cache_folder
 from images.recipe import EXAMPLES
 from tests.cluster import api
-from tests.e2e.running import ROOT, Json, apply, condition, in_phase, installed, model_hash, watch
+from tests.e2e.running import (
+    NAMESPACE,
+    ROOT,
+    Json,
+    apply,
+    condition,
+    in_phase,
+    model_hash,
+    watch,
+)
 
 pytestmark = pytest.mark.cluster
 
-NAMESPACE = "own-e2e"
 MANIFEST = ROOT / "docs" / "examples" / "own-model" / "job.yaml"
 
 
-@pytest.fixture(scope="module")
-def lockstep(cluster: object) -> Iterator[str]:
-    """The chart, and the example's image built from its Dockerfile and loaded."""
+@pytest.fixture(scope="module", autouse=True)
+def image(cluster: object) -> None:
+    """The example's image, built from its Dockerfile and loaded."""
     Builder(cache_folder()).build(EXAMPLES["own-model"])
     api.load([layout_folder(cache_folder(), "own-model")])
-    with installed(NAMESPACE, "--set", "prometheus.enabled=false"):
-        yield NAMESPACE
 
 
 def example(name: str, **changes: Any) -> Json:
@@ -37,7 +42,7 @@ def example(name: str, **changes: Any) -> Json:
 
 def test_the_example_reaches_its_target(lockstep: str) -> None:
     apply(NAMESPACE, example("wine"))
-    job = watch(NAMESPACE, "wine", in_phase("Completed", "Failed"), timeout_s=240)
+    job = watch(NAMESPACE, "wine", in_phase("Completed", "Failed"))
     assert condition(job, "Complete")["reason"] == "TargetReached"
     assert job["status"]["accuracy"] >= 0.93
     assert len(model_hash(NAMESPACE, "wine")) == 64
@@ -77,7 +82,7 @@ def test_what_is_wrong_is_said_in_describe(
     lockstep: str, name: str, changes: Json, message: str
 ) -> None:
     apply(NAMESPACE, example(name, **changes))
-    watch(NAMESPACE, name, in_phase("Failed"), timeout_s=120)
+    watch(NAMESPACE, name, in_phase("Failed"))
     described = api.kubectl("-n", NAMESPACE, "describe", "fj", name)
     assert message in " ".join(described.split())
     api.kubectl("-n", NAMESPACE, "delete", "fj", name, "--wait")

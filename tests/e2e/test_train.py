@@ -1,44 +1,36 @@
 """A FederatedJob trains on real pods, installed by the real helm: the path that a user goes."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster import api
 from tests.e2e.running import (
+    NAMESPACE,
     Json,
     apply,
     condition,
     events,
     in_phase,
-    installed,
     on_volume,
     pods,
     query,
     small_job,
     watch,
 )
+from tests.support.patience import TIMEOUT
 
 pytestmark = pytest.mark.cluster
 
-NAMESPACE = "train-e2e"
 JOB = "quick"
 CHILDREN = "statefulsets,services,configmaps,pods,persistentvolumeclaims,serviceaccounts"
-
-
-@pytest.fixture(scope="module")
-def lockstep(cluster: object) -> Iterator[str]:
-    """The chart, installed for one namespace, with its Prometheus."""
-    with installed(NAMESPACE):
-        yield NAMESPACE
 
 
 @pytest.fixture(scope="module")
 def trained(lockstep: str) -> Json:
     """A job of three devices that ran to its end."""
     apply(lockstep, small_job(JOB, training={"rounds": 12}))
-    return watch(lockstep, JOB, in_phase("Completed"), timeout_s=240)
+    return watch(lockstep, JOB, in_phase("Completed"))
 
 
 def test_it_reaches_the_accuracy_in_all_rounds(trained: Json) -> None:
@@ -80,7 +72,7 @@ def test_events_tell_the_phases_only(trained: Json) -> None:
 
 
 def test_prometheus_has_every_device(trained: Json) -> None:
-    result = query(NAMESPACE, "max_over_time(lockstep_energy_joules_total[30m])")
+    result = query(NAMESPACE, f'max_over_time(lockstep_energy_joules_total{{job="{JOB}"}}[30m])')
     seen = {(r["metric"]["client"], r["metric"]["source"]) for r in result}
     clients = ("fast-0", "medium-0", "slow-0")
     assert seen == {(client, source) for client in clients for source in ("model", "cpu")}
@@ -89,7 +81,7 @@ def test_prometheus_has_every_device(trained: Json) -> None:
 def test_running_pods_are_resized_in_place(lockstep: str) -> None:
     """While a job runs, its pods have the plan's limit, not the boost, and never restarted."""
     apply(lockstep, small_job("resized", training={"rounds": 500}))
-    job = watch(lockstep, "resized", in_phase("Running"))
+    job = watch(lockstep, "resized", all_applied)
     wanted = {c["client"]: c["cpuMilli"] for c in job["status"]["lastPlan"]["clients"]}
     devices = pods(lockstep, "resized", "device")
     assert len(devices) == len(wanted) == 3
@@ -101,7 +93,7 @@ def test_running_pods_are_resized_in_place(lockstep: str) -> None:
     api.kubectl("-n", lockstep, "delete", "fj", "resized", "--wait")
     api.kubectl(
         "-n", lockstep, "wait", "pods", "-l", "lockstep.dev/job=resized", "--for=delete",
-        "--timeout=60s",
+        TIMEOUT,
     )  # fmt: skip
     left = api.kubectl(
         "-n", lockstep, "get", CHILDREN, "-l", "lockstep.dev/job=resized", "-o", "name"
@@ -109,10 +101,17 @@ def test_running_pods_are_resized_in_place(lockstep: str) -> None:
     assert not left.strip()
 
 
+def all_applied(job: Json) -> bool:
+    """Whether a job runs and all limits of its newest plan are in force."""
+    plan = job.get("status", {}).get("lastPlan") or {"clients": []}
+    applied = [client["applied"] for client in plan["clients"]]
+    return in_phase("Running")(job) and len(applied) == 3 and all(applied)
+
+
 def test_a_target_stops_the_job(lockstep: str) -> None:
     target = {"metric": "accuracy", "value": 0.5}
     apply(lockstep, small_job("target", training={"rounds": 500, "target": target}))
-    job = watch(lockstep, "target", in_phase("Completed"), timeout_s=240)
+    job = watch(lockstep, "target", in_phase("Completed"))
     assert condition(job, "Complete")["reason"] == "TargetReached"
     assert job["status"]["round"] < 500
 

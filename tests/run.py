@@ -1,0 +1,154 @@
+"""`make test`: all tests in three parts, each with what it needs; and which of them took longest.
+
+    python -m tests.run [--fast]
+
+1. Tests without a cluster, on all cores.
+2. Tests that share the cluster, side by side: mostly they wait for pods.
+3. Those that measure or disturb the whole cluster (marker `alone`): nothing runs beside them.
+
+The cluster is brought up once for parts 2 and 3, and taken down only if it was not up before.
+`--fast` is part 1 alone. Every part runs, also after one that failed.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tests.cluster.errors import ClusterError
+from tests.e2e.shared import KUBECONFIG_OF_ALL, ready_cluster
+
+LANES = 3
+"""Processes of part 2: tests/e2e/conftest.py deals its modules out to so many."""
+SLOWEST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the tests, and how they run."""
+
+    title: str
+    words: tuple[str, ...]
+
+
+WITHOUT_CLUSTER = Part(
+    "without a cluster",
+    ("-m", "not cluster", "-n", str(os.cpu_count() or 1), "--dist", "worksteal"),
+)
+SIDE_BY_SIDE = Part(
+    "side by side on the cluster",
+    ("tests/e2e", "-m", "not alone", "-n", str(LANES), "--dist", "loadscope"),
+)
+ALONE = Part("alone on the cluster", ("tests/e2e", "-m", "alone"))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A test that ran."""
+
+    name: str
+    seconds: float
+    """With the fixtures that were made for it."""
+    outcome: str
+    """passed, failed or skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a part."""
+
+    part: Part
+    code: int
+    seconds: float
+    cases: tuple[Case, ...]
+
+
+def read_cases(xml: str) -> tuple[Case, ...]:
+    """The tests of a JUnit report."""
+    return tuple(
+        Case(
+            f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}",
+            float(case.get("time", 0)),
+            _outcome({child.tag for child in case}),
+        )
+        for case in ElementTree.fromstring(xml).iter("testcase")
+    )
+
+
+def _outcome(tags: set[str]) -> str:
+    if tags & {"failure", "error"}:
+        return "failed"
+    return "skipped" if "skipped" in tags else "passed"
+
+
+def told(results: Iterable[Result]) -> str:
+    """The slowest tests, and a line for each part and for all."""
+    results = tuple(results)
+    cases = [case for result in results for case in result.cases]
+    slowest = sorted(cases, key=lambda case: -case.seconds)[:SLOWEST]
+    lines = [f"the {len(slowest)} slowest tests:"]
+    lines += [f"{case.seconds:7.1f} s  {case.name}" for case in slowest]
+    lines += [f"{result.seconds:7.0f} s  {_line(result)}" for result in results]
+    total_s = sum(result.seconds for result in results)
+    lines.append(f"{total_s:7.0f} s  in all: {_counts(cases)}")
+    return "\n".join(lines)
+
+
+def _line(result: Result) -> str:
+    failed = "" if result.code == 0 else f" — pytest ended with {result.code}"
+    return f"{result.part.title}: {_counts(result.cases)}{failed}"
+
+
+def _counts(cases: Iterable[Case]) -> str:
+    outcomes = [case.outcome for case in cases]
+    kinds = [kind for kind in ("passed", "failed", "skipped") if kind in outcomes]
+    return ", ".join(f"{outcomes.count(kind)} {kind}" for kind in kinds) or "no tests"
+
+
+def run(part: Part, environment: Mapping[str, str]) -> Result:
+    """Runs a part to its end."""
+    print(f"== tests {part.title}", flush=True)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = (sys.executable, "-m", "pytest", "-q", *part.words, f"--junitxml={report}")
+        code = subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
+        cases = read_cases(report.read_text()) if report.exists() else ()
+    return Result(part, code, time.monotonic() - began, cases)
+
+
+def run_all(*, fast: bool) -> list[Result]:
+    """Runs the parts, one after another.
+
+    Raises:
+        ClusterError: there is no cluster to run on.
+    """
+    results = [run(WITHOUT_CLUSTER, {})]
+    if not fast:
+        with ready_cluster() as kubeconfig:
+            shared = {KUBECONFIG_OF_ALL: str(kubeconfig)}
+            results += [run(part, shared) for part in (SIDE_BY_SIDE, ALONE)]
+    return results
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.run", description=__doc__)
+    parser.add_argument("--fast", action="store_true", help="only tests that need no cluster")
+    try:
+        results = run_all(fast=parser.parse_args().fast)
+    except ClusterError as error:
+        print(f"tests: {error}", file=sys.stderr)
+        return 1
+    print(told(results))
+    return max(result.code for result in results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
