@@ -12,7 +12,7 @@ from lockstep_operator.core.model import JobKey, Manifest, ObjectRef
 from lockstep_operator.errors import Unavailable
 from lockstep_operator.follow import follow
 from lockstep_operator.kept import Change, Kept, Source
-from lockstep_operator.kube import POD, SET, ref_of
+from lockstep_operator.kube import NODE, POD, SET, ref_of
 from lockstep_operator.reconcile import reconcile
 from tests.support.clock import settled
 from tests.support.kube import (
@@ -220,3 +220,11 @@ async def test_whatever_leaves_room_is_told() -> None:
     kube.remove(ref_of(device_pod("b")))
     kube.put(node_body("second"))
     assert woken.freed == 3
+
+
+def test_of_children_that_may_be_large_nothing_but_metadata_is_asked_for() -> None:
+    """The rounds that a job learns from are a ConfigMap of a megabyte, with the job's label."""
+    sources = [one.source for one in ClusterState(FakeKube()).all_kept()]
+    whole = {source.kind for source in sources if not source.metadata_only}
+    assert whole == {NODE, POD, SET}
+    assert all(source.labels == names.JOB_LABEL for source in sources if source.kind != NODE)
