@@ -19,7 +19,7 @@ from lockstep_operator.kube import Kube
 WATCH_S = 300.0
 """How long one watch lasts; the next goes on where it ended."""
 PAUSE_S = 1.0
-"""Between two watches."""
+"""Between a watch that brought nothing and the next."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +33,13 @@ async def follow(
         try:
             await _list(kube, kept)
             while True:
+                heard = False
                 async with aclosing(_watch(kube, kept)) as events:
                     async for event in events:
                         _take(kept, event)
-                        failures = 0
-                await pause(PAUSE_S)
+                        heard, failures = True, 0
+                if not heard:  # else at once: the apiserver soon forgets what comes meanwhile
+                    await pause(PAUSE_S)
         except KubeError as error:
             failures += 1
             logger.warning("%s: listed anew, for %s", kept.source.kind[1], error)

@@ -123,6 +123,11 @@ class FakeKube:
         for _, queue in self._watches:
             queue.put_nowait({"type": "ERROR", "object": {"message": "too old"}})
 
+    def end_watches(self) -> None:
+        """What an apiserver does with watches that are old, or too slow for it."""
+        for _, queue in self._watches:
+            queue.put_nowait({"type": "END"})
+
     async def get(self, ref: ObjectRef) -> Manifest:
         self.calls["get", ref.kind] += 1
         self._check("get", ref.name)
@@ -211,6 +216,8 @@ class FakeKube:
         try:
             while True:
                 event = await queue.get()
+                if event["type"] == "END":
+                    return
                 if event["type"] == "ERROR":
                     raise Unavailable(event["object"]["message"])
                 found = event["object"]

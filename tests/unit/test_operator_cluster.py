@@ -10,7 +10,7 @@ from lockstep_api import names
 from lockstep_operator.cluster_state import ClusterState
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef
 from lockstep_operator.errors import Unavailable
-from lockstep_operator.follow import follow
+from lockstep_operator.follow import PAUSE_S, follow
 from lockstep_operator.kept import Change, Kept, Source
 from lockstep_operator.kube import NODE, POD, SET, ref_of
 from lockstep_operator.reconcile import reconcile
@@ -153,6 +153,34 @@ async def test_a_pod_that_went_while_no_watch_was_open_does_not_stay() -> None:
     gap.set()
     await settled()
     assert sorted(found.of(OF_JOB).values()) == ["b"]
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_after_a_watch_that_brought_something_the_next_begins_at_once() -> None:
+    """The apiserver ends a watch that is too slow, and soon forgets what came after it."""
+    kube = cluster_with(None, device_pod("a"))
+    found = Kept(Source(POD, None, names.JOB_LABEL), lambda pod: pod["metadata"]["name"])
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        await asyncio.Event().wait()
+
+    following = asyncio.create_task(follow(kube, found, pause=pause))
+    await settled()
+    kube.put(device_pod("b"))
+    kube.end_watches()
+    await settled()
+    kube.put(device_pod("c"))
+    await settled()
+    assert sorted(found.of(OF_JOB).values()) == ["a", "b", "c"]
+    assert (pauses, kube.calls["list", "Pod"]) == ([], 1)
+    kube.end_watches()
+    await settled()
+    kube.end_watches()
+    await settled()
+    assert pauses == [PAUSE_S], "one that brought nothing is not tried again and again"
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
 
