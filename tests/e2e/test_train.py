@@ -81,15 +81,8 @@ def test_prometheus_has_every_device(trained: Json) -> None:
 def test_running_pods_are_resized_in_place(lockstep: str) -> None:
     """While a job runs, its pods have the plan's limit, not the boost, and never restarted."""
     apply(lockstep, small_job("resized", training={"rounds": 500}))
-    job = watch(lockstep, "resized", all_applied)
-    wanted = {c["client"]: c["cpuMilli"] for c in job["status"]["lastPlan"]["clients"]}
-    devices = pods(lockstep, "resized", "device")
-    assert len(devices) == len(wanted) == 3
-    for pod in devices:
-        container = pod["status"]["containerStatuses"][0]
-        client = f"{pod['metadata']['labels']['lockstep.dev/device-group']}-0"
-        assert container["resources"]["limits"]["cpu"] == f"{wanted[client]}m"
-        assert container["restartCount"] == 0
+    watch(lockstep, "resized", limits_are_planned)
+    assert [restarts(pod) for pod in pods(lockstep, "resized", "device")] == [0, 0, 0]
     api.kubectl("-n", lockstep, "delete", "fj", "resized", "--wait")
     api.kubectl(
         "-n", lockstep, "wait", "pods", "-l", "lockstep.dev/job=resized", "--for=delete",
@@ -101,11 +94,27 @@ def test_running_pods_are_resized_in_place(lockstep: str) -> None:
     assert not left.strip()
 
 
-def all_applied(job: Json) -> bool:
-    """Whether a job runs and all limits of its newest plan are in force."""
+def limits_are_planned(job: Json) -> bool:
+    """Whether a job runs and its pods have the limits of its newest plan (another may follow)."""
     plan = job.get("status", {}).get("lastPlan") or {"clients": []}
+    wanted = {client["client"]: f"{client['cpuMilli']}m" for client in plan["clients"]}
     applied = [client["applied"] for client in plan["clients"]]
-    return in_phase("Running")(job) and len(applied) == 3 and all(applied)
+    if not in_phase("Running")(job) or applied != [True] * 3:
+        return False
+    name = job["metadata"]["name"]
+    return wanted == dict(map(limit, pods(NAMESPACE, name, "device")))
+
+
+def limit(pod: Json) -> tuple[str, str]:
+    """The client of a group's only pod, and its CPU limit in force."""
+    container = pod["status"]["containerStatuses"][0]
+    group = pod["metadata"]["labels"]["lockstep.dev/device-group"]
+    return f"{group}-0", container["resources"]["limits"]["cpu"]
+
+
+def restarts(pod: Json) -> int:
+    count: int = pod["status"]["containerStatuses"][0]["restartCount"]
+    return count
 
 
 def test_a_target_stops_the_job(lockstep: str) -> None:
