@@ -42,6 +42,18 @@ HTTP_PORT = 8080
 WORKER_CONTAINER = "worker"
 PLANNER_AUDIENCE = "lockstep-planner"
 
+HEALTH_ROUTE = "/healthz"
+READY_ROUTE = "/readyz"
+METRICS_ROUTE = "/metrics"
+
+ENV_PREFIX = "LOCKSTEP_"
+"""Of the variables that a worker learns from: what it may be told stands in its `environment`."""
+POD_ENV = f"{ENV_PREFIX}POD"
+POD_UID_ENV = f"{ENV_PREFIX}POD_UID"
+GROUP_ENV = f"{ENV_PREFIX}GROUP"
+SETTINGS_ENV = f"{ENV_PREFIX}SETTINGS"
+DATA_DIR_ENV = f"{ENV_PREFIX}DATA_DIR"
+
 SETTINGS_DIR = "/etc/lockstep"
 SETTINGS_FILE = "job.json"
 TOKEN_DIR = "/var/run/secrets/lockstep"

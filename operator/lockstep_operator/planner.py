@@ -117,7 +117,7 @@ class Planner:
         return plan
 
     async def _keep(self, job: JobView, state: JobState, *, events: Iterable[EventNote]) -> None:
-        self.reports.keep(job.uid, state)
+        self.reports.keep(job.key, job.uid, state=state)
         await emit(job, events, deps=self.deps)
 
     async def _telemetry(self, job: JobView, spec: FederatedJobSpec) -> Insight | None:
@@ -198,7 +198,8 @@ class Planner:
         job = await self._job(key, authorization)
         if job.status.phase in FINISHED:
             return True
-        self.reports.keep(job.uid, ended(self.reports.of(job.uid), outcome))
+        state = ended(self.reports.of(job.uid), outcome)
+        self.reports.keep(job.key, job.uid, state=state)
         taken = finished(await self.runtime.pass_now(key))
         if taken:
             self.learning.forget(job.uid)

@@ -54,6 +54,8 @@ class _Learning:
     trained_through: int = 0
     trainer: str | None = None
     """The trainer that has not answered yet."""
+    trainer_active: str | None = None
+    """Since when the job was active when it was started: it goes when the job is suspended."""
 
     @property
     def has_news(self) -> bool:
@@ -196,7 +198,7 @@ class PolicyLearning:
         if placed is None:  # its next pass places it
             return
         experience = await self._experience(job, kept)
-        if kept.trainer is not None:
+        if kept.trainer is not None and kept.trainer_active == job.status.active_time:
             why = f"{kept.trainer} gave no policy: kubectl logs job/{kept.trainer} says why"
             await emit(job, [EventNote("Warning", "TrainerSilent", why)], deps=self.deps)
         reference = spec.allocation.policy_ref
@@ -209,6 +211,7 @@ class PolicyLearning:
             trainer_job(job, spec, round=newest, nodes=placed[CLOUD_POD], settings=settings)
         )
         kept.trainer, kept.trained_through = names.trainer_name(job.key.name, newest), newest
+        kept.trainer_active = job.status.active_time
         await self._write_rounds(job, kept)
         note = f"{kept.trainer} learns from the last {len(experience.fitting())} rounds"
         await emit(job, [EventNote("Normal", "TrainerStarted", note)], deps=self.deps)

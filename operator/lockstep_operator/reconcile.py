@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 
 from lockstep_api import names
@@ -104,7 +105,8 @@ def _needs_place(job: JobView, seen: Observed) -> bool:
 
 async def _one_pass(key: JobKey, seen: Observed | None, *, deps: Deps) -> PassResult:
     if seen is None:
-        _forget(key, deps)
+        deps.known.pop(key, None)
+        deps.sources.reports.forget(key)
         return PassResult(gone=True)
     known = _known(seen.job, deps)
     decision = decide(seen, deps.settings, now=deps.clock())
@@ -134,32 +136,27 @@ def _known(job: JobView, deps: Deps) -> Known:
     """What is kept of this job; one of the same name before it is forgotten."""
     known = deps.known.get(job.key)
     if known is None or known.uid != job.uid:
-        _forget(job.key, deps)
+        deps.sources.reports.forget(job.key, but=job.uid)
         known = deps.known[job.key] = Known(job.uid)
     return known
 
 
-def _forget(key: JobKey, deps: Deps) -> None:
-    if known := deps.known.pop(key, None):
-        deps.sources.reports.forget(known.uid)
-
-
 async def _carry_out(decision: Decision, deps: Deps) -> list[KubeError]:
     """Deletions first, so that what is in the way is gone; then what is to be applied, in order."""
-    failures = await _all((_delete(ref, deps) for ref in decision.delete), deps)
+    failures = await _all((partial(_delete, ref, deps) for ref in decision.delete), deps)
     for _, same_kind in groupby(decision.apply, key=lambda manifest: manifest["kind"]):
-        failures += await _all((_apply(manifest, deps) for manifest in same_kind), deps)
+        failures += await _all((partial(_apply, manifest, deps) for manifest in same_kind), deps)
     return failures
 
 
-async def _all(writes: Iterable[Awaitable[None]], deps: Deps) -> list[KubeError]:
+async def _all(writes: Iterable[Callable[[], Awaitable[None]]], deps: Deps) -> list[KubeError]:
     """Run writes, some at once; returns the failures."""
     slots = asyncio.Semaphore(CONCURRENT_WRITES)
 
-    async def bounded(write: Awaitable[None]) -> KubeError | None:
+    async def bounded(write: Callable[[], Awaitable[None]]) -> KubeError | None:
         async with slots:
             try:
-                await write
+                await write()
             except KubeError as error:
                 deps.metrics.reconcile_errors.labels(type(error).__name__).inc()
                 return error

@@ -6,6 +6,7 @@ what was known before. States belong to a job's uid, so a new job of the same na
 
 from collections.abc import Callable
 
+from lockstep_operator.core.model import JobKey
 from lockstep_operator.core.state import JobState
 
 
@@ -14,6 +15,7 @@ class Reports:
 
     def __init__(self) -> None:
         self._by_uid: dict[str, JobState] = {}
+        self._uids: dict[JobKey, set[str]] = {}
         self._when_gone: list[Callable[[str], None]] = []
 
     def when_gone(self, tell: Callable[[str], None]) -> None:
@@ -28,12 +30,20 @@ class Reports:
         """The state of a job; an empty one when nothing was heard of it."""
         return self._by_uid.get(uid) or JobState()
 
-    def keep(self, uid: str, state: JobState) -> None:
-        """The state from now on."""
+    def keep(self, key: JobKey, uid: str, *, state: JobState) -> None:
+        """The state of a job from now on."""
         self._by_uid[uid] = state
+        self._uids.setdefault(key, set()).add(uid)
 
-    def forget(self, uid: str) -> None:
-        """The job is gone."""
-        self._by_uid.pop(uid, None)
-        for tell in self._when_gone:
-            tell(uid)
+    def forget(self, key: JobKey, *, but: str | None = None) -> None:
+        """All jobs of this name are gone, but the one with the uid `but`.
+
+        Also those of which a plan that was under way has told once more.
+        """
+        known = self._uids.pop(key, set())
+        for uid in known - {but}:
+            del self._by_uid[uid]
+            for tell in self._when_gone:
+                tell(uid)
+        if but is not None and but in known:
+            self._uids[key] = {but}

@@ -109,18 +109,18 @@ def planner_app(planner: Planner, probes: Probes) -> FastAPI:
 
 
 def _add_probes(app: FastAPI, probes: Probes) -> None:
-    @app.get("/healthz")
+    @app.get(names.HEALTH_ROUTE)
     async def healthz() -> JSONResponse:
         problem = probes.problem()
         body = {"message": problem or "ok", "lastPassAgeSeconds": probes.runtime.last_pass_age_s}
         return JSONResponse(body, status_code=503 if problem else 200)
 
-    @app.get("/readyz")
+    @app.get(names.READY_ROUTE)
     async def readyz() -> JSONResponse:
         ready = probes.ready()
         return _message(200 if ready else 503, "ok" if ready else "not watching yet")
 
-    @app.get("/metrics")
+    @app.get(names.METRICS_ROUTE)
     async def metrics() -> Response:
         return Response(probes.metrics(), media_type=CONTENT_TYPE_LATEST)
 

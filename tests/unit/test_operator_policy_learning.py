@@ -69,6 +69,18 @@ async def test_every_20_rounds_a_trainer_learns_from_what_was_recorded(setup: Se
     ]
 
 
+async def test_a_trainer_that_a_suspension_took_away_is_not_called_silent(setup: Setup) -> None:
+    await online(setup)
+    await play(setup, range(1, 23))
+    assert len(told(setup, "TrainerStarted")) == 1
+    job = setup.kube.objects[job_ref("lab", "digits")]
+    resumed = {**job["status"], "activeTime": "2026-01-02T09:00:00Z"}
+    setup.kube.put({**job, "status": resumed})
+    await play(setup, range(23, 43))
+    assert len(told(setup, "TrainerStarted")) == 2
+    assert told(setup, "TrainerSilent") == []
+
+
 async def test_a_job_that_does_not_ask_for_it_records_nothing(setup: Setup) -> None:
     allocated(setup, policy="ppo")
     await setup.planner.runtime.pass_now(KEY)

@@ -1,5 +1,7 @@
 """A pass over a job: what is written, in which order, and what a failure leaves."""
 
+import asyncio
+import gc
 from datetime import timedelta
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 
 from lockstep_api.wire import Outcome, RoundPlan, RoundReport
 from lockstep_operator.core.children import trainer_job
-from lockstep_operator.core.model import ObjectRef
+from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.core.state import JobState
 from lockstep_operator.errors import Refused, Unavailable
 from lockstep_operator.kube import job_ref, ref_of
@@ -76,11 +78,49 @@ async def test_a_job_that_is_gone_is_forgotten() -> None:
     deps = make_deps(kube)
     await reconcile(KEY, deps)
     uid = deps.known[KEY].uid
-    deps.sources.reports.keep(uid, JobState(outcome=Outcome(result="Failed", message="no")))
+    deps.sources.reports.keep(
+        KEY, uid, state=JobState(outcome=Outcome(result="Failed", message="no"))
+    )
     kube.remove(job_ref(KEY.namespace, KEY.name))
     assert (await reconcile(KEY, deps)).gone
     assert deps.known == {}
     assert deps.sources.reports.get(uid) is None
+
+
+async def test_what_a_plan_tells_of_a_job_that_is_gone_is_forgotten_too() -> None:
+    kube = cluster_with()
+    deps = make_deps(kube)
+    await reconcile(KEY, deps)
+    uid = deps.known[KEY].uid
+    kube.remove(job_ref(KEY.namespace, KEY.name))
+    await reconcile(KEY, deps)
+    gone: list[str] = []
+    deps.sources.reports.when_gone(gone.append)
+    deps.sources.reports.keep(KEY, uid, state=JobState())  # its plan was under way
+    assert (await reconcile(KEY, deps)).gone
+    assert (deps.sources.reports.get(uid), gone) == (None, [uid])
+
+
+async def test_a_pass_that_is_cancelled_leaves_no_write_behind() -> None:
+    groups = [{"name": f"g{i}", "replicas": 1, "cpuAtMax": "10m"} for i in range(30)]
+    kube = cluster_with(job_body(devices=groups))  # more sets than are written at once
+    deps = make_deps(kube)
+    begun, never = asyncio.Event(), asyncio.Event()
+    apply = kube.apply
+
+    async def held(manifest: Manifest) -> Manifest:
+        if manifest["kind"] == "StatefulSet":
+            begun.set()
+            await never.wait()
+        return await apply(manifest)
+
+    kube.apply = held  # type: ignore[method-assign]
+    making = asyncio.create_task(reconcile(KEY, deps))
+    await begun.wait()
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    gc.collect()  # a coroutine that was never awaited warns, and warnings are errors
 
 
 async def test_the_status_is_written_although_a_child_is_refused() -> None:
@@ -126,7 +166,7 @@ def _hear(deps: Deps, *, lost: list[str]) -> None:
     )
     plan = RoundPlan.model_validate({"round": 2, "rounds": 3, "participants": []})
     state = JobState(report, plan, planned_at=NOW + timedelta(seconds=1))
-    deps.sources.reports.keep(deps.known[KEY].uid, state)
+    deps.sources.reports.keep(KEY, deps.known[KEY].uid, state=state)
 
 
 async def running(kube: FakeKube, now: list[float]) -> Deps:
@@ -183,7 +223,7 @@ async def test_a_new_phase_does_not_wait() -> None:
     deps = make_deps(kube, monotonic=lambda: 100.0)
     await reconcile(KEY, deps)
     done = Outcome(result="RoundsCompleted", message="3 rounds")
-    deps.sources.reports.keep(deps.known[KEY].uid, JobState(outcome=done))
+    deps.sources.reports.keep(KEY, deps.known[KEY].uid, state=JobState(outcome=done))
     outcome = await reconcile(KEY, deps)
     assert finished(outcome)
     assert status_of(kube)["phase"] == "Completed"
@@ -220,7 +260,7 @@ async def test_a_trainer_goes_with_the_pods_of_its_job(how: str) -> None:
         kube.put({**stored, "spec": {**stored["spec"], "suspend": True}})
     else:
         done = Outcome(result="RoundsCompleted", message="3 rounds")
-        deps.sources.reports.keep(job.uid, JobState(outcome=done))
+        deps.sources.reports.keep(KEY, job.uid, state=JobState(outcome=done))
     await reconcile(KEY, deps)
     assert ref_of(trainer) not in kube.objects
 

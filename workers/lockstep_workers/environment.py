@@ -12,7 +12,7 @@ from lockstep_workers.errors import InvalidJob
 class Environment(BaseSettings):
     """Settings of one pod (`LOCKSTEP_…`)."""
 
-    model_config = SettingsConfigDict(env_prefix="LOCKSTEP_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=names.ENV_PREFIX, frozen=True)
 
     pod: str = ""
     """Name of the pod."""
@@ -50,7 +50,7 @@ class Environment(BaseSettings):
         ordinal = self.pod.rpartition("-")[2]
         if not self.group or not ordinal.isdigit():
             raise InvalidJob(
-                f"LOCKSTEP_POD={self.pod!r} and LOCKSTEP_GROUP={self.group!r} do not name a device"
+                f"{names.POD_ENV}={self.pod!r} and {names.GROUP_ENV}={self.group!r} name no device"
             )
         return names.client_name(self.group, int(ordinal))
 

@@ -51,7 +51,7 @@ def device_template(
     """A device: starts with the boost limit; the planner resizes it before round 1."""
     container = _container(Role.DEVICE, spec, settings=settings) | _serving()
     container["env"] += [
-        {"name": "LOCKSTEP_GROUP", "value": group.name},
+        {"name": names.GROUP_ENV, "value": group.name},
         {"name": "OPENBLAS_NUM_THREADS", "value": "1"},
         {"name": "OMP_NUM_THREADS", "value": "1"},
     ]
@@ -139,10 +139,10 @@ def _container(role: Role, spec: FederatedJobSpec, *, settings: Settings) -> Man
 
 
 def _environment() -> list[Manifest]:
-    fields = {"LOCKSTEP_POD": "metadata.name", "LOCKSTEP_POD_UID": "metadata.uid"}
+    fields = {names.POD_ENV: "metadata.name", names.POD_UID_ENV: "metadata.uid"}
     values = {
-        "LOCKSTEP_SETTINGS": f"{names.SETTINGS_DIR}/{names.SETTINGS_FILE}",
-        "LOCKSTEP_DATA_DIR": names.DATA_DIR,
+        names.SETTINGS_ENV: f"{names.SETTINGS_DIR}/{names.SETTINGS_FILE}",
+        names.DATA_DIR_ENV: names.DATA_DIR,
     }
     return [
         *({"name": key, "valueFrom": _field(path)} for key, path in fields.items()),
@@ -158,9 +158,9 @@ def _serving() -> Manifest:
     """The port of a worker that serves, and its probes."""
     return {
         "ports": [{"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"}],
-        "startupProbe": _probe("/healthz", period=2, timeout=10, failures=150),
-        "readinessProbe": _probe("/readyz", period=2, timeout=5, failures=6),
-        "livenessProbe": _probe("/healthz", period=20, timeout=15, failures=6),
+        "startupProbe": _probe(names.HEALTH_ROUTE, period=2, timeout=10, failures=150),
+        "readinessProbe": _probe(names.READY_ROUTE, period=2, timeout=5, failures=6),
+        "livenessProbe": _probe(names.HEALTH_ROUTE, period=20, timeout=15, failures=6),
     }
 
 

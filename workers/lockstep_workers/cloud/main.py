@@ -14,6 +14,7 @@ import uvloop
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from lockstep_api import names
 from lockstep_api.settings import JobSettings
 from lockstep_api.wire import Outcome
 from lockstep_serving.bounded import Limits, bounded
@@ -139,16 +140,16 @@ def ordinary_app(metrics: CloudMetrics, ready: Callable[[], bool] = lambda: True
     """Probes and metrics; `ready` decides what /readyz says."""
     app = FastAPI(title="Lockstep cloud pod", docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.get("/healthz")
+    @app.get(names.HEALTH_ROUTE)
     async def alive() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz")
+    @app.get(names.READY_ROUTE)
     async def readiness() -> Response:
         loaded = ready()
         return Response("ok" if loaded else "loading", status_code=200 if loaded else 503)
 
-    @app.get("/metrics")
+    @app.get(names.METRICS_ROUTE)
     async def scrape() -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from lockstep_api import names
 from lockstep_workers.device.threads import start_thread
 
 Ready = Callable[[], bool]
@@ -69,11 +70,11 @@ def _handler(registry: CollectorRegistry, ready: Ready) -> type[BaseHTTPRequestH
         def do_GET(self) -> None:
             """Answers one request."""
             path = self.path.partition("?")[0]
-            if path == "/metrics":
+            if path == names.METRICS_ROUTE:
                 self._answer(200, generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
-            elif path == "/healthz":
+            elif path == names.HEALTH_ROUTE:
                 self._answer(200, b"ok\n", content_type="text/plain")
-            elif path == "/readyz":
+            elif path == names.READY_ROUTE:
                 status, text = (
                     (200, b"ok\n") if ready() else (503, b"no session with the cloud pod\n")
                 )
