@@ -12,7 +12,7 @@ import multiprocessing as mp
 import socket
 import statistics
 import time
-from itertools import pairwise, product
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ from lockstep_workers.device import connection as device
 from tests.wire.jobs import FakePlanner, free_port, serving, settings
 
 _CHUNK = 1 << 20
+_TINY_VALUES = 1000
 _CLIENT_MB = 100
 """Memory of a client beside its model."""
 
@@ -185,8 +186,16 @@ def raw_rounds(n: int, clients: int, rounds: int) -> list[float]:
     return seconds
 
 
-def measure(clients: int, megabytes: float, rounds: int, *, deterministic: bool) -> str:
-    """One line of the table."""
+def fixed_mb(clients: int, *, deterministic: bool) -> float:
+    """MB that the server comes to need however small the model is: code, threads, connections."""
+    _, _, before, peak = lockstep_rounds(_TINY_VALUES, clients, 3, deterministic=deterministic)
+    return peak - before
+
+
+def measure(
+    clients: int, megabytes: float, *, rounds: int, fixed: float, deterministic: bool
+) -> str:
+    """One line of the table; `fixed` as `fixed_mb` says."""
     n = int(megabytes * 1e6 / 4)
     seconds, between, before, peak = lockstep_rounds(
         n, clients, rounds, deterministic=deterministic
@@ -199,7 +208,7 @@ def measure(clients: int, megabytes: float, rounds: int, *, deterministic: bool)
         f"raw sockets {raw:.3f} s (fastest {min(floor):.3f}), ratio {ours / raw:.2f} "
         f"(of the fastest {min(seconds) / min(floor):.2f}); "
         f"server {before:.0f} MB at start, peak +{peak - before:.0f} MB "
-        f"= {(peak - before) / megabytes:.1f} models"
+        f"= {fixed:.0f} MB and {(peak - before - fixed) / megabytes:.1f} models"
     )
 
 
@@ -221,12 +230,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--deterministic", action="store_true", help="add in client order")
     options = parser.parse_args()
-    for clients, megabytes in product(options.clients, options.megabytes):
-        if not _fits(clients, megabytes):
-            print(f"{clients:3d} clients x {megabytes:2g} MB: not enough memory")
-            continue
-        line = measure(clients, megabytes, options.rounds, deterministic=options.deterministic)
-        print(line, flush=True)
+    for clients in options.clients:
+        fixed = fixed_mb(clients, deterministic=options.deterministic)
+        for megabytes in options.megabytes:
+            if not _fits(clients, megabytes):
+                print(f"{clients:3d} clients x {megabytes:2g} MB: not enough memory")
+                continue
+            line = measure(
+                clients, megabytes, rounds=options.rounds, fixed=fixed,
+                deterministic=options.deterministic,
+            )  # fmt: skip
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
