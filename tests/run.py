@@ -1,12 +1,14 @@
-"""`make test`: all tests in three parts, each with what it needs; and which of them took longest.
+"""`make test`: all tests in four parts, each with what it needs; and which of them took longest.
 
     python -m tests.run [--fast]
 
 1. Tests without a cluster, on all cores.
-2. Tests that share the cluster, side by side: mostly they wait for pods.
-3. Those that measure or disturb the whole cluster (marker `alone`): nothing runs beside them.
+2. Those that disturb the whole cluster (marker `alone`): they have it for themselves, and mostly
+   wait, so part 1 runs meanwhile.
+3. Tests that share the cluster, side by side: mostly they wait for pods.
+4. Those that measure (marker `cores`): nothing runs beside them.
 
-The cluster is brought up once for parts 2 and 3, and taken down only if it was not up before.
+The cluster is brought up once, while part 1 runs, and taken down only if it was not up before.
 `--fast` is part 1 alone. Every part runs, also after one that failed.
 """
 
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -25,7 +28,7 @@ from tests.cluster.errors import ClusterError
 from tests.e2e.shared import KUBECONFIG_OF_ALL, ready_cluster
 
 LANES = 3
-"""Processes of part 2: tests/e2e/conftest.py deals its modules out to so many."""
+"""Processes of part 3: tests/e2e/conftest.py deals its modules out to so many."""
 SLOWEST = 10
 
 
@@ -41,11 +44,12 @@ WITHOUT_CLUSTER = Part(
     "without a cluster",
     ("-m", "not cluster", "-n", str(os.cpu_count() or 1), "--dist", "worksteal"),
 )
+ALONE = Part("alone on the cluster", ("tests/e2e", "-m", "alone"))
 SIDE_BY_SIDE = Part(
     "side by side on the cluster",
-    ("tests/e2e", "-m", "not alone", "-n", str(LANES), "--dist", "loadscope"),
+    ("tests/e2e", "-m", "not alone and not cores", "-n", str(LANES), "--dist", "loadscope"),
 )
-ALONE = Part("alone on the cluster", ("tests/e2e", "-m", "alone"))
+MEASURING = Part("alone on the cores", ("tests/e2e", "-m", "cores"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +91,15 @@ def _outcome(tags: set[str]) -> str:
     return "skipped" if "skipped" in tags else "passed"
 
 
-def told(results: Iterable[Result]) -> str:
-    """The slowest tests, and a line for each part and for all."""
+def told(results: Iterable[Result], *, seconds: float) -> str:
+    """The slowest tests, and a line for each part and for all, which took `seconds`."""
     results = tuple(results)
     cases = [case for result in results for case in result.cases]
     slowest = sorted(cases, key=lambda case: -case.seconds)[:SLOWEST]
     lines = [f"the {len(slowest)} slowest tests:"]
     lines += [f"{case.seconds:7.1f} s  {case.name}" for case in slowest]
     lines += [f"{result.seconds:7.0f} s  {_line(result)}" for result in results]
-    total_s = sum(result.seconds for result in results)
-    lines.append(f"{total_s:7.0f} s  in all: {_counts(cases)}")
+    lines.append(f"{seconds:7.0f} s  in all: {_counts(cases)}")
     return "\n".join(lines)
 
 
@@ -111,42 +114,55 @@ def _counts(cases: Iterable[Case]) -> str:
     return ", ".join(f"{outcomes.count(kind)} {kind}" for kind in kinds) or "no tests"
 
 
-def run(part: Part, environment: Mapping[str, str]) -> Result:
-    """Runs a part to its end."""
+def run(part: Part, environment: Mapping[str, str], *, quiet: bool = False) -> Result:
+    """Runs a part to its end; one that is quiet shows what it printed at its end only."""
     print(f"== tests {part.title}", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = (sys.executable, "-m", "pytest", "-q", *part.words, f"--junitxml={report}")
-        code = subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
+        ended = subprocess.run(
+            command,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE if quiet else None,
+            stderr=subprocess.STDOUT if quiet else None,
+            text=True,
+            check=False,
+        )
         cases = read_cases(report.read_text()) if report.exists() else ()
-    return Result(part, code, time.monotonic() - began, cases)
+    if quiet:
+        print(f"== tests {part.title} have ended", ended.stdout, sep="\n", flush=True)
+    return Result(part, ended.returncode, time.monotonic() - began, cases)
 
 
 def run_all(*, fast: bool) -> list[Result]:
-    """Runs the parts, one after another.
+    """Runs the parts: the first two at once, the others one after another.
 
     Raises:
         ClusterError: there is no cluster to run on.
     """
-    results = [run(WITHOUT_CLUSTER, {})]
-    if not fast:
+    if fast:
+        return [run(WITHOUT_CLUSTER, {})]
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        first = beside.submit(run, WITHOUT_CLUSTER, {})
         with ready_cluster() as kubeconfig:
             shared = {KUBECONFIG_OF_ALL: str(kubeconfig)}
-            results += [run(part, shared) for part in (SIDE_BY_SIDE, ALONE)]
-    return results
+            second = run(ALONE, shared, quiet=True)
+            others = [first.result(), second]
+            return others + [run(part, shared) for part in (SIDE_BY_SIDE, MEASURING)]
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.run", description=__doc__)
     parser.add_argument("--fast", action="store_true", help="only tests that need no cluster")
+    began = time.monotonic()
     try:
         results = run_all(fast=parser.parse_args().fast)
     except ClusterError as error:
         print(f"tests: {error}", file=sys.stderr)
         return 1
-    print(told(results))
+    print(told(results, seconds=time.monotonic() - began))
     return max(result.code for result in results)
 
 

@@ -123,6 +123,7 @@ async def actuate(
     _compare(resize, {pod["metadata"]["name"]: pod for pod in listing.items}, refused_before=known)
     if resize.waiting:
         await _patch_all(key, resize, resizer=resizer, until=until)
+    if resize.waiting:  # not all were refused
         await _wait(
             key,
             resize,

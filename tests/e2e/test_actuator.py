@@ -23,7 +23,7 @@ from tests.e2e.running import (
 )
 
 # A device that gets no core is slower than it was told to be: nothing runs beside these tests.
-pytestmark = [pytest.mark.cluster, pytest.mark.alone]
+pytestmark = [pytest.mark.cluster, pytest.mark.cores]
 
 ASKED = {"policy": "static", "actuator": "cooperative"}
 ENDLESS = {"rounds": 100_000}

@@ -26,7 +26,7 @@ from tests.e2e.running import (
     watch,
 )
 
-pytestmark = [pytest.mark.cluster, pytest.mark.alone]
+pytestmark = [pytest.mark.cluster, pytest.mark.cores]
 
 JOB = "frequency"
 ROUNDS = 10

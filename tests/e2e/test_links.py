@@ -39,7 +39,7 @@ def figures(promql: str) -> dict[str, float]:
     return {r["metric"]["client"]: float(r["value"][1]) for r in query(NAMESPACE, promql)}
 
 
-@pytest.mark.alone  # what is measured needs the cores
+@pytest.mark.cores
 def test_uploads_take_the_time_of_their_links(lockstep: str) -> None:
     config_map("street", TRACE)
     job = small_job("linked", training={"rounds": 100_000})

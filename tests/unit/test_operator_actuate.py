@@ -93,6 +93,7 @@ async def test_a_kubernetes_without_the_subresource_leaves_it_to_the_devices() -
     why = "this Kubernetes does not serve pods/resize"
     assert applied == Applied({}, {"fast-0": why, "fast-1": why})
     assert failures_of(used, "NotServed") == 2
+    assert not kube.watched.is_set(), "nothing is in force later: nobody waits for it"
 
 
 async def test_a_device_cannot_keep_to_more_than_its_limit() -> None:

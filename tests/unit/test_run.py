@@ -23,7 +23,7 @@ def test_a_report_is_read() -> None:
 def test_the_slowest_of_all_parts_are_told_and_what_became_of_each() -> None:
     side = Result(SIDE_BY_SIDE, 1, 60.0, (*read_cases(REPORT),))
     alone = Result(ALONE, 0, 40.0, tuple(Case(f"t{i}", float(i), "passed") for i in range(20)))
-    lines = told([side, alone]).splitlines()
+    lines = told([side, alone], seconds=100.0).splitlines()
     assert lines[0] == "the 10 slowest tests:"
     assert [line.split()[-1] for line in lines[1:11]] == [f"t{i}" for i in range(19, 9, -1)]
     assert lines[11:] == [
@@ -35,4 +35,4 @@ def test_the_slowest_of_all_parts_are_told_and_what_became_of_each() -> None:
 
 
 def test_a_part_that_told_nothing_is_told() -> None:
-    assert "pytest ended with 4" in told([Result(ALONE, 4, 1.0, ())])
+    assert "pytest ended with 4" in told([Result(ALONE, 4, 1.0, ())], seconds=1.0)
