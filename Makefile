@@ -50,7 +50,7 @@ test: venv lint ## lint, unit, property, wire and e2e tests (with the embedded c
 	$(PY) images/build.py
 	$(PY) -m tests.run
 
-test-fast: venv lint ## the same without a cluster
+test-fast: venv lint ## the same without a cluster and the slowest tests
 	$(PY) -m tests.run --fast
 
 lint: venv

@@ -9,7 +9,8 @@
 4. Those that measure (marker `cores`): nothing runs beside them.
 
 The cluster is brought up once, while part 1 runs, and taken down only if it was not up before.
-`--fast` is part 1 alone. Every part runs, also after one that failed.
+`--fast` is part 1 without what takes longest in it (marker `slow`). Every part runs, also after one
+that failed.
 """
 
 import argparse
@@ -40,10 +41,9 @@ class Part:
     words: tuple[str, ...]
 
 
-WITHOUT_CLUSTER = Part(
-    "without a cluster",
-    ("-m", "not cluster", "-n", str(os.cpu_count() or 1), "--dist", "worksteal"),
-)
+ON_ALL_CORES = ("-n", str(os.cpu_count() or 1), "--dist", "worksteal")
+WITHOUT_CLUSTER = Part("without a cluster", ("-m", "not cluster", *ON_ALL_CORES))
+FAST = Part("that are fast", ("-m", "not cluster and not slow", *ON_ALL_CORES))
 ALONE = Part("alone on the cluster", ("tests/e2e", "-m", "alone"))
 SIDE_BY_SIDE = Part(
     "side by side on the cluster",
@@ -142,7 +142,7 @@ def run_all(*, fast: bool) -> list[Result]:
         ClusterError: there is no cluster to run on.
     """
     if fast:
-        return [run(WITHOUT_CLUSTER, {})]
+        return [run(FAST, {})]
     with ThreadPoolExecutor(max_workers=1) as beside:
         first = beside.submit(run, WITHOUT_CLUSTER, {})
         with ready_cluster() as kubeconfig:

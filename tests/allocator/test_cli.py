@@ -58,6 +58,7 @@ def test_every_method_is_judged_against_the_optimum(traces: Path, scenario: str)
             assert all(float(by[size, weight, m]["regret"]) > -0.05 for m in METHODS)
 
 
+@pytest.mark.slow
 def test_radios_cost_energy_in_proportion(traces: Path) -> None:
     """Of max, whose rounds do not change: its uploads are the same ones."""
     by_watts = [
@@ -96,6 +97,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=partial(next, ticks)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 def test_training_writes_a_policy_its_curve_and_a_picture(traces: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.safetensors"

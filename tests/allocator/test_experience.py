@@ -145,6 +145,7 @@ def test_damaged_values_are_refused() -> None:
         Experience.from_bytes(broken.to_bytes())
 
 
+@pytest.mark.slow
 def test_a_job_learns_from_its_rounds() -> None:
     """The equaliser becomes better on rounds of the same links that it never saw."""
     links, policies = fleet(1, 6, seed=3), [naive()]

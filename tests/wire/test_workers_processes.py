@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import partial
 from pathlib import Path
 
+import pytest
 from safetensors.numpy import load_file
 
 from lockstep_api.settings import JobSettings
@@ -159,6 +160,7 @@ class Watch:
         self._planner.answering.set()
 
 
+@pytest.mark.slow
 async def test_killed_pods_come_back_and_the_job_finishes(tmp_path: Path) -> None:
     planner = FakePlanner(rounds=1_000_000, steps=20)
     watch = Watch(planner)
@@ -242,6 +244,7 @@ async def run_to_the_end(
     return model, [report for report in reports if report is not None]
 
 
+@pytest.mark.slow
 async def test_killed_pods_change_no_bit_of_a_deterministic_job(tmp_path: Path) -> None:
     undisturbed, disturbed = tmp_path / "a", tmp_path / "b"
     for folder in (undisturbed, disturbed):
@@ -253,6 +256,7 @@ async def test_killed_pods_change_no_bit_of_a_deterministic_job(tmp_path: Path) 
     assert not (disturbed / "memory").exists(), "a strategy without memory writes nothing"
 
 
+@pytest.mark.slow
 async def test_nor_do_they_where_clients_remember(tmp_path: Path) -> None:
     """A device is killed; then the cloud pod goes a round back, and another device with it.
 
@@ -277,6 +281,7 @@ async def test_nor_do_they_where_clients_remember(tmp_path: Path) -> None:
         assert remembered == {report.round - 1 or None}
 
 
+@pytest.mark.slow
 async def test_a_cloud_pod_that_is_told_to_end_closes_no_round_without_its_clients(
     tmp_path: Path,
 ) -> None:
