@@ -2,13 +2,13 @@
 
     python -m tests.run [--fast]
 
-1. Tests without a cluster, on all cores.
-2. Those that disturb the whole cluster (marker `alone`): they have it for themselves, and mostly
-   wait, so part 1 runs meanwhile.
-3. Tests that share the cluster, side by side: mostly they wait for pods.
+1. Tests without a cluster, on all cores, while parts 2 and 3 run, which mostly wait: it yields to
+   them.
+2. Those that disturb the whole cluster (marker `alone`): they have it for themselves.
+3. Tests that share the cluster, side by side.
 4. Those that measure (marker `cores`): nothing runs beside them.
 
-The cluster is brought up once, while part 1 runs, and taken down only if it was not up before.
+The cluster is brought up once, and taken down only if it was not up before.
 `--fast` is part 1 without what takes longest in it (marker `slow`). Every part runs, also after one
 that failed.
 """
@@ -39,10 +39,14 @@ class Part:
 
     title: str
     words: tuple[str, ...]
+    prefix: tuple[str, ...] = ()
+    """What its command begins with."""
 
 
 ON_ALL_CORES = ("-n", str(os.cpu_count() or 1), "--dist", "worksteal")
-WITHOUT_CLUSTER = Part("without a cluster", ("-m", "not cluster", *ON_ALL_CORES))
+WITHOUT_CLUSTER = Part(
+    "without a cluster", ("-m", "not cluster", *ON_ALL_CORES), prefix=("nice", "-n", "10")
+)
 FAST = Part("that are fast", ("-m", "not cluster and not slow", *ON_ALL_CORES))
 ALONE = Part("alone on the cluster", ("tests/e2e", "-m", "alone"))
 SIDE_BY_SIDE = Part(
@@ -120,7 +124,8 @@ def run(part: Part, environment: Mapping[str, str], *, quiet: bool = False) -> R
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = (sys.executable, "-m", "pytest", "-q", *part.words, f"--junitxml={report}")
+        words = ("-m", "pytest", "-q", *part.words, f"--junitxml={report}")
+        command = (*part.prefix, sys.executable, *words)
         ended = subprocess.run(
             command,
             env={**os.environ, **environment},
@@ -136,7 +141,7 @@ def run(part: Part, environment: Mapping[str, str], *, quiet: bool = False) -> R
 
 
 def run_all(*, fast: bool) -> list[Result]:
-    """Runs the parts: the first two at once, the others one after another.
+    """Runs the parts: the first beside the next two, the last alone.
 
     Raises:
         ClusterError: there is no cluster to run on.
@@ -147,9 +152,8 @@ def run_all(*, fast: bool) -> list[Result]:
         first = beside.submit(run, WITHOUT_CLUSTER, {})
         with ready_cluster() as kubeconfig:
             shared = {KUBECONFIG_OF_ALL: str(kubeconfig)}
-            second = run(ALONE, shared, quiet=True)
-            others = [first.result(), second]
-            return others + [run(part, shared) for part in (SIDE_BY_SIDE, MEASURING)]
+            results = [run(part, shared, quiet=True) for part in (ALONE, SIDE_BY_SIDE)]
+            return [first.result(), *results, run(MEASURING, shared)]
 
 
 def main() -> int:
