@@ -73,6 +73,9 @@ class PolicyUnavailable(LockstepError):
 class KubeError(LockstepError):
     """A call to the Kubernetes API failed."""
 
+    words: str = ""
+    """The apiserver's own message; empty when it did not answer."""
+
 
 class NotFound(KubeError):
     """The object does not exist."""

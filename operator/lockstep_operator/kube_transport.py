@@ -130,6 +130,7 @@ async def _raise_for(response: aiohttp.ClientResponse, call: str) -> None:
     error = error_of(
         response.status, await response.text(), retry_after=response.headers.get("Retry-After")
     )
+    error.words = str(error)
     error.args = (f"{call}: {error}",)
     raise error
 

@@ -1,13 +1,14 @@
 """One pass over one job: observe, decide, apply, write the status, emit events.
 
 `runtime` calls it, one pass a job at a time. The status is written even when children could not be
-applied, at most once a second a job and only when it differs from what was read.
+applied, and says what the apiserver answered; at most once a second a job and only when it differs
+from what was read.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -24,6 +25,7 @@ from lockstep_operator.core.model import (
     Manifest,
     ObjectRef,
     Observed,
+    Refusal,
     Settings,
 )
 from lockstep_operator.core.status import needs_place
@@ -53,6 +55,8 @@ class Known:
     """Monotonic seconds of the last status that was written."""
     told_at: dict[str, float] = field(default_factory=dict)
     """Reason of an event that is not for every time → monotonic seconds of the last one."""
+    refused: tuple[Refusal, ...] = ()
+    """The children that the last pass could not write or delete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +113,18 @@ async def _one_pass(key: JobKey, seen: Observed | None, *, deps: Deps) -> PassRe
         deps.sources.reports.forget(key)
         return PassResult(gone=True)
     known = _known(seen.job, deps)
+    seen = replace(seen, refused=known.refused)
     decision = decide(seen, deps.settings, now=deps.clock())
     wait: float | None = None
     if _ends(seen.job, decision):  # written down before its pods go: the outcome is nowhere else
         await _write_status(seen.job, decision, known=known, deps=deps)
         failures = await _carry_out(decision, deps)
+        known.refused = _refusals(failures)
     else:
         failures = await _carry_out(decision, deps)
+        known.refused = _refusals(failures)
+        if known.refused != seen.refused:  # the status says it at once
+            decision = _with_refusals(seen, known.refused, deps=deps)
         wait = await _write_status(seen.job, decision, known=known, deps=deps)
     if decision.delete_job:
         await deps.kube.delete(job_ref(key.namespace, key.name), uid=seen.job.uid)
@@ -125,7 +134,21 @@ async def _one_pass(key: JobKey, seen: Observed | None, *, deps: Deps) -> PassRe
     wait = min((s for s in (wait, decision.requeue_in_s) if s is not None), default=None)
     if known.phase is Phase.PENDING and wait is None:
         wait = ROOM_INTERVAL_S
-    return PassResult(phase=known.phase, requeue_in_s=wait, failure=next(iter(failures), None))
+    return PassResult(
+        phase=known.phase, requeue_in_s=wait, failure=next(iter(failures.values()), None)
+    )
+
+
+def _refusals(failures: Mapping[ObjectRef, KubeError]) -> tuple[Refusal, ...]:
+    return tuple(
+        Refusal(ref, type(error).__name__, error.words or str(error))
+        for ref, error in sorted(failures.items())
+    )
+
+
+def _with_refusals(seen: Observed, refused: tuple[Refusal, ...], *, deps: Deps) -> Decision:
+    """What is decided now that it is known which children the apiserver refuses."""
+    return decide(replace(seen, refused=refused), deps.settings, now=deps.clock())
 
 
 def _ends(job: JobView, decision: Decision) -> bool:
@@ -141,15 +164,21 @@ def _known(job: JobView, deps: Deps) -> Known:
     return known
 
 
-async def _carry_out(decision: Decision, deps: Deps) -> list[KubeError]:
-    """Deletions first, so that what is in the way is gone; then what is to be applied, in order."""
-    failures = await _all((partial(_delete, ref, deps) for ref in decision.delete), deps)
+async def _carry_out(decision: Decision, deps: Deps) -> dict[ObjectRef, KubeError]:
+    """Deletions first, so that what is in the way is gone; then what is to be applied, in order.
+
+    Returns what failed, by object.
+    """
+    failures = await _all({ref: partial(_delete, ref, deps) for ref in decision.delete}, deps)
     for _, same_kind in groupby(decision.apply, key=lambda manifest: manifest["kind"]):
-        failures += await _all((partial(_apply, manifest, deps) for manifest in same_kind), deps)
+        writes = {ref_of(manifest): partial(_apply, manifest, deps) for manifest in same_kind}
+        failures |= await _all(writes, deps)
     return failures
 
 
-async def _all(writes: Iterable[Callable[[], Awaitable[None]]], deps: Deps) -> list[KubeError]:
+async def _all(
+    writes: Mapping[ObjectRef, Callable[[], Awaitable[None]]], deps: Deps
+) -> dict[ObjectRef, KubeError]:
     """Run writes, some at once; returns the failures."""
     slots = asyncio.Semaphore(CONCURRENT_WRITES)
 
@@ -162,8 +191,9 @@ async def _all(writes: Iterable[Callable[[], Awaitable[None]]], deps: Deps) -> l
                 return error
         return None
 
-    results = await asyncio.gather(*map(bounded, writes))
-    return [error for error in results if error is not None]
+    results = await asyncio.gather(*map(bounded, writes.values()))
+    tried = zip(writes, results, strict=True)
+    return {ref: error for ref, error in tried if error is not None}
 
 
 async def _delete(ref: ObjectRef, deps: Deps) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from lockstep_api.wire import Outcome, RoundPlan, RoundReport
 from lockstep_operator.core.children import trainer_job
-from lockstep_operator.core.model import Manifest, ObjectRef
+from lockstep_operator.core.model import Manifest, ObjectRef, Refusal
 from lockstep_operator.core.state import JobState
-from lockstep_operator.errors import Refused, Unavailable
+from lockstep_operator.errors import Conflict, Refused, Unavailable
 from lockstep_operator.kube import job_ref, ref_of
 from lockstep_operator.observe import job_view
 from lockstep_operator.reconcile import Deps, finished, reconcile
@@ -134,6 +134,44 @@ async def test_the_status_is_written_although_a_child_is_refused() -> None:
         "lockstep_reconcile_errors_total", {"error": "Refused"}
     )
     assert errors == 5  # account, volume, service, budget, set
+
+
+def _ready(kube: FakeKube) -> Manifest:
+    found: list[Manifest] = [c for c in status_of(kube)["conditions"] if c["type"] == "Ready"]
+    return found[0]
+
+
+async def test_a_refused_child_is_in_the_status_of_the_same_pass_in_the_apiservers_words() -> None:
+    kube = cluster_with()
+    kube.fail = failing("apply", Refused("exceeded quota: small"), "digits-device-fast")
+    await reconcile(KEY, make_deps(kube))
+    ready = _ready(kube)
+    assert (ready["status"], ready["reason"]) == ("False", "ChildRefused")
+    assert "StatefulSet digits-device-fast: exceeded quota: small" in ready["message"]
+
+
+async def test_a_child_that_could_be_written_at_last_is_not_told_any_more() -> None:
+    now = [100.0]
+    kube = cluster_with()
+    kube.fail = failing("apply", Refused("exceeded quota: small"), "digits-device-fast")
+    deps = make_deps(kube, monotonic=lambda: now[0])
+    await reconcile(KEY, deps)
+    now[0] += 1
+    await reconcile(KEY, deps)
+    assert _ready(kube)["reason"] == "ChildRefused", "as long as it is refused"
+    kube.fail = lambda verb, name: None
+    now[0] += 1
+    assert (await reconcile(KEY, deps)).failure is None
+    assert _ready(kube)["reason"] == "PodsNotReady"
+
+
+async def test_decisions_know_what_the_last_try_was_answered() -> None:
+    kube = cluster_with()
+    kube.fail = failing("apply", Conflict("is another's"), "digits-settings")
+    deps = make_deps(kube)
+    await reconcile(KEY, deps)
+    ref = ObjectRef("v1", "ConfigMap", "lab", "digits-settings")
+    assert deps.known[KEY].refused == (Refusal(ref, "Conflict", "is another's"),)
 
 
 async def test_a_lost_event_does_not_fail_the_pass() -> None:

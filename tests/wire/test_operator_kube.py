@@ -404,6 +404,7 @@ async def test_errors_have_a_class_and_the_apiservers_words(
         await kube.get(job_ref("lab", "digits"))
     assert type(caught.value) is error
     assert JOB_PATH in str(caught.value)
+    assert caught.value.words == "because of this"
 
 
 async def test_a_route_that_is_not_served_is_no_missing_object(

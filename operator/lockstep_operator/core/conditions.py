@@ -19,6 +19,7 @@ from lockstep_operator.core.state import JobState
 Truth = Literal["True", "False", "Unknown"]
 
 CLIENTS_MISSING = "ClientsMissing"
+CHILD_REFUSED = "ChildRefused"
 _SHOWN = 5
 _MAX_MESSAGE = 4096
 
@@ -67,7 +68,10 @@ def set_condition(
 
 
 def readiness(observed: Observed, spec: FederatedJobSpec) -> Finding:
-    """Ready: the cloud pod and all device pods are."""
+    """Ready: all that the job consists of could be written, and all its pods are ready."""
+    if observed.refused:
+        refused = [f"{one.ref.kind} {one.ref.name}: {one.message}" for one in observed.refused]
+        return Finding("False", CHILD_REFUSED, f"could not be written: {_some(refused, '; ')}")
     wanted = _pod_names(observed.job.key.name, spec)
     ready = {pod.name for pod in observed.pods if pod.ready}
     missing = [name for name in wanted if name not in ready]
@@ -163,10 +167,10 @@ def _bypassed(status: FederatedJobStatus, report: JobState | None) -> bool:
     return status.last_plan is not None and not status.last_plan.planned
 
 
-def _some(items: Sequence[str]) -> str:
+def _some(items: Sequence[str], comma: str = ", ") -> str:
     """The first few items and how many more there are."""
     more = len(items) - _SHOWN
-    listed = ", ".join(items[:_SHOWN])
+    listed = comma.join(items[:_SHOWN])
     return f"{listed} and {more} more" if more > 0 else listed
 
 

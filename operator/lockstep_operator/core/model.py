@@ -65,7 +65,7 @@ class NodeView:
     """Allocatable bytes less the requests of pods of others."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class ObjectRef:
     """Names a child object."""
 
@@ -73,6 +73,17 @@ class ObjectRef:
     kind: str
     namespace: str
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A child that could not be written or deleted when it was last tried."""
+
+    ref: ObjectRef
+    reason: str
+    """The class of the error: `Refused`, `Conflict` and what else `errors` has."""
+    message: str
+    """The apiserver's own words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,9 @@ class Observed:
     pods: tuple[PodView, ...]
     nodes: tuple[NodeView, ...]
     report: JobState | None
+    refused: tuple[Refusal, ...] = ()
+    """What was tried last and failed, by name. A write that a decision does not ask for any more is
+    tried no more, and so not among them."""
 
 
 @dataclass(frozen=True, slots=True)
