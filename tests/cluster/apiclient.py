@@ -11,14 +11,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.cluster.errors import ClusterError
+from tests.cluster.errors import ClusterError, NoAnswerError
 
 Json = dict[str, Any]
 FIELD_MANAGER = "lockstep-cluster"
+PATIENCE_S = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,12 @@ class ApiClient:
         return cls(url.hostname or "", url.port or 443, context)
 
     def request(self, method: str, path: str, body: Json | None = None) -> Json:
-        """Send one request; a refusal or a broken connection raises ClusterError."""
+        """Send one request.
+
+        Raises:
+            NoAnswerError: the server cannot be reached, or has no time: another try may succeed.
+            ClusterError: it refuses.
+        """
         headers = {"Content-Type": "application/apply-patch+yaml", "Accept": "application/json"}
         link = http.client.HTTPSConnection(self.host, self.port, context=self.context, timeout=10)
         try:
@@ -51,17 +58,26 @@ class ApiClient:
             answer = link.getresponse()
             text = answer.read().decode()
         except (OSError, http.client.HTTPException) as error:
-            raise ClusterError(f"the API server at {self.host} does not answer: {error}") from error
+            raise NoAnswerError(
+                f"the API server at {self.host} does not answer: {error}"
+            ) from error
         finally:
             link.close()
         if answer.status >= 400:
-            raise ClusterError(f"{method} {path}: {answer.status} {text[:300]}")
+            busy = answer.status >= 500 or answer.status == HTTPStatus.TOO_MANY_REQUESTS
+            kind = NoAnswerError if busy else ClusterError
+            raise kind(f"{method} {path}: {answer.status} {text[:300]}")
         return _json_or_empty(text)
 
-    def apply(self, path: str, manifest: Json) -> Json:
-        """Server-side apply of one object at its full path."""
+    def apply(self, path: str, manifest: Json) -> None:
+        """Server-side apply of one object at its full path, again while no answer comes."""
         query = f"?fieldManager={FIELD_MANAGER}&force=true"
-        return self.request("PATCH", path + query, manifest)
+
+        def applied() -> bool:
+            self.request("PATCH", path + query, manifest)
+            return True
+
+        wait_until(applied, f"applying {path}")
 
     def answers(self, path: str) -> bool:
         try:
@@ -80,10 +96,21 @@ def _json_or_empty(text: str) -> Json:
 
 
 def wait_until(
-    done: Callable[[], bool], what: str, *, timeout_s: float = 90, every_s: float = 0.1
+    done: Callable[[], bool], what: str, *, timeout_s: float = PATIENCE_S, every_s: float = 0.1
 ) -> None:
+    """Ask until it is done; a NoAnswerError counts as not yet, and is told at the end.
+
+    Raises:
+        ClusterError: it was not done in time.
+    """
     deadline = time.monotonic() + timeout_s
-    while not done():
+    while True:
+        try:
+            if done():
+                return
+            said = ""
+        except NoAnswerError as error:
+            said = f": {error}"
         if time.monotonic() > deadline:
-            raise ClusterError(f"{what} did not happen within {timeout_s:g} s")
+            raise ClusterError(f"{what} did not happen within {timeout_s:g} s{said}")
         time.sleep(every_s)

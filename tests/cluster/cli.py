@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cluster import binary, drivers, prerequisites
+from tests.cluster import binary, drivers, packages, prerequisites
 from tests.cluster.drivers import Driver
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import cache_folder, layout_from
@@ -94,7 +94,7 @@ def _tools(arguments: argparse.Namespace) -> int:
 
 def _deps(_: argparse.Namespace) -> int:
     prerequisites.check_machine()
-    prerequisites.install_packages()
+    packages.install_packages()
     return 0
 
 

@@ -1,5 +1,9 @@
-"""The one error of this package; `cli` prints it as one line. Its text says what to do next."""
+"""The errors of this package; `cli` prints them as one line. Their text says what to do next."""
 
 
 class ClusterError(Exception):
     """Something the person at the terminal must know or change."""
+
+
+class NoAnswerError(ClusterError):
+    """Somebody did not answer this time, and may answer the next."""

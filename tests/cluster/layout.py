@@ -1,17 +1,29 @@
 """Names, addresses and folders of one cluster: pure data, read by every other module.
 
-Layouts with different names and slots can stand beside each other: a slot is a set of address
-ranges, and nothing outside this module makes up a name of a namespace, link, cgroup or folder.
+Layouts with different names and address ranges can stand beside each other: ranges are those of a
+slot, unless some were asked for. Nothing outside this module makes up a name of a namespace, link,
+cgroup or folder.
 """
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from lockstep_api.names import Tier
+from tests.cluster.addresses import (
+    ENVIRONMENT_NAME,
+    SLOTS,
+    Ranges,
+    Route,
+    clash,
+    parse_base,
+    ranges_of_slot,
+    ranges_within,
+    told,
+)
 from tests.cluster.errors import ClusterError
 
 STATE_ROOT = Path("/var/lib/lockstep-cluster")
@@ -23,8 +35,6 @@ RESERVED_CPU_MILLI = 100
 RESERVED_MEMORY_MIB = 512
 
 DEFAULT_NAME = "lockstep"
-SLOTS = 10
-_NODE_NETS = IPv4Network("10.89.0.0/16")
 _CLUSTER_NAME = re.compile(r"[a-z][a-z0-9]{0,9}")  # link names hold 15 bytes, ours add up to 4
 _NODE = re.compile(
     r"(?P<name>[a-z][a-z0-9-]{0,40})=(?P<tier>\w+)"
@@ -72,6 +82,8 @@ class Layout:
     nodes: tuple[NodeSpec, ...] = tuple(NodeSpec.parse(n) for n in DEFAULT_NODES.split())
     slot: int = 0
     """Which address ranges it has; two clusters that are up have different ones."""
+    base: IPv4Network | None = None
+    """The range that all its addresses are taken from instead, when one was asked for."""
 
     def __post_init__(self) -> None:
         if not _CLUSTER_NAME.fullmatch(self.name):
@@ -80,18 +92,27 @@ class Layout:
             raise ClusterError("two nodes have the same name: name each --node differently")
         if not 1 <= len(self.nodes) <= 99:
             raise ClusterError("a cluster has 1 to 99 nodes")
+        if self.pod_net.num_addresses < 256 * (len(self.nodes) + 1):
+            raise ClusterError(
+                f"{ENVIRONMENT_NAME}={self.base} is too small for {len(self.nodes)} nodes: "
+                "name a larger range"
+            )
+
+    @property
+    def ranges(self) -> Ranges:
+        return ranges_of_slot(self.slot) if self.base is None else ranges_within(self.base)
 
     @property
     def node_net(self) -> IPv4Network:
-        return IPv4Network(f"{_NODE_NETS[256 * self.slot]}/24")
+        return self.ranges.nodes
 
     @property
     def pod_net(self) -> IPv4Network:
-        return IPv4Network(f"10.{244 - self.slot}.0.0/16")
+        return self.ranges.pods
 
     @property
     def service_net(self) -> IPv4Network:
-        return IPv4Network(f"10.{96 + self.slot}.0.0/16")
+        return self.ranges.services
 
     @property
     def state(self) -> Path:
@@ -110,8 +131,19 @@ class Layout:
         return self.state / "volumes"
 
     @property
+    def switch(self) -> str:
+        """The network namespace that holds nothing but the bridge between the nodes."""
+        return self.name
+
+    @property
     def bridge(self) -> str:
+        """In the switch's namespace, as the nodes' links are."""
         return f"{self.name}-br"
+
+    @property
+    def uplink(self) -> str:
+        """The one link of the cluster in the machine's own namespace."""
+        return f"{self.name}-up"
 
     @property
     def host_address(self) -> IPv4Address:
@@ -172,9 +204,10 @@ class Layout:
 
 
 def write_down(layout: Layout) -> None:
-    """Note nodes and slot, so that `down` finds what `up` made, whatever is asked then."""
+    """Note nodes and addresses, so that `down` finds what `up` made, whatever is asked then."""
     (layout.state / "nodes.txt").write_text("\n".join(map(str, layout.nodes)))
-    (layout.state / _SLOT_FILE).write_text(str(layout.slot))
+    addresses = layout.slot if layout.base is None else layout.base
+    (layout.state / _SLOT_FILE).write_text(str(addresses))
 
 
 def recall(layout: Layout) -> Layout:
@@ -183,35 +216,47 @@ def recall(layout: Layout) -> Layout:
         texts = (layout.state / "nodes.txt").read_text().split()
     except FileNotFoundError:
         return layout
-    slot = _noted_slot(layout.state)
-    return replace(layout, nodes=tuple(NodeSpec.parse(text) for text in texts), slot=slot or 0)
+    nodes = tuple(NodeSpec.parse(text) for text in texts)
+    return _at_noted(replace(layout, nodes=nodes, slot=0, base=None), layout.state)
 
 
-def _noted_slot(state: Path) -> int | None:
+def _at_noted(layout: Layout, state: Path) -> Layout:
+    """The layout at the addresses that a state folder notes: a slot, or a range."""
     try:
-        return int((state / _SLOT_FILE).read_text())
+        noted = (state / _SLOT_FILE).read_text().strip()
+        return replace(layout, base=IPv4Network(noted)) if "/" in noted else _in_slot(layout, noted)
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
+        return layout
 
 
-def slots_taken(layout: Layout) -> set[int]:
-    """The slots of the other clusters on this machine, up or crashed."""
+def _in_slot(layout: Layout, noted: str) -> Layout:
+    return replace(layout, slot=int(noted))
+
+
+def ranges_of_others(layout: Layout) -> list[Route]:
+    """The ranges of the other clusters on this machine, up or crashed."""
     others = STATE_ROOT.iterdir() if STATE_ROOT.is_dir() else ()
-    noted = (_noted_slot(state) for state in others if state != layout.state)
-    return {slot for slot in noted if slot is not None}
+    noted = [state for state in others if state != layout.state and (state / _SLOT_FILE).is_file()]
+    return [
+        Route(net, f"cluster {state.name}")
+        for state in noted
+        for net in _at_noted(Layout(), state).ranges.all
+    ]
 
 
-def with_free_slot(layout: Layout, taken: set[int]) -> Layout:
-    """The layout in a slot that no other cluster has; the default name prefers the first.
+def with_free_addresses(layout: Layout, taken: Collection[Route]) -> Layout:
+    """The layout at addresses that nothing else has; the default name prefers the first slot.
 
     Raises:
-        ClusterError: there is none left.
+        ClusterError: there are none left, or the range that was asked for is taken.
     """
-    wanted = range(SLOTS) if layout.name == DEFAULT_NAME else [*range(1, SLOTS), 0]
-    free = next((slot for slot in wanted if slot not in taken), None)
+    slots = range(SLOTS) if layout.name == DEFAULT_NAME else [*range(1, SLOTS), 0]
+    places = [replace(layout, slot=slot) for slot in slots] if layout.base is None else [layout]
+    clashes = [clash(place.ranges, taken) for place in places]
+    free = next((place for place, found in zip(places, clashes, strict=True) if not found), None)
     if free is None:
-        raise ClusterError(f"{SLOTS} clusters are here already: take one down first")
-    return replace(layout, slot=free)
+        raise ClusterError(told(filter(None, clashes), taken))
+    return free
 
 
 def cache_folder() -> Path:
@@ -222,7 +267,12 @@ def cache_folder() -> Path:
 def layout_from(
     environment: Mapping[str, str], nodes: list[str] | None = None, name: str | None = None
 ) -> Layout:
-    """The layout that options, LOCKSTEP_NODES and LOCKSTEP_CLUSTER_NAME ask for; options win."""
+    """The layout that options and LOCKSTEP_{NODES,CLUSTER_NAME,ADDRESSES} ask for; options win."""
     texts = nodes or environment.get("LOCKSTEP_NODES", DEFAULT_NODES).split()
     name = name or environment.get("LOCKSTEP_CLUSTER_NAME", DEFAULT_NAME)
-    return Layout(name=name, nodes=tuple(NodeSpec.parse(text) for text in texts))
+    base = environment.get(ENVIRONMENT_NAME)
+    return Layout(
+        name=name,
+        nodes=tuple(NodeSpec.parse(text) for text in texts),
+        base=parse_base(base) if base else None,
+    )

@@ -5,8 +5,7 @@ whole cluster alone and clears away anything else first, so a crash needs no car
 """
 
 import fcntl
-import http.client
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -21,23 +20,27 @@ from tests.cluster import (
     process,
     runtime,
 )
-from tests.cluster.apiclient import ApiClient, wait_until
+from tests.cluster.addresses import machine_routes
+from tests.cluster.apiclient import ApiClient
 from tests.cluster.errors import ClusterError
 from tests.cluster.images import load_into
 from tests.cluster.layout import (
     Layout,
     NodeSpec,
     cache_folder,
+    ranges_of_others,
     recall,
-    slots_taken,
-    with_free_slot,
+    with_free_addresses,
     write_down,
 )
-from tests.cluster.network import check_addresses_free, create_network
+from tests.cluster.modules import load_modules
+from tests.cluster.network import create_network, our_links
 from tests.cluster.oci import read_images
+from tests.cluster.packages import install_packages
 from tests.cluster.pause import pause_layout
 from tests.cluster.pki import write_pki
 from tests.cluster.programs import Programs
+from tests.cluster.readiness import wait_for_api, wait_for_nodes, wait_ready
 from tests.cluster.settings import note_settings
 from tests.cluster.teardown import remove_cluster
 
@@ -45,7 +48,7 @@ from tests.cluster.teardown import remove_cluster
 def up(layout: Layout) -> Path:
     """Bring the cluster up unless it is; returns the kubeconfig."""
     prerequisites.check_machine()
-    prerequisites.install_packages()
+    install_packages()
     prerequisites.check_disk()
     node.check_sizes(layout)
     programs = Programs(layout, binary.kubeall())
@@ -58,7 +61,8 @@ def up(layout: Layout) -> Path:
             print("clearing away the remains of an earlier cluster", flush=True)
             remove_cluster(_programs_of(layout))
         with _lock_named("slots"):  # taken once it is written down
-            placed = with_free_slot(layout, slots_taken(layout))
+            taken = [*ranges_of_others(layout), *machine_routes(our_links(layout))]
+            placed = with_free_addresses(layout, taken)
             programs = Programs(placed, programs.kubeall)
             _make_folders(programs)
         _start(programs, pause)
@@ -93,7 +97,7 @@ def kubelet_stopped(layout: Layout, node_name: str) -> Iterator[None]:
     finally:
         faults.start_program(programs, stopped)
         api = ApiClient.from_kubeconfig(layout.kubeconfig)
-        _wait(programs, lambda: _nodes_ready(programs.layout, api), f"node {spec.name} ready")
+        wait_for_nodes(programs, api)
 
 
 def restart_apiserver(layout: Layout) -> None:
@@ -102,7 +106,7 @@ def restart_apiserver(layout: Layout) -> None:
     first = programs.layout.nodes[0]
     faults.start_program(programs, faults.stop_program(programs, first, "kube-apiserver"))
     api = ApiClient.from_kubeconfig(layout.kubeconfig)
-    _wait(programs, lambda: api.answers("/readyz"), "the API server getting ready")
+    wait_for_api(programs, api)
 
 
 def _programs_of(layout: Layout) -> Programs:
@@ -141,7 +145,6 @@ def _lock_named(name: str) -> Iterator[None]:
 
 def _make_folders(programs: Programs) -> None:
     layout = programs.layout
-    check_addresses_free(layout)
     for folder in (programs.records, layout.logs, layout.volumes):
         folder.mkdir(parents=True)
     write_down(layout)
@@ -151,6 +154,7 @@ def _start(programs: Programs, pause: Path) -> None:
     layout = programs.layout
     (layout.state / "kubeall").symlink_to(programs.kubeall)
     note_settings(layout)
+    load_modules()
     write_pki(layout)
     create_network(layout)
     control_plane.start_storage(programs)
@@ -161,7 +165,7 @@ def _start(programs: Programs, pause: Path) -> None:
             started.result()
     for each in layout.nodes:
         node.start_node(programs, each)
-    _wait_ready(programs, api)
+    wait_ready(programs, api)
     (layout.state / "ready").touch()
 
 
@@ -173,48 +177,8 @@ def _start_runtime(programs: Programs, spec: NodeSpec, pause: Path) -> None:
 
 def _start_controllers(programs: Programs) -> ApiClient:
     api = ApiClient.from_kubeconfig(programs.layout.kubeconfig)
-    _wait(programs, lambda: api.answers("/readyz"), "the API server getting ready")
+    wait_for_api(programs, api)
     control_plane.start_controllers(programs)
     control_plane.apply_defaults(programs, api)
     control_plane.start_dns(programs)
     return api
-
-
-def _wait(programs: Programs, done: Callable[[], bool], what: str) -> None:
-    """Wait, but give up at once when a program of the cluster ended."""
-
-    def check() -> bool:
-        programs.check_alive()
-        return done()
-
-    wait_until(check, what)
-
-
-def _wait_ready(programs: Programs, api: ApiClient) -> None:
-    account = "/api/v1/namespaces/default/serviceaccounts/default"
-    _wait(programs, lambda: _nodes_ready(programs.layout, api), "all nodes getting ready")
-    _wait(programs, lambda: api.answers(account), "the default ServiceAccount")
-    _wait(programs, lambda: _dns_ready(programs.layout), "CoreDNS getting ready")
-
-
-def _nodes_ready(layout: Layout, api: ApiClient) -> bool:
-    items = api.request("GET", "/api/v1/nodes").get("items", [])
-    ready = [
-        item["metadata"]["name"]
-        for item in items
-        for condition in item["status"].get("conditions", [])
-        if condition["type"] == "Ready" and condition["status"] == "True"
-    ]
-    return set(ready) >= {spec.name for spec in layout.nodes}
-
-
-def _dns_ready(layout: Layout) -> bool:
-    address = str(layout.api_address)
-    link = http.client.HTTPConnection(address, control_plane.DNS_READY_PORT, timeout=2)
-    try:
-        link.request("GET", "/ready")
-        return link.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        link.close()

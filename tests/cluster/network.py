@@ -1,41 +1,22 @@
 """The links between nodes: one bridge, one network namespace and one veth pair per node.
 
-The host gets an address on the bridge and routes to pods and Services, but no packet filter rule;
-rules, forwarding and routes of a node live and die with its namespace.
+The bridge has a namespace of its own, the switch. This machine gets one link to it, with an address
+and routes to pods and Services, and forwards nothing: whatever its packet filter says of forwarding
+(Docker, ufw and firewalld refuse it) does not reach what nodes say to each other. Rules, forwarding
+and routes of a node live and die with its namespace.
 """
 
-import json
 from collections.abc import Iterable
-from ipaddress import IPv4Network
 
 from tests.cluster.command import run
-from tests.cluster.errors import ClusterError
 from tests.cluster.layout import Layout, NodeSpec
 
 
-def check_addresses_free(layout: Layout) -> None:
-    """Refuse address ranges that this machine already routes elsewhere."""
-    routes = json.loads(run("ip", "-4", "-json", "route", "show"))
-    used = [route["dst"] for route in routes if route.get("dev") != layout.bridge]
-    for wanted in (layout.node_net, layout.pod_net, layout.service_net):
-        if taken := overlapping(wanted, used):
-            raise ClusterError(
-                f"address range {wanted} is taken: this machine has a route to {taken}; "
-                "remove it (`ip route`, `ip link`) or run where it is absent"
-            )
-
-
-def overlapping(wanted: IPv4Network, routes: Iterable[str]) -> str | None:
-    for route in routes:
-        if route != "default" and wanted.overlaps(IPv4Network(route, strict=False)):
-            return route
-    return None
-
-
 def create_network(layout: Layout) -> None:
-    for node in layout.nodes:
-        run("ip", "netns", "add", layout.namespace(node))
+    for name in (layout.switch, *map(layout.namespace, layout.nodes)):
+        run("ip", "netns", "add", name)
     run("ip", "-batch", "-", stdin="\n".join(_host_lines(layout)))
+    run("ip", "-netns", layout.switch, "-batch", "-", stdin="\n".join(_switch_lines(layout)))
     for node in layout.nodes:
         lines = "\n".join(_node_lines(layout, node))
         run("ip", "-netns", layout.namespace(node), "-batch", "-", stdin=lines)
@@ -44,16 +25,23 @@ def create_network(layout: Layout) -> None:
 
 
 def _host_lines(layout: Layout) -> Iterable[str]:
-    bridge = layout.bridge
-    yield f"link add {bridge} type bridge"
-    yield f"addr add {layout.host_address}/{layout.node_net.prefixlen} dev {bridge}"
-    yield f"link set {bridge} up"
+    uplink = layout.uplink
+    yield f"link add {uplink} type veth peer name {uplink} netns {layout.switch}"
+    yield f"addr add {layout.host_address}/{layout.node_net.prefixlen} dev {uplink}"
+    yield f"link set {uplink} up"
+    for node in layout.nodes:
+        yield f"route add {layout.pod_subnet(node)} via {layout.address(node)}"
+    yield f"route add {layout.service_net} via {layout.api_address}"
+
+
+def _switch_lines(layout: Layout) -> Iterable[str]:
+    yield f"link add {layout.bridge} type bridge"
+    yield f"link set {layout.bridge} up"
+    yield f"link set {layout.uplink} master {layout.bridge} up"
     for node in layout.nodes:
         link = layout.link(node)
         yield f"link add {link} type veth peer name eth0 netns {layout.namespace(node)}"
-        yield f"link set {link} master {bridge} up"
-        yield f"route add {layout.pod_subnet(node)} via {layout.address(node)}"
-    yield f"route add {layout.service_net} via {layout.api_address}"
+        yield f"link set {link} master {layout.bridge} up"
 
 
 def _node_lines(layout: Layout, node: NodeSpec) -> Iterable[str]:
@@ -73,8 +61,13 @@ def _node_lines(layout: Layout, node: NodeSpec) -> Iterable[str]:
 def remove_network(layout: Layout) -> None:
     """Remove what is there of it, whatever stands; pods' links go with their node's namespace."""
     names = {line.split()[0] for line in run("ip", "netns", "list").splitlines() if line}
-    for node in layout.nodes:
-        if layout.namespace(node) in names:
-            run("ip", "netns", "delete", layout.namespace(node))
-        run("ip", "link", "delete", layout.link(node), check=False)
-    run("ip", "link", "delete", layout.bridge, check=False)
+    for name in (layout.switch, *map(layout.namespace, layout.nodes)):
+        if name in names:
+            run("ip", "netns", "delete", name)
+    for link in our_links(layout):  # a namespace's end takes its links, but only a while later
+        run("ip", "link", "delete", link, check=False)
+
+
+def our_links(layout: Layout) -> list[str]:
+    """What this machine may have of the cluster: the uplink; of older versions bridge and ports."""
+    return [layout.uplink, layout.bridge, *map(layout.link, layout.nodes)]

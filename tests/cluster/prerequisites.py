@@ -1,7 +1,6 @@
 """What the embedded cluster needs of the machine, checked before anything is touched.
 
-Each missing thing is one `ClusterError` that says what to do. Debian packages are installed when
-root and apt-get are there.
+Each missing thing is one `ClusterError` that says what to do.
 """
 
 import os
@@ -9,25 +8,11 @@ import platform
 import shutil
 from pathlib import Path
 
-from tests.cluster.command import run
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import STATE_ROOT, cache_folder
 
 FREE_GIB = 6
 FREE_GIB_AT_FIRST = 16  # Go's modules and objects, and the images on every node
-_PROGRAMS = {
-    "containerd": "containerd",
-    "ctr": "containerd",
-    "containerd-shim-runc-v2": "containerd",
-    "runc": "runc",
-    "iptables": "iptables",
-    "ip": "iproute2",
-    "nsenter": "util-linux",
-    "sysctl": "procps",
-}
-_CNI_PACKAGE = "containernetworking-plugins"
-_CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
-_CNI_PLUGINS = ("ptp", "host-local", "loopback", "portmap", "bandwidth")
 
 
 def check_machine() -> None:
@@ -54,34 +39,3 @@ def check_disk() -> None:
 
 def _nearest(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def cni_folder() -> Path:
-    for folder in _CNI_FOLDERS:
-        if all((folder / plugin).exists() for plugin in _CNI_PLUGINS):
-            return folder
-    raise ClusterError(f"no CNI plugins: install the package {_CNI_PACKAGE}")
-
-
-def missing_packages() -> list[str]:
-    missing = {package for program, package in _PROGRAMS.items() if not shutil.which(program)}
-    if not any((folder / _CNI_PLUGINS[0]).exists() for folder in _CNI_FOLDERS):
-        missing.add(_CNI_PACKAGE)
-    return sorted(missing)
-
-
-def install_packages() -> None:
-    """Install what is missing, or say what to install where that cannot be done here."""
-    missing = missing_packages()
-    if not missing:
-        return
-    words = " ".join(missing)
-    if shutil.which("apt-get") is None:
-        raise ClusterError(f"not installed: {words}: install them by this system's package manager")
-    print(f"installing the Debian packages {words} (once; by apt-get)", flush=True)
-    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
-    run("apt-get", "-q", "update", timeout_s=600)
-    install = ("apt-get", "-qy", "install", "--no-install-recommends")
-    run(*install, *missing, timeout_s=900)
-    if still := missing_packages():
-        raise ClusterError(f"still missing after apt-get: {' '.join(still)}: install them by hand")

@@ -12,10 +12,12 @@ from tests.cluster import process
 from tests.cluster.apiclient import wait_until
 from tests.cluster.command import run
 from tests.cluster.layout import PAUSE_IMAGE, Layout, NodeSpec
-from tests.cluster.prerequisites import cni_folder
+from tests.cluster.packages import cni_folder
 from tests.cluster.programs import Programs
 
 NAMESPACE = "k8s.io"
+# The first would write to /opt, the second take /run/nri from the machine's own containerd.
+_DISABLED = ("io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri")
 CNI_CACHE = Path("/var/lib/cni/results")
 
 
@@ -137,7 +139,7 @@ def _cni(layout: Layout, node: NodeSpec) -> dict[str, object]:
 def _config(layout: Layout, node: NodeSpec, disabled: tuple[str, ...] = ()) -> str:
     """Format version 2, which containerd 1.6, 1.7 and 2.x all read."""
     folder = layout.node_folder(node)
-    off = json.dumps(["io.containerd.internal.v1.opt", *disabled])
+    off = json.dumps([*_DISABLED, *disabled])
     cri = '[plugins."io.containerd.grpc.v1.cri"'
     return f"""\
 version = 2

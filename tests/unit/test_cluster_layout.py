@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from lockstep_api.names import Tier
+from tests.cluster.addresses import Route, overlapping
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import Layout, NodeSpec, cache_folder, layout_from, recall
-from tests.cluster.network import overlapping
 from tests.cluster.node import reserved
 
 
@@ -30,6 +30,7 @@ def test_link_names_fit_the_kernel() -> None:
     layout = Layout(name="a" * 10, nodes=nodes)
     assert max(len(layout.link(node)) for node in nodes) <= 15
     assert len(layout.bridge) <= 15
+    assert len(layout.uplink) <= 15
 
 
 def test_two_clusters_share_no_name() -> None:
@@ -103,10 +104,11 @@ def test_a_node_larger_than_the_machine_is_refused() -> None:
 @pytest.mark.parametrize(
     ("routes", "taken"),
     [
-        (["default", "192.0.2.0/24"], None),
-        (["default", "10.0.0.0/8"], "10.0.0.0/8"),
-        (["10.89.0.7"], "10.89.0.7"),
+        (["0.0.0.0/0", "192.0.2.0/24"], None),
+        (["0.0.0.0/0", "10.0.0.0/8"], "10.0.0.0/8"),
+        (["10.89.0.7"], "10.89.0.7/32"),
     ],
 )
 def test_taken_address_ranges_are_seen(routes: list[str], taken: str | None) -> None:
-    assert overlapping(IPv4Network("10.89.0.0/24"), routes) == taken
+    found = overlapping(IPv4Network("10.89.0.0/24"), [Route(IPv4Network(to)) for to in routes])
+    assert (found and str(found)) == taken
