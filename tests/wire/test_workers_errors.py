@@ -69,3 +69,23 @@ async def test_only_the_job_failed_branch_ends_the_job(
             assert server.running.exception() is error
             assert not server.planner.outcome.done()
             assert not told
+
+
+@pytest.mark.parametrize("error", [ValueError("odd batch"), SystemExit(1), MemoryError()])
+async def test_an_error_in_an_evaluation_ends_the_job_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """It is the user's code, and would end alike in a new process."""
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    async with cloud(tmp_path, FakePlanner(rounds=2)) as server, devices(server, 3) as made:
+        await first_task(made)
+        monkeypatch.setattr(server.vectors, "evaluate", fail)
+        for each in made:
+            await each.send()
+        told = await asyncio.wait_for(server.planner.outcome, 10)
+    assert told.result == "Failed"
+    assert "evaluating the model after round 1 raised" in told.message
+    assert type(error).__name__ in told.message

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lockstep_api.spec import Data
-from lockstep_workers.entrypoints import call
+from lockstep_workers.entrypoints import call, explained
 from lockstep_workers.errors import InvalidJob
+from lockstep_workers.words import where_defined
 
 _FASHION_MNIST = "fashion-mnist"
 _IDX_UBYTE = 0x08
@@ -84,8 +85,10 @@ def load_dataset(spec: Data, root: Path) -> Dataset:
         InvalidJob: it cannot be had, or is none that can be trained on; says what to change.
     """
     if spec.entrypoint is not None:
+        made = call(spec.entrypoint, spec.args, field="data")
         what = f"data.entrypoint {spec.entrypoint}"
-        return checked(call(spec.entrypoint, spec.args, field="data"), what)
+        with explained(f"{what}: looking at what it returned raised", own=spec.entrypoint):
+            return checked(made, f"{what} ({where_defined(spec.entrypoint)})")
     if spec.name != _FASHION_MNIST:
         raise InvalidJob(f"data.name {spec.name!r} is not in this version: use {_FASHION_MNIST}")
     if spec.args:
@@ -106,14 +109,23 @@ def checked(dataset: object, what: str) -> Dataset:
         )
     for part, examples in (("train", dataset.train), ("test", dataset.test)):
         _check(examples, f"{what}: {part}")
-    top = int(max(dataset.train.labels.max(), dataset.test.labels.max()))
-    classes = dataset.classes or top + 1
-    if top >= classes:
-        raise InvalidJob(f"{what} has label {top}, but only {classes} classes: labels count from 0")
     if dataset.train.inputs.shape[1:] != dataset.test.inputs.shape[1:]:
         shapes = [dataset.train.inputs.shape[1:], dataset.test.inputs.shape[1:]]
         raise InvalidJob(f"{what}: inputs of train and test have different shapes: {shapes}")
-    return Dataset(_plain(dataset.train), _plain(dataset.test), classes)
+    train, test = _plain(dataset.train), _plain(dataset.test)
+    top = int(max(train.labels.max(), test.labels.max()))
+    return Dataset(train, test, _classes(dataset.classes, top, what=what))
+
+
+def _classes(told: object, top: int, *, what: str) -> int:
+    """The number of classes, when `top` is the greatest label."""
+    told = 0 if told is None else told
+    if not isinstance(told, int | np.integer) or told < 0:
+        raise InvalidJob(f"{what}: classes is {told!r}: make it a whole number, or leave it out")
+    classes = int(told) or top + 1
+    if top >= classes:
+        raise InvalidJob(f"{what} has label {top}, but only {classes} classes: labels count from 0")
+    return classes
 
 
 def _check(examples: object, what: str) -> None:
@@ -121,8 +133,9 @@ def _check(examples: object, what: str) -> None:
         kind = type(examples).__name__
         raise InvalidJob(f"{what} is {kind}: make it lockstep_workers.data.Examples")
     inputs, labels = np.asarray(examples.inputs), np.asarray(examples.labels)
-    if inputs.dtype not in (np.uint8, np.float32):
-        raise InvalidJob(f"{what}.inputs are {inputs.dtype}: convert them to float32 or uint8")
+    if inputs.dtype not in (np.uint8, np.float32) or inputs.ndim == 0:
+        found = inputs.dtype if inputs.ndim else "a single value"
+        raise InvalidJob(f"{what}.inputs are {found}: convert them to float32 or uint8, (n, …)")
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
         found = f"{labels.dtype} of shape {labels.shape}"
         raise InvalidJob(f"{what}.labels are {found}: make them whole numbers of shape (n,)")
@@ -134,16 +147,40 @@ def _check(examples: object, what: str) -> None:
         raise InvalidJob(f"{what}.labels has {labels.min()}: labels count from 0")
     if inputs.dtype == np.float32 and not np.isfinite(inputs).all():
         raise InvalidJob(f"{what}.inputs has values that are not finite: clean the data first")
-    if examples.users is not None and np.asarray(examples.users).shape != labels.shape:
-        raise InvalidJob(f"{what}.users must be one number an example, of shape {labels.shape}")
-    if not np.isfinite(examples.mean) or not np.isfinite(examples.scale) or examples.scale == 0:
+    _check_users(examples.users, labels.shape, what=what)
+    mean, scale = _number(examples.mean, f"{what}.mean"), _number(examples.scale, f"{what}.scale")
+    if not math.isfinite(mean) or not math.isfinite(scale) or scale == 0:
         raise InvalidJob(f"{what}: mean and scale must be finite, and scale not 0")
+
+
+def _check_users(users: object, wanted: tuple[int, ...], *, what: str) -> None:
+    if users is None:
+        return
+    found = np.asarray(users)
+    if found.shape != wanted:
+        raise InvalidJob(f"{what}.users must be one number an example, of shape {wanted}")
+    if not np.issubdtype(found.dtype, np.integer):
+        raise InvalidJob(f"{what}.users are {found.dtype}: number the users, with whole numbers")
+
+
+def _number(value: object, what: str) -> float:
+    """One number; a figure for each feature is not."""
+    array = np.asarray(value)
+    if array.ndim or array.dtype.kind not in "iuf":
+        kind = f"an array of shape {array.shape}" if array.ndim else type(value).__name__
+        raise InvalidJob(
+            f"{what} is {kind}: make it one number, and normalise each feature in the function "
+            "itself: inputs = (inputs - mean) / scale"
+        )
+    return float(array)
 
 
 def _plain(examples: Examples) -> Examples:
     users = None if examples.users is None else np.asarray(examples.users, np.int64)
     labels = np.asarray(examples.labels, np.int64)
-    return Examples(np.asarray(examples.inputs), labels, users, examples.mean, examples.scale)
+    return Examples(
+        np.asarray(examples.inputs), labels, users, float(examples.mean), float(examples.scale)
+    )
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:

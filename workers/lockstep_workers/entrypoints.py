@@ -1,16 +1,38 @@
 """The user's own functions, named `package.module:function`: found, called, explained when wrong.
 
-Used by `data` and `models`. The function runs with the pod's rights, in the image that the user
-chose; whatever goes wrong in it becomes an InvalidJob that says where and what to change.
+Used by `data` and `models`, and the guard by whoever runs the user's code: training, evaluation and
+the trial before round 1. That code runs with the pod's rights, in the image that the user chose.
+Invariant: whatever it raises, SystemExit too, becomes an InvalidJob that says what, where and what
+to change; only the end of the process that was asked for from outside passes.
 """
 
 import importlib
 import inspect
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from lockstep_workers.errors import InvalidJob
+from lockstep_workers.errors import InvalidJob, JobFailed
+from lockstep_workers.stopping import Stopped
+from lockstep_workers.words import last_words
+
+
+@contextmanager
+def explained(what: str, *, own: str | None = None, advice: str = "") -> Iterator[None]:
+    """Makes an InvalidJob of whatever goes wrong inside.
+
+    Args:
+        what: what was done, with a verb that the error is the object of ("… raised").
+        own: the entrypoint whose code runs inside.
+        advice: what to change.
+    """
+    try:
+        yield
+    except (Stopped, JobFailed):
+        raise
+    except BaseException as error:
+        text = f"{what} {last_words(error, own=own or '')}"
+        raise InvalidJob(f"{text}: {advice}" if advice else text) from error
 
 
 def call(entrypoint: str, arguments: Mapping[str, Any], *, field: str) -> Any:
@@ -20,49 +42,53 @@ def call(entrypoint: str, arguments: Mapping[str, Any], *, field: str) -> Any:
         InvalidJob: there is no such function, the arguments do not fit, or it raised.
     """
     function = _find(entrypoint, field)
+    signature = _signature(function)
     try:
-        inspect.signature(function).bind(**arguments)
+        if signature is not None:
+            signature.bind(**arguments)
     except TypeError as error:
-        raise InvalidJob(
-            f"{field}.args do not fit {entrypoint}{inspect.signature(function)}: {error}"
-        ) from error
-    except ValueError:  # a builtin without a signature: the call itself will tell
-        pass
+        raise InvalidJob(f"{field}.args do not fit {entrypoint}{signature}: {error}") from error
+    with explained(f"{field}.entrypoint {entrypoint} raised", own=entrypoint):
+        made = function(**arguments)
+    if inspect.iscoroutine(made):
+        made.close()
+        raise InvalidJob(f"{field}.entrypoint {entrypoint} is an async function: make it plain")
+    return made
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """What a function takes; None: it does not tell, and the call itself will."""
     try:
-        return function(**arguments)
-    except Exception as error:
-        raise InvalidJob(f"{field}.entrypoint {entrypoint} raised {_last_words(error)}") from error
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
 
 
 def _find(entrypoint: str, field: str) -> Callable[..., Any]:
     module_name, _, name = entrypoint.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            raise InvalidJob(
-                f"{field}.entrypoint {entrypoint}: the image has no module {error.name}: put it "
-                "into a folder of PYTHONPATH in the image that spec.image names"
-            ) from error
-        raise InvalidJob(f"{field}.entrypoint {entrypoint}: {_last_words(error)}") from error
-    except Exception as error:
-        raise InvalidJob(
-            f"{field}.entrypoint {entrypoint}: importing {module_name} raised {_last_words(error)}"
-        ) from error
-    function = getattr(module, name, None)
-    if not callable(function):
+    what = f"{field}.entrypoint {entrypoint}"
+    with explained(f"{what}: importing {module_name} raised", own=entrypoint):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise InvalidJob(f"{what}: {_not_found(error, entrypoint)}") from error
+        function = getattr(module, name, None)
+        if callable(function):
+            found: Callable[..., Any] = function
+            return found
         known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         raise InvalidJob(
-            f"{field}.entrypoint {entrypoint}: module {module_name} has no function {name}, only "
+            f"{what}: module {module_name} has no function {name}, only "
             f"{', '.join(known) or 'none'}"
         )
-    found: Callable[..., Any] = function
-    return found
 
 
-def _last_words(error: BaseException) -> str:
-    """Type, message, and the line of the user's code that it came from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if f.filename != __file__ and not f.filename.startswith("<")]
-    where = f" at {theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""
-    return f"{type(error).__name__}: {error}{where}"
+def _not_found(error: ModuleNotFoundError, entrypoint: str) -> str:
+    """A module is missing: the one that was named, or one that it needs."""
+    module_name = entrypoint.partition(":")[0]
+    if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+        return (
+            f"the image has no module {error.name}: put it into a folder of PYTHONPATH in the "
+            "image that spec.image names"
+        )
+    return f"{last_words(error, own=entrypoint)}: install it in the image that spec.image names"

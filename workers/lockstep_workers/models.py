@@ -1,15 +1,17 @@
 """The model of a job: a built-in one by name, or what the user's function returns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from lockstep_api.spec import Model
 from lockstep_workers.data import Dataset, as_batch
-from lockstep_workers.entrypoints import call
+from lockstep_workers.entrypoints import call, explained
 from lockstep_workers.errors import InvalidJob
+from lockstep_workers.words import where_defined
 
 _TRIED = 4  # examples that a model is tried with
 
@@ -56,9 +58,53 @@ def build_model(spec: Model, *, seed: int) -> nn.Module:
     what = f"model.entrypoint {spec.entrypoint}"
     if not isinstance(made, nn.Module):
         raise InvalidJob(f"{what} returned {type(made).__name__}: return a torch.nn.Module")
-    if not any(p.numel() for p in made.parameters()):
-        raise InvalidJob(f"{what} returned a module without parameters: there is nothing to train")
+    with explained(f"{what}: looking at what it returned raised", own=spec.entrypoint):
+        _check_tensors(made, f"{what} ({where_defined(spec.entrypoint)}) returned a module")
     return made
+
+
+def _check_tensors(module: nn.Module, what: str) -> None:
+    """Whether a module's tensors are such that it can be trained."""
+    parameters, everything = dict(module.named_parameters()), _tensors(module)
+    if lazy := [name for name, tensor in everything.items() if is_lazy(tensor)]:
+        raise InvalidJob(
+            f"{what} with lazy layers ({_some(lazy)}): give their sizes, as in nn.Linear(in, out)"
+        )
+    if away := [name for name, tensor in everything.items() if tensor.device.type != "cpu"]:
+        device = everything[away[0]].device
+        raise InvalidJob(f"{what} on device {device} ({_some(away)}): build it on the CPU")
+    if not any(p.numel() for p in parameters.values()):
+        raise InvalidJob(f"{what} without parameters: there is nothing to train")
+    trained = {name: p for name, p in parameters.items() if p.requires_grad and p.numel()}
+    if not trained:
+        raise InvalidJob(
+            f"{what} whose {len(parameters)} parameters are all frozen (requires_grad is False): "
+            "there is nothing to train, so leave some of them as they are"
+        )
+    if odd := [name for name, p in trained.items() if not p.is_floating_point()]:
+        kind = trained[odd[0]].dtype
+        raise InvalidJob(f"{what} with parameters of {kind} ({_some(odd)}): use real numbers")
+    _check_sharing(trained, what)
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _check_sharing(parameters: Mapping[str, nn.Parameter], what: str) -> None:
+    """Whether no two parameters have the same memory: each would be trained for itself."""
+    seen: dict[int, str] = {}
+    for name, parameter in parameters.items():
+        other = seen.setdefault(parameter.data_ptr(), name)
+        if other != name:
+            raise InvalidJob(
+                f"{what} whose parameters {other} and {name} share their memory: tie them by "
+                "assigning one nn.Parameter to both (head.weight = embedding.weight)"
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _built_in(spec: Model) -> nn.Module:
@@ -68,13 +114,17 @@ def _built_in(spec: Model) -> nn.Module:
         raise InvalidJob(f"model.name {spec.name!r} is not in this version: use one of {known}")
     try:
         return build(**spec.args)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
         raise InvalidJob(f"model.args do not fit model {spec.name}: {error}") from error
 
 
 @torch.no_grad()
-def check_fit(module: nn.Module, dataset: Dataset) -> None:
+def check_fit(
+    module: nn.Module, dataset: Dataset, *, own: str | None = None, advice: str = ""
+) -> None:
     """Whether a model takes a data set's inputs and gives a score for each class.
+
+    `own` and `advice` as for `entrypoints.explained`.
 
     Raises:
         InvalidJob: it does not; says what it gave instead.
@@ -82,11 +132,17 @@ def check_fit(module: nn.Module, dataset: Dataset) -> None:
     x, _ = as_batch(dataset.train, np.arange(min(_TRIED, len(dataset.train))))
     what = f"the model does not fit the data: inputs of shape {tuple(x.shape)}"
     module.eval()
-    try:
+    with explained(f"{what} made it raise", own=own, advice=advice):
         scores = module(x)
-    except Exception as error:
-        raise InvalidJob(f"{what} made it raise {type(error).__name__}: {error}") from error
-    wanted = (len(x), dataset.classes)
+    check_scores(scores, (len(x), dataset.classes), what=what)
+
+
+def check_scores(scores: object, wanted: tuple[int, int], *, what: str) -> None:
+    """Whether a model gave a score for each class of each example, (b, classes).
+
+    Raises:
+        InvalidJob: it did not; says what it gave instead.
+    """
     if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != wanted:
         got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise InvalidJob(f"{what} gave {got}, expected scores of shape {wanted}, one a class")

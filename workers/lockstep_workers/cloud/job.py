@@ -26,7 +26,9 @@ from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.reception import Reception
 from lockstep_workers.cloud.server import Server
 from lockstep_workers.data import Examples
+from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import JobFailed, PlannerUnreachable
+from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.learning.rounds import (
     Progress,
     Round,
@@ -254,9 +256,14 @@ class Job:
 
     async def _evaluate(self) -> dict[str, float]:
         began = self._p.clock()
-        result = await asyncio.to_thread(self.server.evaluate, self._p.test)
+        result = await asyncio.to_thread(self._evaluated)
         self._p.metrics.evaluate_seconds.set(self._p.clock() - began)
         return {"accuracy": result.accuracy, "loss": result.loss}
+
+    def _evaluated(self) -> Evaluation:
+        what = f"evaluating the model after round {self._progress.round + 1} raised"
+        with explained(what, own=self._p.job.model.entrypoint):
+            return self.server.evaluate(self._p.test)
 
     async def _end_well(self, result: Any, plan: RoundPlan | None) -> Outcome:
         """The job has reached its end; the model is written down.

@@ -25,13 +25,11 @@ from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.reading import Receive
 from lockstep_workers.cloud.store import Store
-from lockstep_workers.data import load_dataset
 from lockstep_workers.environment import Environment
-from lockstep_workers.errors import InvalidJob
-from lockstep_workers.learning.client import deal
+from lockstep_workers.errors import JobFailed
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.training import be_deterministic
-from lockstep_workers.models import build_model, check_fit
+from lockstep_workers.learning.trial import load_and_try
 from lockstep_workers.planner_client import PlannerClient
 from lockstep_workers.sockets import watch_peer
 
@@ -100,7 +98,7 @@ async def _work(pod: Pod, front: Front) -> None:
     """Loads the job and runs it; when cancelled, the last finished round is written down."""
     try:
         job = Job(await asyncio.to_thread(_parts, pod))
-    except InvalidJob as error:
+    except JobFailed as error:
         await _tell(pod, error)
         return
     front.open(job.reception)
@@ -110,7 +108,7 @@ async def _work(pod: Pod, front: Front) -> None:
         await job.stop()
 
 
-async def _tell(pod: Pod, error: InvalidJob) -> None:
+async def _tell(pod: Pod, error: JobFailed) -> None:
     """A job that cannot begin: its outcome is the error."""
     outcome = Outcome(result="Failed", message=str(error))
     _log.error("job cannot begin", error=str(error))
@@ -121,10 +119,7 @@ async def _tell(pod: Pod, error: InvalidJob) -> None:
 def _parts(pod: Pod) -> Parts:
     """Everything that a job needs; errors in the settings show here."""
     job = pod.job
-    dataset = load_dataset(job.data, pod.environment.datasets)
-    deal(job, dataset.train)
-    module = build_model(job.model, seed=job.training.seed)
-    check_fit(module, dataset)
+    module, dataset = load_and_try(job, pod.environment.datasets)
     return Parts(
         job=job,
         strategy=build_strategy(job.strategy),

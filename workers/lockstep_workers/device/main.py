@@ -4,21 +4,19 @@ Training runs in the main thread, so that SIGTERM ends it between two bytecodes;
 the probes have threads of their own.
 """
 
-import signal
-import sys
 import threading
-from types import FrameType
 
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.probes import ProbeServer
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import InvalidJob
+from lockstep_workers.stopping import stop_on_signals
 
 
 def run_device(environment: Environment) -> None:
     """Runs a device until SIGTERM."""
-    signal.signal(signal.SIGTERM, _stop)
+    stop_on_signals()
     job, client = environment.job(), environment.client()
     if client not in job.clients():
         raise InvalidJob(f"job {job.job} has no client {client}")
@@ -38,7 +36,3 @@ def run_device(environment: Environment) -> None:
     parts.session.start()
     DeviceLoop(parts).run()
     threading.Event().wait()  # the job is over: the operator takes the pod away
-
-
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    sys.exit(0)

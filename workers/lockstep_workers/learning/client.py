@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lockstep_api.settings import JobSettings
 from lockstep_workers.data import Dataset, Examples
+from lockstep_workers.entrypoints import explained
 from lockstep_workers.learning.parameters import FlatModel, flatten
 from lockstep_workers.learning.partition import Indices, partition
 from lockstep_workers.learning.strategies import (
@@ -128,13 +129,20 @@ class Client:
 
 def deal(job: JobSettings, examples: Examples) -> list[Indices]:
     """Which of the training examples each client of a job holds; errors as `partition`."""
-    return partition(
-        examples.labels,
-        job.data_shares(),
-        spec=job.data.partition,
-        seed=job.training.seed,
-        users=examples.users,
-    )
+    with explained("dealing the training examples out raised"):
+        return partition(
+            examples.labels,
+            job.data_shares(),
+            spec=job.data.partition,
+            seed=job.training.seed,
+            users=examples.users,
+        )
+
+
+def sgd_of(job: JobSettings) -> Sgd:
+    """How the clients of a job train."""
+    training = job.training
+    return Sgd(training.learning_rate, training.momentum, training.batch_size)
 
 
 def build_client(job: JobSettings, name: str, *, dataset: Dataset) -> Client:
@@ -150,6 +158,6 @@ def build_client(job: JobSettings, name: str, *, dataset: Dataset) -> Client:
         examples=dataset.train.part(deal(job, dataset.train)[index]),
         model=flatten(build_model(job.model, seed=training.seed)),
         strategy=build_strategy(job.strategy),
-        sgd=Sgd(training.learning_rate, training.momentum, training.batch_size),
+        sgd=sgd_of(job),
         seed=training.seed,
     )

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from lockstep_workers.data import Examples, as_batch
 from lockstep_workers.learning.parameters import FlatModel
 
-_BATCH = 100  # small enough that a convolution's images stay in the cache
+BATCH = 100  # small enough that a convolution's images stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ def evaluate(model: FlatModel, examples: Examples) -> Evaluation:
     """Accuracy and loss of `model` on `examples`."""
     model.module.eval()
     right, loss, count = 0, 0.0, len(examples.labels)
-    for start in range(0, count, _BATCH):
-        x, y = as_batch(examples, np.arange(start, min(start + _BATCH, count)))
+    for start in range(0, count, BATCH):
+        x, y = as_batch(examples, np.arange(start, min(start + BATCH, count)))
         scores = model.module(x)
         right += int((scores.argmax(dim=1) == y).sum())
         loss += float(cross_entropy(scores, y, reduction="sum"))

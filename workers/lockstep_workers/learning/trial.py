@@ -1,0 +1,150 @@
+"""The trial of a job's model and data before round 1: the steps that its rounds are made of.
+
+Called by the cloud role. What the user's code does in a round it does here first, on the model that
+will be trained and the examples of real clients, so that the job fails with the user's own error
+and not with pods that start again and again.
+Invariant: afterwards the model has the weights that it had before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lockstep_api.settings import JobSettings
+from lockstep_workers.data import Dataset, Examples, as_batch, load_dataset
+from lockstep_workers.entrypoints import explained
+from lockstep_workers.errors import InvalidJob
+from lockstep_workers.learning.client import deal, sgd_of
+from lockstep_workers.learning.evaluation import BATCH, evaluate
+from lockstep_workers.learning.parameters import FlatModel, flatten
+from lockstep_workers.learning.partition import Indices
+from lockstep_workers.learning.training import Sgd, train
+from lockstep_workers.models import build_model, check_fit, check_scores
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is tried."""
+
+    dataset: Dataset
+    parts: Sequence[Indices]
+    """The training examples of each client."""
+    sgd: Sgd
+    entrypoint: str | None = None
+    """The user's function that made the model; None: it is a built-in one."""
+
+
+def load_and_try(job: JobSettings, datasets: Path) -> tuple[nn.Module, Dataset]:
+    """A job's model at its initial weights and its data, both tried.
+
+    Raises:
+        InvalidJob: the settings, or the user's code that they name, cannot be trained with.
+    """
+    dataset = load_dataset(job.data, datasets)
+    parts = deal(job, dataset.train)
+    module = build_model(job.model, seed=job.training.seed)
+    try_out(module, Trial(dataset, parts, sgd_of(job), job.model.entrypoint))
+    return module, dataset
+
+
+def try_out(module: nn.Module, trial: Trial) -> None:
+    """Tries an evaluation step and training steps.
+
+    Raises:
+        InvalidJob: one went wrong; says where in the user's code, and what to change.
+    """
+    advice = _advice(module)
+    with explained("trying the model raised", own=trial.entrypoint, advice=advice):
+        model = flatten(module)
+        weights = model.vector.clone()
+        with torch.random.fork_rng(devices=[]):
+            check_fit(module, trial.dataset, own=trial.entrypoint, advice=advice)
+            _try_training(model, trial, advice=advice)
+            model.vector.copy_(weights)
+            _try_evaluation(model, trial, advice=advice)
+        for parameter in module.parameters():
+            parameter.grad = None
+
+
+def _advice(module: nn.Module) -> str:
+    """What to change when a step goes wrong that only the user knows the reason of."""
+    cast = {str(p.dtype) for p in module.parameters() if p.dtype != torch.float32}
+    if cast:
+        return (
+            f"parameters are trained in float32, and were {', '.join(sorted(cast))}: let the "
+            "model cast nothing, or to the dtype of its parameters (x.to(self.layer.weight.dtype))"
+        )
+    return "mend the model, or what data gives it: (b, …) in float32 and labels (b,) from 0"
+
+
+def _try_training(model: FlatModel, trial: Trial, *, advice: str) -> None:
+    """On a batch of the first client, and on the smallest that any client will have."""
+    first, size = trial.parts[0], trial.sgd.batch_size
+    ends = [len(part) % size or min(size, len(part)) for part in trial.parts]
+    for count in dict.fromkeys((min(size, len(first)), min(ends))):
+        examples = trial.dataset.train.part(first[:count])
+        what = f"a training step on {count} examples, {_shape(examples)},"
+        with explained(f"{what} raised", own=trial.entrypoint, advice=advice):
+            _probe(model, examples, classes=trial.dataset.classes)
+            train(model, examples, steps=1, sgd=trial.sgd, correction=None, seed=(0,))
+
+
+def _shape(examples: Examples) -> str:
+    return f"inputs of shape {tuple(examples.inputs.shape)}"
+
+
+def _probe(model: FlatModel, examples: Examples, *, classes: int) -> None:
+    """Whether a training step can do anything: scores, a finite loss, a gradient that is finite."""
+    what = f"the model in training: {_shape(examples)}"
+    x, y = as_batch(examples, np.arange(len(examples)))
+    model.module.train()
+    scores = model.module(x)
+    check_scores(scores, (len(x), classes), what=what)
+    loss = cross_entropy(scores, y)
+    _check_loss(loss, what)
+    trained = {n: p for n, p in model.module.named_parameters() if p.requires_grad}
+    if not loss.requires_grad:
+        raise InvalidJob(f"{what} gave scores without a gradient: {_NO_GRADIENT}")
+    gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+    if all(gradient is None for gradient in gradients):
+        raise InvalidJob(
+            f"{what} gave scores that no trainable parameter is part of: {_NO_GRADIENT}"
+        )
+    for name, gradient in zip(trained, gradients, strict=True):
+        if gradient is not None and not bool(torch.isfinite(gradient).all()):
+            raise InvalidJob(
+                f"{what} gave a gradient that is not finite, for parameter {name}: look for a "
+                "division by 0, a logarithm or a root of 0"
+            )
+
+
+_NO_GRADIENT = (
+    "look for no_grad, detach(), .data, argmax or a way over numpy between parameters and scores"
+)
+
+
+def _check_loss(loss: Tensor, what: str) -> None:
+    if not bool(torch.isfinite(loss)):
+        raise InvalidJob(
+            f"{what} gave a loss of {loss.item()}: initial weights or inputs are too large, or the "
+            "model divides by 0; normalise the inputs (mean and scale), and draw smaller weights"
+        )
+
+
+def _try_evaluation(model: FlatModel, trial: Trial, *, advice: str) -> None:
+    """On a whole batch of the held-out examples, and on the last one."""
+    test, classes = trial.dataset.test, trial.dataset.classes
+    for count in dict.fromkeys((min(BATCH, len(test)), len(test) % BATCH or BATCH)):
+        examples = test.part(np.arange(min(count, len(test))))
+        what = f"evaluation on {len(examples)} held-out examples, {_shape(examples)},"
+        with explained(f"{what} raised", own=trial.entrypoint, advice=advice):
+            model.module.eval()
+            with torch.inference_mode():
+                x, _ = as_batch(examples, np.arange(len(examples)))
+                check_scores(model.module(x), (len(x), classes), what=what)
+            evaluate(model, examples)
