@@ -54,7 +54,13 @@ class Condition(ApiModel):
     """When status last changed (RFC 3339)."""
 
 
-Joules = Annotated[float, Field(allow_inf_nan=False)]
+MOST_JOULES = 1e12
+Joules = Annotated[float, Field(ge=0, le=MOST_JOULES, allow_inf_nan=False)]
+
+
+def told_joules(joules: float) -> float:
+    """An energy as a report has it: one that is beyond its bound stays there."""
+    return joules if joules <= MOST_JOULES else MOST_JOULES
 
 
 class EnergyJoules(ApiModel):
@@ -71,7 +77,7 @@ class EnergyJoules(ApiModel):
         """The sum source by source; a source that neither has stays empty."""
 
         def both(a: float | None, b: float | None) -> float | None:
-            return None if a is None and b is None else (a or 0.0) + (b or 0.0)
+            return None if a is None and b is None else told_joules((a or 0.0) + (b or 0.0))
 
         return EnergyJoules(
             model=both(self.model, more.model),

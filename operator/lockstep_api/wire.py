@@ -6,17 +6,74 @@ cloud  → planner   PlanRequest (with the report of the round before), Outcome
 planner → cloud    RoundPlan
 """
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from lockstep_api.base import WireModel
 from lockstep_api.spec import Actuator, Target
+from lockstep_api.spec.job import MOST_CLIENTS
 from lockstep_api.status import EnergyJoules
 
-Ghz = Annotated[float, Field(ge=0, allow_inf_nan=False, alias="frequencyGHz")]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MOST_LABELS = 1024
+"""A device of more classes tells no histogram."""
+MOST_NOTICES = 64
+MOST_TEXT = 1024
+"""Characters of a sentence."""
+MOST_ACCOUNT = 4096
+"""Characters of how a job ended."""
+_MOST_INT = 2**31 - 1
+"""Examples or steps above it could make the sum of a round overflow: they are its weights."""
+_MOST_LOSS = 3.5e38
+"""float32 ends before."""
+
+
+def _cut(length: int) -> Callable[[str], str]:
+    return lambda text: text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _few(most: int) -> Callable[[Any], Any]:
+    """Before its items are looked at: a wrong one would be told each."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > most:
+            raise ValueError(f"at most {most} entries")
+        return value
+
+    return check
+
+
+ClientName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+Sentence = Annotated[str, AfterValidator(_cut(MOST_TEXT))]
+"""For people: a longer one is cut, never refused."""
+Number = Annotated[int, Field(ge=0, le=_MOST_INT)]
+Counted = Annotated[int, Field(ge=1, le=_MOST_INT)]
+Ghz = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, alias="frequencyGHz")]
+Cores = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
+"""Of a round, at most 115 days."""
+JobSeconds = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
+"""Of a whole job."""
+Bytes = Annotated[int, Field(ge=0, le=2**40)]
+Deadline = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Accuracy = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Loss = Annotated[float, Field(ge=-_MOST_LOSS, le=_MOST_LOSS, allow_inf_nan=False)]
+
+
+def told_loss(nats: float) -> float | None:
+    """A loss as a report has it; None: it is not finite."""
+    return nats if abs(nats) <= _MOST_LOSS else None
+
+
+def most_bytes(clients: int) -> int:
+    """Size of a job's largest request to the planner, in bytes.
+
+    A client has its registration, its report and its name among the lost ones: less than 1 KiB.
+    A character takes 6 bytes at most.
+    """
+    return clients * 2048 + 6 * (MOST_TEXT * (MOST_NOTICES + 1) + MOST_ACCOUNT) + (64 << 10)
 
 
 class Refusal(StrEnum):
@@ -39,31 +96,37 @@ class Refusal(StrEnum):
 class Registration(WireModel):
     """A device says who it is when it opens its session."""
 
-    client: str
+    client: ClientName
     """The client's name."""
-    incarnation: str
+    incarnation: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
     """Tells two runs of one client apart."""
-    examples: Annotated[int, Field(ge=1)]
+    examples: Counted
     """Training examples that it holds."""
-    label_histogram: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
-    """Examples per label."""
+    label_histogram: Annotated[list[Number], Field(max_length=MOST_LABELS, fail_fast=True)] = Field(
+        default_factory=list
+    )
+    """Examples per label; empty where there are too many, and in what the planner is told."""
+
+    def without_labels(self) -> "Registration":
+        """What the planner is told of it."""
+        return self.model_copy(update={"label_histogram": []})
 
 
 class Task(WireModel):
     """What a device does in a round."""
 
-    round: int
+    round: Number
     """The round, from 1."""
-    steps: Annotated[int, Field(ge=1)]
+    steps: Counted
     """Local SGD steps."""
     frequency_ghz: Ghz
     """The frequency that was asked for, in GHz."""
-    throttle_milli: Annotated[int, Field(ge=1)] | None = None
+    throttle_milli: Counted | None = None
     """Millicores that the device keeps itself to; empty: its CPU limit alone holds it."""
-    base_round: int | None = None
+    base_round: Number | None = None
     """The round of this client's last update that is in the model: what it remembers from there
     fits. Empty: none is in it."""
-    saved_round: int = 0
+    saved_round: Number = 0
     """The round that the job goes on from, should its cloud pod be lost now."""
 
     def throttle_cores(self) -> float | None:
@@ -74,27 +137,27 @@ class Task(WireModel):
 class UpdateReport(WireModel):
     """What a device says about its part of a round."""
 
-    client: str
+    client: ClientName
     """The client's name."""
-    round: int
+    round: Number
     """The round trained for."""
-    examples: Annotated[int, Field(ge=1)]
+    examples: Counted
     """Its weight: training examples that it holds."""
-    steps: Annotated[int, Field(ge=1)]
+    steps: Counted
     """Local SGD steps done."""
-    memory_round: int | None = None
+    memory_round: Number | None = None
     """The round whose memory it trained with; empty: it had none, or has lost it."""
-    train_loss: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    train_loss: Loss | None = None
     """Mean training loss over the steps, in nats; empty: it was not finite."""
-    download_seconds: NonNegative
+    download_seconds: Seconds
     """Seconds to receive the model; for people, who find it in the history."""
-    compute_seconds: NonNegative
+    compute_seconds: Seconds
     """Seconds of local training."""
-    cpu_seconds: NonNegative
+    cpu_seconds: Seconds
     """Core-seconds of CPU used by the training."""
-    throttled_seconds: NonNegative
+    throttled_seconds: Seconds
     """Seconds for which the CPU quota held it back."""
-    quota_cores: NonNegative | None = None
+    quota_cores: Cores | None = None
     """The CPU quota read from its own cgroup while training, in cores; empty: none is set."""
     frequency_ghz: Ghz
     """The frequency that it had, in GHz (at most maxGHz): what this quota stands for, or for a
@@ -108,35 +171,39 @@ class ClientReport(WireModel):
 
     update: UpdateReport
     """The device's own report."""
-    arrived_seconds: NonNegative
+    arrived_seconds: Seconds
     """Seconds from the round's start to the complete update."""
-    upload_seconds: NonNegative
+    upload_seconds: Seconds
     """Seconds from the update's head to its last byte at the server: with the link's latency and
     the wait for its turn to be read. docs/metrics.md tells it from the other bandwidths."""
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Bytes
     """Size of the update in bytes."""
 
 
 class RoundReport(WireModel):
     """A finished round."""
 
-    round: int
+    round: Number
     """The round, from 1."""
     planned: bool
     """False: the planner could not be reached for this round."""
-    seconds: NonNegative
+    seconds: Seconds
     """Seconds from its start to its aggregation."""
-    elapsed_seconds: NonNegative
+    elapsed_seconds: JobSeconds
     """Seconds since round 1 began."""
-    clients: list[ClientReport]
+    clients: Annotated[list[ClientReport], Field(max_length=MOST_CLIENTS, fail_fast=True)]
     """The accepted updates."""
-    lost: list[str] = Field(default_factory=list)
+    lost: Annotated[list[ClientName], Field(max_length=MOST_CLIENTS, fail_fast=True)] = Field(
+        default_factory=list
+    )
     """Clients of the round that gave no update."""
-    refused: dict[Refusal, int] = Field(default_factory=dict)
+    refused: Annotated[dict[Refusal, Number], BeforeValidator(_few(len(Refusal)))] = Field(
+        default_factory=dict
+    )
     """Refused updates by reason."""
-    accuracy: float | None = None
+    accuracy: Accuracy | None = None
     """Accuracy on the held-out data."""
-    loss: float | None = None
+    loss: Loss | None = None
     """Loss on the held-out data in nats."""
     energy_joules: EnergyJoules
     """Energy of all devices since round 1, in J by source."""
@@ -159,41 +226,43 @@ class Notice(WireModel):
     """Type of the Event."""
     reason: NoticeReason
     """Reason of the Event."""
-    message: Annotated[str, Field(max_length=1024)]
+    message: Sentence
     """A sentence."""
 
 
 class PlanRequest(WireModel):
     """The cloud pod asks for a round's plan."""
 
-    round: Annotated[int, Field(ge=1)]
+    round: Counted
     """The round to plan."""
-    clients: list[Registration]
+    clients: Annotated[list[Registration], Field(max_length=MOST_CLIENTS, fail_fast=True)]
     """The clients connected now."""
     report: RoundReport | None = None
     """The round before."""
-    notices: Annotated[list[Notice], Field(max_length=64)] = Field(default_factory=list)
+    notices: Annotated[list[Notice], Field(max_length=MOST_NOTICES, fail_fast=True)] = Field(
+        default_factory=list
+    )
     """What happened since the last request that was answered."""
-    checkpoint_problem: Annotated[str, Field(max_length=1024)] | None = None
+    checkpoint_problem: Sentence | None = None
     """Why the newest checkpoint is missing; empty: it is there."""
 
 
 class ClientPlan(WireModel):
     """A participant of a round."""
 
-    client: str
+    client: ClientName
     """The client's name."""
     frequency_ghz: Ghz
     """Its frequency in GHz."""
-    cpu_milli: Annotated[int, Field(ge=1)]
+    cpu_milli: Counted
     """The CPU limit for it, in millicores."""
-    steps: Annotated[int, Field(ge=1)]
+    steps: Counted
     """Local SGD steps."""
     actuator: Actuator = Actuator.RESIZE
     """`resize`: its pod has the limit; `cooperative`: the device is told to keep to it."""
     applied: bool
     """Whether the limit is in force (cooperative: the pod's own limit leaves room for it)."""
-    reason: str | None = None
+    reason: Sentence | None = None
     """Why it is not, or why the device has to keep to it itself although resize was asked for."""
 
     def throttle_milli(self) -> int | None:
@@ -204,17 +273,17 @@ class ClientPlan(WireModel):
 class RoundPlan(WireModel):
     """The plan of a round."""
 
-    round: int
+    round: Number
     """The round planned."""
-    rounds: int
+    rounds: Number
     """Rounds of the job as of now."""
     target: Target | None = None
     """The result that ends the job, as of now."""
-    participants: list[ClientPlan]
+    participants: Annotated[list[ClientPlan], Field(max_length=MOST_CLIENTS, fail_fast=True)]
     """Who takes part."""
-    quorum: int | None = None
+    quorum: Number | None = None
     """Updates that suffice after the deadline; all when empty."""
-    deadline_seconds: float | None = None
+    deadline_seconds: Deadline | None = None
     """Seconds until the round closes with the quorum; none when empty."""
     planned: bool = True
     """False: made by the cloud pod from the plan before, without the planner."""
@@ -225,7 +294,7 @@ class PolicyVerdict(WireModel):
 
     taken: bool
     """Whether the job's rounds are planned with it from now on."""
-    message: str
+    message: Sentence
     """Why."""
 
 
@@ -234,7 +303,7 @@ class Outcome(WireModel):
 
     result: Literal["RoundsCompleted", "TargetReached", "Failed"]
     """RoundsCompleted, TargetReached or Failed."""
-    message: str
-    """A sentence for people."""
+    message: Annotated[str, AfterValidator(_cut(MOST_ACCOUNT))]
+    """What people should know; a condition holds no more of it."""
     report: RoundReport | None = None
     """The last finished round."""

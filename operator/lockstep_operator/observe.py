@@ -89,11 +89,12 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def _status(status: Manifest) -> FederatedJobStatus:
-    """The status; one that another version wrote and this one cannot read counts as none."""
+    """The status; what another version wrote and this one cannot read counts as not there."""
     try:
         return FederatedJobStatus.model_validate(status)
-    except ValidationError:
-        return FederatedJobStatus()
+    except ValidationError as error:
+        unread = {item["loc"][0] for item in error.errors()}
+        return _status({name: value for name, value in status.items() if name not in unread})
 
 
 async def _nodes(job: JobView, cluster: ClusterState) -> tuple[NodeView, ...]:

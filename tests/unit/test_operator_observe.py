@@ -68,6 +68,13 @@ def test_a_status_of_another_version_counts_as_none() -> None:
     assert job_view(body).status.phase is None
 
 
+def test_of_a_status_only_what_cannot_be_read_is_left_out() -> None:
+    body = job_body() | {"status": {"phase": "Completed", "energyJoules": {"model": -1}}}
+    body["metadata"]["uid"] = "u"
+    status = job_view(body).status
+    assert (status.phase, status.energy_joules) == ("Completed", None)
+
+
 async def free(kube: FakeKube) -> float:
     seen = await observe(KEY, sources(kube))
     assert seen is not None

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from lockstep_api.base import ApiModel
 from lockstep_api.rules import IMMUTABLE, no_change, rules
-from lockstep_api.spec.pods import Cloud, DeviceGroup, Edge, PodTemplate
+from lockstep_api.spec.pods import MOST_REPLICAS, Cloud, DeviceGroup, Edge, PodTemplate
 from lockstep_api.spec.tiers import Clustering, Distillation, Mode, Offload
 from lockstep_api.spec.work import Data, Model, Participation, StrategySpec, TrainingSpec
 
@@ -73,6 +73,8 @@ class CheckpointSpec(ApiModel):
 
 
 _BY_NAME = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+_MOST_GROUPS = 64
+MOST_CLIENTS = _MOST_GROUPS * MOST_REPLICAS
 _FIXED = ("model", "data", "strategy", "mode", "cloud", "devices")
 _FIXED_OPTIONAL = ("image", "podTemplate", "clustering", "offload", "distillation", "edges")
 
@@ -148,7 +150,7 @@ class FederatedJobSpec(ApiModel):
     edges: Annotated[list[Edge], Field(max_length=64, json_schema_extra=_BY_NAME)] | None = None
     """Edge servers."""
     devices: Annotated[
-        list[DeviceGroup], Field(min_length=1, max_length=64, json_schema_extra=_BY_NAME)
+        list[DeviceGroup], Field(min_length=1, max_length=_MOST_GROUPS, json_schema_extra=_BY_NAME)
     ]
     """Groups of devices."""
     allocation: Allocation = Field(default_factory=Allocation)

@@ -166,11 +166,14 @@ class Energy(ApiModel):
     ) = None
     """Measured frequency→power table, interpolated linearly; beyond its ends the nearest point
     counts."""
-    idle_watts: Annotated[float, Field(ge=0)] = 0.0
+    idle_watts: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Power without work in W. With kappa it counts all the time, as κ·f² is only what the cycles
     take; with a table, whose watts are all that the busy device draws, only without work."""
-    transmit_watts: Annotated[float, Field(ge=0)] = 0.0
+    transmit_watts: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Power of the radio while an update is uploaded in W, beyond all else."""
+
+
+MOST_REPLICAS = 10_000
 
 
 class DeviceGroup(ApiModel):
@@ -181,7 +184,7 @@ class DeviceGroup(ApiModel):
 
     name: Name
     """Name of the group; its clients are called name-0, name-1, …"""
-    replicas: Annotated[int, Field(ge=1, le=10_000)] = 1
+    replicas: Annotated[int, Field(ge=1, le=MOST_REPLICAS)] = 1
     """Number of devices."""
     frequency: Frequency = Field(default_factory=lambda: Frequency(min_ghz=0.5, max_ghz=2.0))
     """The range of the devices' CPU frequency; 0.5 to 2 GHz when empty."""

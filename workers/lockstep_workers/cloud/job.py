@@ -189,7 +189,7 @@ class Job:
         """The next round's plan; without a planner the last one again, except for round 1."""
         request = PlanRequest(
             round=progress.round + 1,
-            clients=self.reception.registrations(),
+            clients=[one.without_labels() for one in self.reception.registrations()],
             report=progress.report,
             notices=self._journal.notices,
             checkpoint_problem=self._journal.problem,

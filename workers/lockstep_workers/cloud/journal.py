@@ -12,7 +12,7 @@ from typing import Literal
 
 import structlog
 
-from lockstep_api.wire import Notice, NoticeReason, Outcome, PlanRequest
+from lockstep_api.wire import MOST_NOTICES, Notice, NoticeReason, Outcome, PlanRequest
 from lockstep_workers.cloud.checkpoint import Checkpoint
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.store import Store
@@ -21,8 +21,6 @@ from lockstep_workers.learning.rounds import Progress
 from lockstep_workers.learning.strategies import ServerState
 
 _log = structlog.get_logger()
-_MOST_NOTICES = 64
-_MOST_CHARACTERS = 1024
 
 
 @dataclass(slots=True)
@@ -47,8 +45,8 @@ class Journal:
         """Something that people should read; told with the next plan request."""
         log = _log.warning if kind == "Warning" else _log.info
         log(message, reason=reason.value)
-        notice = Notice(type=kind, reason=reason, message=message[:_MOST_CHARACTERS])
-        self.notices = [*self.notices, notice][-_MOST_NOTICES:]
+        notice = Notice(type=kind, reason=reason, message=message)
+        self.notices = [*self.notices, notice][-MOST_NOTICES:]
 
     def told(self, request: PlanRequest) -> None:
         """The planner has answered this request."""

@@ -109,9 +109,9 @@ class CloudMetrics:
     def _show(self, report: RoundReport) -> None:
         self.round.set(report.round)
         self.last_seconds.set(report.seconds)
-        if report.accuracy is not None and report.loss is not None:
+        if report.accuracy is not None:
             self.accuracy.set(report.accuracy)
-            self.loss.set(report.loss)
+            self.loss.set(float("nan") if report.loss is None else report.loss)
         self._show_energy(report.energy_joules)
 
     def _show_energy(self, energy: EnergyJoules) -> None:

@@ -23,7 +23,6 @@ from lockstep_workers.learning.rounds import Round
 from lockstep_workers.tensors import Flat
 
 _log = structlog.get_logger()
-_MAX_COUNT = 2**31 - 1  # examples or steps; a weight above it could make a sum overflow
 _TRIES = 5
 """How often a client may send an update that the server fails to take."""
 # The update itself is bad: its client gives none to this round.
@@ -166,8 +165,6 @@ class Reception:
             raise RefusedUpdate(Refusal.UNKNOWN_CLIENT, message)
         if self.round is None:
             raise RefusedUpdate(Refusal.WRONG_ROUND, "no round is under way")
-        if max(report.examples, report.steps) > _MAX_COUNT:
-            raise RefusedUpdate(Refusal.BAD_REPORT, f"examples or steps are above {_MAX_COUNT}")
         self.round.check(report)
 
     def add(self, report: ClientReport, flat: Flat) -> None:

@@ -3,11 +3,10 @@
 Between `connection`, which knows bytes, and the client, which knows vectors. Pure.
 """
 
-import math
 from dataclasses import dataclass
 
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import Registration, UpdateReport
+from lockstep_api.wire import MOST_LABELS, Registration, UpdateReport, told_loss
 from lockstep_workers.data import label_histogram
 from lockstep_workers.device.connection import Work
 from lockstep_workers.device.spending import Spent
@@ -30,11 +29,12 @@ class TrainedRound:
 
 def registration(client: Client, *, classes: int, incarnation: str) -> Registration:
     """What the cloud pod is told when the session opens."""
+    histogram = label_histogram(client.examples, classes)
     return Registration(
         client=client.name,
         incarnation=incarnation,
         examples=len(client.examples),
-        label_histogram=label_histogram(client.examples, classes),
+        label_histogram=histogram if len(histogram) <= MOST_LABELS else [],
     )
 
 
@@ -51,14 +51,13 @@ def update_body(trained: Trained) -> bytearray:
 
 def report(client: Client, done: TrainedRound) -> UpdateReport:
     """What goes with the update."""
-    loss = done.trained.loss
     return UpdateReport(
         client=client.name,
         round=done.work.task.round,
         examples=len(client.examples),
         steps=done.trained.steps,
         memory_round=done.memory_round,
-        train_loss=loss if math.isfinite(loss) else None,
+        train_loss=told_loss(done.trained.loss),
         download_seconds=done.work.seconds,
         compute_seconds=done.used.compute_s,
         cpu_seconds=done.used.cpu_s,

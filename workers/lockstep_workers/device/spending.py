@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lockstep_api.energy import cycles, frequency_ghz, modelled_joules
 from lockstep_api.settings import GroupSettings, JobSettings
-from lockstep_api.status import EnergyJoules
+from lockstep_api.status import EnergyJoules, told_joules
 from lockstep_workers.device.cgroup import CpuReading
 
 
@@ -71,4 +71,4 @@ def energy(
         on_s=idle_s + used.compute_s,
         transmit_s=upload_s,
     )
-    return EnergyJoules(model=modelled, cpu=used.cpu_s * job.cpu_watts)
+    return EnergyJoules(model=told_joules(modelled), cpu=told_joules(used.cpu_s * job.cpu_watts))

@@ -19,6 +19,7 @@ from lockstep_api.wire import (
     RoundReport,
     Task,
     UpdateReport,
+    told_loss,
 )
 from lockstep_workers.errors import RefusedUpdate
 
@@ -193,7 +194,7 @@ def round_report(
         lost=sorted([*done.lost, *done.waiting()]),
         refused=done.refused,
         accuracy=result["accuracy"],
-        loss=result["loss"],
+        loss=told_loss(result["loss"]),
         energy_joules=energy,
     )
 
