@@ -16,6 +16,7 @@ LockstepError
     ├── NotFound                404
     │   └── NotServed           404 of the whole route: this Kubernetes has no such resource
     ├── Conflict                409
+    │   └── NameTaken           not written: the object belongs to somebody else
     ├── Throttled               429, with the seconds to wait
     ├── Unavailable             5xx, connection lost, time-out
     └── Refused                 any other 4xx, with the apiserver's message
@@ -87,6 +88,10 @@ class NotServed(NotFound):
 
 class Conflict(KubeError):
     """The object was changed by someone else, or exists already."""
+
+
+class NameTaken(Conflict):
+    """An object that does not belong to the job has the name: nothing was written."""
 
 
 class Throttled(KubeError):

@@ -17,9 +17,11 @@ from kubernetes.aio.client.configuration import Configuration
 from lockstep_api import names
 from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.errors import KubeError, NotFound, Refused
+from lockstep_operator.kube_fields import as_applied
 from lockstep_operator.kube_transport import JSON, Request, Transport, events
 
 APPLY = "application/apply-patch+yaml"
+JSON_PATCH = "application/json-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 METADATA = f"{JSON};as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
@@ -85,7 +87,7 @@ class Kube(Protocol):
 
     async def get(self, ref: ObjectRef) -> Manifest: ...
 
-    async def version(self, ref: ObjectRef) -> str: ...
+    async def metadata(self, ref: ObjectRef) -> Manifest: ...
 
     async def list(
         self, kind: Kind, namespace: str | None = None, *, labels: str = ""
@@ -100,7 +102,7 @@ class Kube(Protocol):
         metadata_only: bool = False,
     ) -> AsyncGenerator[Listing, None]: ...
 
-    async def apply(self, manifest: Manifest) -> Manifest: ...
+    async def apply(self, manifest: Manifest, *, over: Manifest) -> Manifest: ...
 
     async def create(self, manifest: Manifest) -> Manifest: ...
 
@@ -108,7 +110,7 @@ class Kube(Protocol):
 
     async def apply_status(self, ref: ObjectRef, uid: str, *, status: Manifest) -> None: ...
 
-    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None: ...
+    async def delete(self, ref: ObjectRef, *, uid: str, version: str = "") -> None: ...
 
     async def resize(self, namespace: str, pod: str, *, container: str, cpu: str) -> Manifest: ...
 
@@ -196,10 +198,10 @@ class ApiKube:
     async def get(self, ref: ObjectRef) -> Manifest:
         return await self._http.call(Request("get", _kind(ref), _path(ref)))
 
-    async def version(self, ref: ObjectRef) -> str:
-        """The object's resource version: a few hundred bytes, however large the object is."""
+    async def metadata(self, ref: ObjectRef) -> Manifest:
+        """An object without its content: a few kilobytes, however large it is."""
         answer = await self._http.call(Request("get", _kind(ref), _path(ref), accept=METADATA))
-        return str(answer["metadata"]["resourceVersion"])
+        return _named(answer, _kind(ref))
 
     async def list(self, kind: Kind, namespace: str | None = None, *, labels: str = "") -> Listing:
         pages = [page async for page in self.pages(kind, namespace, labels=labels)]
@@ -226,8 +228,26 @@ class ApiKube:
                 return
             query = {**query, "continue": token}
 
-    async def apply(self, manifest: Manifest) -> Manifest:
-        return await self._apply(_path(ref_of(manifest)), manifest)
+    async def apply(self, manifest: Manifest, *, over: Manifest) -> Manifest:
+        """Bring an object to this form, if it still is the one that was read, and unchanged.
+
+        Args:
+            manifest: what Lockstep wants of it.
+            over: its metadata as they were read.
+
+        Raises:
+            Conflict: it was changed, or deleted, meanwhile.
+        """
+        ref = ref_of(manifest)
+        meta = over["metadata"]
+        if (patch := as_applied(meta)) is not None:
+            query = {"fieldManager": names.MANAGER}
+            request = Request("patch", _kind(ref), _path(ref), query, patch, JSON_PATCH)
+            meta = (await self._http.call(request))["metadata"]
+        same = {key: meta[key] for key in ("uid", "resourceVersion")}
+        return await self._apply(
+            _path(ref), {**manifest, "metadata": {**manifest["metadata"], **same}}
+        )
 
     async def apply_status(self, ref: ObjectRef, uid: str, *, status: Manifest) -> None:
         """Write the whole status; the uid keeps it off a new job of the same name.
@@ -255,8 +275,10 @@ class ApiKube:
             Conflict: it does.
         """
         ref = ref_of(manifest)
-        path = path_of(_kind(ref), ref.namespace)
-        return await self._http.call(Request("create", _kind(ref), path, body=manifest))
+        path, query = path_of(_kind(ref), ref.namespace), {"fieldManager": names.MANAGER}
+        return await self._http.call(
+            Request("create", _kind(ref), path, query=query, body=manifest)
+        )
 
     async def replace(self, manifest: Manifest) -> Manifest:
         """Write a whole object over the one with its resource version.
@@ -267,12 +289,15 @@ class ApiKube:
         ref = ref_of(manifest)
         return await self._http.call(Request("update", _kind(ref), _path(ref), body=manifest))
 
-    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None:
-        """Delete an object and what it owns; with a uid only the one that has it."""
+    async def delete(self, ref: ObjectRef, *, uid: str, version: str = "") -> None:
+        """Delete an object and what it owns: the one with this uid, and at this version if given.
+
+        Raises:
+            Conflict: the name is another's, or the object was changed.
+        """
+        preconditions = {"uid": uid} | ({"resourceVersion": version} if version else {})
         body: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions"}
-        body["propagationPolicy"] = "Background"
-        if uid:
-            body["preconditions"] = {"uid": uid}
+        body |= {"propagationPolicy": "Background", "preconditions": preconditions}
         try:
             await self._http.call(Request("delete", _kind(ref), _path(ref), body=body))
         except NotFound:
@@ -335,7 +360,7 @@ class ApiKube:
 
 
 def _named(item: Manifest, kind: Kind) -> Manifest:
-    """The items of a list do not say what they are."""
+    """Items of a list, and metadata, do not say what they are of."""
     return {**item, "apiVersion": kind[0], "kind": kind[1]}
 
 

@@ -51,7 +51,7 @@ class Request:
     kind: tuple[str, str]
     path: str
     query: Mapping[str, Any] = field(default_factory=dict)
-    body: Manifest | None = None
+    body: Manifest | list[Manifest] | None = None
     content_type: str = JSON
     accept: str = JSON
     streams: bool = False

@@ -1,10 +1,13 @@
 """Reads everything that a decision about one job needs; called by `reconcile` at every pass.
 
 Reads only. The job itself is asked for; what belongs to it and the nodes are what `cluster_state`
-knows from its watches.
+knows from its watches. These see only what has the job's label, so it also asks for what lies under
+the names of children that are missing.
 """
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -12,11 +15,22 @@ from pydantic import ValidationError
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FINISHED, FederatedJobStatus
 from lockstep_operator.cluster_state import ClusterState
-from lockstep_operator.core.model import JobKey, JobView, Manifest, NodeView, Observed
+from lockstep_operator.core.model import (
+    JobKey,
+    JobView,
+    Manifest,
+    NodeView,
+    ObjectRef,
+    Observed,
+)
+from lockstep_operator.core.ownership import names_taken, needed_names
 from lockstep_operator.core.status import needs_place
 from lockstep_operator.errors import InvalidSpec, NotFound
 from lockstep_operator.kube import Kube, job_ref
 from lockstep_operator.reports import Reports
+from lockstep_operator.views import kept_child
+
+CONCURRENT_READS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +42,40 @@ class Sources:
     cluster: ClusterState
 
 
-async def observe(key: JobKey, sources: Sources) -> Observed | None:
-    """The job and what belongs to it; None when it is gone or being deleted."""
+async def observe(
+    key: JobKey, sources: Sources, *, doubtful: Collection[ObjectRef] = ()
+) -> Observed | None:
+    """The job and what belongs to it; None when it is gone or being deleted.
+
+    Args:
+        key: the job.
+        sources: where from.
+        doubtful: names that others' objects had at the last look: they are asked for.
+    """
     job = await read_job(key, sources.kube)
     if job is None:
         return None
-    nodes = await _nodes(job, sources.cluster)
+    children = sources.cluster.children(key)
+    children |= await _read([ref for ref in needed_names(job).all if ref in doubtful], sources.kube)
+    nodes = () if names_taken(job, children) else await _nodes(job, sources.cluster)
     return Observed(
         job=job,
-        children=sources.cluster.children(key),
+        children=children,
         pods=sources.cluster.pods(key),
         nodes=nodes,
         report=sources.reports.get(job.uid),
     )
+
+
+async def look_closer(seen: Observed, sources: Sources) -> Observed:
+    """The same with what lies under names of its children that no watch tells of.
+
+    A job that is to get children asks for it before the first is made.
+    """
+    needed = needed_names(seen.job)
+    missing = [ref for ref in needed.children if ref not in seen.children]
+    found = await _read((*missing, *needed.records), sources.kube)
+    return replace(seen, children={**seen.children, **found})
 
 
 async def read_job(key: JobKey, kube: Kube) -> JobView | None:
@@ -95,6 +130,22 @@ def _status(status: Manifest) -> FederatedJobStatus:
     except ValidationError as error:
         unread = {item["loc"][0] for item in error.errors()}
         return _status({name: value for name, value in status.items() if name not in unread})
+
+
+async def _read(refs: Iterable[ObjectRef], kube: Kube) -> dict[ObjectRef, Manifest]:
+    """The objects that are there, as decisions read them."""
+    slots = asyncio.Semaphore(CONCURRENT_READS)
+
+    async def one(ref: ObjectRef) -> Manifest | None:
+        async with slots:
+            try:
+                return kept_child(await kube.metadata(ref)).manifest
+            except NotFound:
+                return None
+
+    refs = tuple(refs)
+    found = zip(refs, await asyncio.gather(*map(one, refs)), strict=True)
+    return {ref: manifest for ref, manifest in found if manifest is not None}
 
 
 async def _nodes(job: JobView, cluster: ClusterState) -> tuple[NodeView, ...]:

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from lockstep_allocator.policy import SHIPPED, InvalidPolicy, Policy, read_policy
 from lockstep_api import names
-from lockstep_operator.core.children import is_of_another
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef
+from lockstep_operator.core.ownership import Standing, standing
 from lockstep_operator.errors import KubeError, NotFound, PolicyUnavailable
 from lockstep_operator.kube import Kube
 
@@ -42,7 +42,7 @@ class Policies:
     async def learnt(self, key: JobKey, reference: str | None, *, uid: str) -> Policy | None:
         """What a job has learnt, beginning with the policy that it asks for; None: nothing yet.
 
-        What an earlier job of its name has left behind does not count.
+        What is not its own, like that of an earlier job of its name, does not count.
 
         Raises:
             PolicyUnavailable: it cannot be read.
@@ -51,7 +51,9 @@ class Policies:
         try:
             found = await self._object(ref)
             began_with = (found.get("data") or {}).get(BEGAN_WITH)
-            if began_with != (reference or "") or is_of_another(found, uid):
+            if began_with != (reference or ""):
+                return None
+            if standing(found, job=key.name, uid=uid) is not Standing.OWN:
                 return None
             return self._from_object(ref, found)
         except NotFound:
@@ -98,8 +100,8 @@ class Policies:
     async def _object(self, ref: ObjectRef) -> Manifest:
         """A ConfigMap, which may have a megabyte: read again only when it has changed."""
         if (known := self._objects.get(ref)) is not None:
-            version = await self.kube.version(ref)
-            if known["metadata"]["resourceVersion"] == version:
+            now = await self.kube.metadata(ref)
+            if known["metadata"]["resourceVersion"] == now["metadata"]["resourceVersion"]:
                 _keep(self._objects, ref, value=known)
                 return known
         found = await self.kube.get(ref)

@@ -19,13 +19,21 @@ from lockstep_allocator.records import MAX_BYTES, InvalidExperience
 from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import PolicyVerdict
-from lockstep_operator.core.children import is_of_another, recorded, trainer_job
+from lockstep_operator.core.children import recorded, reference, trainer_job
 from lockstep_operator.core.learn import Verdict, is_due, judge, record_of
-from lockstep_operator.core.model import EventNote, JobKey, JobView, ObjectRef
+from lockstep_operator.core.model import EventNote, JobKey, JobView, Manifest, ObjectRef
+from lockstep_operator.core.ownership import Standing, standing
 from lockstep_operator.core.placement import CLOUD_POD
 from lockstep_operator.core.state import FinishedRound
 from lockstep_operator.core.status import read_placement
-from lockstep_operator.errors import KubeError, NotFound, PolicyUnavailable, UnfitRequest
+from lockstep_operator.errors import (
+    KubeError,
+    NameTaken,
+    NotFound,
+    PolicyUnavailable,
+    UnfitRequest,
+)
+from lockstep_operator.owned import put
 from lockstep_operator.policies import BEGAN_WITH, Policies
 from lockstep_operator.reconcile import Deps, emit
 
@@ -165,7 +173,7 @@ class PolicyLearning:
         told = {TRAINED_THROUGH: str(kept.trained_through)}
         name = names.experience_name(job.key.name)
         files = {names.EXPERIENCE_FILE: content}
-        await self.deps.kube.apply(recorded(job, name, content=files, told=told))
+        await self._put(job, recorded(job, name, content=files, told=told))
         kept.unwritten = False
 
     async def _experience(self, job: JobView, kept: _Learning) -> Experience:
@@ -177,11 +185,11 @@ class PolicyLearning:
         return kept.experience
 
     async def _read_rounds(self, job: JobView) -> tuple[Experience, int]:
-        """What the ConfigMap says; what an earlier job of the same name left does not count."""
+        """What the ConfigMap says; what is not the job's own does not count."""
         name = names.experience_name(job.key.name)
         try:
             found = await self.deps.kube.get(ObjectRef("v1", "ConfigMap", job.key.namespace, name))
-            if is_of_another(found, job.uid):
+            if standing(found, job=job.key.name, uid=job.uid) is not Standing.OWN:
                 return Experience(), 0
             content = base64.b64decode(found["binaryData"][names.EXPERIENCE_FILE])
             return Experience.from_bytes(content), int(found["data"][TRAINED_THROUGH])
@@ -207,17 +215,33 @@ class PolicyLearning:
             await self._keep_policy(job, begin.to_bytes(), reference=reference)
         newest = experience.records[-1].round
         settings = self.deps.settings
-        await self.deps.kube.apply(
-            trainer_job(job, spec, round=newest, nodes=placed[CLOUD_POD], settings=settings)
-        )
+        await self._write_rounds(job, kept)  # it finds both records by their names
+        trainer = trainer_job(job, spec, round=newest, nodes=placed[CLOUD_POD], settings=settings)
+        await self._put_trainer(job, trainer)
         kept.trainer, kept.trained_through = names.trainer_name(job.key.name, newest), newest
         kept.trainer_active = job.status.active_time
         await self._write_rounds(job, kept)
         note = f"{kept.trainer} learns from the last {len(experience.fitting())} rounds"
         await emit(job, [EventNote("Normal", "TrainerStarted", note)], deps=self.deps)
 
+    async def _put_trainer(self, job: JobView, trainer: Manifest) -> None:
+        try:
+            await put(job, trainer, kube=self.deps.kube)
+        except NameTaken as error:  # the next round's trainer has another name
+            why = f"no trainer was started: {error}; rename or delete it, or wait for the next one"
+            await emit(job, [EventNote("Warning", "NameTaken", why)], deps=self.deps)
+            raise
+
     async def _keep_policy(self, job: JobView, content: bytes, *, reference: str | None) -> None:
         name, files = names.policy_name(job.key.name), {names.POLICY_FILE: content}
-        await self.deps.kube.apply(
-            recorded(job, name, content=files, told={BEGAN_WITH: reference or ""})
-        )
+        await self._put(job, recorded(job, name, content=files, told={BEGAN_WITH: reference or ""}))
+
+    async def _put(self, job: JobView, record: Manifest) -> None:
+        """Write a record down; of a name that others have the job's next pass tells people."""
+        try:
+            await put(job, record, kube=self.deps.kube)
+        except NameTaken:
+            known = self.deps.known.get(job.key)
+            if known is not None and known.uid == job.uid:
+                known.doubtful |= {reference(record)}
+            raise

@@ -28,11 +28,13 @@ from lockstep_operator.core.model import (
     Refusal,
     Settings,
 )
+from lockstep_operator.core.ownership import names_taken
 from lockstep_operator.core.status import needs_place
 from lockstep_operator.errors import KubeError
 from lockstep_operator.kube import Kube, job_ref, ref_of
 from lockstep_operator.metrics import Metrics
-from lockstep_operator.observe import Sources, observe
+from lockstep_operator.observe import Sources, look_closer, observe
+from lockstep_operator.owned import put, remove
 
 CONCURRENT_WRITES = 20
 STATUS_INTERVAL_S = 1.0
@@ -57,6 +59,8 @@ class Known:
     """Reason of an event that is not for every time → monotonic seconds of the last one."""
     refused: tuple[Refusal, ...] = ()
     """The children that the last pass could not write or delete."""
+    doubtful: frozenset[ObjectRef] = frozenset()
+    """Names that it needs and that objects of others had when they were last looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +99,14 @@ async def reconcile(key: JobKey, deps: Deps) -> PassResult:
         KubeError: it could not be observed, or its status not written.
     """
     known = deps.known.get(key)
+    doubtful = known.doubtful if known is not None else ()
     if known is not None and known.is_placed:
-        seen = await observe(key, deps.sources)
+        seen = await observe(key, deps.sources, doubtful=doubtful)
         if seen is None or not _needs_place(seen.job, seen):
             return await _one_pass(key, seen, deps=deps)
     async with deps.placing:  # one at a time: each sees what the one before it took
-        return await _one_pass(key, await observe(key, deps.sources), deps=deps)
+        seen = await observe(key, deps.sources, doubtful=doubtful)
+        return await _one_pass(key, seen, deps=deps)
 
 
 def _needs_place(job: JobView, seen: Observed) -> bool:
@@ -114,14 +120,15 @@ async def _one_pass(key: JobKey, seen: Observed | None, *, deps: Deps) -> PassRe
         return PassResult(gone=True)
     known = _known(seen.job, deps)
     seen = replace(seen, refused=known.refused)
-    decision = decide(seen, deps.settings, now=deps.clock())
+    seen, decision = await _decide(seen, deps)
+    known.doubtful = frozenset(names_taken(seen.job, seen.children))
     wait: float | None = None
     if _ends(seen.job, decision):  # written down before its pods go: the outcome is nowhere else
         await _write_status(seen.job, decision, known=known, deps=deps)
-        failures = await _carry_out(decision, deps)
+        failures = await _carry_out(seen, decision, deps=deps)
         known.refused = _refusals(failures)
     else:
-        failures = await _carry_out(decision, deps)
+        failures = await _carry_out(seen, decision, deps=deps)
         known.refused = _refusals(failures)
         if known.refused != seen.refused:  # the status says it at once
             decision = _with_refusals(seen, known.refused, deps=deps)
@@ -151,6 +158,15 @@ def _with_refusals(seen: Observed, refused: tuple[Refusal, ...], *, deps: Deps) 
     return decide(replace(seen, refused=refused), deps.settings, now=deps.clock())
 
 
+async def _decide(seen: Observed, deps: Deps) -> tuple[Observed, Decision]:
+    """The decision, and what it is made from: all names are looked at before one is made."""
+    decision = decide(seen, deps.settings, now=deps.clock())
+    if all(ref_of(manifest) in seen.children for manifest in decision.apply):
+        return seen, decision
+    seen = await look_closer(seen, deps.sources)
+    return seen, decide(seen, deps.settings, now=deps.clock())
+
+
 def _ends(job: JobView, decision: Decision) -> bool:
     return decision.status.phase in FINISHED and job.status.phase not in FINISHED
 
@@ -164,15 +180,28 @@ def _known(job: JobView, deps: Deps) -> Known:
     return known
 
 
-async def _carry_out(decision: Decision, deps: Deps) -> dict[ObjectRef, KubeError]:
+async def _carry_out(
+    seen: Observed, decision: Decision, *, deps: Deps
+) -> dict[ObjectRef, KubeError]:
     """Deletions first, so that what is in the way is gone; then what is to be applied, in order.
 
-    Returns what failed, by object.
+    Pods find what they use by its name: their sets come only when all of it is there. Returns what
+    failed, by object.
     """
-    failures = await _all({ref: partial(_delete, ref, deps) for ref in decision.delete}, deps)
-    for _, same_kind in groupby(decision.apply, key=lambda manifest: manifest["kind"]):
-        writes = {ref_of(manifest): partial(_apply, manifest, deps) for manifest in same_kind}
-        failures |= await _all(writes, deps)
+    job = seen.job
+    failures = await _all(
+        {ref: partial(_delete, job, ref, deps=deps) for ref in decision.delete}, deps
+    )
+    for kind, same_kind in groupby(decision.apply, key=lambda manifest: manifest["kind"]):
+        if kind == "StatefulSet" and failures:
+            break
+        failures |= await _all(
+            {
+                ref_of(manifest): partial(_apply, seen, manifest, deps=deps)
+                for manifest in same_kind
+            },
+            deps,
+        )
     return failures
 
 
@@ -196,15 +225,20 @@ async def _all(
     return {ref: error for ref, error in tried if error is not None}
 
 
-async def _delete(ref: ObjectRef, deps: Deps) -> None:
-    await deps.kube.delete(ref)
+async def _delete(job: JobView, ref: ObjectRef, *, deps: Deps) -> None:
+    await remove(job, ref, kube=deps.kube)
     logger.info("deleted %s %s/%s", ref.kind, ref.namespace, ref.name)
 
 
-async def _apply(manifest: Manifest, deps: Deps) -> None:
-    deps.sources.cluster.wrote(await deps.kube.apply(manifest))
+async def _apply(seen: Observed, manifest: Manifest, *, deps: Deps) -> None:
+    """Make a child whose name is free, or renew one that is the job's."""
     ref = ref_of(manifest)
-    logger.info("applied %s %s/%s", ref.kind, ref.namespace, ref.name)
+    if ref in seen.children:
+        written = await put(seen.job, manifest, kube=deps.kube)
+    else:
+        written = await deps.kube.create(manifest)
+    deps.sources.cluster.wrote(written)
+    logger.info("wrote %s %s/%s", ref.kind, ref.namespace, ref.name)
 
 
 async def _write_status(

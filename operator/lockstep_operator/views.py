@@ -9,11 +9,12 @@ from typing import Any
 
 from lockstep_api import names
 from lockstep_api.quantity import parse_quantity
-from lockstep_operator.core.children import HASH_ANNOTATION
+from lockstep_operator.core.children import HASH_ANNOTATION, identity
 from lockstep_operator.core.model import Manifest, NodeView, ObjectRef, PodView
 from lockstep_operator.core.pods import CPU_AT_MAX
 from lockstep_operator.kube import ref_of
 
+_OWNER = ("apiVersion", "kind", "name", "uid", "controller")
 _MANY_RESTARTS = 3
 _HARMLESS = frozenset({"ContainerCreating", "PodInitializing"})
 SetKey = tuple[str, str, str, str]
@@ -71,7 +72,7 @@ class KeptChild:
 
     ref: ObjectRef
     manifest: Manifest
-    """What decisions read of it: owners, hash, deletion, replicas."""
+    """What decisions read of it: owners, labels, hash, deletion, replicas."""
     claim: Claim | None
     """Of a StatefulSet."""
 
@@ -146,8 +147,10 @@ def kept_child(manifest: Manifest) -> KeptChild:
     kept: Manifest = {"name": meta["name"], "namespace": meta["namespace"]}
     if HASH_ANNOTATION in annotations:
         kept["annotations"] = {HASH_ANNOTATION: annotations[HASH_ANNOTATION]}
+    if labels := identity(manifest):
+        kept["labels"] = labels
     if owners := meta.get("ownerReferences"):
-        kept["ownerReferences"] = [{key: one.get(key) for key in ("kind", "uid")} for one in owners]
+        kept["ownerReferences"] = [{key: one.get(key) for key in _OWNER} for one in owners]
     if meta.get("deletionTimestamp"):
         kept["deletionTimestamp"] = meta["deletionTimestamp"]
     ref = ref_of(manifest)

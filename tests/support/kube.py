@@ -50,6 +50,13 @@ def job_body(**spec: Any) -> Manifest:
     }
 
 
+def owner_of(job: Manifest) -> Manifest:
+    """The owner reference of what belongs to a job."""
+    meta = job["metadata"]
+    named = {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": meta["name"]}
+    return {**named, "uid": meta["uid"], "controller": True, "blockOwnerDeletion": True}
+
+
 def node_body(name: str = "node", cpu: str = "8") -> Manifest:
     return {
         "apiVersion": "v1",
@@ -133,9 +140,10 @@ class FakeKube:
         self._check("get", ref.name)
         return copy.deepcopy(self._stored(ref))
 
-    async def version(self, ref: ObjectRef) -> str:
-        self._check("version", ref.name)
-        return str(self._stored(ref)["metadata"]["resourceVersion"])
+    async def metadata(self, ref: ObjectRef) -> Manifest:
+        self.calls["metadata", ref.kind] += 1
+        self._check("metadata", ref.name)
+        return copy.deepcopy(_metadata(self._stored(ref)))
 
     async def list(self, kind: Kind, namespace: str | None = None, *, labels: str = "") -> Listing:
         self.calls["list", kind[1]] += 1
@@ -161,13 +169,14 @@ class FakeKube:
         kept = [_metadata(one) for one in listing.items] if metadata_only else listing.items
         yield Listing(kept, listing.resource_version)
 
-    async def apply(self, manifest: Manifest) -> Manifest:
-        ref = ref_of(manifest)
+    async def apply(self, manifest: Manifest, *, over: Manifest) -> Manifest:
+        ref, read = ref_of(manifest), over["metadata"]
         self._write("apply", ref.kind, ref.name)
-        old = self.objects.get(ref, {}).get("metadata", {})
-        kept = {"uid": old["uid"]} if "uid" in old else {}
-        self.put({**manifest, "metadata": kept | manifest["metadata"]})
-        return self.objects[ref]
+        stored = self.objects.get(ref, {}).get("metadata", {})
+        if any(read[key] != stored.get(key) for key in ("uid", "resourceVersion")):
+            raise Conflict(f"{ref.name} was changed, or is another")
+        self.put({**manifest, "metadata": {"uid": read["uid"], **manifest["metadata"]}})
+        return copy.deepcopy(self.objects[ref])
 
     async def apply_status(self, ref: ObjectRef, uid: str, *, status: Manifest) -> None:
         self._write("status", ref.kind, ref.name)
@@ -175,12 +184,14 @@ class FakeKube:
         assert stored["metadata"]["uid"] == uid
         self.put({**stored, "status": status})
 
-    async def delete(self, ref: ObjectRef, *, uid: str = "") -> None:
+    async def delete(self, ref: ObjectRef, *, uid: str, version: str = "") -> None:
         self._write("delete", ref.kind, ref.name)
-        if uid and ref in self.objects and self.objects[ref]["metadata"]["uid"] != uid:
-            raise Conflict(f"{ref.name} is another")
-        if ref in self.objects:
-            self.remove(ref)
+        if ref not in self.objects:
+            return
+        stored = self.objects[ref]["metadata"]
+        if uid != stored["uid"] or version not in ("", stored["resourceVersion"]):
+            raise Conflict(f"{ref.name} was changed, or is another")
+        self.remove(ref)
 
     async def resize(self, namespace: str, pod: str, *, container: str, cpu: str) -> Manifest:
         self._write("resize", "Pod", pod)

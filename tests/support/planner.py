@@ -30,6 +30,7 @@ from tests.support.kube import (
     device_pod,
     job_body,
     make_deps,
+    owner_of,
 )
 
 PLAN = names.PLAN_ROUTE.format(namespace="lab", job="digits")
@@ -57,6 +58,11 @@ class Setup:
         return str(self.kube.objects[job_ref("lab", "digits")]["metadata"]["uid"])
 
     @property
+    def owner(self) -> Manifest:
+        """The owner reference of what belongs to the job."""
+        return owner_of(self.kube.objects[job_ref("lab", "digits")])
+
+    @property
     def report(self) -> JobState | None:
         return self.deps.sources.reports.get(self.uid)
 
@@ -75,11 +81,7 @@ def client(planner: Planner, probes: Probes, *, token: str | None = "cloud") -> 
 async def planner_of_a_job() -> AsyncIterator[Setup]:
     """A job with two device pods, and a planner that nobody watches."""
     kube = cluster_with(None, device_pod(POD_0), device_pod(POD_1))
-    owner = {
-        "kind": names.KIND,
-        "uid": kube.objects[job_ref("lab", "digits")]["metadata"]["uid"],
-        "controller": True,
-    }
+    owner = owner_of(kube.objects[job_ref("lab", "digits")])
     for role in ("cloud", "device", "trainer"):
         meta: Manifest = {"name": f"digits-{role}", "namespace": "lab", "ownerReferences": [owner]}
         meta["labels"] = {names.JOB_LABEL: KEY.name}

@@ -128,7 +128,8 @@ def test_a_child_that_was_deleted_or_differs_is_applied_again() -> None:
     seen = started()
     (first, *_), second = seen.children, list(seen.children)[1]
     changed = {ref: m for ref, m in seen.children.items() if ref != first}
-    changed[second] = {**changed[second], "metadata": {"annotations": {}}}
+    meta = {**changed[second]["metadata"], "annotations": {}}
+    changed[second] = {**changed[second], "metadata": meta}
     decision = step(replace(seen, children=changed))
     assert [reference(m) for m in decision.apply] == [first, second]
 

@@ -63,7 +63,7 @@ async def test_what_another_policy_learnt_does_not_matter_even_if_it_is_damaged(
     setup: Setup,
 ) -> None:
     damaged = policy_map(b"garbage")
-    damaged["metadata"]["name"] = "digits-policy"
+    damaged["metadata"] |= {"name": "digits-policy", "ownerReferences": [setup.owner]}
     setup.kube.put({**damaged, "data": {BEGAN_WITH: "other"}})
     assert await setup.planner.policies.learnt(KEY, None, uid=setup.uid) is None
     with pytest.raises(PolicyUnavailable, match="is no policy file"):

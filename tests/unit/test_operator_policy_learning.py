@@ -178,7 +178,7 @@ async def test_only_the_trainer_offers_policies(setup: Setup, token: str) -> Non
 
 async def test_rounds_that_cannot_be_written_are_written_with_the_next(setup: Setup) -> None:
     await online(setup)
-    setup.kube.fail = failing("apply", Unavailable("etcd is full"), "digits-experience")
+    setup.kube.fail = failing("create", Unavailable("etcd is full"), "digits-experience")
     await play(setup, range(1, 6))
     assert EXPERIENCE not in setup.kube.objects
     setup.kube.fail = lambda verb, name: None
@@ -190,7 +190,7 @@ async def test_rounds_that_cannot_be_written_are_written_with_the_next(setup: Se
 
 async def test_damaged_rounds_begin_anew(setup: Setup) -> None:
     await online(setup)
-    meta = {"name": EXPERIENCE.name, "namespace": "lab"}
+    meta = {"name": EXPERIENCE.name, "namespace": "lab", "ownerReferences": [setup.owner]}
     setup.kube.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "binaryData": {}})
     await play(setup, range(1, 5))
     content = setup.kube.objects[EXPERIENCE]["binaryData"][names.EXPERIENCE_FILE]
@@ -223,7 +223,7 @@ async def test_rounds_that_are_too_large_to_record_start_no_trainer_and_one_even
 
 async def test_what_cannot_be_recorded_does_not_pile_up(setup: Setup) -> None:
     await online(setup)
-    setup.kube.fail = failing("apply", Unavailable("etcd is full"), "digits-experience")
+    setup.kube.fail = failing("create", Unavailable("etcd is full"), "digits-experience")
     await play(setup, range(1, 6))
     learning = setup.planner.learning
     assert len(learning._jobs[setup.uid].fresh) == 0  # among the recorded rounds, of which 100 stay

@@ -33,7 +33,7 @@ async def test_a_job_gets_its_children_then_its_status_then_an_event() -> None:
     outcome = await reconcile(KEY, make_deps(kube))
     assert outcome.phase == "Starting"
     assert kube.writes[-1] == ("status", "FederatedJob/digits")
-    assert {kind.split("/")[0] for verb, kind in kube.writes if verb == "apply"} == {
+    assert {kind.split("/")[0] for verb, kind in kube.writes if verb == "create"} == {
         "ServiceAccount",
         "ConfigMap",
         "PersistentVolumeClaim",
@@ -48,7 +48,7 @@ async def test_a_job_gets_its_children_then_its_status_then_an_event() -> None:
 async def test_accounts_come_before_what_uses_them() -> None:
     kube = cluster_with()
     await reconcile(KEY, make_deps(kube))
-    kinds = [name.split("/")[0] for verb, name in kube.writes if verb == "apply"]
+    kinds = [name.split("/")[0] for verb, name in kube.writes if verb == "create"]
     assert kinds.index("StatefulSet") > max(
         index for index, kind in enumerate(kinds) if kind != "StatefulSet"
     )
@@ -70,7 +70,7 @@ async def test_a_lost_child_comes_back() -> None:
     kube.writes.clear()
     kube.remove(ObjectRef("v1", "ConfigMap", KEY.namespace, "digits-settings"))
     await reconcile(KEY, deps)
-    assert kube.writes == [("apply", "ConfigMap/digits-settings")]
+    assert kube.writes == [("create", "ConfigMap/digits-settings")]
 
 
 async def test_a_job_that_is_gone_is_forgotten() -> None:
@@ -106,15 +106,15 @@ async def test_a_pass_that_is_cancelled_leaves_no_write_behind() -> None:
     kube = cluster_with(job_body(devices=groups))  # more sets than are written at once
     deps = make_deps(kube)
     begun, never = asyncio.Event(), asyncio.Event()
-    apply = kube.apply
+    create = kube.create
 
     async def held(manifest: Manifest) -> Manifest:
         if manifest["kind"] == "StatefulSet":
             begun.set()
             await never.wait()
-        return await apply(manifest)
+        return await create(manifest)
 
-    kube.apply = held  # type: ignore[method-assign]
+    kube.create = held  # type: ignore[method-assign]
     making = asyncio.create_task(reconcile(KEY, deps))
     await begun.wait()
     making.cancel()
@@ -125,7 +125,7 @@ async def test_a_pass_that_is_cancelled_leaves_no_write_behind() -> None:
 
 async def test_the_status_is_written_although_a_child_is_refused() -> None:
     kube = cluster_with()
-    kube.fail = failing("apply", Refused("quota exceeded"), "digits-cloud")
+    kube.fail = failing("create", Refused("quota exceeded"), "digits-cloud")
     deps = make_deps(kube)
     outcome = await reconcile(KEY, deps)
     assert str(outcome.failure) == "quota exceeded"
@@ -133,7 +133,7 @@ async def test_the_status_is_written_although_a_child_is_refused() -> None:
     errors = deps.metrics.registry.get_sample_value(
         "lockstep_reconcile_errors_total", {"error": "Refused"}
     )
-    assert errors == 5  # account, volume, service, budget, set
+    assert errors == 4  # account, volume, service, budget; its set waits for them
 
 
 def _ready(kube: FakeKube) -> Manifest:
@@ -143,7 +143,7 @@ def _ready(kube: FakeKube) -> Manifest:
 
 async def test_a_refused_child_is_in_the_status_of_the_same_pass_in_the_apiservers_words() -> None:
     kube = cluster_with()
-    kube.fail = failing("apply", Refused("exceeded quota: small"), "digits-device-fast")
+    kube.fail = failing("create", Refused("exceeded quota: small"), "digits-device-fast")
     await reconcile(KEY, make_deps(kube))
     ready = _ready(kube)
     assert (ready["status"], ready["reason"]) == ("False", "ChildRefused")
@@ -153,7 +153,7 @@ async def test_a_refused_child_is_in_the_status_of_the_same_pass_in_the_apiserve
 async def test_a_child_that_could_be_written_at_last_is_not_told_any_more() -> None:
     now = [100.0]
     kube = cluster_with()
-    kube.fail = failing("apply", Refused("exceeded quota: small"), "digits-device-fast")
+    kube.fail = failing("create", Refused("exceeded quota: small"), "digits-device-fast")
     deps = make_deps(kube, monotonic=lambda: now[0])
     await reconcile(KEY, deps)
     now[0] += 1
@@ -167,7 +167,7 @@ async def test_a_child_that_could_be_written_at_last_is_not_told_any_more() -> N
 
 async def test_decisions_know_what_the_last_try_was_answered() -> None:
     kube = cluster_with()
-    kube.fail = failing("apply", Conflict("is another's"), "digits-settings")
+    kube.fail = failing("create", Conflict("is another's"), "digits-settings")
     deps = make_deps(kube)
     await reconcile(KEY, deps)
     ref = ObjectRef("v1", "ConfigMap", "lab", "digits-settings")

@@ -4,6 +4,7 @@ A small HTTP server on localhost records each request and answers as the test sa
 """
 
 import asyncio
+import copy
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -160,27 +161,74 @@ async def test_list_of_the_whole_cluster(
     assert server.requests[0].path == path
 
 
-async def test_apply_is_server_side_and_takes_over(kube: ApiKube, server: Server) -> None:
+READ = {
+    "metadata": {
+        "name": "digits-cloud",
+        "namespace": "lab",
+        "uid": "uid-7",
+        "resourceVersion": "17",
+        "managedFields": [
+            {"manager": "kube-controller-manager", "operation": "Update", "subresource": "status"},
+            {"manager": "lockstep-operator", "operation": "Apply", "fieldsV1": {"f:spec": {}}},
+        ],
+    }
+}
+"""Metadata of an object that was applied."""
+
+
+async def test_apply_is_server_side_and_takes_over_what_was_read(
+    kube: ApiKube, server: Server
+) -> None:
     manifest = {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
         "metadata": {"name": "digits-cloud", "namespace": "lab"},
     }
     server.answer(manifest)
-    await kube.apply(manifest)
-    sent = server.requests[0]
+    await kube.apply(manifest, over=READ)
+    (sent,) = server.requests
     assert (sent.method, sent.path) == (
         "PATCH",
         "/apis/apps/v1/namespaces/lab/statefulsets/digits-cloud",
     )
     assert sent.query == {"fieldManager": "lockstep-operator", "force": "true"}
     assert sent.content_type == "application/apply-patch+yaml"
-    assert sent.body == manifest
+    same = {"uid": "uid-7", "resourceVersion": "17"}
+    assert sent.body == manifest | {"metadata": manifest["metadata"] | same}  # type: ignore[operator]
 
 
-async def test_a_version_is_asked_for_without_the_object(kube: ApiKube, server: Server) -> None:
-    server.answer({"metadata": {"resourceVersion": "17"}})
-    assert await kube.version(ObjectRef("v1", "ConfigMap", "lab", "large")) == "17"
+async def test_what_was_created_counts_as_applied_before_it_is(
+    kube: ApiKube, server: Server
+) -> None:
+    """Else what a later form leaves out would stay in the object."""
+    created = copy.deepcopy(READ)
+    ours = created["metadata"]["managedFields"][1]
+    ours["operation"] = "Update"  # type: ignore[index]
+    server.answer({"metadata": {"uid": "uid-7", "resourceVersion": "18"}})
+    server.answer(SET)
+    await kube.apply(SET, over=created)
+    first, second = server.requests
+    assert (first.method, first.path) == (second.method, second.path)
+    assert first.content_type == "application/json-patch+json"
+    assert first.body == [
+        {"op": "test", "path": "/metadata/uid", "value": "uid-7"},
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": "17"},
+        {
+            "op": "replace",
+            "path": "/metadata/managedFields",
+            "value": READ["metadata"]["managedFields"],
+        },
+    ]
+    assert second.content_type == "application/apply-patch+yaml"
+    assert second.body["metadata"]["resourceVersion"] == "18"
+
+
+async def test_metadata_are_asked_for_without_the_object(kube: ApiKube, server: Server) -> None:
+    server.answer({"kind": "PartialObjectMetadata", "metadata": {"resourceVersion": "17"}})
+    ref = ObjectRef("v1", "ConfigMap", "lab", "large")
+    read = await kube.metadata(ref)
+    assert read["metadata"]["resourceVersion"] == "17"
+    assert (read["apiVersion"], read["kind"]) == ("v1", "ConfigMap")
     sent = server.requests[0]
     assert (sent.method, sent.path) == ("GET", "/api/v1/namespaces/lab/configmaps/large")
     assert sent.accept == "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
@@ -202,13 +250,15 @@ async def test_an_older_crd_is_named(kube: ApiKube, server: Server) -> None:
         await kube.apply_status(job_ref("lab", "digits"), "uid-1", status={})
 
 
-async def test_delete_is_in_the_background(kube: ApiKube, server: Server) -> None:
+async def test_delete_is_in_the_background_and_of_one_object(kube: ApiKube, server: Server) -> None:
     server.answer({})
-    await kube.delete(ObjectRef("v1", "Service", "lab", "digits-cloud"))
+    ref = ObjectRef("v1", "Service", "lab", "digits-cloud")
+    await kube.delete(ref, uid="uid-7", version="17")
     sent = server.requests[0]
     assert (sent.method, sent.path) == ("DELETE", "/api/v1/namespaces/lab/services/digits-cloud")
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
-    assert sent.body == options
+    same = {"uid": "uid-7", "resourceVersion": "17"}
+    assert sent.body == options | {"preconditions": same}
     server.answer({})
     await kube.delete(job_ref("lab", "digits"), uid="uid-1")
     assert server.requests[1].body == options | {"preconditions": {"uid": "uid-1"}}
@@ -216,7 +266,7 @@ async def test_delete_is_in_the_background(kube: ApiKube, server: Server) -> Non
 
 async def test_deleting_what_is_gone_is_done(kube: ApiKube, server: Server) -> None:
     server.answer({"message": "not found"}, 404)
-    await kube.delete(ObjectRef("v1", "Service", "lab", "digits-cloud"))
+    await kube.delete(ObjectRef("v1", "Service", "lab", "digits-cloud"), uid="uid-7")
 
 
 async def test_a_resize_sets_nothing_but_the_cpu_limit(kube: ApiKube, server: Server) -> None:
@@ -308,7 +358,7 @@ async def test_a_write_is_not_waited_for_longer_than_the_lease_lasts(
     leading = kube.while_leading(lambda: 0.2)
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(Unavailable):
-            await leading.apply(SET)
+            await leading.apply(SET, over=READ)
     assert len(server.requests) == 1
 
 
@@ -316,9 +366,9 @@ async def test_no_write_begins_after_the_lease(kube: ApiKube, server: Server) ->
     ended = kube.while_leading(lambda: 0.0)
     pod = ("lab", "pod-0")
     for write in (
-        ended.apply(SET),
+        ended.apply(SET, over=READ),
         ended.create(SET),
-        ended.delete(ObjectRef("v1", "Service", "lab", "digits-cloud")),
+        ended.delete(ObjectRef("v1", "Service", "lab", "digits-cloud"), uid="uid-7"),
         ended.resize(*pod, container="worker", cpu="125m"),
         ended.apply_status(job_ref("lab", "digits"), "uid-1", status={}),
     ):
@@ -328,7 +378,7 @@ async def test_no_write_begins_after_the_lease(kube: ApiKube, server: Server) ->
     server.answer({"metadata": {"name": "digits"}})
     await ended.get(job_ref("lab", "digits"))
     server.answer({})
-    await kube.apply(SET)
+    await kube.apply(SET, over=READ)
 
 
 async def test_an_expired_watch_is_unavailable(kube: ApiKube, server: Server) -> None:

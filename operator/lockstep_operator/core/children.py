@@ -57,6 +57,40 @@ def children(job: JobView, placement: Placement, *, settings: Settings) -> tuple
     return tuple(_hashed(manifest) for manifest in objects)
 
 
+def child_refs(job: JobView, spec: FederatedJobSpec) -> tuple[ObjectRef, ...]:
+    """What `children` makes, by name."""
+    name = job.key.name
+    named = (
+        ("ServiceAccount", names.service_account_name(name, Role.CLOUD)),
+        ("ServiceAccount", names.service_account_name(name, Role.DEVICE)),
+        *(
+            (("ServiceAccount", names.service_account_name(name, Role.TRAINER)),)
+            if spec.allocation.online
+            else ()
+        ),
+        ("ConfigMap", names.settings_name(name)),
+        ("PersistentVolumeClaim", names.cloud_name(name)),
+        ("Service", names.cloud_name(name)),
+        ("Service", names.devices_name(name)),
+        ("PodDisruptionBudget", names.cloud_name(name)),
+        ("StatefulSet", names.cloud_name(name)),
+        *(("StatefulSet", names.group_name(name, group.name)) for group in spec.devices),
+    )
+    return tuple(_ref(job, kind, named=of_kind) for kind, of_kind in named)
+
+
+def record_refs(job: JobView, spec: FederatedJobSpec) -> tuple[ObjectRef, ...]:
+    """What the planner keeps for a job that learns, by name."""
+    if not spec.allocation.online:
+        return ()
+    kept = (names.experience_name(job.key.name), names.policy_name(job.key.name))
+    return tuple(_ref(job, "ConfigMap", named=name) for name in kept)
+
+
+def _ref(job: JobView, kind: str, *, named: str) -> ObjectRef:
+    return ObjectRef(_VERSIONS.get(kind, "v1"), kind, job.key.namespace, named)
+
+
 def reference(manifest: Manifest) -> ObjectRef:
     """The reference that names a manifest's object."""
     meta = manifest["metadata"]
@@ -68,6 +102,13 @@ def spec_hash(manifest: Manifest) -> str | None:
     annotations = manifest.get("metadata", {}).get("annotations") or {}
     value = annotations.get(HASH_ANNOTATION)
     return None if value is None else str(value)
+
+
+def identity(manifest: Manifest) -> dict[str, str]:
+    """The labels by which an object is known as a part of a job."""
+    labels = manifest["metadata"].get("labels") or {}
+    keys = (names.JOB_LABEL, names.ROLE_LABEL, names.GROUP_LABEL)
+    return {key: labels[key] for key in keys if key in labels}
 
 
 def _hashed(manifest: Manifest) -> Manifest:
@@ -130,13 +171,6 @@ def recorded(
     labels = _labels(job.key.name, None)
     labels[names.RECORD_LABEL] = labels.pop(names.JOB_LABEL)
     return _object(job, "ConfigMap", name=name, labels=labels, body=body)
-
-
-def is_of_another(manifest: Manifest, uid: str) -> bool:
-    """Whether another job owns the object, and the one with this uid does not."""
-    owners = manifest["metadata"].get("ownerReferences") or []
-    uids = {owner["uid"] for owner in owners if owner.get("kind") == names.KIND}
-    return bool(uids) and uid not in uids
 
 
 def trainer_job(
@@ -216,8 +250,7 @@ def _stateful_set(
     job: JobView, name: str, *, labels: dict[str, str], spec: Mapping[str, Any]
 ) -> Manifest:
     """Pods change only when somebody deletes them: an operator upgrade restarts no job."""
-    keys = (names.JOB_LABEL, names.ROLE_LABEL, names.GROUP_LABEL)
-    selector = {key: labels[key] for key in keys if key in labels}
+    selector = identity({"metadata": {"labels": labels}})
     body = {
         "podManagementPolicy": "Parallel",
         "updateStrategy": {"type": "OnDelete"},

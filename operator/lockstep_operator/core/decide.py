@@ -5,14 +5,19 @@ carried out the next one asks for nothing. A finished job is left alone but for 
 itself when its time is over (`ttlSecondsAfterFinished`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FINISHED, ConditionType, FederatedJobStatus, Phase
 from lockstep_api.wire import Outcome
-from lockstep_operator.core.children import children, is_of_another, reference, spec_hash
+from lockstep_operator.core.children import (
+    children,
+    identity,
+    reference,
+    spec_hash,
+)
 from lockstep_operator.core.conditions import (
     CLIENTS_MISSING,
     Finding,
@@ -31,6 +36,13 @@ from lockstep_operator.core.model import (
     ObjectRef,
     Observed,
     Settings,
+)
+from lockstep_operator.core.ownership import (
+    Standing,
+    advice,
+    names_taken,
+    needed_names,
+    of_standing,
 )
 from lockstep_operator.core.placement import CLOUD_POD, DoesNotFit, Placement, place
 from lockstep_operator.core.state import JobState
@@ -52,6 +64,8 @@ _STOPPED_KINDS = (*_PODS, "Service", "ServiceAccount")
 _PATIENCE_S = 60.0
 """How long pods may take to be ready, and between two events about clients that are missing."""
 _REMINDER_S = 600.0
+_LOOK_AGAIN_S = 5.0
+"""Between two looks whether names are free: nobody tells when an object of others goes."""
 _ACCEPTED = Finding("True", "Valid", "the job can be run")
 _NOT_READY = Finding("False", "NotPlaced", "the job has no pods yet")
 _PROGRESSING = {
@@ -85,6 +99,8 @@ def _decide(
         return _suspend(observed, spec, now=now)
     if (left_s := _left_s(observed.job, spec, now=now)) is not None and left_s <= 0:
         return _exceed(observed, spec, now=now)
+    if others := names_taken(observed.job, observed.children):
+        return _refuse_names(observed, spec, others=others, now=now)
     return _run(observed, spec, settings=settings, now=now)
 
 
@@ -119,18 +135,40 @@ def _exceed(observed: Observed, spec: FederatedJobSpec, *, now: datetime) -> Dec
 
 
 def _suspend(observed: Observed, spec: FederatedJobSpec, *, now: datetime) -> Decision:
-    """Pods go, the volume stays; of the placement only the cloud pod's, where the volume is."""
-    cloud = placed_cloud(observed.job.status)
-    draft = _draft(observed, now)
-    draft.placement = written_placement(Placement({CLOUD_POD: cloud})) if cloud else None
-    draft.active_time = None
-    draft.clients = connected(observed, spec)
+    draft = _stopped_draft(observed, spec, now=now)
     done = draft.shown.round or 0
     message = f"the job is suspended after {done} of {spec.training.rounds} rounds"
     suspended = Finding("False", "Suspended", message)
     draft.say(_ACCEPTED, ConditionType.ACCEPTED)
     draft.say(suspended, ConditionType.READY, ConditionType.PROGRESSING, ConditionType.DEGRADED)
     return draft.decided(_SUSPENDED, message, delete=_to_stop(observed, _PODS))
+
+
+def _stopped_draft(observed: Observed, spec: FederatedJobSpec, *, now: datetime) -> StatusDraft:
+    """Pods go, the volume stays; of the placement only the cloud pod's, where the volume is."""
+    cloud = placed_cloud(observed.job.status)
+    draft = _draft(observed, now)
+    draft.placement = written_placement(Placement({CLOUD_POD: cloud})) if cloud else None
+    draft.active_time = None
+    draft.clients = connected(observed, spec)
+    return draft
+
+
+def _refuse_names(
+    observed: Observed,
+    spec: FederatedJobSpec,
+    *,
+    others: Mapping[ObjectRef, Manifest],
+    now: datetime,
+) -> Decision:
+    """No pods, which would find the objects of others under the names of the job's own."""
+    draft = _stopped_draft(observed, spec, now=now)
+    refusal = Finding("False", "NameTaken", advice(others))
+    draft.say(refusal, ConditionType.ACCEPTED)
+    without = Finding("False", refusal.reason, "the job has no pods: its names are taken")
+    draft.say(without, ConditionType.READY, ConditionType.PROGRESSING, ConditionType.DEGRADED)
+    stop = _to_stop(observed, _PODS)
+    return draft.decided(Phase.REFUSED, refusal.message, delete=stop, requeue_in_s=_LOOK_AGAIN_S)
 
 
 def _run(
@@ -150,9 +188,13 @@ def _run(
         message = f"a node of the job is gone, and without it the job {found.message}"
         found, progressing = kept, Finding("False", "DoesNotFit", message)
     draft = _running_draft(observed, spec, placement=found, progressing=progressing, now=now)
-    wanted = children(observed.job, found, settings=settings)
-    apply, replaced = _to_apply(observed, wanted), _to_replace(observed, wanted)
-    decision = draft.decided(phase, told, apply=apply, delete=replaced)
+    left = _left_over(observed)
+    if left:  # they go before ours can come
+        gone = tuple(ref for ref, manifest in left.items() if not _is_going(manifest))
+        decision = draft.decided(phase, told, delete=gone, requeue_in_s=_LOOK_AGAIN_S)
+    else:
+        wanted = children(observed.job, found, settings=settings)
+        decision = draft.decided(phase, told, apply=_to_apply(observed, wanted))
     return _watched(observed, spec, decision=decision, now=now)
 
 
@@ -172,7 +214,8 @@ def _watched(
     """The decision about a job that is to run, with what time alone adds to it."""
     active = replace(observed.job, status=decision.status)
     late, look_again_s = _late(active, now)
-    waits = [s for s in (_left_s(active, spec, now=now), look_again_s) if s is not None]
+    times = (_left_s(active, spec, now=now), look_again_s, decision.requeue_in_s)
+    waits = [s for s in times if s is not None]
     return replace(
         decision,
         events=(*decision.events, *_missing(decision.status, observed.report), *late),
@@ -299,10 +342,9 @@ def _draft(observed: Observed, now: datetime) -> StatusDraft:
 
 def _to_stop(observed: Observed, kinds: Iterable[str]) -> tuple[ObjectRef, ...]:
     """What a job without pods does not need; its settings and its volume stay."""
+    own = of_standing(observed.children, Standing.OWN, job=observed.job)
     return tuple(
-        ref
-        for ref, manifest in observed.children.items()
-        if ref.kind in kinds and not _is_going(manifest)
+        ref for ref, manifest in own.items() if ref.kind in kinds and not _is_going(manifest)
     )
 
 
@@ -315,9 +357,10 @@ def _differs(observed: Observed, manifest: Manifest) -> bool:
     existing = observed.children.get(reference(manifest))
     if existing is None:
         return True
-    if _is_going(existing) or is_of_another(existing, observed.job.uid):
+    if _is_going(existing):
         return False
-    return spec_hash(existing) != spec_hash(manifest) or _scaled(existing, manifest)
+    changed = spec_hash(existing) != spec_hash(manifest) or identity(existing) != identity(manifest)
+    return changed or _scaled(existing, manifest)
 
 
 def _scaled(existing: Manifest, manifest: Manifest) -> bool:
@@ -326,16 +369,11 @@ def _scaled(existing: Manifest, manifest: Manifest) -> bool:
     return wanted is not None and existing.get("spec", {}).get("replicas") != wanted
 
 
-def _to_replace(observed: Observed, wanted: Iterable[Manifest]) -> tuple[ObjectRef, ...]:
-    """Left over from a deleted job of the same name: they go before ours can come."""
-    found = [(ref, observed.children.get(ref)) for ref in map(reference, wanted)]
-    return tuple(
-        ref
-        for ref, manifest in found
-        if manifest is not None
-        and not _is_going(manifest)
-        and is_of_another(manifest, observed.job.uid)
-    )
+def _left_over(observed: Observed) -> dict[ObjectRef, Manifest]:
+    """What a deleted job of the same name has left under names that this one needs."""
+    needed = needed_names(observed.job).all
+    there = {ref: observed.children[ref] for ref in needed if ref in observed.children}
+    return of_standing(there, Standing.LEFT_OVER, job=observed.job)
 
 
 def _is_going(manifest: Manifest) -> bool:

@@ -92,8 +92,9 @@ class Observed:
 
     job: JobView
     children: Mapping[ObjectRef, Manifest]
-    """Existing children: StatefulSets, Services, ConfigMaps, ServiceAccounts, volume claims,
-    PodDisruptionBudgets and trainers."""
+    """What has the job's label or, of what it is missing, one of its names: StatefulSets, Services,
+    ConfigMaps, ServiceAccounts, volume claims, PodDisruptionBudgets and trainers, and objects that
+    are not its own (`ownership` tells them apart)."""
     pods: tuple[PodView, ...]
     nodes: tuple[NodeView, ...]
     report: JobState | None
@@ -132,7 +133,7 @@ class Decision:
     """What to do about a job."""
 
     apply: tuple[Manifest, ...]
-    """Children to server-side apply, in order."""
+    """Children to make or to bring to this form, in order."""
     delete: tuple[ObjectRef, ...]
     """Children to delete."""
     status: FederatedJobStatus

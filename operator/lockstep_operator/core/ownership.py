@@ -1,0 +1,102 @@
+"""Whose an object is: the job's own, left over from an earlier job of its name, or somebody else's.
+
+`decide`, `observe` and `owned` ask it about everything under a name that a job needs or under its
+label. Labels and names say nothing: anybody may give them to anything. Only an owner reference with
+the job's UID does, and what has none is never written, adopted, mounted or deleted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lockstep_api import names
+from lockstep_api.status import FINISHED
+from lockstep_operator.core.children import child_refs, record_refs
+from lockstep_operator.core.model import JobView, Manifest, ObjectRef
+from lockstep_operator.core.support import unsupported
+
+_SHOWN = 5
+
+
+class Standing(StrEnum):
+    """What an object is to a job."""
+
+    OWN = "own"
+    LEFT_OVER = "left over"
+    """Of a deleted job of the same name: Kubernetes is about to remove it."""
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a job makes while it runs, by name."""
+
+    children: tuple[ObjectRef, ...] = ()
+    """What it consists of: followed by a watch."""
+    records: tuple[ObjectRef, ...] = ()
+    """What is kept for it: nobody follows that."""
+
+    @property
+    def all(self) -> tuple[ObjectRef, ...]:
+        return self.children + self.records
+
+
+def standing(manifest: Manifest, *, job: str, uid: str) -> Standing:
+    """What an object is to the job with this name and uid."""
+    owners = manifest["metadata"].get("ownerReferences") or []
+    if any(owner.get("controller") and owner.get("uid") == uid for owner in owners):
+        return Standing.OWN
+    if owners and all(_was(owner, job=job, uid=uid) for owner in owners):
+        return Standing.LEFT_OVER
+    return Standing.FOREIGN
+
+
+def _was(owner: Mapping[str, object], *, job: str, uid: str) -> bool:
+    """Whether an owner is an earlier job of the name: two that live cannot have the same."""
+    kind = (owner.get("apiVersion"), owner.get("kind"), owner.get("name"))
+    return kind == (names.API_VERSION, names.KIND, job) and owner.get("uid") != uid
+
+
+def of_standing(
+    objects: Mapping[ObjectRef, Manifest], wanted: Standing, *, job: JobView
+) -> dict[ObjectRef, Manifest]:
+    """Those of the objects that are this to the job."""
+    return {
+        ref: manifest
+        for ref, manifest in objects.items()
+        if standing(manifest, job=job.key.name, uid=job.uid) is wanted
+    }
+
+
+def needed_names(job: JobView) -> Names:
+    """The names that a job needs which is to run; none of one that has ended or is suspended."""
+    spec = job.spec
+    if spec is None or spec.suspend or job.status.phase in FINISHED or unsupported(spec):
+        return Names()
+    return Names(child_refs(job, spec), record_refs(job, spec))
+
+
+def names_taken(job: JobView, objects: Mapping[ObjectRef, Manifest]) -> dict[ObjectRef, Manifest]:
+    """Those of the objects that are somebody else's and have a name that the job needs."""
+    there = {ref: objects[ref] for ref in needed_names(job).all if ref in objects}
+    return of_standing(there, Standing.FOREIGN, job=job)
+
+
+def advice(others: Mapping[ObjectRef, Manifest]) -> str:
+    """What is wrong with names that are taken, and what people can do."""
+    shown = [described(ref, manifest) for ref, manifest in others.items()]
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return (
+        "names that the job needs are those of objects that do not belong to it: "
+        f"{', '.join(shown[:_SHOWN])}{more}. They were not touched, and the job has no pods. Make "
+        "the job under another name, or rename or delete these objects: it goes on by itself once "
+        "its names are free"
+    )
+
+
+def described(ref: ObjectRef, manifest: Manifest) -> str:
+    """An object for people: kind and name, and whose it is if it says so."""
+    owners = manifest["metadata"].get("ownerReferences") or []
+    owner = next((one for one in owners if one.get("controller")), None)
+    whose = f" of {owner.get('kind')} {owner.get('name')}" if owner else ""
+    return f"{ref.kind} {ref.name}{whose}"
