@@ -7,28 +7,38 @@ place, and one reading serves all jobs for a while.
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 from lockstep_api import names
-from lockstep_operator.core.model import JobKey, Manifest, NodeView, ObjectRef, PodView
+from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.status import FederatedJobStatus
+from lockstep_operator.core import occupancy
+from lockstep_operator.core.amount import Amount
+from lockstep_operator.core.model import (
+    JobKey,
+    JobView,
+    Manifest,
+    NodeView,
+    ObjectRef,
+    PodView,
+)
+from lockstep_operator.core.occupancy import Holding, Share
 from lockstep_operator.errors import Refused
 from lockstep_operator.follow import follow
-from lockstep_operator.kept import Change, Kept, Source
-from lockstep_operator.kube import CHILD_KINDS, NODE, POD, SET, Kind, Kube, ref_of
+from lockstep_operator.kept import Change, Kept, Source, job_of
+from lockstep_operator.kube import CHILD_KINDS, JOB, NODE, POD, SET, Kind, Kube, ref_of
 from lockstep_operator.views import (
-    Amount,
-    Claim,
-    Holding,
     KeptChild,
+    KeptJob,
     KeptPod,
-    SetKey,
-    claim,
     holding,
     kept_child,
+    kept_job,
     kept_pod,
     node_view,
 )
@@ -41,7 +51,7 @@ FRESH_FACTOR = 20.0
 
 def watches(namespaces: tuple[str, ...]) -> int:
     """How many connections stay open."""
-    return 1 + (1 + len(CHILD_KINDS)) * max(1, len(namespaces))
+    return 1 + (2 + len(CHILD_KINDS)) * max(1, len(namespaces))
 
 
 class Listener(Protocol):
@@ -56,19 +66,19 @@ class Listener(Protocol):
 
 @dataclass(slots=True)
 class _Others:
-    """What pods hold that are not followed, and what such sets will hold."""
+    """What is held by pods that are not followed, and by jobs of other namespaces."""
 
     used: dict[str, Amount] = field(default_factory=dict)
-    """By node."""
-    bound: Counter[SetKey] = field(default_factory=Counter)
-    claims: list[Claim] = field(default_factory=list)
+    """By node, by pods of no job."""
+    pods: list[Holding] = field(default_factory=list)
+    """Of jobs."""
+    placed: list[Share] = field(default_factory=list)
 
-    def add(self, held: Holding) -> None:
-        self.used[held.node] = self.used.get(held.node, Amount()) + held.need
-        self.bound[held.set] += 1
-
-    def copy(self) -> "_Others":
-        return _Others(dict(self.used), Counter(self.bound), list(self.claims))
+    def add(self, held: Holding, *, of_job: bool) -> None:
+        if of_job:
+            self.pods.append(held)
+        else:
+            self.used[held.node] = self.used.get(held.node, Amount()) + held.need
 
 
 class ClusterState:
@@ -94,6 +104,10 @@ class ClusterState:
             space: Kept(Source(POD, space, names.JOB_LABEL), kept_pod, self._pod_changed)
             for space in spaces
         }
+        self._jobs = {
+            space: Kept(Source(JOB, space), kept_job, self._job_changed) for space in spaces
+        }
+        self._decided: dict[JobKey, tuple[str, tuple[Share, ...]]] = {}
         self._children = {
             (kind, space): Kept(
                 Source(kind, space, names.JOB_LABEL, metadata_only=kind != SET),
@@ -119,22 +133,31 @@ class ClusterState:
         """The nodes as if nothing was used."""
         return tuple(node for _, node in self._nodes)
 
-    async def free_nodes(self, job: JobKey) -> tuple[NodeView, ...]:
+    async def free_nodes(self, job: JobView) -> tuple[NodeView, ...]:
         """The nodes with what is free on them for this job: its own pods are not counted.
 
         Raises:
             KubeError: the other pods could not be read.
         """
-        taken = (await self._read_others()).copy()
-        mine = _labelled(job)
-        for held in (pod.holding for owner, pod in self._all_pods() if owner != mine):
-            if held is not None:
-                taken.add(held)
-        sets = ((owner, one.claim) for owner, one in self._all_sets())
-        taken.claims += [one for owner, one in sets if one is not None and owner != mine]
-        nodes = self.nodes()
-        _reserve(taken, {node.name: node for node in nodes})
-        return tuple(_less(node, taken.used.get(node.name)) for node in nodes)
+        others = await self._read_others()
+        is_own = occupancy.own_pods(job.key, job.spec) if job.spec else None
+        held = (pod.holding for _, pod in self._all_pods())
+        pods = [pod for pod in held if pod is not None and not (is_own and is_own(pod))]
+        placed = [one for key, found in self._placed() if key != job.key for one in found]
+        return occupancy.free(
+            self.nodes(),
+            used=others.used,
+            pods=[*pods, *others.pods],
+            placed=[*placed, *others.placed],
+        )
+
+    def decided(self, job: JobView, status: FederatedJobStatus) -> None:
+        """What becomes of a job as it was just decided: known before its status is written."""
+        now = (job.uid, occupancy.shares(job.key, job.spec, status=status))
+        before = self._decided.get(job.key, now)
+        self._decided[job.key] = now
+        if len(now[1]) < len(before[1]):
+            self._room_freed()
 
     def wrote(self, manifest: Manifest) -> None:
         """An object of a job as it was just written."""
@@ -145,7 +168,12 @@ class ClusterState:
 
     def all_kept(self) -> list[Kept[Any]]:
         """Everything that is followed."""
-        return [self._nodes, *self._pods.values(), *self._children.values()]
+        return [
+            self._nodes,
+            *self._jobs.values(),
+            *self._pods.values(),
+            *self._children.values(),
+        ]
 
     async def synced(self) -> None:
         """Returns when everything was listed once."""
@@ -175,8 +203,13 @@ class ClusterState:
     def _all_pods(self) -> Iterator[tuple[JobKey, KeptPod]]:
         return (one for kept in self._pods.values() for one in kept)
 
-    def _all_sets(self) -> Iterator[tuple[JobKey, KeptChild]]:
-        return (one for (kind, _), kept in self._children.items() if kind == SET for one in kept)
+    def _placed(self) -> Iterator[tuple[JobKey, Iterable[Share]]]:
+        """What each job holds: as it was decided, else as it was read."""
+        for kept in self._jobs.values():
+            for _, job in kept:
+                if job.key not in self._decided:
+                    yield job.key, _shares(job)
+        yield from ((key, found) for key, (_, found) in self._decided.items())
 
     def _pod_changed(self, change: Change[KeptPod]) -> None:
         self._wake(change.job)
@@ -186,7 +219,13 @@ class ClusterState:
 
     def _child_changed(self, change: Change[KeptChild]) -> None:
         self._wake(change.job)
-        if change.new is None and change.old is not None and change.old.claim is not None:
+
+    def _job_changed(self, change: Change[KeptJob]) -> None:
+        """Kopf wakes the loops of jobs; here it is only heard that one is gone."""
+        gone = change.old
+        if change.new is None and gone is not None:
+            if self._decided.get(gone.key, ("",))[0] == gone.uid:
+                del self._decided[gone.key]
             self._room_freed()
 
     def _node_changed(self, change: Change[NodeView]) -> None:
@@ -210,9 +249,9 @@ class ClusterState:
             return self._others
 
     async def _list_others(self) -> _Others:
-        """All pods, and the sets of jobs, that are not followed.
+        """All pods, and the jobs, that are not followed.
 
-        Where no more is allowed, those of the namespaces that are looked after.
+        Where no more is allowed, the pods of the namespaces that are looked after.
         """
         found = _Others()
         try:
@@ -224,29 +263,29 @@ class ClusterState:
             for namespace in self._namespaces:
                 await self._add_pods(found, namespace)
         if self._namespaces:
-            await self._add_foreign_sets(found)
+            await self._add_foreign_jobs(found)
         return found
 
     async def _add_pods(self, found: _Others, namespace: str | None) -> None:
         """Page by page: a cluster's pods as manifests are hundreds of megabytes."""
         labels = "" if self._namespaces else f"!{names.JOB_LABEL}"
         async for pod in _items(self._kube, POD, namespace=namespace, labels=labels):
-            held = holding(pod)
-            if held is not None and not self._is_followed(held.set):
-                found.add(held)
+            held, of_job = holding(pod), bool(job_of(pod).name)
+            if held is not None and not (of_job and self._is_followed(held.namespace)):
+                found.add(held, of_job=of_job)
 
-    async def _add_foreign_sets(self, found: _Others) -> None:
+    async def _add_foreign_jobs(self, found: _Others) -> None:
+        """Where they may not be read, their pods hold what they request."""
         try:
-            async for one in _items(self._kube, SET, namespace=None, labels=names.JOB_LABEL):
-                wanted = claim(one)
-                if wanted is not None and not self._is_followed(wanted.set):
-                    found.claims.append(wanted)
+            async for one in _items(self._kube, JOB, namespace=None, labels=""):
+                job = kept_job(one)
+                if not self._is_followed(job.key.namespace):
+                    found.placed += _shares(job)
         except Refused:
             return
 
-    def _is_followed(self, key: SetKey) -> bool:
-        namespace, job, *_ = key
-        return bool(job) and (not self._namespaces or namespace in self._namespaces)
+    def _is_followed(self, namespace: str) -> bool:
+        return not self._namespaces or namespace in self._namespaces
 
 
 def _labelled(job: JobKey) -> JobKey:
@@ -263,23 +302,11 @@ async def _items(
                 yield item
 
 
-def _reserve(taken: _Others, rooms: dict[str, NodeView]) -> None:
-    """Count what placed jobs will hold once their missing pods are there."""
-    used = taken.used
-    for one in taken.claims:
-        chosen = [node for node in one.nodes if node in rooms]
-        for _ in range(one.replicas - taken.bound[one.set] if chosen else 0):
-            fitting = (n for n in chosen if _room(rooms[n]).fits(one.need, used.get(n, Amount())))
-            node = next(fitting, chosen[0])
-            used[node] = used.get(node, Amount()) + one.need
-
-
-def _room(node: NodeView) -> Amount:
-    return Amount(node.free_cpu, node.free_memory)
-
-
-def _less(node: NodeView, used: Amount | None) -> NodeView:
-    if used is None:
-        return node
-    free = (node.free_cpu - used.cpu, node.free_memory - used.memory)
-    return replace(node, free_cpu=free[0], free_memory=free[1])
+def _shares(job: KeptJob) -> tuple[Share, ...]:
+    """What a job holds as its spec and status say; one that cannot be read has no place."""
+    try:
+        spec = FederatedJobSpec.model_validate(job.spec)
+        status = FederatedJobStatus.model_validate(job.status)
+    except ValidationError:
+        return ()
+    return occupancy.shares(job.key, spec, status=status)

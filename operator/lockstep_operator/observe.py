@@ -154,5 +154,5 @@ async def _nodes(job: JobView, cluster: ClusterState) -> tuple[NodeView, ...]:
         return ()
     nodes = cluster.nodes()
     if needs_place(job, {node.name for node in nodes}):
-        return await cluster.free_nodes(job.key)
+        return await cluster.free_nodes(job)
     return nodes

@@ -121,6 +121,7 @@ async def _one_pass(key: JobKey, seen: Observed | None, *, deps: Deps) -> PassRe
     known = _known(seen.job, deps)
     seen = replace(seen, refused=known.refused)
     seen, decision = await _decide(seen, deps)
+    deps.sources.cluster.decided(seen.job, decision.status)
     known.doubtful = frozenset(names_taken(seen.job, seen.children))
     wait: float | None = None
     if _ends(seen.job, decision):  # written down before its pods go: the outcome is nowhere else

@@ -3,58 +3,24 @@
 `observe` and `cluster_state` call it, so that nothing pure sees the shape of Kubernetes objects.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lockstep_api import names
 from lockstep_api.quantity import parse_quantity
+from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.children import HASH_ANNOTATION, identity
-from lockstep_operator.core.model import Manifest, NodeView, ObjectRef, PodView
-from lockstep_operator.core.pods import CPU_AT_MAX
+from lockstep_operator.core.model import JobKey, Manifest, NodeView, ObjectRef, PodView
+from lockstep_operator.core.occupancy import Holding
 from lockstep_operator.kube import ref_of
 
 _OWNER = ("apiVersion", "kind", "name", "uid", "controller")
+_SMALL = {"u": 1e-6, "n": 1e-9}
+"""Suffixes that only the cluster's own objects have."""
 _MANY_RESTARTS = 3
 _HARMLESS = frozenset({"ContainerCreating", "PodInitializing"})
-SetKey = tuple[str, str, str, str]
-"""Namespace, job, role and group: what a job's set and its pods have in common."""
-
-
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """Cores and bytes."""
-
-    cpu: float = 0.0
-    memory: float = 0.0
-
-    def __add__(self, other: "Amount") -> "Amount":
-        return Amount(self.cpu + other.cpu, self.memory + other.memory)
-
-    def fits(self, need: "Amount", taken: "Amount") -> bool:
-        """Whether a room of this size holds `need` beside what is taken."""
-        return self.cpu - taken.cpu >= need.cpu and self.memory - taken.memory >= need.memory
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """A pod that holds something of its node."""
-
-    node: str
-    set: SetKey
-    need: Amount
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What a set of a placed job will hold once all its pods are there."""
-
-    set: SetKey
-    replicas: int
-    nodes: tuple[str, ...]
-    """Those that its placement chose, strongest first."""
-    need: Amount
-    """Of one pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +39,17 @@ class KeptChild:
     ref: ObjectRef
     manifest: Manifest
     """What decisions read of it: owners, labels, hash, deletion, replicas."""
-    claim: Claim | None
-    """Of a StatefulSet."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptJob:
+    """A job as far as it is read to know what it holds of the nodes."""
+
+    key: JobKey
+    uid: str
+    spec: Manifest
+    status: Manifest
+    """Phase and placement."""
 
 
 def kept_pod(pod: Manifest) -> KeptPod:
@@ -157,17 +132,15 @@ def kept_child(manifest: Manifest) -> KeptChild:
     body: Manifest = {"apiVersion": ref.api_version, "kind": ref.kind, "metadata": kept}
     if "replicas" in manifest.get("spec", {}):
         body["spec"] = {"replicas": manifest["spec"]["replicas"]}
-    return KeptChild(ref, body, claim(manifest) if ref.kind == "StatefulSet" else None)
+    return KeptChild(ref, body)
 
 
-def claim(stateful_set: Manifest) -> Claim | None:
-    """What a job's set holds when all its pods are there; None when it is bound to no nodes."""
-    template = stateful_set.get("spec", {}).get("template")
-    nodes = _affine(template) if template else ()
-    if not nodes:
-        return None
-    replicas = stateful_set["spec"].get("replicas", 1)
-    return Claim(_set_of(stateful_set), replicas, nodes, _need(template))
+def kept_job(job: Manifest) -> KeptJob:
+    """A job, as much of it as is kept."""
+    meta, status = job["metadata"], job.get("status") or {}
+    shown = {key: status[key] for key in ("phase", "placement") if key in status}
+    key = JobKey(meta["namespace"], meta["name"])
+    return KeptJob(key, meta["uid"], job.get("spec") or {}, shown)
 
 
 def holding(pod: Manifest) -> Holding | None:
@@ -175,66 +148,68 @@ def holding(pod: Manifest) -> Holding | None:
     node = pod.get("spec", {}).get("nodeName")
     if not node or pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
         return None
-    return Holding(node, _set_of(pod), _need(pod))
+    meta = pod["metadata"]
+    return Holding(meta["namespace"], meta["name"], node, _requested(pod["spec"]))
 
 
-def _set_of(item: Manifest) -> SetKey:
-    meta = item["metadata"]
-    labels = meta.get("labels") or {}
-    job, role, group = (
-        labels.get(key, "") for key in (names.JOB_LABEL, names.ROLE_LABEL, names.GROUP_LABEL)
-    )
-    return meta["namespace"], job, role, group
+def _requested(spec: Manifest) -> Amount:
+    cpu, memory, storage = (_request(spec, one) for one in ("cpu", "memory", "ephemeral-storage"))
+    return Amount(cpu, memory, 1, storage)
 
 
-def _need(pod: Manifest) -> Amount:
-    """Its requests; of a device of a job the cores that it uses at its highest frequency."""
-    at_max = pod["metadata"].get("annotations", {}).get(CPU_AT_MAX)
-    return Amount(amount(at_max) if at_max else _request(pod, "cpu"), _request(pod, "memory"))
-
-
-def _request(pod: Manifest, resource: str) -> float:
-    """As kube-scheduler counts: all containers and sidecars, or the largest init container."""
-    spec = pod.get("spec", {})
-    inits = spec.get("initContainers") or []
-    sidecars = [one for one in inits if one.get("restartPolicy") == "Always"]
-    running = sum(_wanted(one, resource) for one in [*spec.get("containers", []), *sidecars])
-    return max([running, *(_wanted(one, resource) for one in inits)])
+def _request(spec: Manifest, resource: str) -> float:
+    """As kube-scheduler counts: all containers and sidecars, or what starting them takes; what the
+    pod requests as a whole instead; and the overhead of its runtime class."""
+    sidecars, most = 0.0, 0.0
+    for one in spec.get("initContainers") or []:
+        wanted = _wanted(one, resource)
+        most = max(most, sidecars + wanted)
+        if one.get("restartPolicy") == "Always":
+            sidecars += wanted
+    running = sum(_wanted(one, resource) for one in spec.get("containers") or [])
+    whole = _requests(spec).get(resource)
+    pod = max(running + sidecars, most) if whole is None else amount(whole)
+    return pod + amount((spec.get("overhead") or {}).get(resource, "0"))
 
 
 def _wanted(container: Manifest, resource: str) -> float:
-    return amount(container.get("resources", {}).get("requests", {}).get(resource, "0"))
+    return amount(_requests(container).get(resource, "0"))
+
+
+def _requests(of: Manifest) -> Mapping[str, Any]:
+    return (of.get("resources") or {}).get("requests") or {}
 
 
 def amount(quantity: Any) -> float:
-    """A quantity's value; one in a notation that Lockstep does not read counts as 0."""
+    """A quantity's value, in any notation that Kubernetes has; of what is none, 0."""
+    text = str(quantity)
     try:
-        return parse_quantity(str(quantity))
+        scale = _SMALL.get(text[-1:])
+        value = parse_quantity(text) if scale is None else float(text[:-1]) * scale
+    except ValueError:
+        value = _decimal(text)
+    return value if math.isfinite(value) else 0.0
+
+
+def _decimal(text: str) -> float:
+    """With an exponent: 1e3."""
+    try:
+        return float(text)
     except ValueError:
         return 0.0
-
-
-def _affine(template: Manifest) -> tuple[str, ...]:
-    """The nodes that a job's placement chose, strongest first."""
-    affinity = template["spec"].get("affinity", {}).get("nodeAffinity", {})
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {})
-    fields = [
-        f for term in required.get("nodeSelectorTerms", []) for f in term.get("matchFields", [])
-    ]
-    return tuple(node for field in fields for node in field["values"])
 
 
 def node_view(node: Manifest) -> NodeView:
     """A node on which nothing is used."""
     room = node.get("status", {}).get("allocatable", {})
-    cpu, memory = amount(room.get("cpu", "0")), amount(room.get("memory", "0"))
+    wanted = ("cpu", "memory", "pods", "ephemeral-storage")
+    there = Amount(*(amount(room.get(resource, "0")) for resource in wanted))
     ready = condition(node.get("status", {}), "Ready").get("status") == "True"
     return NodeView(
         name=node["metadata"]["name"],
         labels=node["metadata"].get("labels", {}),
         ready=ready and not node.get("spec", {}).get("unschedulable", False),
         taints=tuple(node.get("spec", {}).get("taints") or ()),
-        cpu=cpu,
-        free_cpu=cpu,
-        free_memory=memory,
+        cpu=there.cpu,
+        free=there,
     )

@@ -53,6 +53,7 @@ from lockstep_api.wire import (
     RoundReport,
     UpdateReport,
 )
+from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.decide import decide
 from lockstep_operator.core.model import JobKey, JobView, NodeView, Observed, Settings
 from lockstep_operator.errors import InvalidSpec
@@ -158,7 +159,7 @@ def idx_file(data: bytes) -> None:
             assert read_idx(Path(file.name)).dtype == np.uint8
 
 
-NODE = NodeView("n", {}, True, (), 64.0, 64.0, 2.0**40)
+NODE = NodeView("n", {}, True, (), 64.0, Amount(64.0, 2.0**40, 1e6))
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -15,6 +15,7 @@ from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus, Phase
 from lockstep_api.wire import Outcome, PlanRequest, RoundReport
+from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.children import reference
 from lockstep_operator.core.decide import decide
 from lockstep_operator.core.model import (
@@ -84,8 +85,11 @@ def clusters(draw: st.DrawFn) -> tuple[NodeView, ...]:
             ready=draw(st.sampled_from([True, True, True, False])),
             taints=(),
             cpu=cpu,
-            free_cpu=cpu * draw(st.floats(-0.1, 1)),
-            free_memory=draw(st.floats(0, 2.0**33)),
+            free=Amount(
+                cpu * draw(st.floats(-0.1, 1)),
+                draw(st.floats(0, 2.0**33)),
+                draw(st.integers(0, 12)),
+            ),
         )
         nodes.append(node)
     return tuple(nodes)
@@ -192,9 +196,9 @@ def test_placement_never_overcommits(spec: FederatedJobSpec, nodes: tuple[NodeVi
         return
     by_name = {node.name: node for node in nodes if node.ready}
     for name, cores in least_used(spec, placement).items():
-        assert cores <= by_name[name].free_cpu + 1e-6
-    free = sum(max(0.0, by_name[name].free_cpu) for name in placement.nodes())
-    free_memory = sum(by_name[name].free_memory for name in placement.nodes())
+        assert cores <= by_name[name].free.cpu + 1e-6
+    free = sum(max(0.0, by_name[name].free.cpu) for name in placement.nodes())
+    free_memory = sum(by_name[name].free.memory for name in placement.nodes())
     needs = [
         (parse_quantity(g.cpu_at_max), parse_quantity(g.memory), g.replicas) for g in spec.devices
     ]

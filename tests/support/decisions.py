@@ -7,6 +7,7 @@ from typing import Any
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import Condition, ConditionType, FederatedJobStatus
 from lockstep_api.wire import Outcome, PlanRequest, RoundPlan, RoundReport
+from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.children import reference
 from lockstep_operator.core.decide import decide
 from lockstep_operator.core.model import (
@@ -24,7 +25,7 @@ from lockstep_operator.core.state import JobState
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
 SETTINGS = Settings(worker_image="worker:1", planner_url="http://planner")
-NODE = NodeView("n1", {}, True, (), 8.0, 8.0, 2.0**34)
+NODE = NodeView("n1", {}, True, (), 8.0, Amount(8.0, 2.0**34, 110))
 CLIENTS = ("d-0", "d-1")
 
 

@@ -63,7 +63,7 @@ def node_body(name: str = "node", cpu: str = "8") -> Manifest:
         "kind": "Node",
         "metadata": {"name": name, "labels": {}},
         "status": {
-            "allocatable": {"cpu": cpu, "memory": "16Gi"},
+            "allocatable": {"cpu": cpu, "memory": "16Gi", "pods": "2000"},
             "conditions": [{"type": "Ready", "status": "True"}],
         },
     }

@@ -1,21 +1,23 @@
 """What other jobs hold: by cpuAtMax, before their pods are there, and when two come at once."""
 
 import asyncio
+from dataclasses import astuple
 from typing import Any
 
 import pytest
 
 from lockstep_api import names
-from lockstep_api.names import Role
+from lockstep_api.names import KIND, Role
+from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.children import children
 from lockstep_operator.core.model import JobKey, Manifest
 from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet
-from lockstep_operator.core.pods import CPU_AT_MAX
+from lockstep_operator.core.status import written_placement
 from lockstep_operator.errors import KubeError, Refused
 from lockstep_operator.kube import POD, job_ref, ref_of
 from lockstep_operator.observe import job_view, observe
 from lockstep_operator.reconcile import reconcile
-from lockstep_operator.views import pod_view
+from lockstep_operator.views import holding, pod_view
 from tests.support.kube import (
     KEY,
     SETTINGS,
@@ -38,8 +40,10 @@ def other_job(name: str = "other", **spec: Any) -> Manifest:
 
 
 def put_sets(kube: FakeKube, job: Manifest, *nodes: str) -> None:
-    """The job's StatefulSets as placed on `nodes`, before any pod is there."""
+    """The job and its StatefulSets as placed on `nodes`, before any pod is there."""
     placement = Placement({CLOUD_POD: nodes[:1], PodSet(Role.DEVICE, "fast"): nodes})
+    shown = [part.model_dump(by_alias=True) for part in written_placement(placement)]
+    kube.put(job | {"status": {"phase": "Starting", "placement": shown}})
     made = children(job_view(job), placement, settings=SETTINGS)
     for manifest in made:
         if manifest["kind"] == "StatefulSet":
@@ -49,7 +53,7 @@ def put_sets(kube: FakeKube, job: Manifest, *nodes: str) -> None:
 async def free(kube: FakeKube, **changes: Any) -> dict[str, float]:
     seen = await observe(KEY, sources_of(kube, **changes))
     assert seen is not None
-    return {node.name: round(node.free_cpu, 3) for node in seen.nodes}
+    return {node.name: round(node.free.cpu, 3) for node in seen.nodes}
 
 
 async def test_a_job_without_pods_holds_what_it_will_use() -> None:
@@ -63,7 +67,6 @@ async def test_pods_that_are_there_count_once() -> None:
     put_sets(kube, other_job(), "node")
     pod = device_pod("other-device-fast-0")
     pod["metadata"]["labels"][names.JOB_LABEL] = "other"
-    pod["metadata"]["annotations"] = {CPU_AT_MAX: "400m"}
     kube.put(pod)
     assert await free(kube) == {"node": 7.1}
 
@@ -80,6 +83,192 @@ async def test_own_sets_hold_nothing() -> None:
     mine["metadata"]["uid"] = "uid"
     put_sets(kube, mine, "node")
     assert await free(kube) == {"node": 8}
+
+
+def strangers_set(replicas: int, **meta: Any) -> Manifest:
+    """A StatefulSet that says it is of a job."""
+    labels = {names.JOB_LABEL: "other", names.ROLE_LABEL: "device", names.GROUP_LABEL: "fast"}
+    terms = [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["node"]}]}]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    container = {"name": "worker", "resources": {"requests": {"cpu": "1"}}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "their-own", "namespace": "lab", "labels": labels} | meta,
+        "spec": {
+            "replicas": replicas,
+            "template": {
+                "metadata": {"labels": labels, "annotations": AT_MAX},
+                "spec": {"containers": [container], "affinity": {"nodeAffinity": required}},
+            },
+        },
+    }
+
+
+AT_MAX = {"lockstep.dev/cpu-at-max": "9E"}
+
+
+@pytest.mark.parametrize("replicas", [1, 1000, 2**31 - 1])
+async def test_a_strangers_set_holds_nothing(replicas: int) -> None:
+    """Of however many replicas; its pods count when they are there."""
+    assert await free(cluster_with(None, strangers_set(replicas))) == {"node": 8}
+
+
+async def test_a_strangers_set_under_the_name_of_a_jobs_holds_what_the_job_has_asked_for() -> None:
+    kube = cluster_with()
+    put_sets(kube, other_job(), "node")
+    kube.put(strangers_set(2**31 - 1, name="other-device-fast"))
+    assert await free(kube) == {"node": 7.1}
+
+
+@pytest.mark.parametrize(
+    ("name", "cpu", "left"),
+    [
+        ("any", "1m", 8 - 0.001 - 0.9),
+        ("any", "2", 8 - 2 - 0.9),
+        ("other-device-fast-2", "1m", 8 - 0.001 - 0.9),  # the job has two
+        ("other-device-fast-00", "1m", 8 - 0.001 - 0.9),
+        ("other-device-slow-0", "1m", 8 - 0.001 - 0.9),
+        ("other-device-fast-0", "1m", 8 - 0.9),  # then it is that device
+        ("other-device-fast-0", "3", 8 - 3 - 0.5),
+    ],
+)
+async def test_what_a_pod_says_of_itself_does_not_count(name: str, cpu: str, left: float) -> None:
+    kube = cluster_with()
+    put_sets(kube, other_job(), "node")
+    pod = device_pod(name)
+    pod["metadata"]["labels"][names.JOB_LABEL] = "other"
+    pod["metadata"]["annotations"] = AT_MAX | {"lockstep.dev/cpu-at-max": "0.001"}
+    pod["spec"]["containers"][0]["resources"] = {"requests": {"cpu": cpu}}
+    kube.put(pod)
+    assert await free(kube) == {"node": round(left, 3)}
+    pod["metadata"]["annotations"] = AT_MAX
+    kube.put(pod)
+    assert await free(kube) == {"node": round(left, 3)}
+
+
+async def test_a_pod_with_the_jobs_label_that_is_not_the_jobs_holds_what_it_requests() -> None:
+    assert await free(cluster_with(None, device_pod("stranger"))) == {"node": 8 - 0.05}
+
+
+async def test_a_device_away_from_its_jobs_nodes_holds_what_it_requests() -> None:
+    kube = cluster_with(None, node_body("second"))
+    put_sets(kube, other_job(), "node")
+    pod = device_pod("other-device-fast-0")
+    pod["metadata"]["labels"][names.JOB_LABEL] = "other"
+    pod["spec"]["nodeName"] = "second"
+    kube.put(pod)
+    assert await free(kube) == {"node": 7.1, "second": 8 - 0.05}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spec": {"suspend": True}},
+        {"status": {"phase": "Completed"}},
+        {"status": {"phase": "Pending"}},
+    ],
+)
+async def test_a_job_that_has_no_place_holds_nothing(change: Manifest) -> None:
+    kube = cluster_with()
+    put_sets(kube, other_job(), "node")
+    body = kube.objects[job_ref("lab", "other")]
+    body["spec"] |= change.get("spec", {})
+    body["status"] = change.get("status", body["status"])
+    kube.put(body)
+    assert await free(kube) == {"node": 8}
+
+
+async def test_a_job_that_is_gone_leaves_what_its_pods_request() -> None:
+    kube = cluster_with()
+    put_sets(kube, other_job(), "node")
+    state = sources_of(kube).cluster
+    pod = device_pod("other-device-fast-0")
+    pod["metadata"]["labels"][names.JOB_LABEL] = "other"
+    kube.put(pod)
+    other = job_view(kube.objects[job_ref("lab", "other")])
+    state.decided(other, other.status)
+    mine = job_view(kube.objects[job_ref("lab", "digits")])
+    before = await state.free_nodes(mine)
+    kube.remove(job_ref("lab", "other"))
+    after = await state.free_nodes(mine)
+    assert [round(node.free.cpu, 3) for node in (*before, *after)] == [7.1, 8 - 0.05]
+
+
+async def test_pods_memory_and_storage_of_nodes_are_counted_like_cores() -> None:
+    node = node_body()
+    node["status"]["allocatable"] |= {"pods": "10", "ephemeral-storage": "1Gi"}
+    pod = device_pod("any")
+    requests = {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "256Mi"}
+    pod["spec"]["containers"][0]["resources"] = {"requests": requests}
+    kube = cluster_with(None, node, pod)
+    seen = await observe(KEY, sources_of(kube))
+    assert seen is not None
+    assert seen.nodes[0].free == Amount(7, 15 * 2.0**30, 9, 768 * 2.0**20)
+
+
+async def test_a_node_that_may_have_no_more_pods_refuses_the_job_in_numbers() -> None:
+    """Nothing is created, so that no pod waits for a node that says "Too many pods"."""
+    node = node_body()
+    node["status"]["allocatable"]["pods"] = "2"
+    kube = cluster_with(job_body(cloud=SMALL_CLOUD), node)
+    assert (await reconcile(KEY, make_deps(kube))).phase == "Pending"
+    conditions = str(kube.objects[job_ref(*astuple(KEY))]["status"]["conditions"])
+    assert "needs 2 pods on tier device, 1 free" in conditions
+    assert not any(ref.kind == "StatefulSet" for ref in kube.objects)
+
+
+def container(cpu: str, **more: Any) -> Manifest:
+    return {"resources": {"requests": {"cpu": cpu}}} | more
+
+
+@pytest.mark.parametrize(
+    ("spec", "cores"),
+    [
+        ({"containers": [container("1"), container("500m")]}, 1.5),
+        ({"containers": [container("1")], "initContainers": [container("3")]}, 3),
+        (
+            {
+                "containers": [container("1")],
+                "initContainers": [container("1", restartPolicy="Always"), container("3")],
+            },
+            4,
+        ),
+        (
+            {
+                "containers": [container("1")],
+                "initContainers": [container("1500m"), container("1", restartPolicy="Always")],
+            },
+            2,
+        ),
+        ({"containers": [container("1")], "overhead": {"cpu": "250m"}}, 1.25),
+        ({"containers": [container("1")]} | container("2"), 2),
+        ({"containers": [container("1e1")]}, 10),
+        ({"containers": [container("5000000n"), container("7u")]}, 0.005007),
+        ({"containers": [container("what?")]}, 0),
+        ({"containers": [{"name": "asks for nothing"}]}, 0),
+    ],
+)
+def test_a_pod_holds_what_kube_scheduler_counts(spec: Manifest, cores: float) -> None:
+    pod = {"metadata": {"name": "a", "namespace": "b"}, "spec": spec | {"nodeName": "node"}}
+    found = holding(pod)
+    assert found is not None
+    assert found.need.cpu == pytest.approx(cores)
+    assert found.need.pods == 1
+
+
+async def test_devices_of_jobs_elsewhere_use_their_most_where_their_jobs_may_be_read() -> None:
+    kube = cluster_with()
+    elsewhere = other_job()
+    elsewhere["metadata"]["namespace"] = "elsewhere"
+    put_sets(kube, elsewhere, "node")
+    assert await free(kube, namespaces=("lab",)) == {"node": 7.1}
+    pod = device_pod("other-device-fast-0")
+    pod["metadata"]["namespace"] = "elsewhere"
+    kube.put(pod)
+    assert await free(kube, namespaces=("lab",)) == {"node": 7.1}
+    kube.fail = lambda verb, name: Refused("no") if (verb, name) == ("list", KIND) else None
+    assert await free(kube, namespaces=("lab",)) == {"node": 8 - 0.05}
 
 
 async def test_watched_namespaces_count_where_no_more_may_be_listed() -> None:

@@ -223,7 +223,7 @@ def test_the_pod_template_is_honoured_but_overrides_nothing() -> None:
     made = pod("demo-device-fast", podTemplate=template)
     assert made["metadata"]["labels"]["team"] == "a"
     assert made["metadata"]["labels"]["lockstep.dev/role"] == "device"
-    assert made["metadata"]["annotations"] == {"note": "x", "lockstep.dev/cpu-at-max": "2"}
+    assert made["metadata"]["annotations"] == {"note": "x"}
     spec = made["spec"]
     assert spec["nodeSelector"] == {"zone": "z", "disk": "ssd"}
     assert spec["tolerations"] == [{"key": "k", "operator": "Exists", "tolerationSeconds": 5}]

@@ -87,7 +87,7 @@ def test_a_refused_edit_leaves_a_running_job_alone() -> None:
 
 
 def test_a_job_that_does_not_fit_waits_and_is_tried_again() -> None:
-    small = replace(fresh(), nodes=(replace(NODE, free_cpu=1.5),))
+    small = replace(fresh(), nodes=(replace(NODE, free=replace(NODE.free, cpu=1.5)),))
     decision = step(small)
     assert decision.status.phase is Phase.PENDING
     assert decision.apply == ()
@@ -102,7 +102,9 @@ def test_a_job_that_does_not_fit_waits_and_is_tried_again() -> None:
 
 def test_a_placed_job_keeps_its_placement_when_stronger_nodes_come() -> None:
     seen = started()
-    stronger = replace(seen, nodes=(NODE, replace(NODE, name="n2", cpu=64, free_cpu=64)))
+    stronger = replace(
+        seen, nodes=(NODE, replace(NODE, name="n2", cpu=64, free=replace(NODE.free, cpu=64)))
+    )
     decision = step(stronger)
     assert decision.apply == ()
     assert decision.status.placement == seen.job.status.placement
@@ -116,7 +118,7 @@ def test_a_job_whose_node_is_gone_is_placed_anew() -> None:
 
 
 def test_a_started_job_whose_node_is_gone_does_not_go_back_to_pending() -> None:
-    seen = replace(running(), nodes=(replace(NODE, name="n2", free_cpu=0.1),))
+    seen = replace(running(), nodes=(replace(NODE, name="n2", free=replace(NODE.free, cpu=0.1)),))
     decision = step(seen)
     assert decision.status.phase is Phase.RUNNING
     assert decision.status.placement == seen.job.status.placement

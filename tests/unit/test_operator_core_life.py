@@ -101,7 +101,9 @@ def test_a_resumed_job_waits_for_room_where_its_volume_is() -> None:
     other = replace(NODE, name="n2")
     seen = running()
     held = after(seen, step(edited(seen, suspend=True)))
-    full = replace(edited(held), nodes=(replace(NODE, free_cpu=0.5), other), pods=())
+    full = replace(
+        edited(held), nodes=(replace(NODE, free=replace(NODE.free, cpu=0.5)), other), pods=()
+    )
     decision = step(full)
     assert decision.status.phase is Phase.PENDING
     message = condition(decision.status, ConditionType.PROGRESSING).message

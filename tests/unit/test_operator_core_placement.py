@@ -1,11 +1,13 @@
 """Placement by compute capacity: who goes where, and refusals in numbers."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from lockstep_api.names import Role
 from lockstep_api.spec import FederatedJobSpec
+from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.model import NodeView
 from lockstep_operator.core.placement import (
     CLOUD_POD,
@@ -29,6 +31,7 @@ def node(
     tier: str | None = None,
     free: float | None = None,
     memory: float = 8 * GIB,
+    pods: float = 110,
     labels: dict[str, str] | None = None,
     ready: bool = True,
     taints: tuple[dict[str, str], ...] = (),
@@ -40,8 +43,7 @@ def node(
         ready=ready,
         taints=taints,
         cpu=cpu,
-        free_cpu=cpu if free is None else free,
-        free_memory=memory,
+        free=Amount(cpu if free is None else free, memory, pods),
     )
 
 
@@ -241,3 +243,73 @@ def test_a_status_names_sets_of_pods_as_stored_jobs_have_them() -> None:
 def test_a_group_of_another_role_is_never_taken_for_devices() -> None:
     """Device groups have no slash in their names."""
     assert PodSet(Role.TRAINER, "fast").shown == "trainer/fast"
+
+
+def kwok_like(nodes: int, *, pods: float) -> list[NodeView]:
+    """Nodes with far more cores and memory than pods."""
+    made = (node(f"n{i}", 128, tier="device", memory=256 * GIB, pods=pods) for i in range(nodes))
+    return [CLOUD, *made]
+
+
+def hundreds(groups: int) -> list[dict[str, Any]]:
+    return [{"name": f"g{i}", "replicas": 100, "cpuAtMax": "200m"} for i in range(groups)]
+
+
+def test_a_node_takes_no_more_pods_than_it_may_have() -> None:
+    found = groups(place(spec(*hundreds(10)), kwok_like(10, pods=250)))
+    on = Counter(node for nodes in found.values() for node in nodes)
+    assert all(len(nodes) == 1 for nodes in found.values())
+    assert on == {f"n{i}": 2 for i in range(5)}
+
+
+def test_too_few_pods_are_refused_in_numbers() -> None:
+    message = refused(place(spec(*hundreds(10), {"name": "one"}), kwok_like(3, pods=250)))
+    assert message.startswith("needs 1,001 pods on tier device, 750 free: ")
+
+
+def test_a_cloud_node_that_takes_no_more_pods_is_refused_in_numbers() -> None:
+    nodes = [node("c", tier="cloud", pods=0), node("d", tier="device")]
+    message = refused(place(spec(), nodes))
+    assert message.startswith("needs 1 pods on tier cloud, 0 free: ")
+
+
+def test_all_that_is_scarce_is_named() -> None:
+    nodes = [CLOUD, node("d", 4, tier="device", pods=3)]
+    group = {"name": "g", "replicas": 8, "cpuAtMax": "1"}
+    message = refused(place(spec(group), nodes))
+    assert message.startswith(
+        "needs 8.0 cores and 8 pods on tier device, 4.0 cores and 3 pods free"
+    )
+
+
+def test_the_nodes_of_a_groups_selector_are_what_it_is_compared_with() -> None:
+    nodes = [CLOUD, node("a", tier="device"), node("b", tier="device", pods=2, labels={"x": "y"})]
+    group = {"name": "g", "replicas": 3, "nodeSelector": {"x": "y"}, "cpuAtMax": "100m"}
+    message = refused(place(spec({"name": "any"}, group), nodes))
+    assert "device group g needs 3 pods on the nodes that it may use, 2 free: " in message
+
+
+def test_nodes_whose_taints_keep_the_job_away_are_not_free_for_it() -> None:
+    nodes = [CLOUD, node("a", 1, tier="device"), node("b", 64, tier="device", taints=(TAINT,))]
+    message = refused(place(spec({"name": "g", "replicas": 2, "cpuAtMax": "1"}), nodes))
+    assert message.startswith("needs 2.0 cores on tier device, 1.0 free: ")
+
+
+def test_a_group_stays_on_one_node_that_holds_all_of_it() -> None:
+    nodes = [CLOUD, node("a", tier="device", pods=5), node("b", 2, tier="device", pods=10)]
+    group = {"name": "g", "replicas": 8, "cpuAtMax": "100m"}
+    assert groups(place(spec(group), nodes)) == {"g": ("b",)}
+
+
+def test_groups_that_could_take_each_others_last_room_have_their_nodes_in_common() -> None:
+    nodes = [CLOUD, node("a", tier="device", pods=6), node("b", tier="device", pods=4)]
+    several = [{"name": f"g{i}", "replicas": 5, "cpuAtMax": "100m"} for i in range(2)]
+    assert groups(place(spec(*several), nodes)) == {"g0": ("a", "b"), "g1": ("a", "b")}
+
+
+def test_what_fits_only_when_groups_are_split_is_split() -> None:
+    """On one node each, the second group would leave the third no room of its size."""
+    nodes = [CLOUD, node("a", 3, tier="device"), node("b", 2, tier="device")]
+    large = {"name": "large", "replicas": 2, "cpuAtMax": "1"}
+    small = {"name": "small", "replicas": 6, "cpuAtMax": "500m"}
+    assert set(groups(place(spec(large, small), nodes))) == {"large", "small"}

@@ -78,7 +78,7 @@ def test_of_a_status_only_what_cannot_be_read_is_left_out() -> None:
 async def free(kube: FakeKube) -> float:
     seen = await observe(KEY, sources(kube))
     assert seen is not None
-    return seen.nodes[0].free_cpu
+    return seen.nodes[0].free.cpu
 
 
 async def test_pods_of_others_use_their_requests() -> None:
@@ -86,14 +86,21 @@ async def test_pods_of_others_use_their_requests() -> None:
 
 
 async def test_devices_of_other_jobs_use_their_most() -> None:
-    pod = other_pod("50m", annotations={"lockstep.dev/cpu-at-max": "2"})
-    assert await free(cluster_with(None, pod)) == pytest.approx(6.0)
+    devices = [{"name": "fast", "replicas": 1, "cpuAtMax": "2"}]
+    job = job_body(devices=devices, cloud={"cpu": "1m", "memory": "1Mi"})
+    job["metadata"] |= {"name": "other", "namespace": "elsewhere"}
+    pod = other_pod("50m", labels={names.JOB_LABEL: "other"})
+    pod["metadata"]["name"] = "other-device-fast-0"
+    kube = cluster_with(None, job | {"status": PLACED}, pod)
+    assert await free(kube) == pytest.approx(6.0 - 0.001)
 
 
 async def test_own_and_finished_pods_use_nothing() -> None:
     finished = other_pod("3")
     finished["status"]["phase"] = "Succeeded"
-    assert await free(cluster_with(None, device_pod("mine"), finished)) == pytest.approx(8.0)
+    assert await free(
+        cluster_with(None, device_pod("digits-device-fast-0"), finished)
+    ) == pytest.approx(8.0)
 
 
 async def test_init_containers_count_when_they_are_larger() -> None:

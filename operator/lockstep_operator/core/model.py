@@ -6,6 +6,7 @@ from typing import Any
 
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
+from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.state import JobState
 
 Manifest = dict[str, Any]
@@ -59,10 +60,8 @@ class NodeView:
     taints: tuple[Mapping[str, str], ...]
     cpu: float
     """Allocatable cores."""
-    free_cpu: float
-    """Allocatable cores less what others' pods hold (request; cpuAtMax of other jobs' devices)."""
-    free_memory: float
-    """Allocatable bytes less the requests of pods of others."""
+    free: Amount
+    """What is allocatable less what pods of others hold (`occupancy`)."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

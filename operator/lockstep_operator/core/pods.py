@@ -11,7 +11,6 @@ from lockstep_operator.core.model import Manifest, Settings
 
 TOKEN_SECONDS = 3600
 TRAINER_MEMORY = "1Gi"
-CPU_AT_MAX = "lockstep.dev/cpu-at-max"
 _USER = 65532
 
 
@@ -36,7 +35,7 @@ def cloud_template(
     claim = {"claimName": names.cloud_name(job)}
     pod["volumes"] += [{"name": "data", "persistentVolumeClaim": claim}]
     _add_token(pod, container)
-    return _template(spec, labels, pod=pod, selector={}, annotations={})
+    return _template(spec, labels, pod=pod, selector={})
 
 
 def device_template(
@@ -59,9 +58,7 @@ def device_template(
     container["resizePolicy"] = [{"resourceName": "cpu", "restartPolicy": "NotRequired"}]
     pod = _pod(job, Role.DEVICE, spec=spec, nodes=nodes, container=container)
     _add_traces(pod, container, group=group)
-    # What it can use at maxGHz: other jobs are placed beside that, not beside its small request.
-    at_max = {CPU_AT_MAX: group.cpu_at_max}
-    return _template(spec, labels, pod=pod, selector=group.node_selector, annotations=at_max)
+    return _template(spec, labels, pod=pod, selector=group.node_selector)
 
 
 def trainer_template(
@@ -89,7 +86,7 @@ def trainer_template(
     pod["volumes"] += [experience]
     _add_token(pod, container)
     pod["restartPolicy"] = "Never"
-    return _template(spec, labels, pod=pod, selector={}, annotations={})
+    return _template(spec, labels, pod=pod, selector={})
 
 
 def _add_traces(pod: Manifest, container: Manifest, *, group: DeviceGroup) -> None:
@@ -247,12 +244,11 @@ def _template(
     *,
     pod: Manifest,
     selector: Mapping[str, str],
-    annotations: Mapping[str, str],
 ) -> Manifest:
     user = spec.pod_template or PodTemplate()
     metadata: Manifest = {"labels": {**user.labels, **labels}}
-    if annotated := {**user.annotations, **annotations}:
-        metadata["annotations"] = annotated
+    if user.annotations:
+        metadata["annotations"] = dict(user.annotations)
     if merged := {**user.node_selector, **selector}:
         pod["nodeSelector"] = merged
     return {"metadata": metadata, "spec": pod}
