@@ -188,3 +188,7 @@ class FederatedJobStatus(ApiModel):
     """Where the pods were placed."""
     last_plan: LastPlan | None = None
     """The plan of the newest round."""
+
+    def condition(self, type: ConditionType) -> Condition | None:
+        """The condition of a type; None when nothing was said about it."""
+        return next((one for one in self.conditions if one.type is type), None)

@@ -1,13 +1,13 @@
 """What the operator knows of the cluster: pods and children of jobs, nodes, and who uses them.
 
 `app` runs it and `observe` reads it: a pass lists nothing. Pods and children of jobs and the nodes
-are followed by watches. What all other pods hold of the nodes is read only when a job needs a
-place, and one reading serves all jobs for a while.
+are followed by watches, and so are warnings about them. What all other pods hold of the nodes is
+read only when a job needs a place, and one reading serves all jobs for a while.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,9 +17,11 @@ from pydantic import ValidationError
 from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
+from lockstep_operator.complaints import KINDS, Complaints
 from lockstep_operator.core import occupancy
 from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.model import (
+    Complaint,
     JobKey,
     JobView,
     Manifest,
@@ -31,7 +33,7 @@ from lockstep_operator.core.occupancy import Holding, Share
 from lockstep_operator.errors import Refused
 from lockstep_operator.follow import follow
 from lockstep_operator.kept import Change, Kept, Source, job_of
-from lockstep_operator.kube import CHILD_KINDS, JOB, NODE, POD, SET, Kind, Kube, ref_of
+from lockstep_operator.kube import CHILD_KINDS, CLAIM, JOB, NODE, POD, SET, Kind, Kube, ref_of
 from lockstep_operator.views import (
     KeptChild,
     KeptJob,
@@ -51,7 +53,7 @@ FRESH_FACTOR = 20.0
 
 def watches(namespaces: tuple[str, ...]) -> int:
     """How many connections stay open."""
-    return 1 + (2 + len(CHILD_KINDS)) * max(1, len(namespaces))
+    return 1 + (3 + len(CHILD_KINDS)) * max(1, len(namespaces))
 
 
 class Listener(Protocol):
@@ -110,13 +112,14 @@ class ClusterState:
         self._decided: dict[JobKey, tuple[str, tuple[Share, ...]]] = {}
         self._children = {
             (kind, space): Kept(
-                Source(kind, space, names.JOB_LABEL, metadata_only=kind != SET),
+                Source(kind, space, names.JOB_LABEL, metadata_only=kind not in {SET, CLAIM}),
                 kept_child,
                 self._child_changed,
             )
             for kind in CHILD_KINDS
             for space in spaces
         }
+        self._complaints = {space: Complaints(space, changed=self._wake) for space in spaces}
 
     def pods(self, job: JobKey) -> tuple[PodView, ...]:
         """The pods of a job."""
@@ -128,6 +131,10 @@ class ClusterState:
         space = self._space(job.namespace)
         kept = (self._children[kind, space].of(_labelled(job)) for kind in CHILD_KINDS)
         return {one.ref: one.manifest for of_kind in kept for one in of_kind.values()}
+
+    def complaints(self, job: JobKey) -> Mapping[ObjectRef, Complaint]:
+        """What was warned of last about objects of a job that are not well."""
+        return self._complaints[self._space(job.namespace)].of(_labelled(job))
 
     def nodes(self) -> tuple[NodeView, ...]:
         """The nodes as if nothing was used."""
@@ -165,9 +172,14 @@ class ClusterState:
         kept = self._children.get(((ref.api_version, ref.kind), self._space(ref.namespace)))
         if kept is not None:
             kept.wrote(manifest)
+            self._know(job_of(manifest), new=kept_child(manifest))
+
+    def all_complaints(self) -> list[Complaints]:
+        """Followed once everything else is known, so that it is known whom they are about."""
+        return [*self._complaints.values()]
 
     def all_kept(self) -> list[Kept[Any]]:
-        """Everything that is followed."""
+        """Everything else that is followed."""
         return [
             self._nodes,
             *self._jobs.values(),
@@ -190,12 +202,20 @@ class ClusterState:
             asyncio.create_task(follow(self._kube, kept), name=f"follow {kept.source.kind[1]}")
             for kept in self.all_kept()
         ]
+        tasks += [
+            asyncio.create_task(self._follow_complaints(one), name="follow warnings")
+            for one in self.all_complaints()
+        ]
         try:
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow_complaints(self, complaints: Complaints) -> None:
+        await self.synced()
+        await follow(self._kube, complaints)
 
     def _space(self, namespace: str) -> str | None:
         return namespace if self._namespaces else None
@@ -211,13 +231,29 @@ class ClusterState:
                     yield job.key, _shares(job)
         yield from ((key, found) for key, (_, found) in self._decided.items())
 
+    def _know(
+        self,
+        job: JobKey,
+        *,
+        new: KeptPod | KeptChild | None,
+        old: KeptPod | KeptChild | None = None,
+    ) -> None:
+        """Who complaints are about."""
+        complaints = self._complaints[self._space(job.namespace)]
+        if old is not None and (new is None or new.uid != old.uid):
+            complaints.forget(old.uid)
+        if new is not None and new.ref.kind in KINDS:
+            complaints.know(new.uid, new.ref, job=job, well=new.well)
+
     def _pod_changed(self, change: Change[KeptPod]) -> None:
+        self._know(change.job, new=change.new, old=change.old)
         self._wake(change.job)
         held = change.old is not None and change.old.holding is not None
         if change.new is None or (held and change.new.holding is None):
             self._room_freed()
 
     def _child_changed(self, change: Change[KeptChild]) -> None:
+        self._know(change.job, new=change.new, old=change.old)
         self._wake(change.job)
 
     def _job_changed(self, change: Change[KeptJob]) -> None:

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from lockstep_operator.core.backoff import backoff_s
 from lockstep_operator.core.model import Manifest
 from lockstep_operator.errors import KubeError
-from lockstep_operator.kept import Entry, Kept, Name, View
+from lockstep_operator.kept import Followed
 from lockstep_operator.kube import Kube
 
 WATCH_S = 300.0
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 async def follow(
-    kube: Kube, kept: Kept[View], *, pause: Callable[[float], Awaitable[None]] = sleep
+    kube: Kube, kept: Followed, *, pause: Callable[[float], Awaitable[None]] = sleep
 ) -> None:
     """Keep `kept` as the cluster is, until cancelled."""
     failures = 0
@@ -46,27 +46,32 @@ async def follow(
             await pause(backoff_s(failures, random.random()))
 
 
-async def _list(kube: Kube, kept: Kept[View]) -> None:
+async def _list(kube: Kube, kept: Followed) -> None:
     source = kept.source
-    found: dict[Name, Entry[View]] = {}
-    version = 0
+    taking, version = kept.anew(), 0
     pages = kube.pages(
-        source.kind, source.namespace, labels=source.labels, metadata_only=source.metadata_only
+        source.kind,
+        source.namespace,
+        labels=source.labels,
+        fields=source.fields,
+        metadata_only=source.metadata_only,
     )
     async with aclosing(pages):
         async for page in pages:
-            found.update(map(kept.entry, page.items))
+            for item in page.items:
+                taking.add(item)
             version = int(page.resource_version)
-    kept.replace(found.items(), version)
+    taking.end(version)
 
 
-def _watch(kube: Kube, kept: Kept[View]) -> AsyncGenerator[Manifest, None]:
+def _watch(kube: Kube, kept: Followed) -> AsyncGenerator[Manifest, None]:
     """A watch from where the last one, or the list, ended."""
     source = kept.source
     return kube.watch(
         source.kind,
         source.namespace,
         labels=source.labels,
+        fields=source.fields,
         resource_version=str(kept.version),
         timeout_s=WATCH_S,
         bookmarks=True,
@@ -74,7 +79,7 @@ def _watch(kube: Kube, kept: Kept[View]) -> AsyncGenerator[Manifest, None]:
     )
 
 
-def _take(kept: Kept[View], event: Manifest) -> None:
+def _take(kept: Followed, event: Manifest) -> None:
     match event["type"]:
         case "BOOKMARK":
             kept.passed(event["object"])

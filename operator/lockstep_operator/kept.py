@@ -8,7 +8,7 @@ states of an object the one with the higher resource version counts, whichever i
 from asyncio import Event
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from lockstep_api import names
 from lockstep_operator.core.model import JobKey, Manifest
@@ -29,6 +29,34 @@ class Source:
     labels: str = ""
     metadata_only: bool = False
     """Whether no more than their metadata is asked for."""
+    fields: str = ""
+    """A field selector."""
+
+
+class Taking(Protocol):
+    """Takes the objects of a list that replaces what is known."""
+
+    def add(self, manifest: Manifest) -> None:
+        """One of them."""
+
+    def end(self, version: int) -> None:
+        """There are no more, and they are what there was at this version."""
+
+
+class Followed(Protocol):
+    """What `follow` brings up to date."""
+
+    source: Source
+    version: int
+    """The resource version up to which the cluster's changes are known."""
+
+    def put(self, manifest: Manifest) -> None: ...
+
+    def passed(self, manifest: Manifest) -> None: ...
+
+    def drop(self, manifest: Manifest) -> None: ...
+
+    def anew(self) -> Taking: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +145,10 @@ class Kept(Generic[View]):
         self.version = version
         self.synced.set()
 
+    def anew(self) -> "Taking":
+        """For a new list of all objects, of which only the views are held until its end."""
+        return _Anew(self)
+
     def entry(self, manifest: Manifest) -> tuple[Name, Entry[View]]:
         """An object of a list, for `replace`."""
         entry = Entry(version_of(manifest), job_of(manifest), self.view(manifest))
@@ -148,6 +180,19 @@ class Kept(Generic[View]):
         del of_job[name]
         if not of_job:
             del self._by_job[known.job]
+
+
+@dataclass(slots=True)
+class _Anew(Generic[View]):
+    kept: Kept[View]
+    found: dict[Name, Entry[View]] = field(default_factory=dict)
+
+    def add(self, manifest: Manifest) -> None:
+        name, entry = self.kept.entry(manifest)
+        self.found[name] = entry
+
+    def end(self, version: int) -> None:
+        self.kept.replace(self.found.items(), version)
 
 
 def version_of(manifest: Manifest) -> int:

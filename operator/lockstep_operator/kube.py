@@ -33,6 +33,7 @@ JOB: Kind = (names.API_VERSION, names.KIND)
 POD: Kind = ("v1", "Pod")
 NODE: Kind = ("v1", "Node")
 SET: Kind = ("apps/v1", "StatefulSet")
+CLAIM: Kind = ("v1", "PersistentVolumeClaim")
 EVENT: Kind = ("v1", "Event")
 TOKEN_REVIEW: Kind = ("authentication.k8s.io/v1", "TokenReview")
 CHILD_KINDS: tuple[Kind, ...] = (
@@ -40,7 +41,7 @@ CHILD_KINDS: tuple[Kind, ...] = (
     ("v1", "Service"),
     ("v1", "ConfigMap"),
     ("v1", "ServiceAccount"),
-    ("v1", "PersistentVolumeClaim"),
+    CLAIM,
     ("policy/v1", "PodDisruptionBudget"),
     ("batch/v1", "Job"),
 )
@@ -61,7 +62,7 @@ _PLURALS = {
     ("v1", "Service"): "services",
     ("v1", "ConfigMap"): "configmaps",
     ("v1", "ServiceAccount"): "serviceaccounts",
-    ("v1", "PersistentVolumeClaim"): "persistentvolumeclaims",
+    CLAIM: "persistentvolumeclaims",
     ("batch/v1", "Job"): "jobs",
 }
 
@@ -99,6 +100,7 @@ class Kube(Protocol):
         namespace: str | None = None,
         *,
         labels: str = "",
+        fields: str = "",
         metadata_only: bool = False,
     ) -> AsyncGenerator[Listing, None]: ...
 
@@ -122,6 +124,7 @@ class Kube(Protocol):
         labels: str,
         resource_version: str,
         timeout_s: float,
+        fields: str = "",
         bookmarks: bool = False,
         metadata_only: bool = False,
     ) -> AsyncGenerator[Manifest, None]: ...
@@ -213,10 +216,11 @@ class ApiKube:
         namespace: str | None = None,
         *,
         labels: str = "",
+        fields: str = "",
         metadata_only: bool = False,
     ) -> AsyncGenerator[Listing, None]:
         """A list piece by piece, so that nobody need hold all of it."""
-        query: dict[str, Any] = {"limit": PAGE} | ({"labelSelector": labels} if labels else {})
+        query: dict[str, Any] = {"limit": PAGE} | _selected(labels, fields)
         accept = METADATA_LIST if metadata_only else JSON
         while True:
             page = await self._http.call(
@@ -318,6 +322,7 @@ class ApiKube:
         labels: str,
         resource_version: str,
         timeout_s: float,
+        fields: str = "",
         bookmarks: bool = False,
         metadata_only: bool = False,
     ) -> AsyncGenerator[Manifest, None]:
@@ -327,7 +332,7 @@ class ApiKube:
             "resourceVersion": resource_version,
             "timeoutSeconds": max(1, round(timeout_s + 0.5)),
         }
-        query |= {"labelSelector": labels} if labels else {}
+        query |= _selected(labels, fields)
         query |= {"allowWatchBookmarks": "true"} if bookmarks else {}
         accept = METADATA if metadata_only else JSON
         path = path_of(kind, namespace)
@@ -357,6 +362,12 @@ class ApiKube:
         return await self._http.call(
             Request("apply", kind, path, query=query, body=manifest, content_type=APPLY)
         )
+
+
+def _selected(labels: str, fields: str) -> dict[str, Any]:
+    """Which objects are asked for."""
+    selectors = {"labelSelector": labels, "fieldSelector": fields}
+    return {key: value for key, value in selectors.items() if value}
 
 
 def _named(item: Manifest, kind: Kind) -> Manifest:

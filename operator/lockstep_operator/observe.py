@@ -64,6 +64,7 @@ async def observe(
         pods=sources.cluster.pods(key),
         nodes=nodes,
         report=sources.reports.get(job.uid),
+        complaints=sources.cluster.complaints(key),
     )
 
 

@@ -6,6 +6,7 @@ from what was read.
 """
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -30,7 +31,7 @@ from lockstep_operator.core.model import (
 )
 from lockstep_operator.core.ownership import names_taken
 from lockstep_operator.core.status import needs_place
-from lockstep_operator.errors import KubeError
+from lockstep_operator.errors import Conflict, KubeError
 from lockstep_operator.kube import Kube, job_ref, ref_of
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources, look_closer, observe
@@ -61,6 +62,8 @@ class Known:
     """The children that the last pass could not write or delete."""
     doubtful: frozenset[ObjectRef] = frozenset()
     """Names that it needs and that objects of others had when they were last looked at."""
+    told: set[str] = field(default_factory=set)
+    """Of the events that the last pass wanted told once, those that are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,12 +269,17 @@ async def _write_status(
 
 async def _tell(job: JobView, events: Iterable[EventNote], *, known: Known, deps: Deps) -> None:
     """Emit the events that are due; only one that was written counts as told."""
-    now = deps.monotonic()
-    for note in await emit(job, [e for e in events if _is_due(e, known, now=now)], deps=deps):
+    now, notes = deps.monotonic(), [*events]
+    known.told &= {note.once for note in notes}
+    for note in await emit(job, [e for e in notes if _is_due(e, known, now=now)], deps=deps):
         known.told_at[note.reason] = now
+        if note.once:
+            known.told.add(note.once)
 
 
 def _is_due(note: EventNote, known: Known, *, now: float) -> bool:
+    if note.once in known.told:
+        return False
     last = known.told_at.get(note.reason)
     return not note.every_s or last is None or now >= last + note.every_s
 
@@ -288,6 +296,9 @@ async def emit(job: JobView, events: Iterable[EventNote], *, deps: Deps) -> list
         try:
             await deps.kube.create(event_body(job, note, now=deps.clock(), index=index))
         except KubeError as error:
+            if isinstance(error, Conflict) and note.once:  # told before, maybe by another operator
+                written.append(note)
+                continue
             logger.warning("event %s of %s not written: %s", note.reason, job.key.name, error)
         else:
             written.append(note)
@@ -298,6 +309,9 @@ def event_body(job: JobView, note: EventNote, *, now: datetime, index: int = 0) 
     """A core/v1 Event on the job."""
     at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     stamp = f"{int(now.timestamp() * 1e6) + index:x}"
+    if note.once:
+        same = f"{job.uid} {note.reason} {note.once}"
+        stamp = hashlib.sha256(same.encode()).hexdigest()[:20]
     return {
         "apiVersion": "v1",
         "kind": "Event",

@@ -6,6 +6,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from lockstep_api import names
@@ -20,16 +21,25 @@ _OWNER = ("apiVersion", "kind", "name", "uid", "controller")
 _SMALL = {"u": 1e-6, "n": 1e-9}
 """Suffixes that only the cluster's own objects have."""
 _MANY_RESTARTS = 3
+_MOST_CHARACTERS = 500
 _HARMLESS = frozenset({"ContainerCreating", "PodInitializing"})
+CRASH_LOOP = "CrashLoopBackOff"
+_BETWEEN_RUNS = frozenset({None, CRASH_LOOP, *_HARMLESS})
 
 
 @dataclass(frozen=True, slots=True)
 class KeptPod:
     """A pod of a job."""
 
+    ref: ObjectRef
+    uid: str
     view: PodView
     holding: Holding | None
     """None: it has no node yet, or has ended."""
+
+    @property
+    def well(self) -> bool:
+        return self.view.ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +47,12 @@ class KeptChild:
     """An object that a job consists of."""
 
     ref: ObjectRef
+    uid: str
     manifest: Manifest
-    """What decisions read of it: owners, labels, hash, deletion, replicas."""
+    """What decisions read of it: owners, labels, hash, deletion, replicas; class and phase of a
+    claim."""
+    well: bool
+    """Of a StatefulSet that all its pods exist, of a claim that it is bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +68,7 @@ class KeptJob:
 
 def kept_pod(pod: Manifest) -> KeptPod:
     """A pod of a job, as much of it as is kept."""
-    return KeptPod(pod_view(pod), holding(pod))
+    return KeptPod(ref_of(pod), pod["metadata"].get("uid", ""), pod_view(pod), holding(pod))
 
 
 def pod_view(pod: Manifest) -> PodView:
@@ -69,7 +83,13 @@ def pod_view(pod: Manifest) -> PodView:
         ready=condition(status, "Ready").get("status") == "True"
         and "deletionTimestamp" not in pod["metadata"],
         problem=_problem(status),
+        waits=_waits(status),
+        created_at=_unix(pod["metadata"].get("creationTimestamp")),
     )
+
+
+def _unix(timestamp: str | None) -> float:
+    return 0.0 if timestamp is None else datetime.fromisoformat(timestamp).timestamp()
 
 
 def condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
@@ -90,29 +110,43 @@ def _problem(status: Manifest) -> str | None:
     return next(filter(None, map(_container_problem, containers)), None)
 
 
+def _waits(status: Manifest) -> bool:
+    """No container has begun, nor is there a word in the status why."""
+    containers = status.get("containerStatuses") or []
+    begun = any({"running", "terminated"} & set(one.get("state", {})) for one in containers)
+    return not begun and _problem(status) is None
+
+
 def _container_problem(container: Manifest) -> str | None:
-    waiting = container.get("state", {}).get("waiting", {})
+    """What keeps it from running, or how its last run ended, until it is ready again."""
+    state = container.get("state", {})
+    waiting = state.get("waiting") or {}
     reason = waiting.get("reason")
-    if reason and reason not in _HARMLESS:
-        return _words(reason, _exit(container) or waiting.get("message"))
+    last = state.get("terminated") or container.get("lastState", {}).get("terminated")
+    if container.get("ready"):
+        return None
+    if last and reason in _BETWEEN_RUNS:
+        return _told_with(container, reason) + _exit(last)[-_MOST_CHARACTERS:]
+    return _words(reason, waiting.get("message")) if reason and reason not in _HARMLESS else None
+
+
+def _told_with(container: Manifest, reason: str | None) -> str:
+    """What a run that ended is told with: the same between two runs and in the next one."""
     restarts = container.get("restartCount", 0)
-    if restarts > _MANY_RESTARTS and not container.get("ready"):
-        return _words("Restarting", f"{restarts} restarts; {_exit(container)}")
-    return None
+    if restarts > _MANY_RESTARTS:
+        return f"Restarting: {restarts} restarts; "
+    return f"{CRASH_LOOP}: " if reason == CRASH_LOOP or restarts > 1 else "Restarted: "
 
 
-def _exit(container: Manifest) -> str:
-    """How the container's last run ended; its own last words when it left any."""
-    last = container.get("lastState", {}).get("terminated") or {}
-    if not last:
-        return ""
+def _exit(last: Manifest) -> str:
+    """How a container's run ended; its own last words when it left any."""
     why = f"{last.get('reason', 'Error')}, exit code {last.get('exitCode')}"
     words = (last.get("message") or "").strip()
     return f"{why}: {words}" if words else why
 
 
 def _words(reason: str, message: str | None) -> str:
-    return f"{reason}: {message.strip()[-500:]}" if message else reason
+    return f"{reason}: {message.strip()[-_MOST_CHARACTERS:]}" if message else reason
 
 
 def kept_child(manifest: Manifest) -> KeptChild:
@@ -130,9 +164,18 @@ def kept_child(manifest: Manifest) -> KeptChild:
         kept["deletionTimestamp"] = meta["deletionTimestamp"]
     ref = ref_of(manifest)
     body: Manifest = {"apiVersion": ref.api_version, "kind": ref.kind, "metadata": kept}
-    if "replicas" in manifest.get("spec", {}):
-        body["spec"] = {"replicas": manifest["spec"]["replicas"]}
-    return KeptChild(ref, body)
+    spec, status = manifest.get("spec", {}), manifest.get("status", {})
+    if found := {key: spec[key] for key in ("replicas", "storageClassName") if key in spec}:
+        body["spec"] = found
+    if ref.kind == "PersistentVolumeClaim":
+        body["status"] = {"phase": status.get("phase", "Pending")}
+    return KeptChild(ref, meta.get("uid", ""), body, well=_is_well(ref, spec, status=status))
+
+
+def _is_well(ref: ObjectRef, spec: Manifest, *, status: Manifest) -> bool:
+    if ref.kind == "StatefulSet":
+        return bool(status.get("replicas", 0) == spec.get("replicas", 1))
+    return ref.kind != "PersistentVolumeClaim" or status.get("phase") == "Bound"
 
 
 def kept_job(job: Manifest) -> KeptJob:

@@ -57,6 +57,26 @@ def owner_of(job: Manifest) -> Manifest:
     return {**named, "uid": meta["uid"], "controller": True, "blockOwnerDeletion": True}
 
 
+def warning(about: Manifest, reason: str, message: str) -> Manifest:
+    """A Warning event about an object, as Kubernetes' components write it."""
+    meta = about["metadata"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{meta['name']}.{reason}", "namespace": meta["namespace"]},
+        "involvedObject": {
+            "apiVersion": about["apiVersion"],
+            "kind": about["kind"],
+            "namespace": meta["namespace"],
+            "name": meta["name"],
+            "uid": meta["uid"],
+        },
+        "type": "Warning",
+        "reason": reason,
+        "message": message,
+    }
+
+
 def node_body(name: str = "node", cpu: str = "8") -> Manifest:
     return {
         "apiVersion": "v1",
@@ -114,7 +134,8 @@ class FakeKube:
         """Store an object as if somebody else had written it."""
         ref, stored = ref_of(manifest), copy.deepcopy(manifest)
         version = str(next(self._version))
-        stored["metadata"].setdefault("uid", f"uid-{version}")
+        known = self.objects.get(ref, {}).get("metadata", {})
+        stored["metadata"].setdefault("uid", known.get("uid", f"uid-{version}"))
         stored["metadata"]["resourceVersion"] = version
         kind = "MODIFIED" if ref in self.objects else "ADDED"
         self.objects[ref] = stored
@@ -163,10 +184,12 @@ class FakeKube:
         namespace: str | None = None,
         *,
         labels: str = "",
+        fields: str = "",
         metadata_only: bool = False,
     ) -> AsyncGenerator[Listing, None]:
         listing = await self.list(kind, namespace, labels=labels)
-        kept = [_metadata(one) for one in listing.items] if metadata_only else listing.items
+        items = [one for one in listing.items if _has(one, fields)]
+        kept = [_metadata(one) for one in items] if metadata_only else items
         yield Listing(kept, listing.resource_version)
 
     async def apply(self, manifest: Manifest, *, over: Manifest) -> Manifest:
@@ -212,6 +235,7 @@ class FakeKube:
         labels: str,
         resource_version: str,
         timeout_s: float,
+        fields: str = "",
         bookmarks: bool = False,
         metadata_only: bool = False,
     ) -> AsyncGenerator[Manifest, None]:
@@ -232,9 +256,8 @@ class FakeKube:
                 if event["type"] == "ERROR":
                     raise Unavailable(event["object"]["message"])
                 found = event["object"]
-                if namespace in (None, found["metadata"].get("namespace")) and _selected(
-                    found, labels
-                ):
+                of_namespace = namespace in (None, found["metadata"].get("namespace"))
+                if of_namespace and _selected(found, labels) and _has(found, fields):
                     yield {**event, "object": _metadata(found)} if metadata_only else event
         finally:
             self._watches.remove((kind, queue))
@@ -298,6 +321,12 @@ def _metadata(manifest: Manifest) -> Manifest:
     return {key: manifest[key] for key in ("apiVersion", "kind", "metadata")}
 
 
+def _has(manifest: Manifest, fields: str) -> bool:
+    """Whether an object has what a field selector asks for: here fields of its first level."""
+    wanted = [pair.partition("=") for pair in fields.split(",") if pair]
+    return all(manifest.get(key) == value for key, _, value in wanted)
+
+
 def _selected(manifest: Manifest, labels: str) -> bool:
     labelled: dict[str, str] = manifest["metadata"].get("labels", {})
     wanted = [pair.partition("=") for pair in labels.split(",") if pair]
@@ -328,6 +357,10 @@ def cluster_of(kube: FakeKube, **options: Any) -> ClusterState:
             if mine and _selected(manifest, source.labels):
                 told = _metadata(manifest) if source.metadata_only else manifest
                 (kept.drop if kind == "DELETED" else kept.put)(told)
+        for one in state.all_complaints():
+            mine = one.source.kind == (ref.api_version, ref.kind)
+            if mine and _has(manifest, one.source.fields):
+                (one.drop if kind == "DELETED" else one.put)(manifest)
 
     for manifest in kube.objects.values():
         feed("ADDED", manifest)

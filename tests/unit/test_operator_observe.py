@@ -141,6 +141,14 @@ def waiting(reason: str, message: str = "", **more: Any) -> Manifest:
 
 
 TERMINATED = {"terminated": {"reason": "Error", "exitCode": 1, "message": "no such module"}}
+
+
+def running(**more: Any) -> Manifest:
+    """A container that runs again after a crash."""
+    state = {"name": "w", "state": {"running": {}}, "lastState": TERMINATED}
+    return {"containerStatuses": [state | more]}
+
+
 UNSCHEDULABLE = {
     "conditions": [
         {
@@ -170,6 +178,17 @@ UNSCHEDULABLE = {
             "Restarting: 4 restarts; Error, exit code 1: no such module",
         ),
         ({"containerStatuses": [{"name": "w", "restartCount": 4, "ready": True}]}, None),
+        (running(restartCount=1), "Restarted: Error, exit code 1: no such module"),
+        (running(restartCount=2), "CrashLoopBackOff: Error, exit code 1: no such module"),
+        (running(restartCount=2, ready=True), None),
+        (
+            {"containerStatuses": [{"name": "w", "restartCount": 2, "state": TERMINATED}]},
+            "CrashLoopBackOff: Error, exit code 1: no such module",
+        ),
+        (
+            waiting("CrashLoopBackOff", "back-off", restartCount=5, lastState=TERMINATED),
+            "Restarting: 5 restarts; Error, exit code 1: no such module",
+        ),
     ],
 )
 def test_the_problem_of_a_pod_is_named(status: Manifest, problem: str | None) -> None:

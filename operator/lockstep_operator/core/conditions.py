@@ -12,6 +12,7 @@ from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import Condition, ConditionType, FederatedJobStatus, PlannedClient
 from lockstep_api.wire import ClientPlan, RoundReport
+from lockstep_operator.core.causes import Cause
 from lockstep_operator.core.model import Observed
 from lockstep_operator.core.plan import fell_back, needs_telemetry
 from lockstep_operator.core.state import JobState
@@ -19,7 +20,7 @@ from lockstep_operator.core.state import JobState
 Truth = Literal["True", "False", "Unknown"]
 
 CLIENTS_MISSING = "ClientsMissing"
-CHILD_REFUSED = "ChildRefused"
+PODS_NOT_READY = "PodsNotReady"
 _SHOWN = 5
 _MAX_MESSAGE = 4096
 
@@ -67,22 +68,20 @@ def set_condition(
     return [new if c.type is type else c for c in conditions]
 
 
-def readiness(observed: Observed, spec: FederatedJobSpec) -> Finding:
-    """Ready: all that the job consists of could be written, and all its pods are ready."""
-    if observed.refused:
-        refused = [f"{one.ref.kind} {one.ref.name}: {one.message}" for one in observed.refused]
-        return Finding("False", CHILD_REFUSED, f"could not be written: {_some(refused, '; ')}")
+def readiness(observed: Observed, spec: FederatedJobSpec, *, found: Sequence[Cause]) -> Finding:
+    """Ready: all that the job consists of could be written, and all its pods are ready; or why."""
     wanted = _pod_names(observed.job.key.name, spec)
     ready = {pod.name for pod in observed.pods if pod.ready}
     missing = [name for name in wanted if name not in ready]
-    if not missing:
+    if not missing and not observed.refused:
         return Finding("True", "AllPodsReady", f"all {len(wanted)} pods are ready")
-    message = f"{len(missing)} of {len(wanted)} pods are not ready: {_some(missing)}"
-    unready = (pod for pod in observed.pods if not pod.ready and pod.problem)
-    problems = [f"{pod.name}: {pod.problem}" for pod in sorted(unready, key=lambda p: p.name)]
-    if problems:
-        return Finding("False", "PodProblem", f"{message}; {_some(problems)}")
-    return Finding("False", "PodsNotReady", message)
+    message = f"{len(missing)} of {len(wanted)} pods are not ready"
+    if missing:
+        message = f"{message}: {_some(missing)}"
+    if found:
+        why = _some([str(one) for one in found], "; ")
+        return Finding("False", found[0].reason, f"{why}; {message}")
+    return Finding("False", PODS_NOT_READY, message)
 
 
 def _pod_names(job: str, spec: FederatedJobSpec) -> list[str]:

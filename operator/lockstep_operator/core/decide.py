@@ -5,13 +5,14 @@ carried out the next one asks for nothing. A finished job is left alone but for 
 itself when its time is over (`ttlSecondsAfterFinished`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FINISHED, ConditionType, FederatedJobStatus, Phase
 from lockstep_api.wire import Outcome
+from lockstep_operator.core.causes import Cause, causes, told
 from lockstep_operator.core.children import (
     children,
     identity,
@@ -20,6 +21,7 @@ from lockstep_operator.core.children import (
 )
 from lockstep_operator.core.conditions import (
     CLIENTS_MISSING,
+    PODS_NOT_READY,
     Finding,
     degradation,
     missing,
@@ -187,7 +189,10 @@ def _run(
             return _wait(observed, spec, message=found.message, now=now)
         message = f"a node of the job is gone, and without it the job {found.message}"
         found, progressing = kept, Finding("False", "DoesNotFit", message)
-    draft = _running_draft(observed, spec, placement=found, progressing=progressing, now=now)
+    why = causes(observed)
+    draft = _running_draft(observed, spec, placement=found, now=now)
+    draft.say(readiness(observed, spec, found=why), ConditionType.READY)
+    draft.say(progressing, ConditionType.PROGRESSING)
     left = _left_over(observed)
     if left:  # they go before ours can come
         gone = tuple(ref for ref, manifest in left.items() if not _is_going(manifest))
@@ -195,7 +200,7 @@ def _run(
     else:
         wanted = children(observed.job, found, settings=settings)
         decision = draft.decided(phase, told, apply=_to_apply(observed, wanted))
-    return _watched(observed, spec, decision=decision, now=now)
+    return _watched(observed, spec, decision=decision, why=why, now=now)
 
 
 def _place(
@@ -209,18 +214,34 @@ def _place(
 
 
 def _watched(
-    observed: Observed, spec: FederatedJobSpec, *, decision: Decision, now: datetime
+    observed: Observed,
+    spec: FederatedJobSpec,
+    *,
+    decision: Decision,
+    why: Sequence[Cause],
+    now: datetime,
 ) -> Decision:
     """The decision about a job that is to run, with what time alone adds to it."""
     active = replace(observed.job, status=decision.status)
     late, look_again_s = _late(active, now)
-    times = (_left_s(active, spec, now=now), look_again_s, decision.requeue_in_s)
-    waits = [s for s in times if s is not None]
+    told, settle_s = _told(active.status, why, now=now)
+    waits = (_left_s(active, spec, now=now), look_again_s, settle_s, decision.requeue_in_s)
+    in_s = min((s for s in waits if s is not None), default=None)
     return replace(
         decision,
-        events=(*decision.events, *_missing(decision.status, observed.report), *late),
-        requeue_in_s=max(0.0, min(waits)) if waits else None,
+        events=(*decision.events, *told, *_missing(decision.status, observed.report), *late),
+        requeue_in_s=None if in_s is None else max(0.0, in_s),
     )
+
+
+def _told(
+    status: FederatedJobStatus, why: Sequence[Cause], *, now: datetime
+) -> tuple[tuple[EventNote, ...], float | None]:
+    """What keeps the job from being ready, and when to look whether it does."""
+    ready = status.condition(ConditionType.READY)
+    if ready is None or ready.status == "True":
+        return (), None
+    return told(why, since=ready.last_transition_time, now=now)
 
 
 def _late(job: JobView, now: datetime) -> tuple[tuple[EventNote, ...], float | None]:
@@ -229,10 +250,10 @@ def _late(job: JobView, now: datetime) -> tuple[tuple[EventNote, ...], float | N
     if job.status.phase is not Phase.STARTING or active is None:
         return (), None
     left_s = _PATIENCE_S - (now - active).total_seconds()
-    ready = next((c for c in job.status.conditions if c.type is ConditionType.READY), None)
-    if left_s > 0 or ready is None or ready.status == "True":
+    ready = job.status.condition(ConditionType.READY)
+    if left_s > 0 or ready is None or ready.reason != PODS_NOT_READY:
         return (), left_s if left_s > 0 else None
-    return (EventNote("Warning", "PodsNotReady", ready.message, every_s=_REMINDER_S),), None
+    return (EventNote("Warning", PODS_NOT_READY, ready.message, every_s=_REMINDER_S),), None
 
 
 def _missing(status: FederatedJobStatus, report: JobState | None) -> tuple[EventNote, ...]:
@@ -272,20 +293,13 @@ def _has_started(observed: Observed) -> bool:
 
 
 def _running_draft(
-    observed: Observed,
-    spec: FederatedJobSpec,
-    *,
-    placement: Placement,
-    progressing: Finding,
-    now: datetime,
+    observed: Observed, spec: FederatedJobSpec, *, placement: Placement, now: datetime
 ) -> StatusDraft:
     draft = _draft(observed, now)
     draft.placement = written_placement(placement)
     draft.active_time = draft.active_time or timestamp(now)
     draft.clients = connected(observed, spec)
     draft.say(_ACCEPTED, ConditionType.ACCEPTED)
-    draft.say(readiness(observed, spec), ConditionType.READY)
-    draft.say(progressing, ConditionType.PROGRESSING)
     draft.say(degradation(draft.shown, observed.report), ConditionType.DEGRADED)
     draft.say(telemetry(spec, observed.report), ConditionType.TELEMETRY_DEGRADED)
     return draft

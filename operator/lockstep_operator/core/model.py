@@ -1,7 +1,7 @@
 """What the pure part of the operator reads and returns; `reconcile` and `planner` fill it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lockstep_api.spec import FederatedJobSpec
@@ -47,6 +47,10 @@ class PodView:
     ready: bool
     problem: str | None
     """Why it cannot start or keeps failing ("ImagePullBackOff: …"); None when nothing is wrong."""
+    waits: bool = False
+    """No container of it has begun, and its status does not say why."""
+    created_at: float = 0.0
+    """Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,14 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Complaint:
+    """The newest that a component of Kubernetes warned of about an object (a Warning event)."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """Everything that a decision about one job needs."""
 
@@ -100,6 +112,8 @@ class Observed:
     refused: tuple[Refusal, ...] = ()
     """What was tried last and failed, by name. A write that a decision does not ask for any more is
     tried no more, and so not among them."""
+    complaints: Mapping[ObjectRef, Complaint] = field(default_factory=dict)
+    """By pod, StatefulSet or claim that has not been well since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +139,9 @@ class EventNote:
     message: str
     every_s: float = 0.0
     """Said at most once in so many seconds, while it is asked for; 0: each time."""
+    once: str = ""
+    """Said once for all notes of this reason with the same text here, whichever operator says it;
+    empty: each time."""
 
 
 @dataclass(frozen=True, slots=True)
