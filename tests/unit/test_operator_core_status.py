@@ -35,7 +35,8 @@ def test_a_report_is_shown_with_few_digits() -> None:
 
 
 def test_numbers_that_json_cannot_hold_are_left_out() -> None:
-    heard = JobState(report=report(loss=float("nan"), accuracy=None), plan=plan(2))
+    unfit = report(accuracy=None).model_copy(update={"loss": float("nan")})
+    heard = JobState(report=unfit, plan=plan(2))
     status = running(heard).job.status
     assert (status.accuracy, status.loss) == (None, None)
 
