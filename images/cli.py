@@ -5,16 +5,17 @@ Invariant: an image whose inputs did not change is not touched, and no engine is
 """
 
 import argparse
-import fcntl
+import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from images import layout
+from images.alone import alone
+from images.choice import NAMES, VARIABLE, choose, openers
 from images.command import ImageError, cache_folder
-from images.engines import Engine, choose
+from images.engines import Engine
 from images.recipe import EXAMPLES, RECIPES, Recipe, inputs_hash, project_version, reference
 
 COMMANDS = ("build", "push", "paths")
@@ -45,6 +46,14 @@ def split_words(words: list[str]) -> tuple[str, list[Recipe]]:
     return command, [every[name] for name in names or RECIPES]
 
 
+def wanted_engine(named: str | None, environment: Mapping[str, str]) -> str | None:
+    """The engine that the command line names, else the environment; None: whichever works."""
+    wanted = named or environment.get(VARIABLE) or None
+    if wanted not in (None, *NAMES):
+        raise ImageError(f"{VARIABLE}={wanted} is no engine: say {', '.join(NAMES)} or unset it")
+    return wanted
+
+
 class Builder:
     """Builds images into one cache folder, by an engine that is chosen when first needed."""
 
@@ -60,8 +69,13 @@ class Builder:
 
     def engine(self) -> Engine:
         if self._engine is None:
-            self._engine = choose(self.wanted, self.cache)
-            self._engine.prepare(self.log("engine"), refresh=self.refresh)
+            self._engine = choose(
+                self.wanted,
+                self.cache,
+                log=self.log("engine"),
+                refresh=self.refresh,
+                among=openers(self.cache),
+            )
         return self._engine
 
     def build(self, recipe: Recipe) -> None:
@@ -106,15 +120,6 @@ def _megabytes(folder: Path) -> str:
     return f"{sum(layout.contents(folder).values()) / 1e6:.0f} MB"
 
 
-@contextmanager
-def _alone(cache: Path) -> Iterator[None]:
-    """One builder at a time: a second one waits, then finds nothing to do."""
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "images.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="images/build.py",
@@ -123,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("words", nargs="*", metavar="COMMAND or IMAGE", help=", ".join(RECIPES))
-    parser.add_argument("--engine", choices=("docker", "podman", "buildah"), help="not the first")
+    parser.add_argument("--engine", choices=NAMES, help=f"not the first that works (or {VARIABLE})")
     parser.add_argument("--refresh", action="store_true", help="anew, from a new Debian base")
     parser.add_argument("--registry", help="where push pushes to")
     return parser
@@ -137,8 +142,9 @@ def _work(arguments: argparse.Namespace) -> None:
         return
     if command == "push" and not arguments.registry:
         raise ImageError("push where? Say --registry registry.example.org/team")
-    builder = Builder(cache, engine=arguments.engine, refresh=arguments.refresh)
-    with _alone(cache):
+    engine = wanted_engine(arguments.engine, os.environ)
+    builder = Builder(cache, engine=engine, refresh=arguments.refresh)
+    with alone(cache):
         for recipe in recipes:
             builder.build(recipe)
         if command == "push":

@@ -1,4 +1,4 @@
-"""Owns what the builder needs of Debian when no engine answers: its packages, and the base image.
+"""Owns what the engine buildah needs of Debian: its packages, and the base image.
 
 Called by `buildah`. The base stands in for the base that the Dockerfiles name: the same suite, the
 same files left out, made by mmdebstrap from the mirror that the machine's apt knows.
@@ -29,16 +29,13 @@ def missing_packages() -> list[str]:
 
 def ensure_packages(log: Path) -> None:
     if os.geteuid() != 0:
-        raise ImageError(
-            "no docker or podman answers, and building without one needs root: "
-            "start docker or podman, or run this as root"
-        )
+        raise ImageError("needs root: run this as root")
     missing = missing_packages()
     if not missing:
         return
     wanted = " ".join(missing)
     if shutil.which("apt-get") is None:
-        raise ImageError(f"building without docker or podman needs {wanted}: please install them")
+        raise ImageError(f"needs {wanted}: please install them")
     print(f"installing {wanted} with apt-get", flush=True)
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     run(["apt-get", "update", "--quiet"], log=log, env=quiet)

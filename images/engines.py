@@ -1,22 +1,24 @@
-"""Owns the tools that build images: docker and podman when one answers, else Debian's buildah.
+"""Owns the tools that build images: docker, podman and Debian's buildah, and what each can do.
 
-Called by `cli`. Each engine builds a recipe's Dockerfile, exports it into an OCI layout folder with
-uncompressed layers (what a cluster on this machine takes fastest), and pushes it. The command lines
-are pure functions, so that tests read them without an engine.
+Called by `choice` (which of them) and `cli`. Each builds a recipe's Dockerfile, exports it into an
+OCI layout folder with uncompressed layers (what a cluster on this machine takes fastest), and
+pushes it. What an engine can do is asked of it, never read from its version. The command lines are
+pure functions, so that tests read them without an engine.
 """
 
 import os
-import shutil
-import tarfile
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from images import buildah, layout
-from images.command import ImageError, answers, run
+from images.command import ImageError, output, run, unpack
 from images.recipe import ROOT, Recipe
 
+BUILDKIT = {"DOCKER_BUILDKIT": "1"}
+_SECRET = "--secret"
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -57,6 +59,8 @@ def common_arguments(recipe: Recipe, reference: str, *, refresh: bool) -> list[s
 
 @dataclass(frozen=True, slots=True)
 class Docker:
+    flags: frozenset[str] = frozenset({"--progress", "--provenance", "--load"})
+    """Of what Dockers take since some version, or with buildx alone, what this one takes."""
     name: str = "docker"
 
     def prepare(self, log: Path, *, refresh: bool) -> None:
@@ -65,20 +69,18 @@ class Docker:
     def build_command(self, recipe: Recipe, reference: str, *, refresh: bool) -> list[str]:
         common = common_arguments(recipe, reference, refresh=refresh)
         pull = ["--pull"] if refresh else []
-        plain = ["--progress=plain", "--provenance=false"]
-        return ["docker", "build", *plain, *pull, *common, context(recipe)]
+        asked = ("--progress=plain", "--provenance=false", "--load")
+        known = [flag for flag in asked if flag.partition("=")[0] in self.flags]
+        return ["docker", "build", *known, *pull, *common, context(recipe)]
 
     def build(self, recipe: Recipe, reference: str, *, log: Path, refresh: bool) -> None:
         command = self.build_command(recipe, reference, refresh=refresh)
-        run(command, log=log, env={"DOCKER_BUILDKIT": "1"})
+        run(command, log=log, env=BUILDKIT)
 
     def export(self, reference: str, folder: Path, *, log: Path) -> layout.Json:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            archive = Path(scratch) / "image.tar"
-            run(["docker", "save", "--output", str(archive), reference], log=log)
-            with tarfile.open(archive) as tar:
-                tar.extractall(Path(scratch) / "layout", filter="data")
-            return layout.adopt(Path(scratch) / "layout", folder)
+            unpack(["docker", "save", reference], Path(scratch), log=log)
+            return layout.adopt(Path(scratch), folder)
 
     def push(self, reference: str, target: str, *, log: Path) -> None:
         run(["docker", "tag", reference, target], log=log)
@@ -146,16 +148,27 @@ class Buildah:
         buildah.release(self.storage)
 
 
-def choose(wanted: str | None, cache: Path) -> Engine:
-    """The engine asked for, else the first that answers, else buildah."""
-    if wanted in (None, "docker") and _answers("docker", "version"):
-        return Docker()
-    if wanted in (None, "podman") and _answers("podman", "info"):
-        return Podman()
-    if wanted in (None, "buildah"):
-        return Buildah(buildah.open_storage(cache / "buildah"))
-    raise ImageError(f"{wanted} does not answer: start it, or leave out --engine")
+def open_docker() -> Docker:
+    """Docker, if its daemon answers and it builds with BuildKit; else says what it lacks."""
+    output(["docker", "version"])
+    said = output(["docker", "build", "--help"], env=BUILDKIT)
+    return Docker(_flags_in(said, needed=_SECRET) & Docker().flags)
 
 
-def _answers(program: str, question: str) -> bool:
-    return shutil.which(program) is not None and answers([program, question])
+def open_podman() -> Podman:
+    """Podman, if it answers and knows build secrets; else says what it lacks."""
+    output(["podman", "info"])
+    _flags_in(output(["podman", "build", "--help"]), needed=_SECRET)
+    return Podman()
+
+
+def open_buildah(cache: Path) -> Buildah:
+    """Buildah on a storage of ours; it and the base are brought when it is prepared."""
+    return Buildah(buildah.open_storage(cache / "buildah"))
+
+
+def _flags_in(said: str, *, needed: str) -> frozenset[str]:
+    flags = frozenset(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", said, re.MULTILINE))
+    if needed not in flags:
+        raise ImageError(f"its build knows no {needed}")
+    return flags

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from images import classic
 from images.command import ImageError
 
 Json = dict[str, Any]
@@ -88,15 +89,32 @@ def prune(folder: Path) -> list[str]:
 
 
 def adopt(exported: Path, folder: Path) -> Json:
-    """Move the blobs of another layout into `folder`; returns the descriptor of its image."""
+    """Move the blobs that an engine exported into `folder`; returns its image's descriptor.
+
+    The engine wrote an OCI layout, or the older archive that Docker before 25 writes.
+    """
+    if read_index(exported) is None:
+        classic.convert(exported)
     index = read_index(exported)
     if index is None:
-        raise ImageError(
-            "the engine exported no OCI layout: Docker 25 or newer does, or use --engine buildah"
-        )
+        raise ImageError("the engine exported neither an OCI layout nor an archive of an image")
+    descriptor = _one_image(exported, index)
     for path in (exported / "blobs").glob("*/*"):
         target = folder / "blobs" / path.parent.name / path.name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, target)
-    return dict(index["manifests"][0])
+    return descriptor
+
+
+def _one_image(folder: Path, index: Json) -> Json:
+    """The index's image: below an index of platforms it is the one whose manifest is here."""
+    descriptor: Json = index["manifests"][0]
+    if not descriptor["mediaType"].endswith((".index.v1+json", ".manifest.list.v2+json")):
+        return dict(descriptor)
+    platforms = json.loads(blob(folder, descriptor["digest"]).read_text())["manifests"]
+    for each in platforms:
+        is_image = each.get("platform", {}).get("os") == "linux"  # a provenance is of no system
+        if is_image and blob(folder, each["digest"]).exists():
+            return {key: each[key] for key in ("mediaType", "digest", "size")}
+    raise ImageError("the engine exported an index of platforms without an image for Linux")

@@ -1,7 +1,6 @@
 """The image builder's pure parts: what counts as changed, what is pruned, how tools are called."""
 
 import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from images.cli import main, push_target, split_words
 from images.command import ImageError, build_step
 from images.lock import image_requirements, requirement_name
 from images.recipe import RECIPES, ROOT, Recipe, inputs_hash, project_version, reference
+from tests.support.images import put_image
 
 RECIPE = Recipe("thing", ("requirements/thing.lock", "code/thing"))
 STORAGE = buildah.Storage(Path("/cache/buildah"))
@@ -80,21 +80,6 @@ def test_labels_carry_the_projects_version(recipe: Recipe) -> None:
     assert f'org.opencontainers.image.version="{project_version()}"' in text
 
 
-def put_blob(folder: Path, content: bytes) -> layout.Json:
-    digest = hashlib.sha256(content).hexdigest()
-    path = folder / "blobs" / "sha256" / digest
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return {"mediaType": "layer", "digest": f"sha256:{digest}", "size": len(content)}
-
-
-def put_image(folder: Path, *layers: bytes) -> layout.Json:
-    config = put_blob(folder, b"{}")
-    manifest = {"config": config, "layers": [put_blob(folder, layer) for layer in layers]}
-    kind = "application/vnd.oci.image.manifest.v1+json"
-    return put_blob(folder, json.dumps(manifest).encode()) | {"mediaType": kind}
-
-
 def test_publish_names_the_image_in_full_and_drops_stale_blobs(tmp_path: Path) -> None:
     name = reference("worker", "0.1.0")
     layout.publish(
@@ -123,19 +108,6 @@ def test_an_incomplete_layout_counts_as_not_built(tmp_path: Path) -> None:
     assert layout.built_from(tmp_path) is None
     layer.unlink()
     assert layout.built_from(tmp_path) is None
-
-
-def test_adopt_takes_the_blobs_of_another_layout(tmp_path: Path) -> None:
-    exported, folder = tmp_path / "exported", tmp_path / "kept"
-    (folder / "blobs").mkdir(parents=True)
-    layout.publish(exported, put_image(exported, b"base"), reference="a/b:1", inputs="inputs")
-    layout.publish(folder, layout.adopt(exported, folder), reference="a/b:1", inputs="inputs")
-    assert layout.built_from(folder) == "inputs"
-
-
-def test_adopt_refuses_what_is_no_layout(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="Docker 25"):
-        layout.adopt(tmp_path, tmp_path)
 
 
 def test_every_engine_builds_the_same_dockerfile() -> None:
@@ -215,14 +187,6 @@ def test_push_without_a_registry_says_what_to_do(
     ]
 
 
-def test_without_an_engine_and_without_root_one_line_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(ImageError, match="start docker or podman, or run this as root"):
-        debian.ensure_packages(tmp_path / "log")
-
-
 def test_without_apt_the_missing_packages_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -230,15 +194,6 @@ def test_without_apt_the_missing_packages_are_named(
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(ImageError, match="needs buildah skopeo mmdebstrap"):
         debian.ensure_packages(tmp_path / "log")
-
-
-@pytest.mark.parametrize("wanted", ["docker", "podman"])
-def test_an_engine_that_does_not_answer_is_named(
-    wanted: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(engines, "_answers", lambda *_: False)
-    with pytest.raises(ImageError, match=f"{wanted} does not answer"):
-        engines.choose(wanted, tmp_path)
 
 
 @pytest.mark.parametrize(
