@@ -1,6 +1,8 @@
 """Leader election by a Lease: only the leader watches, writes and plans; `app` runs it.
 
-A leader that cannot renew in time has to end at once: `hold` returns and `app` ends the process.
+A leader that could not renew in time writes nothing more. Until somebody else has taken the lease
+nobody leads, so it may go on as soon as it has renewed: `lead` hears of both. When another has
+taken it `hold` returns, and `app` ends the process.
 """
 
 import asyncio
@@ -28,6 +30,9 @@ from lockstep_operator.kube import Kube
 
 logger = logging.getLogger(__name__)
 
+_RENEWAL = frozenset({Step.RENEW})
+_ALL_STEPS = _RENEWAL | {Step.CREATE, Step.TAKE}
+
 
 @dataclass(slots=True)
 class Elector:
@@ -52,17 +57,37 @@ class Elector:
             await asyncio.sleep(self.timing.retry_s)
         logger.info("%s leads", self.me)
 
-    async def hold(self) -> None:
-        """Renews; returns when the lease is lost, or could not be renewed in time."""
-        while (left_s := self.left_s()) > 0:
-            await asyncio.sleep(min(self.timing.retry_s, left_s))
-            if await self._tried(within_s=self.left_s()):
-                continue
-            if self._lease is not None and holder_of(self._lease) != self.me:
-                self._renewed_s = -math.inf
-                logger.error("lost the lease to %s", holder_of(self._lease) or "nobody")
-                return
-        logger.error("could not renew the lease for %g s", self.timing.renew_within_s)
+    async def hold(self, tell: Callable[[bool], None] = lambda leads: None) -> None:
+        """Renews; returns when the lease is another's.
+
+        `tell` hears when this process may not write any more, and when it may again.
+        """
+        leads = True
+        while not self._is_lost(leads):
+            await asyncio.sleep(min(self.timing.retry_s, self.left_s() if leads else math.inf))
+            if leads and self.left_s() <= 0:
+                leads = False
+                logger.error("could not renew the lease for %g s", self.timing.renew_within_s)
+                tell(leads)
+            if leads:
+                await self._tried(within_s=self.left_s())
+            else:
+                await self._tried(_RENEWAL)
+            if not leads and self.left_s() > 0:
+                leads = True
+                logger.info("%s leads again: nobody else has taken the lease", self.me)
+                tell(leads)
+        self._renewed_s = -math.inf
+        logger.error("lost the lease to %s", holder_of(self._lease or {}) or "nobody")
+
+    def _is_lost(self, leads: bool) -> bool:
+        """Whether somebody else leads, or may have led while this process could not renew.
+
+        A lease that is gone is made again only by a leader that still is one.
+        """
+        if self._lease is None:
+            return not leads
+        return holder_of(self._lease) != self.me
 
     def left_s(self) -> float:
         """Seconds for which this process may still write as the leader."""
@@ -81,7 +106,9 @@ class Elector:
         except (KubeError, TimeoutError) as error:
             logger.warning("lease not released: %s", error)
 
-    async def _tried(self, *, within_s: float = math.inf) -> bool:
+    async def _tried(
+        self, steps: frozenset[Step] = _ALL_STEPS, *, within_s: float = math.inf
+    ) -> bool:
         """Look once and write when it is our turn; whether this process leads afterwards."""
         began = self.monotonic()
         try:
@@ -90,7 +117,7 @@ class Elector:
                 step = next_step(
                     self._lease, self._seen, me=self.me, now_s=self.monotonic(), timing=self.timing
                 )
-                if step is Step.WAIT:
+                if step not in steps:
                     return False
                 await self._write(step)
         except Conflict:  # somebody else was faster: the next look shows who

@@ -1,7 +1,8 @@
 """What the operator does while it leads: it follows the cluster and lets Kopf watch the jobs.
 
-`app` runs `lead` beside the planner, in the same loop. A leader that has lost its lease plans
-nothing more and begins no pass; its writes under way end with the lease (`Elector.left_s`).
+`app` runs `lead` beside the planner, in the same loop. A leader whose lease is over plans nothing
+and begins no pass until it has renewed it; its writes under way end with the lease
+(`Elector.left_s`). When another has the lease the process ends.
 """
 
 import asyncio
@@ -13,11 +14,12 @@ import kopf
 from kubernetes.aio.client.configuration import Configuration
 
 from lockstep_operator.config import OperatorConfig
+from lockstep_operator.core.model import JobKey
 from lockstep_operator.election import Elector
 from lockstep_operator.handlers import build_registry, operator_settings
 from lockstep_operator.login import login_from
-from lockstep_operator.reconcile import Deps
-from lockstep_operator.runtime import Runtime
+from lockstep_operator.reconcile import Deps, PassResult
+from lockstep_operator.runtime import Pass, Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -46,31 +48,38 @@ class Leader:
     deps: Deps
     flags: Flags
 
+    def leads(self, now: bool) -> None:
+        """From now on this process leads, or does not."""
+        (self.flags.leading.set if now else self.flags.leading.clear)()
+        self.deps.metrics.leader.set(now)
+
 
 async def lead(leader: Leader, elector: Elector | None) -> None:
     """Watches and writes, once this process leads; returns when it does not any more."""
     if elector is None:
-        _begin(leader)
+        leader.leads(True)
         await _watch(leader)
         return
     await elector.acquire()
-    _begin(leader)
+    leader.leads(True)
     watch = asyncio.create_task(_watch(leader), name="watch")
-    hold = asyncio.create_task(elector.hold(), name="lease")
-    await asyncio.wait({watch, hold}, return_when=asyncio.FIRST_COMPLETED)
-    flags = leader.flags
-    if not flags.stop.is_set():
-        flags.leading.clear()  # nothing is planned from here on, and no pass begins
-        await leader.runtime.shutdown()
-    flags.stop.set()
-    hold.cancel()
-    await asyncio.gather(watch, hold, return_exceptions=True)
+    hold = asyncio.create_task(elector.hold(leader.leads), name="lease")
+    try:
+        await asyncio.wait({watch, hold}, return_when=asyncio.FIRST_COMPLETED)
+        if not leader.flags.stop.is_set():
+            leader.leads(False)  # nothing is planned from here on, and no pass begins
+            await leader.runtime.shutdown()
+    finally:
+        leader.flags.stop.set()
+        hold.cancel()
+        await asyncio.gather(watch, hold, return_exceptions=True)
     watch.result()
 
 
-def _begin(leader: Leader) -> None:
-    leader.flags.leading.set()
-    leader.deps.metrics.leader.set(1)
+async def while_leading(key: JobKey, *, make_pass: Pass, flags: Flags) -> PassResult:
+    """A pass that begins once this process leads."""
+    await flags.leading.wait()
+    return await make_pass(key)
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:

@@ -1,6 +1,7 @@
-"""A clock that the test moves, for whatever waits by `runtime.Pace`."""
+"""Clocks that the test moves: for whatever waits by `runtime.Pace`, and for the election."""
 
 import asyncio
+from dataclasses import dataclass
 
 
 class FakeTime:
@@ -31,6 +32,16 @@ class FakeTime:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
         await settled()
+
+
+@dataclass
+class Hand:
+    """A clock that goes on only when it is told to, however busy the machine is."""
+
+    now_s: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 async def settled() -> None:

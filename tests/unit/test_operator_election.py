@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,7 @@ from lockstep_operator.core.election import (
 from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.election import Elector
 from lockstep_operator.errors import Unavailable
+from tests.support.clock import Hand
 from tests.support.kube import FakeKube
 
 TIMING = Timing(lease_s=12, renew_within_s=8, retry_s=2)
@@ -147,16 +148,6 @@ def test_two_never_lead_at_once(
         assert len(leaders) <= 1
 
 
-@dataclass
-class Hand:
-    """A clock that goes on only when it is told to, however busy the machine is."""
-
-    now_s: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 def elector(kube: FakeKube, me: str, monotonic: Callable[[], float] = time.monotonic) -> Elector:
     """A candidate with short times."""
     return Elector(kube, "lab", "lock", me, FAST, monotonic)
@@ -201,12 +192,86 @@ async def test_a_leader_that_ends_hands_over_without_waiting() -> None:
     assert holder_of(await kube.get(LEASE)) == "b", "what is not ours is not released"
 
 
-async def test_a_leader_that_cannot_renew_stops() -> None:
-    kube = FakeKube()
-    one = elector(kube, "a")
-    await one.acquire()
+def away(kube: FakeKube) -> None:
+    """From now on nobody reaches the lease."""
     kube.fail = lambda verb, name: Unavailable("no route") if name == "lock" else None
-    await asyncio.wait_for(one.hold(), 10)
+
+
+def back(kube: FakeKube) -> None:
+    kube.fail = lambda verb, name: None
+
+
+@dataclass
+class Told:
+    """What `hold` tells."""
+
+    heard: asyncio.Queue[bool] = field(default_factory=asyncio.Queue)
+
+    async def next(self) -> bool:
+        return await asyncio.wait_for(self.heard.get(), 10)
+
+
+async def test_a_leader_that_cannot_renew_stops_until_it_can() -> None:
+    """Nobody else has the lease meanwhile: nobody else could lead."""
+    kube, told, clock = FakeKube(), Told(), Hand()
+    one = elector(kube, "a", clock)
+    await one.acquire()
+    holding = asyncio.create_task(one.hold(told.heard.put_nowait))
+    for _ in range(2):
+        away(kube)
+        clock.now_s += FAST.renew_within_s
+        assert await told.next() is False
+        assert one.left_s() <= 0
+        back(kube)
+        assert await told.next() is True
+        assert one.left_s() > 0
+    assert not holding.done()
+    assert (await kube.get(LEASE))["spec"]["leaseTransitions"] == 0
+    holding.cancel()
+
+
+async def taken_by_b(kube: FakeKube) -> None:
+    kube.put(lease("b") | {"apiVersion": LEASE_API, "kind": "Lease"})
+
+
+async def taken_and_released(kube: FakeKube) -> None:
+    kube.put(lease("") | {"apiVersion": LEASE_API, "kind": "Lease"})
+
+
+async def deleted(kube: FakeKube) -> None:
+    kube.remove(LEASE)
+
+
+@pytest.mark.parametrize("change", [taken_by_b, taken_and_released, deleted])
+async def test_a_leader_that_could_not_renew_ends_when_another_may_have_led(
+    change: Callable[[FakeKube], Awaitable[None]],
+) -> None:
+    kube, told, clock = FakeKube(), Told(), Hand()
+    one = elector(kube, "a", clock)
+    await one.acquire()
+    holding = asyncio.create_task(one.hold(told.heard.put_nowait))
+    away(kube)
+    clock.now_s += FAST.renew_within_s
+    assert await told.next() is False
+    await change(kube)
+    writes = len(kube.writes)
+    back(kube)
+    await asyncio.wait_for(holding, 10)
+    assert one.left_s() <= 0
+    assert len(kube.writes) == writes, "it takes nothing back"
+    assert told.heard.empty()
+
+
+async def test_a_lease_that_was_deleted_is_made_again_by_the_leader() -> None:
+    kube, clock = FakeKube(), Hand()
+    one = elector(kube, "a", clock)
+    await one.acquire()
+    holding = asyncio.create_task(one.hold())
+    kube.remove(LEASE)
+    await renewed(kube)
+    assert holder_of(await kube.get(LEASE)) == "a"
+    assert not holding.done()
+    holding.cancel()
 
 
 async def test_a_leader_that_was_replaced_stops() -> None:
@@ -235,7 +300,11 @@ async def test_a_lease_that_is_over_is_not_given_back() -> None:
     one = elector(kube, "a")
     await one.acquire()
     kube.fail = lambda verb, name: Unavailable("no route")
-    await asyncio.wait_for(one.hold(), 10)
+    told = Told()
+    holding = asyncio.create_task(one.hold(told.heard.put_nowait))
+    assert await told.next() is False
+    holding.cancel()
+    await asyncio.gather(holding, return_exceptions=True)
     kube.calls.clear()
     await one.release()
     assert kube.calls.total() == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,14 +10,15 @@ from kubernetes.aio.client.configuration import Configuration
 
 from lockstep_operator import lead as leading
 from lockstep_operator.config import OperatorConfig
-from lockstep_operator.core.election import Timing
+from lockstep_operator.core.election import Timing, lease_manifest
 from lockstep_operator.core.model import JobKey
 from lockstep_operator.election import Elector
 from lockstep_operator.errors import Unavailable
-from lockstep_operator.lead import Flags, Leader, lead
+from lockstep_operator.lead import Flags, Leader, lead, while_leading
 from lockstep_operator.reconcile import PassResult
 from lockstep_operator.runtime import Runtime
-from tests.support.kube import KEY, FakeKube, cluster_with, make_deps
+from tests.support.clock import Hand, settled
+from tests.support.kube import KEY, NOW, FakeKube, cluster_with, make_deps
 
 FAST = Timing(lease_s=0.6, renew_within_s=0.3, retry_s=0.05)
 STEP_S = 10.0
@@ -32,7 +34,8 @@ class Setup:
 
     def __post_init__(self) -> None:
         deps = make_deps(self.kube)
-        self.runtime = Runtime(self.one_pass, deps.metrics, resync_s=1000.0)
+        one_pass = partial(while_leading, make_pass=self.one_pass, flags=self.flags)
+        self.runtime = Runtime(one_pass, deps.metrics, resync_s=1000.0)
         config, configuration = OperatorConfig(), type.__call__(Configuration)
         self.leader = Leader(config, configuration, self.runtime, deps, self.flags)
 
@@ -61,7 +64,8 @@ async def test_a_leader_that_lost_its_lease_ends_and_begins_no_pass(setup: Setup
     running = asyncio.create_task(lead(setup.leader, elector))
     await wait(setup.flags.watching)
     assert setup.flags.leading.is_set()
-    setup.kube.fail = lambda verb, name: Unavailable("no route") if name == "lock" else None
+    taken = lease_manifest("lock", "lab", me="b", now=NOW, before=None, timing=FAST)
+    setup.kube.put(taken)
     await asyncio.wait_for(running, STEP_S)
     assert setup.flags.stop.is_set()
     assert not setup.flags.leading.is_set()
@@ -69,6 +73,46 @@ async def test_a_leader_that_lost_its_lease_ends_and_begins_no_pass(setup: Setup
     setup.runtime.seen(KEY)
     await asyncio.sleep(0)
     assert (setup.runtime.jobs, setup.passes) == (0, [])
+
+
+async def test_a_leader_that_cannot_renew_waits_with_its_passes_and_goes_on(setup: Setup) -> None:
+    clock = Hand()
+    elector = Elector(setup.kube, "lab", "lock", "a", FAST, clock)
+    running = asyncio.create_task(lead(setup.leader, elector))
+    await wait(setup.flags.watching)
+    setup.kube.fail = lambda verb, name: Unavailable("no route") if name == "lock" else None
+    clock.now_s += FAST.renew_within_s
+    async with asyncio.timeout(STEP_S):
+        while setup.flags.leading.is_set():  # noqa: ASYNC110 - cleared, which no event tells
+            await asyncio.sleep(0.01)
+    setup.runtime.seen(KEY)
+    await settled()
+    assert (setup.runtime.jobs, setup.passes) == (1, [])
+    assert not running.done()
+    setup.kube.fail = lambda verb, name: None
+    await wait(setup.flags.leading)
+    await settled()
+    assert setup.passes == [KEY]
+    setup.flags.stop.set()
+    await setup.runtime.shutdown()
+    await asyncio.wait_for(running, STEP_S)
+
+
+async def test_a_leader_that_is_stopped_while_it_cannot_renew_ends_at_once(setup: Setup) -> None:
+    clock = Hand()
+    elector = Elector(setup.kube, "lab", "lock", "a", FAST, clock)
+    running = asyncio.create_task(lead(setup.leader, elector))
+    await wait(setup.flags.watching)
+    setup.kube.fail = lambda verb, name: Unavailable("no route") if name == "lock" else None
+    clock.now_s += FAST.renew_within_s
+    async with asyncio.timeout(STEP_S):
+        while setup.flags.leading.is_set():  # noqa: ASYNC110 - cleared, which no event tells
+            await asyncio.sleep(0.01)
+    running.cancel()  # as `app` does with one that does not lead
+    await asyncio.gather(running, return_exceptions=True)
+    assert setup.flags.stop.is_set()
+    names = {task.get_name() for task in asyncio.all_tasks()}
+    assert not names & {"watch", "lease", "follow"}
 
 
 async def test_jobs_are_watched_only_when_all_that_belongs_to_them_was_listed(
