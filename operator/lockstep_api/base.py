@@ -1,6 +1,8 @@
 """Base classes of every model in the contract: snake_case in Python, camelCase outside."""
 
-from pydantic import BaseModel, ConfigDict
+import re
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 
@@ -26,3 +28,21 @@ class WireModel(ApiModel):
     """A message between pods: an unknown field is ignored, so that versions can differ by one."""
 
     model_config = ConfigDict(extra="ignore")
+
+
+_MOST_PROBLEMS = 3
+_NAMED = re.compile(r"[A-Za-z0-9_]{1,40}")
+
+
+def problems_of(error: ValidationError) -> str:
+    """What is wrong with a message, for its sender: a few problems, and nothing that it sent."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    told = [f"{_place(one['loc'])}{one['msg']}" for one in found[:_MOST_PROBLEMS]]
+    more = len(found) - len(told)
+    return "; ".join(told) + (f" and {more} more" if more > 0 else "")
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """A key that only the sender knows is not repeated."""
+    named = (str(step) if _NAMED.fullmatch(str(step)) else "…" for step in location[:10])
+    return f"{'.'.join(named)}: " if location else ""

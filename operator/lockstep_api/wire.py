@@ -76,6 +76,11 @@ def most_bytes(clients: int) -> int:
     return clients * 2048 + 6 * (MOST_TEXT * (MOST_NOTICES + 1) + MOST_ACCOUNT) + (64 << 10)
 
 
+def most_values(clients: int) -> int:
+    """Commas and brackets in such a request; sentences may be of commas only."""
+    return clients * 64 + MOST_TEXT * (MOST_NOTICES + 1) + MOST_ACCOUNT + 1024
+
+
 class Refusal(StrEnum):
     """Why an update was refused; the label of `lockstep_updates_refused_total`."""
 

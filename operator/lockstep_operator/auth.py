@@ -1,21 +1,59 @@
 """Who calls the planner: checks that a token is the one of a job's cloud pod, or its trainer's.
 
-The planner calls it. A positive review is kept a minute under a hash of the token, so that a round
-costs no call to the apiserver; a negative one is never kept.
+The planner calls it, before anything else of a call is read. A positive review is kept a minute
+under a hash of the token, so that a round costs no call to the apiserver; a negative one for some
+seconds. Invariant: wrong tokens cost the apiserver so many reviews and no more, and whoever had a
+valid one before, or has not tried often, is never turned away because of them.
 """
 
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 from lockstep_api import names
 from lockstep_api.names import Role
 from lockstep_operator.core.model import JobKey, ObjectRef
-from lockstep_operator.errors import Forbidden, NotFound, Unauthenticated
+from lockstep_operator.core.pace import Bucket, Buckets, Rate
+from lockstep_operator.errors import Forbidden, NotFound, TooManyCalls, Unauthenticated
 from lockstep_operator.kube import Kube, User
 
+_Value = TypeVar("_Value")
+
 CACHE_S = 60.0
+REFUSED_S = 10.0
 _MAX_CACHED = 10_000
+_MAX_TOKEN = 8192
+"""Characters; a service account's has some 1,200."""
+OF_ONE = Rate(burst=20, per_s=5)
+"""Reviews of tokens that are not known yet, for one source; many callers may share an address."""
+FIRST_OF_ALL, FURTHER_OF_ALL = Rate(burst=100, per_s=20), Rate(burst=100, per_s=20)
+"""The same for all sources: the first of each have permits of their own."""
+_FIRST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What is known of a caller from the head of its call."""
+
+    authorization: str | None
+    source: str = ""
+    """Its address."""
+
+
+class _Reviews:
+    """Who may have a token reviewed that is not known yet."""
+
+    def __init__(self) -> None:
+        self._of_one = Buckets(OF_ONE)
+        self._first, self._further = Bucket(FIRST_OF_ALL), Bucket(FURTHER_OF_ALL)
+
+    def take(self, source: str, now_s: float) -> bool:
+        mine = self._of_one.of(source)
+        used = OF_ONE.burst - mine.left(now_s)
+        everyone = self._first if used < _FIRST else self._further
+        return mine.take(now_s) and everyone.take(now_s)
 
 
 class Authenticator:
@@ -25,24 +63,26 @@ class Authenticator:
         self._kube = kube
         self._clock = clock
         self._users: dict[str, tuple[User, float]] = {}
-        """Hash of a token → its user and when to ask again."""
+        """Hash of a token that was valid → its user and when to ask again."""
+        self._refused: dict[str, float] = {}
+        """Hash of one that was not → when to ask again."""
+        self._reviews = _Reviews()
         self._owners: dict[str, str] = {}
         """ServiceAccount's uid → uid of the job that owns it; neither ever changes."""
 
-    async def check(
-        self, key: JobKey, authorization: str | None, *, role: Role = Role.CLOUD
-    ) -> User:
+    async def check(self, key: JobKey, caller: Caller, *, role: Role = Role.CLOUD) -> User:
         """Let pods of this role of a job of this name pass, and tell who it is.
 
         Raises:
             Unauthenticated: no valid token.
             Forbidden: the token is not the one of such a pod.
+            TooManyCalls: too many wrong tokens came from there.
             KubeError: the token could not be checked.
         """
-        scheme, _, token = (authorization or "").partition(" ")
+        scheme, _, token = (caller.authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated("send the pod's token: Authorization: Bearer …")
-        user = await self._user(token.strip())
+        user = await self._user(token.strip(), caller.source)
         account = names.service_account_name(key.name, role)
         if user.name != f"system:serviceaccount:{key.namespace}:{account}":
             raise Forbidden(f"{user.name} is not the {role} pod of job {key.namespace}/{key.name}")
@@ -76,16 +116,31 @@ class Authenticator:
         if owners:
             self._owners[found["metadata"]["uid"]] = owners[0]["uid"]
 
-    async def _user(self, token: str) -> User:
+    async def _user(self, token: str, source: str) -> User:
         digest = hashlib.sha256(token.encode()).hexdigest()
-        known = self._users.pop(digest, None)
-        if known is not None and self._clock() < known[1]:
-            self._users[digest] = known
+        known, now_s = self._users.get(digest), self._clock()
+        if known is not None and now_s < known[1]:
             return known[0]
+        if len(token) > _MAX_TOKEN or now_s < self._refused.get(digest, now_s):
+            raise _not_valid()
+        if known is None and not self._reviews.take(source, now_s):
+            raise TooManyCalls("too many tokens that are not valid: try again later")
         reviewed = await self._kube.review_token(token, names.PLANNER_AUDIENCE)
+        self._users.pop(digest, None)
         if reviewed is None:
-            raise Unauthenticated(f"the token is not valid for audience {names.PLANNER_AUDIENCE}")
-        if len(self._users) >= _MAX_CACHED:
-            self._users.clear()
-        self._users[digest] = (reviewed, self._clock() + CACHE_S)
+            _keep(self._refused, digest, now_s + REFUSED_S)
+            raise _not_valid()
+        _keep(self._users, digest, (reviewed, now_s + CACHE_S))
         return reviewed
+
+
+def _not_valid() -> Unauthenticated:
+    return Unauthenticated(f"the token is not valid for audience {names.PLANNER_AUDIENCE}")
+
+
+def _keep(cache: dict[str, _Value], digest: str, value: _Value) -> None:
+    """In place of the oldest when there are too many."""
+    cache.pop(digest, None)
+    if len(cache) >= _MAX_CACHED:
+        del cache[next(iter(cache))]
+    cache[digest] = value

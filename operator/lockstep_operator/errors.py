@@ -9,6 +9,9 @@ LockstepError
 │   ├── JobEnded                the job takes no more rounds
 │   ├── Superseded              the job has called again before this call's turn came
 │   ├── PlanTookTooLong         there is no plan in the time that its caller waits
+│   ├── TooManyCalls            more than one caller may make
+│   ├── BodyTooLarge            more bytes than a call of this job can have
+│   ├── BodyTooSlow             its bytes did not come in time
 │   └── UnfitRequest            what the caller sends does not fit the job
 ├── TelemetryError              Prometheus did not answer; reports of rounds stand in
 ├── PolicyUnavailable           a policy that cannot be used; the equaliser stands in
@@ -57,6 +60,18 @@ class Superseded(CallRefused):
 
 class PlanTookTooLong(CallRefused):
     """There was no plan in the time that its caller waits."""
+
+
+class TooManyCalls(CallRefused):
+    """More calls than one caller may make: some are served later."""
+
+
+class BodyTooLarge(CallRefused):
+    """A body of more bytes than a call of this job can have."""
+
+
+class BodyTooSlow(CallRefused):
+    """A body whose bytes did not come in time."""
 
 
 class UnfitRequest(CallRefused):

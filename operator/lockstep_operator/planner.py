@@ -1,8 +1,9 @@
 """The planner: plans a round for a job's cloud pod, takes the job's outcome and offered policies.
 
-`routes` serves it. It checks who calls, does the I/O between the pure functions of `core.planning`
-and keeps what they return. A plan is answered when its CPU limits are in force (or it says which
-are not); an outcome only when it is in the job's status, so it is never lost.
+`routes` serves it: who calls is asked first (`admit`), then what is said is read. It does the I/O
+between the pure functions of `core.planning` and keeps what they return. A plan is answered when
+its CPU limits are in force (or it says which are not); an outcome only when it is in the job's
+status, so it is never lost.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from lockstep_api.spec import Allocation, AllocationPolicy, FederatedJobSpec
 from lockstep_api.status import FINISHED, Phase
 from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_operator.actuate import Resizer, actuate
-from lockstep_operator.auth import Authenticator
+from lockstep_operator.auth import Authenticator, Caller
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote, JobKey, JobView
 from lockstep_operator.core.plan import needs_telemetry, with_applied
@@ -68,24 +69,40 @@ class Planner:
     plan_s: float = PLAN_S
     """How long a call may take, once it has its turn."""
 
-    async def plan(
-        self, key: JobKey, request: PlanRequest, *, authorization: str | None
-    ) -> RoundPlan:
-        """Plan a round, put its limits in force and tell what is not.
+    async def admit(self, key: JobKey, caller: Caller, *, role: Role = Role.CLOUD) -> JobView:
+        """The job of the caller.
 
         Raises:
             NotLeader: another operator plans.
-            NotFound, JobEnded, InvalidSpec: there is nothing to plan.
+            Unauthenticated, Forbidden, TooManyCalls: the caller may not speak for the job.
+            NotFound: there is none.
+            KubeError: Kubernetes did not answer.
+        """
+        self._check_leads()
+        if self.authenticator is None:
+            return await self._existing(key)
+        user = await self.authenticator.check(key, caller, role=role)
+        job = await self._existing(key)
+        await self.authenticator.check_owner(key, user, uid=job.uid, role=role)
+        return job
+
+    async def plan(self, job: JobView, request: PlanRequest) -> RoundPlan:
+        """Plan a round of an admitted caller's job, put its limits in force and tell what is not.
+
+        Raises:
+            NotLeader: another operator plans.
+            JobEnded, InvalidSpec: there is nothing to plan.
             UnfitRequest: it does not fit the job.
             Superseded, PlanTookTooLong: its caller has given it up.
             KubeError: Kubernetes did not answer.
         """
-        with self.deps.metrics.plan_seconds.time():
-            job, spec = await self._plannable(key, authorization)
-            async with self.turns.take(job.uid):
-                plan = await self._in_time(job, spec, request=request)
-        self.runtime.seen(key)
-        return plan
+        spec = plannable(job)
+        try:
+            with self.deps.metrics.plan_seconds.time():
+                async with self.turns.take(job.uid):
+                    return await self._in_time(job, spec, request=request)
+        finally:
+            self.runtime.seen(job.key)  # a failed plan, too: the status says what is heard of it
 
     async def _in_time(
         self, job: JobView, spec: FederatedJobSpec, *, request: PlanRequest
@@ -177,61 +194,51 @@ class Planner:
         if job is not None and job.spec is not None:
             await self.learning.learn(job, job.spec)
 
-    async def offer(
-        self, key: JobKey, content: bytes, *, authorization: str | None
-    ) -> PolicyVerdict:
-        """Judge a policy that a trainer offers.
+    async def offer(self, job: JobView, content: bytes) -> PolicyVerdict:
+        """Judge a policy that an admitted trainer offers.
 
         Raises:
-            NotLeader: another operator plans.
-            NotFound, JobEnded, InvalidSpec: there is no job that could use it.
+            JobEnded, InvalidSpec: the job cannot use it.
             UnfitRequest: it is no policy.
             KubeError: Kubernetes did not answer.
         """
-        job, spec = await self._plannable(key, authorization, role=Role.TRAINER)
+        spec = plannable(job)
         if not spec.allocation.online:
-            raise JobEnded(f"job {key.namespace}/{key.name} does not learn any more")
+            raise JobEnded(f"job {job.key.namespace}/{job.key.name} does not learn any more")
         return await self.learning.judge(job, spec, content=content)
 
-    async def outcome(self, key: JobKey, outcome: Outcome, *, authorization: str | None) -> bool:
-        """Take the end of a job; True when it is in the job's status."""
-        job = await self._job(key, authorization)
+    async def outcome(self, job: JobView, outcome: Outcome) -> bool:
+        """Take the end of an admitted caller's job; True when it is in the job's status."""
         if job.status.phase in FINISHED:
             return True
         state = ended(self.reports.of(job.uid), outcome)
         self.reports.keep(job.key, job.uid, state=state)
-        taken = finished(await self.runtime.pass_now(key))
+        taken = finished(await self.runtime.pass_now(job.key))
         if taken:
             self.learning.forget(job.uid)
         return taken
 
-    async def _job(
-        self, key: JobKey, authorization: str | None, *, role: Role = Role.CLOUD
-    ) -> JobView:
-        """The job of the caller."""
-        self._check_leads()
-        caller = None
-        if self.authenticator is not None:
-            caller = await self.authenticator.check(key, authorization, role=role)
+    async def _existing(self, key: JobKey) -> JobView:
         job = await read_job(key, self.deps.kube)
         if job is None:
             raise NotFound(f"no job {key.namespace}/{key.name}")
-        if self.authenticator is not None and caller is not None:
-            await self.authenticator.check_owner(key, caller, uid=job.uid, role=role)
         return job
 
     def _check_leads(self) -> None:
         if not self.leads():
             raise NotLeader("this operator does not lead: try again, the leader answers")
 
-    async def _plannable(
-        self, key: JobKey, authorization: str | None, *, role: Role = Role.CLOUD
-    ) -> tuple[JobView, FederatedJobSpec]:
-        job = await self._job(key, authorization, role=role)
-        if job.status.phase in _NOT_PLANNED:
-            raise JobEnded(f"job {key.namespace}/{key.name} is {job.status.phase}")
-        if job.spec is not None and job.spec.suspend:
-            raise JobEnded(f"job {key.namespace}/{key.name} is suspended")
-        if job.spec is None:
-            raise InvalidSpec(job.spec_error or "the spec cannot be read")
-        return job, job.spec
+
+def plannable(job: JobView) -> FederatedJobSpec:
+    """The spec of a job that takes rounds.
+
+    Raises:
+        JobEnded, InvalidSpec: it takes none.
+    """
+    if job.status.phase in _NOT_PLANNED:
+        raise JobEnded(f"job {job.key.namespace}/{job.key.name} is {job.status.phase}")
+    if job.spec is None:
+        raise InvalidSpec(job.spec_error or "the spec cannot be read")
+    if job.spec.suspend:
+        raise JobEnded(f"job {job.key.namespace}/{job.key.name} is suspended")
+    return job.spec

@@ -31,6 +31,7 @@ from lockstep_operator.core.model import (
 )
 from lockstep_operator.core.ownership import names_taken
 from lockstep_operator.core.status import needs_place
+from lockstep_operator.core.text import printable
 from lockstep_operator.errors import Conflict, KubeError
 from lockstep_operator.kube import Kube, job_ref, ref_of
 from lockstep_operator.metrics import Metrics
@@ -328,7 +329,7 @@ def event_body(job: JobView, note: EventNote, *, now: datetime, index: int = 0) 
         },
         "type": note.type,
         "reason": note.reason,
-        "message": note.message[:1024],
+        "message": printable(note.message)[:1024],
         "source": {"component": names.MANAGER},
         "reportingComponent": names.MANAGER,
         "firstTimestamp": at,

@@ -4,18 +4,26 @@
 """
 
 import logging
+import re
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from fastapi import BackgroundTasks, FastAPI, Header, Request
+from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lockstep_api import names
+from lockstep_api.names import Role
 from lockstep_api.wire import Outcome, PlanRequest
+from lockstep_operator.auth import Caller
+from lockstep_operator.bodies import Bodies
 from lockstep_operator.core.model import JobKey
+from lockstep_operator.core.pace import Bucket, Buckets, Rate
 from lockstep_operator.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
     Forbidden,
     InvalidSpec,
     JobEnded,
@@ -25,14 +33,19 @@ from lockstep_operator.errors import (
     PlanTookTooLong,
     PolicyUnavailable,
     Superseded,
+    TooManyCalls,
     Unauthenticated,
     UnfitRequest,
 )
-from lockstep_operator.planner import Planner
+from lockstep_operator.planner import Planner, plannable
 from lockstep_operator.reconcile import Deps
 from lockstep_operator.runtime import Runtime
 
 logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,251}[a-z0-9])?")
+LINES_OF_ONE, LINES_OF_ALL = Rate(burst=5, per_s=0.1), Rate(burst=50, per_s=2)
+"""Lines of the log about refused calls, for one source and for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,44 +81,54 @@ class Probes:
         return generate_latest(metrics.registry)
 
 
-def planner_app(planner: Planner, probes: Probes) -> FastAPI:
+def planner_app(planner: Planner, probes: Probes, bodies: Bodies | None = None) -> FastAPI:
     """The HTTP application."""
     app = FastAPI(title="Lockstep planner", docs_url=None, redoc_url=None, openapi_url=None)
     _add_errors(app)
     app.add_middleware(_Unexpected)
 
+    bodies = bodies or Bodies()
+
+    # Who calls is known before a byte of what is said is read.
     @app.post(names.PLAN_ROUTE)
-    async def plan(
-        namespace: str,
-        job: str,
-        *,
-        body: PlanRequest,
-        background: BackgroundTasks,
-        authorization: str | None = Header(None),
-    ) -> Response:
-        key = JobKey(namespace, job)
-        planned = await planner.plan(key, body, authorization=authorization)
-        background.add_task(planner.learn, key)
+    async def plan(request: Request, background: BackgroundTasks) -> Response:
+        job = await planner.admit(_key(request), _caller(request))
+        plannable(job)
+        asked = await bodies.message(request, job, kind=PlanRequest)
+        planned = await planner.plan(job, asked)
+        background.add_task(planner.learn, job.key)
         return _json(planned.to_json())
 
     @app.post(names.POLICY_ROUTE)
-    async def policy(
-        namespace: str, job: str, *, request: Request, authorization: str | None = Header(None)
-    ) -> Response:
-        key, content = JobKey(namespace, job), await request.body()
-        return _json((await planner.offer(key, content, authorization=authorization)).to_json())
+    async def policy(request: Request) -> Response:
+        job = await planner.admit(_key(request), _caller(request), role=Role.TRAINER)
+        plannable(job)
+        content = await bodies.policy(request, job)
+        return _json((await planner.offer(job, content)).to_json())
 
     @app.post(names.OUTCOME_ROUTE)
-    async def outcome(
-        namespace: str, job: str, *, body: Outcome, authorization: str | None = Header(None)
-    ) -> Response:
-        key = JobKey(namespace, job)
-        if await planner.outcome(key, body, authorization=authorization):
+    async def outcome(request: Request) -> Response:
+        job = await planner.admit(_key(request), _caller(request))
+        told = await bodies.message(request, job, kind=Outcome)
+        if await planner.outcome(job, told):
             return _json("{}")
         return _message(503, "the outcome is not in the job's status yet: send it again")
 
     _add_probes(app, probes)
     return app
+
+
+def _key(request: Request) -> JobKey:
+    """The job that a call is about; what is no name is not even repeated in the log."""
+    key = JobKey(request.path_params["namespace"], request.path_params["job"])
+    if not (_NAME.fullmatch(key.namespace) and _NAME.fullmatch(key.name)):
+        raise NotFound("no such job: namespaces and jobs have names of a-z, 0-9 and -")
+    return key
+
+
+def _caller(request: Request) -> Caller:
+    source = "" if request.client is None else request.client.host
+    return Caller(request.headers.get("authorization"), source)
 
 
 def _add_probes(app: FastAPI, probes: Probes) -> None:
@@ -160,6 +183,9 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (JobEnded, 409),
     (Superseded, 503),
     (PlanTookTooLong, 503),
+    (TooManyCalls, 429),
+    (BodyTooLarge, 413),
+    (BodyTooSlow, 408),
     (InvalidSpec, 422),
     (UnfitRequest, 422),
     (PolicyUnavailable, 503),
@@ -167,19 +193,52 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
+@dataclass(slots=True)
+class _RefusedCalls:
+    """Says in the log which calls were refused; a flood of them is counted instead."""
+
+    clock: Callable[[], float] = time.monotonic
+    _of_one: Buckets = field(default_factory=lambda: Buckets(LINES_OF_ONE))
+    _of_all: Bucket = field(default_factory=lambda: Bucket(LINES_OF_ALL))
+    _unsaid: int = 0
+
+    def say(self, request: Request, status: int, *, error: Exception) -> None:
+        now_s, source = self.clock(), _caller(request).source
+        if not (self._of_one.of(source).take(now_s) and self._of_all.take(now_s)):
+            self._unsaid += 1
+            return
+        told = "%s from %s: %d %s" + (f" ({self._unsaid} more were refused)" * (self._unsaid > 0))
+        self._unsaid = 0
+        logger.info(told, _route(request), source, status, error)
+
+
+def _route(request: Request) -> str:
+    """The path, once it is known to be one of a job."""
+    try:
+        _key(request)
+    except NotFound:
+        return "no job's path"
+    return request.url.path
+
+
 def _add_errors(app: FastAPI) -> None:
+    refused = _RefusedCalls()
+
     async def answer(request: Request, error: Exception) -> JSONResponse:
         status = next(code for kind, code in _STATUS if isinstance(error, kind))
-        logger.info("%s: %d %s", request.url.path, status, error)
+        refused.say(request, status, error=error)
         return _message(status, str(error))
 
     for kind, _ in _STATUS:
         app.add_exception_handler(kind, answer)
 
 
+# A caller that is told to try again must not stay with this process, and strangers not at all.
+_CLOSED = frozenset({401, 403, 404, 408, 413, 429, 503})
+
+
 def _message(status: int, text: str) -> JSONResponse:
-    # A caller that is told to try again must not stay with this process.
-    headers = {"connection": "close"} if status == 503 else None
+    headers = {"connection": "close"} if status in _CLOSED else None
     return JSONResponse({"message": text}, status_code=status, headers=headers)
 
 

@@ -7,9 +7,17 @@ import pytest
 
 from lockstep_allocator.policy import Policy
 from lockstep_api import names
-from lockstep_operator.auth import CACHE_S, Authenticator
+from lockstep_operator.auth import (
+    CACHE_S,
+    FIRST_OF_ALL,
+    FURTHER_OF_ALL,
+    OF_ONE,
+    REFUSED_S,
+    Authenticator,
+    Caller,
+)
 from lockstep_operator.core.model import Manifest
-from lockstep_operator.errors import Unauthenticated, Unavailable
+from lockstep_operator.errors import TooManyCalls, Unauthenticated, Unavailable
 from lockstep_operator.kube import User, job_ref
 from lockstep_operator.policies import Policies
 from lockstep_operator.policy_learning import PolicyLearning
@@ -31,6 +39,8 @@ from tests.support.planner import (
     online,
     request,
 )
+
+CLOUD = Caller("Bearer cloud", "10.0.0.9")
 
 
 async def test_a_client_of_no_group_is_refused_in_words(setup: Setup) -> None:
@@ -93,16 +103,68 @@ async def test_a_token_is_reviewed_once_a_minute() -> None:
     checked = Authenticator(kube, clock=lambda: now[0])
     for moment in (0.0, CACHE_S - 1, CACHE_S + 1):
         now[0] = moment
-        await checked.check(KEY, "Bearer cloud")
+        await checked.check(KEY, CLOUD)
     assert kube.reviews == [("cloud", names.PLANNER_AUDIENCE)] * 2
 
 
-async def test_a_refused_token_is_reviewed_every_time() -> None:
+async def test_a_refused_token_is_reviewed_again_after_some_seconds() -> None:
+    now = [0.0]
     kube = FakeKube()
-    for _ in range(2):
+    checked = Authenticator(kube, clock=lambda: now[0])
+    for moment in (0.0, REFUSED_S - 1, REFUSED_S + 1):
+        now[0] = moment
         with pytest.raises(Unauthenticated):
-            await Authenticator(kube).check(KEY, "Bearer made-up")
+            await checked.check(KEY, Caller("Bearer made-up", "10.0.0.1"))
     assert len(kube.reviews) == 2
+
+
+async def flooded(checked: Authenticator, *sources: str, tokens: int) -> None:
+    """Each source sends so many tokens, all different and all wrong."""
+    for number in range(tokens):
+        for source in sources:
+            with pytest.raises((Unauthenticated, TooManyCalls)):
+                await checked.check(KEY, Caller(f"Bearer {source} {number}", source))
+
+
+async def test_wrong_tokens_cost_so_many_reviews_and_no_more() -> None:
+    kube = FakeKube()
+    checked = Authenticator(kube, clock=lambda: 0.0)
+    await flooded(checked, "10.0.0.1", tokens=1000)
+    assert len(kube.reviews) == OF_ONE.burst
+    await flooded(checked, *(f"10.0.1.{i}" for i in range(100)), tokens=40)
+    assert len(kube.reviews) <= FIRST_OF_ALL.burst + FURTHER_OF_ALL.burst
+    assert len(checked._refused) <= len(kube.reviews)
+
+
+async def test_a_flood_of_wrong_tokens_turns_no_valid_caller_away() -> None:
+    now = [0.0]
+    kube = FakeKube(users={"cloud": User(CLOUD_USER, "x"), "new": User(CLOUD_USER, "y")})
+    checked = Authenticator(kube, clock=lambda: now[0])
+    await checked.check(KEY, CLOUD)
+    hostile = [f"10.0.1.{i}" for i in range(20)]
+    await flooded(checked, CLOUD.source, *hostile, tokens=40)
+    await checked.check(KEY, Caller("Bearer new", "10.0.0.2"))  # a pod that has just started
+    now[0] = CACHE_S + 1
+    await flooded(checked, CLOUD.source, *hostile, tokens=40)
+    await checked.check(KEY, CLOUD)  # known, although it has to be reviewed again
+    assert kube.reviews.count(("cloud", names.PLANNER_AUDIENCE)) == 2
+
+
+async def test_permits_for_reviews_come_back() -> None:
+    now = [0.0]
+    kube = FakeKube()
+    checked = Authenticator(kube, clock=lambda: now[0])
+    await flooded(checked, "10.0.0.1", tokens=40)
+    now[0] = 1 / OF_ONE.per_s
+    await flooded(checked, "10.0.0.1", tokens=40)
+    assert len(kube.reviews) == OF_ONE.burst + 1
+
+
+async def test_a_token_of_any_length_is_no_work_for_the_apiserver() -> None:
+    kube = FakeKube()
+    with pytest.raises(Unauthenticated):
+        await Authenticator(kube).check(KEY, Caller("Bearer " + "x" * 20_000))
+    assert kube.reviews == []
 
 
 async def test_an_unreadable_spec_is_refused_with_its_path(setup: Setup) -> None:

@@ -16,6 +16,7 @@ from lockstep_operator.core.causes import Cause
 from lockstep_operator.core.model import Observed
 from lockstep_operator.core.plan import fell_back, needs_telemetry
 from lockstep_operator.core.state import JobState
+from lockstep_operator.core.text import printable
 
 Truth = Literal["True", "False", "Unknown"]
 
@@ -59,7 +60,7 @@ def set_condition(
         type=type,
         status=found.status,
         reason=found.reason,
-        message=_cut(found.message),
+        message=_cut(printable(found.message)),
         observed_generation=generation,
         last_transition_time=old.last_transition_time if old and kept else timestamp(now),
     )

@@ -1,0 +1,110 @@
+"""The bodies of calls to the planner: read within bounds, and made messages of; `routes` calls it.
+
+Nobody's body is read before it is known whose job it is about: what it may hold comes from that
+job's spec. Invariant: memory for bodies is bounded, of one job and in all, and a body ends in time.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+
+from lockstep_api.base import problems_of
+from lockstep_api.wire import most_bytes, most_values
+from lockstep_operator.core.model import JobView
+from lockstep_operator.errors import BodyTooLarge, BodyTooSlow, TooManyCalls, UnfitRequest
+
+BODY_S = 8.0
+"""Seconds for a whole body: what its sender waits for an answer is not much more."""
+MOST_HELD = 64 << 20
+"""Bytes of all bodies that are being read or parsed."""
+MOST_OF_A_JOB = 2
+"""Bodies of one job at once: a call, and the one that takes its place."""
+MOST_POLICY_BYTES = 1 << 20
+"""No ConfigMap holds more."""
+
+Message = TypeVar("Message", bound=BaseModel)
+
+
+@dataclass(slots=True)
+class Bodies:
+    """Those that are held now."""
+
+    body_s: float = BODY_S
+    most_held: int = MOST_HELD
+    _of_job: Counter[str] = field(default_factory=Counter)
+    _held: int = 0
+
+    async def message(self, request: Request, job: JobView, *, kind: type[Message]) -> Message:
+        """The message in a body.
+
+        Raises:
+            BodyTooLarge, BodyTooSlow, TooManyCalls: it is not read to its end.
+            UnfitRequest: it is no such message.
+        """
+        clients = 0 if job.spec is None else job.spec.clients()
+        async with self._whole(request, job, most=most_bytes(clients)) as content:
+            # The rest of the process goes on meanwhile.
+            return await asyncio.to_thread(_parsed, kind, content, clients=clients)
+
+    async def policy(self, request: Request, job: JobView) -> bytes:
+        """The file in a body.
+
+        Raises:
+            BodyTooLarge, BodyTooSlow, TooManyCalls: it is not read to its end.
+        """
+        async with self._whole(request, job, most=MOST_POLICY_BYTES) as content:
+            return bytes(content)
+
+    @asynccontextmanager
+    async def _whole(
+        self, request: Request, job: JobView, *, most: int
+    ) -> AsyncIterator[bytearray]:
+        if self._of_job[job.uid] >= MOST_OF_A_JOB:
+            raise TooManyCalls(f"the job has {MOST_OF_A_JOB} calls under way: wait for an answer")
+        self._of_job[job.uid] += 1
+        content = bytearray()
+        try:
+            await self._fill(content, request, most=most)
+            yield content
+        finally:
+            self._held -= len(content)
+            self._of_job[job.uid] -= 1
+            self._of_job += Counter()  # keeps those above 0
+
+    async def _fill(self, content: bytearray, request: Request, *, most: int) -> None:
+        announced = request.headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > most:
+            raise BodyTooLarge(f"a body of this job has at most {most} bytes, not {announced}")
+        try:
+            async with asyncio.timeout(self.body_s):
+                async for piece in request.stream():
+                    self._hold(content, piece, most=most)
+        except TimeoutError as error:
+            raise BodyTooSlow(f"the body took longer than {self.body_s:g} s") from error
+        except ClientDisconnect as error:
+            raise BodyTooSlow("the caller has gone") from error
+
+    def _hold(self, content: bytearray, piece: bytes, *, most: int) -> None:
+        if len(content) + len(piece) > most:
+            raise BodyTooLarge(f"a body of this job has at most {most} bytes")
+        if self._held + len(piece) > self.most_held:
+            raise TooManyCalls("the planner reads too much already: try again")
+        self._held += len(piece)
+        content += piece
+
+
+def _parsed(kind: type[Message], content: bytearray, *, clients: int) -> Message:
+    """Counts first: a byte of a body may become a hundred bytes of values."""
+    if content.count(b",") + content.count(b"[") + content.count(b"{") > most_values(clients):
+        raise UnfitRequest(f"the body has more values than a job of {clients} clients can tell")
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise UnfitRequest(problems_of(error)) from None

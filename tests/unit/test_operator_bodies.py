@@ -1,0 +1,277 @@
+"""What a caller of the planner may send: who it is comes first, then bytes within bounds."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lockstep_api.wire import PlanRequest, most_bytes
+from lockstep_operator import bodies as bodies_module
+from lockstep_operator.bodies import Bodies
+from lockstep_operator.routes import LINES_OF_ALL, LINES_OF_ONE, planner_app
+from tests.support.planner import (
+    DONE,
+    OUTCOME,
+    PLAN,
+    POLICY,
+    Setup,
+    allocated,
+    client,
+    request,
+)
+
+BAD_ITEMS = b'{"round":1,"clients":[' + b"0," * (32 << 10) + b"0]}"
+
+
+class Call:
+    """A call whose body is given piece by piece, and what was read of it."""
+
+    def __init__(self, *pieces: bytes, ends: bool = True) -> None:
+        self._pieces, self._ends = list(pieces), ends
+        self.read = 0
+        self.status: int | None = None
+        self.body = b""
+        self.headers: dict[bytes, bytes] = {}
+
+    async def receive(self) -> dict[str, Any]:
+        if self.read == len(self._pieces):
+            if not self._ends:
+                await asyncio.Event().wait()
+            return {"type": "http.disconnect"}
+        piece, self.read = self._pieces[self.read], self.read + 1
+        more = self.read < len(self._pieces) or not self._ends
+        return {"type": "http.request", "body": piece, "more_body": more}
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status, self.headers = message["status"], dict(message["headers"])
+        self.body += message.get("body", b"")
+
+    @property
+    def message(self) -> str:
+        return str(json.loads(self.body)["message"])
+
+
+async def call(
+    setup: Setup,
+    sent: Call,
+    *,
+    path: str = PLAN,
+    token: str | None = "cloud",
+    source: str = "10.0.0.9",
+    bodies: Bodies | None = None,
+    announced: int | None = None,
+) -> Call:
+    headers = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
+    if announced is not None:
+        headers.append((b"content-length", str(announced).encode()))
+    scope = {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
+        "query_string": b"", "headers": headers, "root_path": "", "scheme": "http",
+        "http_version": "1.1", "server": None, "client": (source, 1),
+    }  # fmt: skip
+    app = planner_app(setup.planner, setup.probes, bodies)
+    await app(scope, sent.receive, sent.send)
+    return sent
+
+
+@pytest.mark.parametrize("path", [PLAN, OUTCOME, POLICY])
+@pytest.mark.parametrize(
+    ("token", "status"), [(None, 401), ("", 401), ("made-up", 401), ("device", 403)]
+)
+async def test_of_a_caller_that_is_not_the_jobs_no_byte_is_read(
+    setup: Setup, path: str, token: str | None, status: int
+) -> None:
+    done = await call(setup, Call(BAD_ITEMS), path=path, token=token)
+    assert (done.status, done.read) == (status, 0)
+    assert done.headers[b"connection"] == b"close"
+
+
+async def test_of_a_job_that_takes_no_rounds_no_byte_is_read(setup: Setup) -> None:
+    allocated(setup)
+    await setup.http.post(OUTCOME, json=DONE)
+    done = await call(setup, Call(BAD_ITEMS))
+    assert (done.status, done.read) == (409, 0)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        PLAN.replace("lab", "lab\n2026-11-28 ERROR a forged line"),
+        PLAN.replace("digits", "\x1b[31mdigits"),
+        PLAN.replace("digits", "d" * 300),
+        PLAN.replace("lab", "Lab"),
+    ],
+)
+async def test_what_is_no_name_of_a_job_reaches_neither_apiserver_nor_log(
+    setup: Setup, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    done = await call(setup, Call(b"{}"), path=path)
+    assert (done.status, done.read) == (404, 0)
+    assert setup.kube.reviews == []
+    assert [
+        one for one in caplog.messages if "forged" in one or "\x1b" in one or "ddd" in one
+    ] == []
+
+
+async def test_bad_items_are_answered_in_a_few_words(setup: Setup) -> None:
+    secret = "<script>"
+    wrong = json.dumps({"round": 1, "clients": [{"client": secret}] * 1000, "notices": [secret]})
+    done = await call(setup, Call(wrong.encode()))
+    assert done.status == 422
+    assert secret not in done.message
+    assert len(done.body) < 400
+    assert "clients.0.client" in done.message
+
+
+@pytest.mark.parametrize(
+    "refused", [{f"{'k' * 100}{i}": 1 for i in range(5)}, {"\x1b[31m" * 50: 1}, {"x y": -1}]
+)
+async def test_keys_that_only_the_sender_knows_are_not_repeated(
+    setup: Setup, refused: dict[str, int]
+) -> None:
+    report = {"round": 1, "planned": True, "seconds": 1, "elapsedSeconds": 1, "clients": [],
+              "energyJoules": {}, "refused": refused}  # fmt: skip
+    done = await call(setup, Call(json.dumps({**request(), "report": report}).encode()))
+    assert done.status == 422
+    assert not any(key in done.message for key in refused)
+    assert len(done.body) < 800
+
+
+@pytest.mark.parametrize("announced", [None, most_bytes(2) + 1])
+async def test_a_body_has_at_most_the_bytes_that_its_job_can_tell(
+    setup: Setup, announced: int | None
+) -> None:
+    piece = b" " * (16 << 10)
+    held, sent = Bodies(), Call(*[piece] * 1000)
+    done = await call(setup, sent, bodies=held, announced=announced)
+    assert done.status == 413
+    assert str(most_bytes(2)) in done.message
+    most = 0 if announced else most_bytes(2) // len(piece) + 1
+    assert sent.read <= most
+    assert held._held == 0
+    assert not held._of_job
+
+
+async def test_a_body_of_values_beyond_measure_is_not_parsed(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("it was parsed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PlanRequest, "model_validate_json", never)
+        done = await call(setup, Call(b'{"x":[' + b"0," * (150 << 10) + b"0]}"))
+    assert done.status == 422
+    assert "more values than a job of 2 clients" in done.message
+
+
+async def test_messages_are_parsed_beside_the_event_loop(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    beside = asyncio.to_thread
+
+    async def noted(function: Callable[..., Any], *args: Any, **more: Any) -> Any:
+        asked.append(function)
+        return await beside(function, *args, **more)
+
+    monkeypatch.setattr(asyncio, "to_thread", noted)
+    assert (await setup.http.post(PLAN, json=request())).status_code == 200
+    assert bodies_module._parsed in asked
+
+
+async def test_a_body_that_does_not_come_is_given_up(setup: Setup) -> None:
+    held = Bodies(body_s=0.05)
+    done = await call(setup, Call(b"{", ends=False), bodies=held)
+    assert (done.status, done.headers[b"connection"]) == (408, b"close")
+    assert held._held == 0
+    assert not held._of_job
+
+
+async def test_a_trickle_of_bytes_does_not_make_a_body_last(setup: Setup) -> None:
+    """Each piece comes well within the time of the whole."""
+    held, sent = Bodies(body_s=0.2), Call(*[b" "] * 100_000)
+    receive = sent.receive
+
+    async def slowly() -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return await receive()
+
+    sent.receive = slowly  # type: ignore[method-assign]
+    done = await call(setup, sent, bodies=held)
+    assert done.status == 408
+    assert sent.read < 100
+
+
+async def test_a_job_has_so_many_bodies_at_once_and_another_is_not_held_up(setup: Setup) -> None:
+    held = Bodies()
+    waiting = [
+        asyncio.create_task(call(setup, Call(b"{", ends=False), bodies=held)) for _ in range(2)
+    ]
+    while held._of_job.total() < 2:  # noqa: ASYNC110  nobody tells of a body that is waited for
+        await asyncio.sleep(0)
+    done = await call(setup, Call(b"{}"), bodies=held)
+    assert (done.status, done.read) == (429, 0)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert held._held == 0
+    body = json.dumps(request()).encode()
+    assert (await call(setup, Call(body), bodies=held)).status == 200
+
+
+async def test_bodies_of_all_jobs_together_have_their_bytes(setup: Setup) -> None:
+    held = Bodies(most_held=1000)
+    done = await call(setup, Call(b" " * 600, b" " * 600), bodies=held)
+    assert done.status == 429
+    assert held._held == 0
+
+
+async def test_a_flood_of_refused_calls_is_a_few_lines_that_count_the_rest(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    app = planner_app(setup.planner, setup.probes)
+
+    async def refused(source: str) -> None:
+        sent = Call()
+        scope: dict[str, Any] = {
+            "type": "http", "method": "POST", "path": PLAN, "raw_path": PLAN.encode(),
+            "query_string": b"", "headers": [], "root_path": "", "scheme": "http",
+            "http_version": "1.1", "server": None, "client": (source, 1),
+        }  # fmt: skip
+        await app(scope, sent.receive, sent.send)
+        assert sent.status == 401
+
+    for _ in range(500):
+        await refused("10.0.0.1")
+    lines = [one for one in caplog.messages if "401" in one]
+    assert LINES_OF_ONE.burst <= len(lines) <= LINES_OF_ONE.burst + 5
+    await refused("10.0.0.2")
+    assert f"({500 - len(lines)} more were refused)" in caplog.messages[-1]
+    for number in range(500):
+        await refused(f"10.0.1.{number}")
+    assert len(caplog.messages) <= LINES_OF_ALL.burst + 30
+
+
+async def test_an_outcome_that_status_cannot_hold_is_refused(setup: Setup) -> None:
+    for change in ({"round": 10**30}, {"accuracy": 1e308}):
+        report = {"round": 1, "planned": True, "seconds": 1, "elapsedSeconds": 1, "clients": [],
+                  "energyJoules": {}, **change}  # fmt: skip
+        body = json.dumps(DONE | {"report": report}).encode()
+        done = await call(setup, Call(body), path=OUTCOME)
+        assert done.status == 422
+    assert (await setup.http.post(OUTCOME, json=DONE)).status_code == 200
+
+
+async def test_without_the_check_of_callers_bodies_have_their_bounds_too(setup: Setup) -> None:
+    open_to_all = replace(setup.planner, authenticator=None)
+    async with client(open_to_all, setup.probes, token=None) as http:
+        answer = await http.post(PLAN, content=b" " * (most_bytes(2) + 1))
+    assert answer.status_code == 413
