@@ -81,10 +81,16 @@ class Probes:
         return generate_latest(metrics.registry)
 
 
-def planner_app(planner: Planner, probes: Probes, bodies: Bodies | None = None) -> FastAPI:
+def planner_app(
+    planner: Planner,
+    probes: Probes,
+    *,
+    bodies: Bodies | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> FastAPI:
     """The HTTP application."""
     app = FastAPI(title="Lockstep planner", docs_url=None, redoc_url=None, openapi_url=None)
-    _add_errors(app)
+    _add_errors(app, _RefusedCalls(clock))
     app.add_middleware(_Unexpected)
 
     bodies = bodies or Bodies()
@@ -197,7 +203,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 class _RefusedCalls:
     """Says in the log which calls were refused; a flood of them is counted instead."""
 
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float]
     _of_one: Buckets = field(default_factory=lambda: Buckets(LINES_OF_ONE))
     _of_all: Bucket = field(default_factory=lambda: Bucket(LINES_OF_ALL))
     _unsaid: int = 0
@@ -221,9 +227,7 @@ def _route(request: Request) -> str:
     return request.url.path
 
 
-def _add_errors(app: FastAPI) -> None:
-    refused = _RefusedCalls()
-
+def _add_errors(app: FastAPI, refused: _RefusedCalls) -> None:
     async def answer(request: Request, error: Exception) -> JSONResponse:
         status = next(code for kind, code in _STATUS if isinstance(error, kind))
         refused.say(request, status, error=error)
