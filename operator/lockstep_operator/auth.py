@@ -128,9 +128,9 @@ class Authenticator:
         reviewed = await self._kube.review_token(token, names.PLANNER_AUDIENCE)
         self._users.pop(digest, None)
         if reviewed is None:
-            _keep(self._refused, digest, now_s + REFUSED_S)
+            _keep(self._refused, digest, value=now_s + REFUSED_S)
             raise _not_valid()
-        _keep(self._users, digest, (reviewed, now_s + CACHE_S))
+        _keep(self._users, digest, value=(reviewed, now_s + CACHE_S))
         return reviewed
 
 
@@ -138,7 +138,7 @@ def _not_valid() -> Unauthenticated:
     return Unauthenticated(f"the token is not valid for audience {names.PLANNER_AUDIENCE}")
 
 
-def _keep(cache: dict[str, _Value], digest: str, value: _Value) -> None:
+def _keep(cache: dict[str, _Value], digest: str, *, value: _Value) -> None:
     """In place of the oldest when there are too many."""
     cache.pop(digest, None)
     if len(cache) >= _MAX_CACHED:
