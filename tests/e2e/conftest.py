@@ -15,7 +15,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.cluster import api
-from tests.e2e.running import NAMESPACE, installed
+from tests.e2e.outside import Operator
+from tests.e2e.running import NAMESPACE, ROOT, installed
 from tests.e2e.shared import KUBECONFIG_OF_ALL, ready_cluster
 
 # What runs one after another. The cores for devices (1.9 of two) allow two jobs of the example at
@@ -76,3 +77,13 @@ def namespace(cluster: Path) -> Iterator[str]:
     api.kubectl("create", "namespace", name)
     yield name
     api.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def operator(cluster: Path, namespace: str, tmp_path: Path) -> Iterator[Operator]:
+    """An operator for the namespace, outside the cluster."""
+    api.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    started = Operator(namespace, cluster, tmp_path / "operator.log")
+    started.start()
+    yield started
+    started.stop()

@@ -1,136 +1,27 @@
 """The operator as a process outside a real Kubernetes, restricted to one of its namespaces."""
 
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import httpx2
 import pytest
-import yaml
 
 from tests.cluster import api
+from tests.e2e.outside import (
+    CHILDREN,
+    JOB_LABEL,
+    Json,
+    Operator,
+    children,
+    create,
+    job,
+    message,
+    wait_for_phase,
+    wait_until_no_children,
+)
 from tests.support.patience import PATIENCE_S, TIMEOUT
 
 pytestmark = pytest.mark.cluster
-
-ROOT = Path(__file__).resolve().parents[2]
-CHILDREN = "statefulsets,services,configmaps,pods,persistentvolumeclaims,serviceaccounts"
-JOB_LABEL = "lockstep.dev/job"
-
-Json = dict[str, Any]
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx2.get(url).status_code == 200
-    except httpx2.TransportError:
-        return False
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@dataclass
-class Operator:
-    """A running operator and what it watches."""
-
-    namespace: str
-    kubeconfig: Path
-    log: Path
-    port: int = field(default_factory=_free_port)
-    """The same after a restart: the planner's address is in the job's settings."""
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Returns when it watches."""
-        command = [
-            sys.executable, "-m", "lockstep_operator", "--kubeconfig", str(self.kubeconfig),
-            "--namespace", self.namespace, "--listen", f"127.0.0.1:{self.port}",
-            "--planner-url", f"http://127.0.0.1:{self.port}",
-        ]  # fmt: skip
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, stdout=log, env=dict(os.environ))
-        until = time.monotonic() + PATIENCE_S
-        while not _answers(f"http://127.0.0.1:{self.port}/readyz"):
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < until, self.log.read_text()
-            time.sleep(0.1)  # another process starting gives no event
-
-    def stop(self) -> int:
-        """End it as Kubernetes would; returns its exit code."""
-        if self.process is None:
-            return 0
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=PATIENCE_S)
-        self.process = None
-        return code
-
-
-@pytest.fixture
-def operator(cluster: Path, namespace: str, tmp_path: Path) -> Iterator[Operator]:
-    api.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    started = Operator(namespace, cluster, tmp_path / "operator.log")
-    started.start()
-    yield started
-    started.stop()
-
-
-def job(name: str, **spec: Any) -> Json:
-    base: Json = {
-        "model": {"name": "mlp"},
-        "data": {"name": "fashion-mnist"},
-        "training": {"rounds": 2},
-        "cloud": {"cpu": "50m"},
-        "devices": [{"name": "small", "replicas": 1, "cpuAtMax": "100m", "memory": "256Mi"}],
-    }
-    return {
-        "apiVersion": "lockstep.dev/v1alpha1",
-        "kind": "FederatedJob",
-        "metadata": {"name": name},
-        "spec": base | spec,
-    }
-
-
-def create(namespace: str, manifest: Json) -> None:
-    api.kubectl("-n", namespace, "create", "-f", "-", stdin=yaml.safe_dump(manifest))
-
-
-def wait_for_phase(namespace: str, name: str, phase: str) -> Json:
-    condition = f"--for=jsonpath={{.status.phase}}={phase}"
-    api.kubectl("-n", namespace, "wait", f"fj/{name}", condition, TIMEOUT)
-    found: Json = json.loads(api.kubectl("-n", namespace, "get", "fj", name, "-o", "json"))
-    return found
-
-
-def message(job: Json, kind: str) -> str:
-    conditions = {one["type"]: one for one in job["status"]["conditions"]}
-    return f"{conditions[kind]['reason']}: {conditions[kind]['message']}"
-
-
-def children(namespace: str, name: str) -> list[str]:
-    selector = f"{JOB_LABEL}={name}"
-    return api.kubectl("-n", namespace, "get", CHILDREN, "-l", selector, "-o", "name").split()
-
-
-def wait_until_no_children(namespace: str, name: str, timeout_s: float = PATIENCE_S) -> None:
-    """Waits for the garbage collector, which gives no event for "everything is gone"."""
-    until = time.monotonic() + timeout_s
-    while left := children(namespace, name):
-        assert time.monotonic() < until, f"left over: {left}"
-        api.kubectl(
-            "-n", namespace, "wait", "--for=delete", left[0], TIMEOUT
-        )  # fmt: skip
 
 
 def test_a_job_gets_children_and_an_event_and_is_left_unmarked(operator: Operator) -> None:
