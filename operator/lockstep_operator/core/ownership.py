@@ -87,10 +87,9 @@ def advice(others: Mapping[ObjectRef, Manifest]) -> str:
     shown = [described(ref, manifest) for ref, manifest in others.items()]
     more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return (
-        "names that the job needs are those of objects that do not belong to it: "
-        f"{', '.join(shown[:_SHOWN])}{more}. They were not touched, and the job has no pods. Make "
-        "the job under another name, or rename or delete these objects: it goes on by itself once "
-        "its names are free"
+        f"the job needs names that others have: {', '.join(shown[:_SHOWN])}{more}. They were not "
+        "touched, and the job has no pods. Make it under another name, or delete what nobody needs: "
+        "it goes on by itself once its names are free"
     )
 
 
