@@ -1,10 +1,11 @@
 """Puts the CPU limits of a plan in force: resizes device pods in place and waits for the kubelets.
 
 The planner calls it once a round, and again where others are planned around a limit that stays.
-Only limits change. A limit is in force when the pod's status shows it; what does not get there
-within the time allowed comes back with its reason. Where resizing is refused for good (no such
-subresource, RBAC, admission, a kubelet that says Infeasible) the device has to keep to its limit
-itself; such a refusal is remembered for a while.
+Only limits change, and only those of pods that belong to a set of the job. A limit is in force when
+the pod's status shows it; what does not get there within the time allowed comes back with its
+reason. Where resizing is refused for good (no such subresource, RBAC, admission, a kubelet that
+says Infeasible) the device has to keep to its limit itself; such a refusal is remembered for a
+while.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import Any
 from lockstep_api import names
 from lockstep_api.quantity import parse_quantity
 from lockstep_operator.core.model import JobKey, Manifest
+from lockstep_operator.core.ownership import is_of_its_set
 from lockstep_operator.errors import KubeError, NotFound, NotServed, Refused, Unavailable
 from lockstep_operator.kube import POD, Kube, Listing
 from lockstep_operator.metrics import Metrics
@@ -120,7 +122,8 @@ async def actuate(
     until = _now_s() + resizer.whole_s if until is None else until
     listing = await _list(key, selector, kube=resizer.kube, until=until)
     known = resizer.refusals.of(key)
-    _compare(resize, {pod["metadata"]["name"]: pod for pod in listing.items}, refused_before=known)
+    found = {pod["metadata"]["name"]: pod for pod in listing.items if is_of_its_set(pod)}
+    _compare(resize, found, refused_before=known)
     if resize.waiting:
         await _patch_all(key, resize, resizer=resizer, until=until)
     if resize.waiting:  # not all were refused

@@ -124,7 +124,7 @@ class ClusterState:
     def pods(self, job: JobKey) -> tuple[PodView, ...]:
         """The pods of a job."""
         found = self._pods[self._space(job.namespace)].of(_labelled(job))
-        return tuple(pod.view for pod in found.values())
+        return tuple(pod.view for pod in found.values() if pod.is_of_set)
 
     def children(self, job: JobKey) -> dict[ObjectRef, Manifest]:
         """The objects that a job consists of, less what decisions do not read."""

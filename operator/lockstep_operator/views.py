@@ -15,6 +15,7 @@ from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.children import HASH_ANNOTATION, identity
 from lockstep_operator.core.model import JobKey, Manifest, NodeView, ObjectRef, PodView
 from lockstep_operator.core.occupancy import Holding
+from lockstep_operator.core.ownership import is_of_its_set
 from lockstep_operator.kube import ref_of
 
 _OWNER = ("apiVersion", "kind", "name", "uid", "controller")
@@ -36,6 +37,8 @@ class KeptPod:
     view: PodView
     holding: Holding | None
     """None: it has no node yet, or has ended."""
+    is_of_set: bool
+    """Whether it is a StatefulSet's; anybody may give others the job's label."""
 
     @property
     def well(self) -> bool:
@@ -68,7 +71,8 @@ class KeptJob:
 
 def kept_pod(pod: Manifest) -> KeptPod:
     """A pod of a job, as much of it as is kept."""
-    return KeptPod(ref_of(pod), pod["metadata"].get("uid", ""), pod_view(pod), holding(pod))
+    uid = pod["metadata"].get("uid", "")
+    return KeptPod(ref_of(pod), uid, pod_view(pod), holding(pod), is_of_its_set(pod))
 
 
 def pod_view(pod: Manifest) -> PodView:

@@ -27,14 +27,15 @@ from tests.cluster import api
 from tests.cluster.cgroups import hierarchies
 
 JOB = JobKey("resizes-bench", "idle")
+GROUP = "all"
 IMAGE = "lockstep.local/worker:0.1.0"
 LEVELS = (100, 150)
 """Millicores, in turn."""
 _LOOK_S = 0.002
 
 
-def pod(client: str) -> Manifest:
-    """A pod that does nothing and has the name and labels of a device."""
+def idle_set(replicas: int) -> Manifest:
+    """A StatefulSet whose pods do nothing and have the names and labels of devices."""
     labels = {names.JOB_LABEL: names.label_value(JOB.name), names.ROLE_LABEL: "device"}
     container = {
         "name": names.WORKER_CONTAINER,
@@ -47,27 +48,32 @@ def pod(client: str) -> Manifest:
         },
         "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"}],
     }
-    spec = {
+    pod = {
         "containers": [container],
         "nodeSelector": {names.TIER_LABEL: "device"},
         "terminationGracePeriodSeconds": 0,
         "automountServiceAccountToken": False,
     }
-    name = names.client_pod(JOB.name, client)
-    meta = {"name": name, "namespace": JOB.namespace, "labels": labels}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+    spec = {
+        "replicas": replicas,
+        "podManagementPolicy": "Parallel",
+        "serviceName": GROUP,
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": pod},
+    }
+    meta = {"name": names.group_name(JOB.name, GROUP), "namespace": JOB.namespace}
+    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": meta, "spec": spec}
 
 
 @contextmanager
-def pods(clients: list[str]) -> Iterator[None]:
+def pods(replicas: int) -> Iterator[None]:
     """The pods, ready; their namespace is deleted at the end."""
     api.kubectl("create", "namespace", JOB.namespace)
     try:
-        api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(map(pod, clients)))
-        api.kubectl(
-            "-n", JOB.namespace, "wait", "--for=condition=ready", "pod", "--all",
-            "--timeout=300s", timeout_s=330,
-        )  # fmt: skip
+        wanted = idle_set(replicas)
+        api.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(wanted))
+        name = f"statefulset/{wanted['metadata']['name']}"
+        api.kubectl("-n", JOB.namespace, "rollout", "status", name, "--timeout=300s", timeout_s=330)
         yield
     finally:
         api.kubectl("delete", "namespace", JOB.namespace)
@@ -158,8 +164,8 @@ def main() -> None:
     parser.add_argument("--pods", type=int, default=50)
     parser.add_argument("--plans", type=int, default=20)
     asked = parser.parse_args()
-    clients = [names.client_name("all", number) for number in range(asked.pods)]
-    with pods(clients):
+    clients = [names.client_name(GROUP, number) for number in range(asked.pods)]
+    with pods(asked.pods):
         asyncio.run(measure(clients, asked.plans))
 
 

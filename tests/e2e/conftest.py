@@ -6,7 +6,6 @@ once; the jobs that a module leaves there are taken away after it.
 """
 
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.cluster import api
-from tests.e2e.outside import Operator
-from tests.e2e.running import NAMESPACE, ROOT, installed
+from tests.e2e.outside import Operator, outside
+from tests.e2e.running import NAMESPACE, a_namespace, installed
 from tests.e2e.shared import KUBECONFIG_OF_ALL, ready_cluster
 
 # What runs one after another. The cores for devices (1.9 of two) allow two jobs of the example at
@@ -73,17 +72,12 @@ def lockstep(chart: str) -> Iterator[str]:
 @pytest.fixture
 def namespace(cluster: Path) -> Iterator[str]:
     """A namespace of its own, removed with everything in it."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    api.kubectl("create", "namespace", name)
-    yield name
-    api.kubectl("delete", "namespace", name, "--wait=false")
+    with a_namespace() as name:
+        yield name
 
 
 @pytest.fixture
 def operator(cluster: Path, namespace: str, tmp_path: Path) -> Iterator[Operator]:
     """An operator for the namespace, outside the cluster."""
-    api.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    started = Operator(namespace, cluster, tmp_path / "operator.log")
-    started.start()
-    yield started
-    started.stop()
+    with outside(cluster, namespace, log=tmp_path / "operator.log") as started:
+        yield started

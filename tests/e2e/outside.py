@@ -11,6 +11,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,11 @@ import httpx2
 import yaml
 
 from tests.cluster import api
+from tests.e2e.running import ROOT, Json
 from tests.support.patience import PATIENCE_S, TIMEOUT
 
 CHILDREN = "statefulsets,services,configmaps,pods,persistentvolumeclaims,serviceaccounts"
 JOB_LABEL = "lockstep.dev/job"
-
-Json = dict[str, Any]
 
 
 def _answers(url: str) -> bool:
@@ -74,6 +75,18 @@ class Operator:
         code = self.process.wait(timeout=PATIENCE_S)
         self.process = None
         return code
+
+
+@contextmanager
+def outside(kubeconfig: Path, namespace: str, *, log: Path) -> Iterator[Operator]:
+    """An operator that runs for the namespace, with the CRD of this checkout."""
+    api.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    started = Operator(namespace, kubeconfig, log)
+    started.start()
+    try:
+        yield started
+    finally:
+        started.stop()
 
 
 def job(name: str, **spec: Any) -> Json:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,17 @@ NAMESPACE = f"e2e-{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}"
 """Where the tests of this process have the chart (fixture `lockstep`)."""
 
 Json = dict[str, Any]
+
+
+@contextmanager
+def a_namespace() -> Iterator[str]:
+    """A namespace of its own, removed with everything in it."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    api.kubectl("create", "namespace", name)
+    try:
+        yield name
+    finally:
+        api.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @contextmanager

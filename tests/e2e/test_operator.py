@@ -10,7 +10,6 @@ from tests.cluster import api
 from tests.e2e.outside import (
     CHILDREN,
     JOB_LABEL,
-    Json,
     Operator,
     children,
     create,
@@ -19,6 +18,7 @@ from tests.e2e.outside import (
     wait_for_phase,
     wait_until_no_children,
 )
+from tests.e2e.running import Json
 from tests.support.patience import PATIENCE_S, TIMEOUT
 
 pytestmark = pytest.mark.cluster

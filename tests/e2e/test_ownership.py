@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,16 +13,16 @@ from lockstep_operator.errors import KubeError
 from lockstep_operator.kube import ApiKube, load_configuration
 from tests.cluster import api
 from tests.e2e.outside import (
-    Json,
     Operator,
     children,
     create,
     job,
     message,
+    outside,
     wait_for_phase,
     wait_until_no_children,
 )
-from tests.e2e.running import events, get
+from tests.e2e.running import Json, a_namespace, events, get
 from tests.support.patience import TIMEOUT
 
 pytestmark = pytest.mark.cluster
@@ -52,6 +52,14 @@ SPECS: dict[str, Json] = {
     },
 }
 VERSIONS = {"PodDisruptionBudget": "policy/v1", "StatefulSet": "apps/v1"}
+
+
+@pytest.fixture(scope="module")
+def operator(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """One for all tests here: each has names of its own."""
+    log = tmp_path_factory.mktemp("operator") / "operator.log"
+    with a_namespace() as namespace, outside(cluster, namespace, log=log) as started:
+        yield started
 
 
 def users(kind: str, name: str, **changes: Json) -> Json:
@@ -126,13 +134,19 @@ def test_services_of_a_user_keep_their_selector_and_ports(operator: Operator) ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "suffix"),
-    [("ServiceAccount", "device"), ("PodDisruptionBudget", "cloud"), ("StatefulSet", "cloud")],
+    ("name", "kind", "object_name"),
+    [
+        ("one", "ServiceAccount", "one-device"),
+        ("two", "PodDisruptionBudget", "two-cloud"),
+        ("three", "StatefulSet", "three-cloud"),
+    ],
 )
-def test_other_objects_of_a_user_are_left_alone(operator: Operator, kind: str, suffix: str) -> None:
-    create(operator.namespace, users(kind, f"app-{suffix}"))
-    taken(operator, "app", [(kind, f"app-{suffix}")])
-    goes_on(operator, "app", [(kind, f"app-{suffix}")])
+def test_other_objects_of_a_user_are_left_alone(
+    operator: Operator, name: str, kind: str, object_name: str
+) -> None:
+    create(operator.namespace, users(kind, object_name))
+    taken(operator, name, [(kind, object_name)])
+    goes_on(operator, name, [(kind, object_name)])
 
 
 def test_an_object_that_comes_in_a_childs_place_is_left_alone(operator: Operator) -> None:

@@ -93,10 +93,20 @@ def device_pod(name: str, cpu: str = "1") -> Manifest:
     """A running device pod whose CPU limit is in force."""
     resources = {"limits": {"cpu": cpu}, "requests": {"cpu": "50m"}}
     labels = {names.JOB_LABEL: KEY.name, names.ROLE_LABEL: "device", names.GROUP_LABEL: "fast"}
+    meta: Manifest = {"name": name, "namespace": KEY.namespace, "labels": labels}
+    meta["ownerReferences"] = [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "name": name.rpartition("-")[0],
+            "uid": "uid-of-set",
+            "controller": True,
+        }
+    ]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": KEY.namespace, "labels": labels},
+        "metadata": meta,
         "spec": {"containers": [{"name": "worker", "resources": resources}], "nodeName": "node"},
         "status": {
             "conditions": [{"type": "Ready", "status": "True"}],

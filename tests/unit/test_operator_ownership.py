@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from lockstep_api import names
+from lockstep_operator.actuate import Resizer, actuate
 from lockstep_operator.core.children import child_refs, children, record_refs, reference
 from lockstep_operator.core.model import JobKey, JobView, Manifest, ObjectRef
-from lockstep_operator.core.ownership import Standing, standing
+from lockstep_operator.core.ownership import Standing, is_of_its_set, standing
 from lockstep_operator.core.placement import Placement, pod_sets
 from lockstep_operator.errors import Conflict, NameTaken
 from lockstep_operator.kube import job_ref
@@ -20,11 +21,13 @@ from tests.support.kube import (
     SETTINGS,
     FakeKube,
     cluster_with,
+    device_pod,
     job_body,
     make_deps,
     owner_of,
     status_of,
 )
+from tests.support.planner import online, planner_of_a_job, play, told
 
 ONLINE = {"allocation": {"policy": "ppo", "online": True}}
 
@@ -355,3 +358,69 @@ async def test_what_an_earlier_job_has_left_goes_before_anything_is_made() -> No
     remove_(claim)
     await reconcile(KEY, deps)
     assert "StatefulSet" in {ref.kind for ref in children_of(kube)}
+
+
+def stray(name: str) -> Manifest:
+    """A pod of a user, ready and labelled like one of the job's."""
+    pod = device_pod(name)
+    del pod["metadata"]["ownerReferences"]
+    return pod
+
+
+async def test_only_pods_of_its_sets_are_resized_or_counted() -> None:
+    kube = cluster_with(None, device_pod("digits-device-fast-0"), stray("digits-device-fast-1"))
+    deps = make_deps(kube)
+    resizer = Resizer(kube, deps.metrics, wait_s=0.05)
+    done = await actuate(KEY, {"fast-0": 200, "fast-1": 200}, resizer=resizer)
+    assert kube.writes == [("resize", "Pod/digits-device-fast-0")]
+    assert done.failures == {"fast-1": "pod not found"}
+    await reconcile(KEY, deps)
+    assert status_of(kube)["clients"] == "1/2"
+
+
+@pytest.mark.parametrize(
+    ("owner", "is_of_set"),
+    [
+        ({"kind": "StatefulSet", "name": "digits-cloud", "controller": True}, True),
+        ({"kind": "StatefulSet", "name": "digits-cloud"}, False),
+        ({"kind": "StatefulSet", "name": "mine", "controller": True}, False),
+        ({"kind": "ReplicaSet", "name": "digits-cloud", "controller": True}, False),
+    ],
+)
+def test_a_pod_is_its_sets_by_owner_reference(owner: Manifest, is_of_set: bool) -> None:
+    meta = {"name": "digits-cloud-0", "ownerReferences": [owner]}
+    assert is_of_its_set({"metadata": meta}) is is_of_set
+
+
+@pytest.mark.parametrize("ref", records_of(a_job()), ids=lambda ref: str(ref.name))
+async def test_what_is_learnt_is_not_written_over_what_others_have(ref: ObjectRef) -> None:
+    """They came while the job runs: it hears of that with the next write."""
+    async with planner_of_a_job() as setup:
+        await online(setup)
+        await play(setup, range(1, 3))
+        theirs = foreign(ref)
+        if ref in setup.kube.objects:
+            setup.kube.remove(ref)
+        setup.kube.put(theirs)
+        before = copy.deepcopy(setup.kube.objects[ref])
+        await play(setup, range(3, 23))
+        assert setup.kube.objects[ref] == before
+        assert not [one for one in setup.kube.objects if one.kind == "Job"], "it would mount them"
+        assert (await setup.planner.runtime.pass_now(KEY)).phase == "Refused"
+        assert f"ConfigMap {ref.name}" in accepted(setup.kube)["message"]
+        setup.kube.remove(ref)
+        assert (await setup.planner.runtime.pass_now(KEY)).phase == "Starting"
+
+
+async def test_a_trainers_name_that_is_taken_is_told_and_the_next_has_another() -> None:
+    async with planner_of_a_job() as setup:
+        await online(setup)
+        theirs = foreign(ObjectRef("batch/v1", "Job", "lab", "digits-trainer-21"), **LIKE_OURS)
+        setup.kube.put(theirs)
+        before = copy.deepcopy(setup.kube.objects[reference(theirs)])
+        await play(setup, range(1, 23))
+        assert setup.kube.objects[reference(theirs)] == before
+        (said,) = told(setup, "NameTaken")
+        assert "Job digits-trainer-21 does not belong to job lab/digits" in said
+        await play(setup, range(23, 24))
+        assert told(setup, "TrainerStarted") == ["digits-trainer-22 learns from the last 21 rounds"]

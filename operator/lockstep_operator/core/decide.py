@@ -282,9 +282,11 @@ def _is_running(observed: Observed) -> bool:
         return True
     if heard is None or heard.plan is None:
         return False
+    active = moment(status.active_time)
     if status.phase in {_SUSPENDED, Phase.PENDING}:  # the plan is from before it was suspended
         return False
-    active = moment(status.active_time)
+    if status.phase is Phase.REFUSED and active is None:  # or from before its pods were taken away
+        return False
     return active is None or (heard.planned_at is not None and heard.planned_at > active)
 
 

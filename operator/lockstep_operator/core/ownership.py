@@ -15,6 +15,7 @@ from lockstep_operator.core.children import child_refs, record_refs
 from lockstep_operator.core.model import JobView, Manifest, ObjectRef
 from lockstep_operator.core.support import unsupported
 
+_SET = "StatefulSet"
 _SHOWN = 5
 
 
@@ -68,6 +69,17 @@ def of_standing(
     }
 
 
+def is_of_its_set(pod: Manifest) -> bool:
+    """Whether a pod is one of a StatefulSet, as its name says: no other pod of the name is.
+
+    Whose the set is decides about all its pods: a job whose set's name is taken has none.
+    """
+    meta = pod["metadata"]
+    owners = meta.get("ownerReferences") or []
+    sets = {one["name"] for one in owners if one.get("controller") and one["kind"] == _SET}
+    return meta["name"].rpartition("-")[0] in sets
+
+
 def needed_names(job: JobView) -> Names:
     """The names that a job needs which is to run; none of one that has ended or is suspended."""
     spec = job.spec
@@ -88,8 +100,8 @@ def advice(others: Mapping[ObjectRef, Manifest]) -> str:
     more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return (
         f"the job needs names that others have: {', '.join(shown[:_SHOWN])}{more}. They were not "
-        "touched, and the job has no pods. Make it under another name, or delete what nobody needs: "
-        "it goes on by itself once its names are free"
+        "touched, and the job has no pods. Make it under another name, or delete what nobody "
+        "needs: it goes on by itself once its names are free"
     )
 
 
