@@ -1,7 +1,7 @@
 """What the pods say to each other, besides tensors (those travel as safetensors bodies).
 
 device → cloud     Registration (opens the session), UpdateReport (header of an update)
-cloud  → device    Task (header of the model)
+cloud  → device    SessionOpened (first line of the session), Task (header of the model)
 cloud  → planner   PlanRequest (with the report of the round before), Outcome
 planner → cloud    RoundPlan
 """
@@ -85,6 +85,7 @@ class Refusal(StrEnum):
     """Why an update was refused; the label of `lockstep_updates_refused_total`."""
 
     UNKNOWN_CLIENT = "unknown_client"
+    NO_SESSION = "no_session"
     NOT_IN_ROUND = "not_in_round"
     WRONG_ROUND = "wrong_round"
     DUPLICATE = "duplicate"
@@ -117,11 +118,22 @@ class Registration(WireModel):
         return self.model_copy(update={"label_histogram": []})
 
 
+class SessionOpened(WireModel):
+    """The cloud pod's answer to a registration, to its sender alone."""
+
+    session: Literal["open"] = "open"
+    """What has become of it."""
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{16,128}$", repr=False)]
+    """What the device shows from now on (`names.SESSION_HEADER`), until the session ends."""
+
+
 class Task(WireModel):
     """What a device does in a round."""
 
     round: Number
     """The round, from 1."""
+    turn: Counted
+    """Grows with every task, also when a round is done again: a device asks for one after it."""
     steps: Counted
     """Local SGD steps."""
     frequency_ghz: Ghz

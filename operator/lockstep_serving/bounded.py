@@ -15,7 +15,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lockstep_serving.receiving import EXTENSION, Incoming
+from lockstep_serving.receiving import EXTENSION, SOCKET, Incoming
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,10 @@ class _Bounded(HttpToolsProtocol):
         self._stop_timer()
         self._in_head = False
         super().on_headers_complete()
-        self.scope["extensions"] = {EXTENSION: partial(Incoming, self)}  # type: ignore[dict-item]
+        self.scope["extensions"] = {
+            EXTENSION: partial(Incoming, self),  # type: ignore[dict-item]
+            SOCKET: self.transport.get_extra_info("socket"),
+        }
 
     def body_received(self) -> None:
         """The body came past the parser, which a new one replaces."""

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 EXTENSION = "lockstep.body"
 """In `scope["extensions"]`: called with the body's announced size it gives an `Incoming`."""
+SOCKET = "lockstep.socket"
+"""In `scope["extensions"]`: the connection's socket, to ask it for its options."""
 _NOWHERE = memoryview(b"")
 
 

@@ -113,13 +113,16 @@ def _client(url: str, number: int) -> None:
     held = device.open_session(session, registration)
     connection = device.connect(url)
     after, model = 0, None
-    while (work := device.get_work(connection, name, after=after, reuse=model)) is not None:
+    key = held.key
+    while (
+        work := device.get_work(connection, name, key=key, after=after, reuse=model)
+    ) is not None:
         after, model = work.task.round, work.body
         report = UpdateReport(
             client=name, round=after, examples=1, steps=1, download_seconds=0, compute_seconds=0,
             cpu_seconds=0, throttled_seconds=0, frequency_ghz=1, energy_joules=EnergyJoules(),
         )  # fmt: skip
-        device.send_update(connection, report, body=work.body)
+        device.send_update(connection, report, key=key, body=work.body)
     connection.close()
     held.close()
     session.close()

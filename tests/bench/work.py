@@ -105,7 +105,10 @@ class Device:
         """One round; the device's report."""
         self.rounds += 1
         milli = None if throttle is None else round(1000 * throttle)
-        task = Task(round=self.rounds, steps=steps, frequency_ghz=1.0, throttle_milli=milli)
+        task = Task(
+            round=self.rounds, turn=self.rounds, steps=steps, frequency_ghz=1.0,
+            throttle_milli=milli,
+        )  # fmt: skip
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(task.to_json() + "\n")

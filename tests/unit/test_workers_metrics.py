@@ -47,7 +47,9 @@ def test_a_device_counts_its_own_energy_and_uploads() -> None:
         energy_joules=EnergyJoules(model=9.0, cpu=8.0),
     )  # fmt: skip
     metrics.began(
-        Task(round=1, steps=7, frequency_ghz=1.5, throttle_milli=300), seconds=0.5, n_bytes=100
+        Task(round=1, turn=1, steps=7, frequency_ghz=1.5, throttle_milli=300),
+        seconds=0.5,
+        n_bytes=100,
     )
     metrics.trained(report, EnergyJoules(model=3.0, cpu=2.0))
     metrics.uploaded(seconds=2.0, n_bytes=1_000_000)

@@ -48,7 +48,7 @@ class Cloud:
 
     def polls(self) -> list[str]:
         """Clients that wait for work."""
-        return list(self.routes._polls)
+        return [client for client, one in self.reception.sessions.items() if one.is_waiting()]
 
     @property
     def n_values(self) -> int:
@@ -143,18 +143,27 @@ class Device:
         self._open.append(connection)
         return connection
 
-    async def open(self) -> Any:
-        """Opens the session; returns its connection."""
+    @property
+    def key(self) -> str:
+        """The key of its session; empty: it has none."""
+        return "" if self.session is None else str(self.session.key)
+
+    async def open(self, *, key: str = "") -> Any:
+        """Opens the session, with the key of the one before; returns its connection."""
         connection = await self.connect()
         registration = Registration(client=self.client, incarnation="1", examples=10)
-        self.session = await asyncio.to_thread(device.open_session, connection, registration)
+        self.session = await asyncio.to_thread(
+            device.open_session, connection, registration, key=key
+        )
         self._open.append(self.session)
         return connection
 
     async def work(self, after: int = 0) -> device.Work | None:
         """Waits for work."""
         connection = await self.connect()
-        return await asyncio.to_thread(device.get_work, connection, self.client, after=after)
+        return await asyncio.to_thread(
+            device.get_work, connection, self.client, key=self.key, after=after
+        )
 
     async def send(
         self, round_number: int = 1, body: bytearray | None = None, **report: Any
@@ -166,6 +175,7 @@ class Device:
                 "content-type": report.pop("content_type", names.TENSORS),
                 names.REPORT_HEADER: report.pop("text", None)
                 or self.report(round_number, **report).to_json(),
+                names.SESSION_HEADER: self.key.encode(),
             }
             content = bytes(self.update(0.0) if body is None else body)
             answer = await http.put(self.cloud.url + path, content=content, headers=headers)

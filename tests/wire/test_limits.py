@@ -23,6 +23,7 @@ from tests.wire.cloud import Device, cloud, devices, first_task
 from tests.wire.jobs import FakePlanner, free_port
 
 SMALL = Limits(connections=3, head_bytes=1000, head_s=30)
+SPEAKS = f"host: x\r\n{names.PROTOCOL_HEADER}: {names.PROTOCOL}\r\n".encode()
 HURRIED = Limits(connections=3, head_bytes=1000, head_s=0.3)
 
 
@@ -161,7 +162,9 @@ async def test_a_lost_device_is_noticed_whatever_it_sent_before(tmp_path: Path) 
         port = int(running.url.rpartition(":")[2])
         body = Registration(client="d-0", incarnation="1", examples=1).to_json().encode()
         path = names.SESSION_ROUTE.format(client="d-0").encode()
-        head = b"POST " + path + b" HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+        head = (
+            b"POST " + path + b" HTTP/1.1\r\n" + SPEAKS + b"content-length: %d\r\n\r\n" % len(body)
+        )
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head + body)
         await reader.readuntil(b"open")
@@ -184,7 +187,9 @@ async def test_a_registration_that_is_too_long_is_refused(tmp_path: Path) -> Non
         path = names.SESSION_ROUTE.format(client="d-0")
 
         def send() -> tuple[int, dict[str, Any]]:
-            connection.request("POST", path, b" " * (1 << 17))
+            connection.request(
+                "POST", path, b" " * (1 << 17), {names.PROTOCOL_HEADER: names.PROTOCOL}
+            )
             response: http.client.HTTPResponse = connection.getresponse()
             return response.status, json.loads(response.read())
 
@@ -201,7 +206,7 @@ async def test_a_registration_that_takes_too_long_is_refused(
     async with cloud(tmp_path, FakePlanner()) as running:
         port = int(running.url.rpartition(":")[2])
         path = names.SESSION_ROUTE.format(client="d-0").encode()
-        head = b"POST " + path + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
+        head = b"POST " + path + b" HTTP/1.1\r\n" + SPEAKS + b"content-length: 100\r\n\r\n{"
         assert (await say(port, head))[0] == 408
 
 
@@ -216,7 +221,8 @@ async def test_a_sender_that_falls_silent_is_refused_and_the_round_goes_on(
         head = (
             f"PUT {names.UPDATE_ROUTE.format(client='d-0', round=1)} HTTP/1.1\r\nhost: x\r\n"
             f"content-type: {names.TENSORS}\r\ncontent-length: {len(body)}\r\n"
-            f"{names.REPORT_HEADER}: {made[0].report(1).to_json()}\r\n\r\n"
+            f"{names.REPORT_HEADER}: {made[0].report(1).to_json()}\r\n"
+            f"{names.SESSION_HEADER}: {made[0].key}\r\n\r\n"
         ).encode()
         status, answer = await say(int(running.url.rpartition(":")[2]), head + body[:1000])
         assert status == 408

@@ -18,13 +18,20 @@ import pytest
 
 from lockstep_api.spec import Actuator
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import PlanRequest, Registration, RoundPlan, Task, UpdateReport
+from lockstep_api.wire import (
+    PlanRequest,
+    Registration,
+    RoundPlan,
+    SessionOpened,
+    Task,
+    UpdateReport,
+)
 from lockstep_workers.device import loop as device_loop
 from lockstep_workers.device.connection import Answer, Work, connect, get_work, send_update
 from lockstep_workers.device.loop import DeviceLoop
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.parts import Parts, memory_file
-from lockstep_workers.device.session import SessionKeeper
+from lockstep_workers.device.session import Opened, SessionKeeper
 from lockstep_workers.device.spending import Spent
 from lockstep_workers.errors import InvalidJob, NotAdmitted
 from lockstep_workers.learning.client import Client, LocalTask, Trained
@@ -267,15 +274,16 @@ async def test_a_task_with_a_throttle_reaches_the_training(tmp_path: Path) -> No
 
 def one_update(server: Cloud, session: SessionKeeper) -> None:
     """d-1 gives the update of round 1 that closes it at the deadline, and nothing after it."""
-    session.wait_open()
+    opened = session.wait_open()
+    assert opened is not None
     connection = connect(server.url)
-    work = get_work(connection, "d-1", after=0)
+    work = get_work(connection, "d-1", key=opened.key, after=0)
     assert work is not None
     report = UpdateReport(
         client="d-1", round=1, examples=10, steps=1, download_seconds=0, compute_seconds=0,
         cpu_seconds=0, throttled_seconds=0, frequency_ghz=1, energy_joules=EnergyJoules(),
     )  # fmt: skip
-    assert send_update(connection, report, body=work.body).accepted
+    assert send_update(connection, report, key=opened.key, body=work.body).accepted
     connection.close()
 
 
@@ -296,6 +304,9 @@ def session_over(session: SessionKeeper) -> None:
     assert session.wait_open() is None
 
 
+OPENED = SessionOpened(key="k" * 43).to_json().encode() + b"\n"
+
+
 async def test_a_device_waits_for_its_cloud_pod(tmp_path: Path) -> None:
     """The first connections are refused: nobody listens yet."""
     port = free_port()
@@ -306,13 +317,14 @@ async def test_a_device_waits_for_its_cloud_pod(tmp_path: Path) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError):
             await reader.readuntil(b"}")
-        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{}\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + OPENED)
         await asyncio.to_thread(opened.wait, 10)
         writer.write(b'{"over":"Failed"}\n')
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", port)
-    assert await asyncio.wait_for(asyncio.to_thread(session.wait_open), 10) == 1
+    first = await asyncio.wait_for(asyncio.to_thread(session.wait_open), 10)
+    assert first == Opened(1, "k" * 43)
     opened.set()
     await asyncio.wait_for(asyncio.to_thread(session_over, session), 10)
     server.close()

@@ -19,6 +19,7 @@ from lockstep_workers.errors import (
     PlannerRefused,
     PlannerUnreachable,
     RefusedUpdate,
+    SessionTaken,
     WorkerError,
 )
 from tests.wire.cloud import cloud, devices, first_task
@@ -29,6 +30,7 @@ STRAY = [
     Gone("stray"),
     CorruptCheckpoint("stray"),
     NoSession("stray"),
+    SessionTaken("stray"),
     NotAdmitted("stray"),
     PlannerUnreachable("stray"),
     PlannerRefused("stray"),

@@ -78,7 +78,8 @@ async def test_a_device_takes_an_answer_that_is_no_verdict_for_a_broken_connecti
         await first_task(made)
         monkeypatch.setattr(server.vectors, "add", Failing(1, server.vectors.add))
         connection = await made[0].connect()
-        send = partial(device.send_update, report=made[0].report(1), body=made[0].update(1.0))
+        key, report, body = made[0].key, made[0].report(1), made[0].update(1.0)
+        send = partial(device.send_update, report=report, key=key, body=body)
         with pytest.raises(http.client.HTTPException, match=r"503: .*send it again"):
             await asyncio.to_thread(send, connection)
         assert (await asyncio.to_thread(send, await made[0].connect())).accepted
@@ -90,7 +91,8 @@ async def test_a_large_update_that_is_refused_before_it_is_read_is_told_so(tmp_p
         await first_task(made)
         connection, late = await made[0].connect(), made[0].report(7)
         large = bytearray(64 << 20)  # more than any socket holds
-        answer = await asyncio.to_thread(device.send_update, connection, late, body=large)
+        send = partial(device.send_update, key=made[0].key, body=large)
+        answer = await asyncio.to_thread(send, connection, late)
         assert (answer.accepted, answer.reason) == (False, "wrong_round")
 
 

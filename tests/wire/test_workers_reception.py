@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lockstep_api.wire import ClientPlan, Refusal, Registration, RoundPlan, Task
-from lockstep_workers.cloud.bulk import App, BulkRoutes
+from lockstep_workers.cloud.asgi import App
+from lockstep_workers.cloud.bulk import BulkRoutes
 from lockstep_workers.cloud.reception import Reception
 from lockstep_workers.device import connection as device
 from lockstep_workers.tensors import Flat, decode, encode
@@ -99,12 +100,14 @@ def play_until_over(url: str, client: str, value: float, examples: int) -> list[
     got: list[tuple[Task, float]] = []
     with device.open_session(
         session, Registration(client=client, incarnation="1", examples=examples)
-    ):
-        while (work := device.get_work(connection, client, after=len(got))) is not None:
+    ) as opened:
+        key = opened.key
+        while (work := device.get_work(connection, client, key=key, after=len(got))) is not None:
             got.append((work.task, float(decode(work.body, n_values=N_VALUES)[-1])))
             answer = device.send_update(
                 connection,
                 report(client, work.task.round, examples=examples),
+                key=key,
                 body=encode([np.full(N_VALUES, value, np.float32)]),
             )
             assert answer.accepted, answer.message

@@ -176,7 +176,7 @@ async def test_a_newer_session_takes_over(tmp_path: Path) -> None:
     async with cloud(tmp_path, FakePlanner()) as server, devices(server, 3) as made:
         await first_task(made)
         again = Device(server, "d-0")
-        await again.open()
+        await again.open(key=made[0].key)
         end = await asyncio.to_thread(device.session_end, made[0].session)
         assert end == {"replaced": "d-0"}
         assert server.reception.round is not None
@@ -233,7 +233,8 @@ def send_chunked(each: Device) -> tuple[int, dict[str, Any]]:
     head = (
         f"PUT {names.UPDATE_ROUTE.format(client=each.client, round=1)} HTTP/1.1\r\nhost: x\r\n"
         f"content-type: {names.TENSORS}\r\ntransfer-encoding: chunked\r\n"
-        f"{names.REPORT_HEADER}: {each.report(1).to_json()}\r\n\r\n"
+        f"{names.REPORT_HEADER}: {each.report(1).to_json()}\r\n"
+        f"{names.SESSION_HEADER}: {each.key}\r\n\r\n"
     )
     with socket.create_connection((host, int(port))) as sock:
         sock.sendall(head.encode() + b"5\r\npiece\r\n0\r\n\r\n")
@@ -281,6 +282,7 @@ BAD: list[tuple[Refusal, int, dict[str, Any]]] = [
     (Refusal.TOO_LARGE, 413, {"value": 0.0, "extra": 4096}),
 ]
 ELSEWHERE = {
+    Refusal.NO_SESSION,  # test_strangers: without its session's key
     Refusal.UNKNOWN_CLIENT,  # test_an_unknown_client_is_refused
     Refusal.NOT_IN_ROUND,  # test_a_client_outside_the_round_is_refused_and_costs_nothing
     Refusal.DUPLICATE,  # test_a_second_update_is_a_duplicate
@@ -362,7 +364,8 @@ async def half_an_update(each: Device) -> tuple[asyncio.StreamWriter, bytes]:
     head = (
         f"PUT {names.UPDATE_ROUTE.format(client=each.client, round=1)} HTTP/1.1\r\nhost: x\r\n"
         f"content-type: {names.TENSORS}\r\ncontent-length: {len(body)}\r\n"
-        f"{names.REPORT_HEADER}: {each.report(1).to_json()}\r\n\r\n"
+        f"{names.REPORT_HEADER}: {each.report(1).to_json()}\r\n"
+        f"{names.SESSION_HEADER}: {each.key}\r\n\r\n"
     )
     writer.write(head.encode() + body[: len(body) // 2])
     await writer.drain()

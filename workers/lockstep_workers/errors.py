@@ -7,6 +7,7 @@ WorkerError                  a worker could not do what it was asked to
 ├── Gone                     the sender of an update closed its connection before it was complete
 ├── CorruptCheckpoint        a file is not a whole checkpoint of this job; an older one may be
 ├── NoSession                a device has no session (any more): it opens one and goes on
+├── SessionTaken             a device's session is held by another connection: it comes again
 ├── NotAdmitted              the cloud pod will never take this device: its process ends
 └── PlannerUnreachable       the planner could not be asked, or did not answer as it should
     └── PlannerRefused       it refuses: asking again now is of no use
@@ -48,6 +49,10 @@ class CorruptCheckpoint(WorkerError):
 
 class NoSession(WorkerError):
     """The cloud pod does not know this device's session (any more)."""
+
+
+class SessionTaken(WorkerError):
+    """Another connection holds this device's session, and is alive."""
 
 
 class NotAdmitted(WorkerError):

@@ -3,29 +3,56 @@
 Mounted before the ordinary app. Plain ASGI, because a framework would hold whole bodies in memory
 and copy them: a model goes out in pieces, an update is read into one buffer (`cloud.reading`).
 Whom they serve is the host's matter (`cloud.reception`).
+Invariant: whatever moves after a session was opened carries its key, and the host has checked it
+before anything else is looked at; a key stands in the answer that opens its session, and nowhere.
 """
 
 import asyncio
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 from pydantic import ValidationError
 
-from lockstep_api.names import REPORT_HEADER, TASK_HEADER, TENSORS
-from lockstep_api.wire import ClientReport, Refusal, Registration, Task, UpdateReport
-from lockstep_serving.receiving import EXTENSION
-from lockstep_workers.cloud.reading import Message, Messages, Reader, Receive, Source
-from lockstep_workers.cloud.reception import Session
-from lockstep_workers.errors import Gone, RefusedUpdate
+from lockstep_api.base import problems_of
+from lockstep_api.names import (
+    PROTOCOL,
+    PROTOCOL_HEADER,
+    REPORT_HEADER,
+    SESSION_HEADER,
+    TASK_HEADER,
+    TENSORS,
+)
+from lockstep_api.wire import (
+    ClientReport,
+    Refusal,
+    Registration,
+    SessionOpened,
+    Task,
+    UpdateReport,
+)
+from lockstep_serving.receiving import EXTENSION, SOCKET
+from lockstep_workers.cloud.asgi import (
+    App,
+    Scope,
+    Send,
+    first,
+    no_content,
+    send_body,
+    send_json,
+    small_body,
+    start,
+)
+from lockstep_workers.cloud.reading import Messages, Reader, Receive, Source
+from lockstep_workers.cloud.reception import Offer
+from lockstep_workers.cloud.sessions import Session, never
+from lockstep_workers.errors import Gone, NoSession, RefusedUpdate, SessionTaken
+from lockstep_workers.sockets import Options, is_silent
 from lockstep_workers.tensors import Flat, check_values, decode, max_body_bytes
 
-Scope = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = dict[bytes, bytes]
 
 _MAX_REGISTRATION = 1 << 16
@@ -37,6 +64,7 @@ _UPDATE = re.compile(r"/v1/rounds/(?P<round>[0-9]{1,9})/updates/(?P<client>[a-z0
 
 _STATUS = {
     Refusal.UNKNOWN_CLIENT: 404,
+    Refusal.NO_SESSION: 409,
     Refusal.NOT_IN_ROUND: 409,
     Refusal.WRONG_ROUND: 409,
     Refusal.DUPLICATE: 409,
@@ -56,31 +84,39 @@ class Host(Protocol):
     def knows(self, client: str) -> bool:
         """Whether there is such a client."""
 
-    def admits(self, client: str) -> bool:
-        """Whether a client may ask for work."""
+    def is_over(self) -> bool:
+        """Whether there will be no more rounds."""
 
-    def open_session(self, registration: Registration) -> Session:
-        """A client is there."""
+    async def open_session(
+        self, registration: Registration, *, key: bytes, is_silent: Callable[[], bool]
+    ) -> Session:
+        """A client is there; raises SessionTaken while another connection holds its session."""
 
     def close_session(self, session: Session) -> None:
         """Its connection is closed."""
 
-    async def next_task(self, client: str, after: int) -> tuple[Task, bytearray] | None:
-        """Waits for a round after `after` with this client; None when there is none any more."""
+    def session_of(self, client: str, key: bytes) -> Session:
+        """The session of whoever shows its key; raises NoSession when there is none."""
 
-    def check(self, report: UpdateReport) -> None:
+    async def next_task(self, session: Session, after: int) -> tuple[Task, bytearray] | None:
+        """Waits for a turn after `after` with this client; None when there is none any more."""
+
+    def expect(self, client: str, key: bytes, *, round_number: int) -> Offer:
+        """An update is announced; raises RefusedUpdate without its client's session."""
+
+    def check(self, offer: Offer, report: UpdateReport) -> None:
         """Whether an update is welcome; raises RefusedUpdate when it is not."""
 
     def elapsed_in_round(self) -> float:
         """Seconds since the open round began."""
 
-    def add(self, report: ClientReport, flat: Flat) -> None:
+    def add(self, offer: Offer, report: ClientReport, *, flat: Flat) -> None:
         """Adds a checked update; errors as `check`."""
 
-    def refuse(self, client: str, error: RefusedUpdate) -> None:
-        """An update was refused."""
+    def refuse(self, error: RefusedUpdate, offer: Offer | None) -> None:
+        """An update was refused; None: nobody's."""
 
-    def failed(self, client: str, error: Exception) -> None:
+    def failed(self, error: Exception, offer: Offer | None) -> None:
         """An update could not be taken, by no fault of its sender."""
 
 
@@ -92,7 +128,6 @@ class BulkRoutes:
         self._host = host
         self._rest = rest
         self._reader = Reader()
-        self._polls: dict[str, asyncio.Future[Any]] = {}
         self._routes = (
             ("POST", _SESSION, self._session),
             ("GET", _WORK, self._work),
@@ -112,10 +147,14 @@ class BulkRoutes:
     # -- sessions --------------------------------------------------------------------------------
 
     async def _session(
-        self, match: re.Match[str], _scope: Scope, receive: Receive, send: Send
+        self, match: re.Match[str], scope: Scope, receive: Receive, send: Send
     ) -> None:
         """A response that stays open as long as the client is there."""
-        body = await _small_body(receive)
+        headers: Headers = dict(scope["headers"])
+        if (spoken := headers.get(PROTOCOL_HEADER.encode(), b"1")) != PROTOCOL.encode():
+            await send_json(send, 422, content={"message": _other_version(spoken)}, close=True)
+            return
+        body = await small_body(receive, most_bytes=_MAX_REGISTRATION, within_s=_REGISTRATION_S)
         if isinstance(body, int):
             message = f"a registration has at most {_MAX_REGISTRATION} bytes, sent within "
             message += f"{_REGISTRATION_S:g} s"
@@ -124,23 +163,37 @@ class BulkRoutes:
         try:
             registration = Registration.model_validate_json(body)
         except ValidationError as error:
-            await send_json(send, 422, content={"message": f"not a registration: {error}"})
+            message = f"not a registration: {problems_of(error)}"
+            await send_json(send, 422, content={"message": message})
             return
         if registration.client != match["client"] or not self._host.knows(match["client"]):
             await send_json(
                 send, 404, content={"message": f"this job has no client {match['client']}"}
             )
             return
-        await self._hold(registration, receive, send=send)
+        opening = self._host.open_session(
+            registration, key=_key(headers), is_silent=_silence(scope)
+        )
+        await self._hold(asyncio.ensure_future(opening), receive, send=send)
 
-    async def _hold(self, registration: Registration, receive: Receive, *, send: Send) -> None:
-        session = self._host.open_session(registration)
+    async def _hold(
+        self, opening: asyncio.Future[Session], receive: Receive, *, send: Send
+    ) -> None:
+        """Opens a session and keeps it until one of both sides ends it."""
+        if not await first(opening, receive):
+            return
         try:
-            await _start(send, 200, content_type=b"application/jsonl", length=None)
-            await _body(send, b'{"session":"open"}\n', more=True)
+            session = opening.result()
+        except SessionTaken as error:
+            await send_json(send, 409, content={"message": str(error)}, close=True)
+            return
+        try:
+            await start(send, 200, content_type=b"application/jsonl", length=None)
+            opened = SessionOpened(key=session.key).to_json()
+            await send_body(send, opened.encode() + b"\n", more=True)
             over = asyncio.ensure_future(session.over.wait())
-            if await _first(over, receive):
-                await _body(send, json.dumps(session.ended()).encode() + b"\n", more=False)
+            if await first(over, receive):
+                await send_body(send, json.dumps(session.ended()).encode() + b"\n", more=False)
         finally:
             self._host.close_session(session)
 
@@ -152,39 +205,41 @@ class BulkRoutes:
         if not self._host.knows(client):
             await send_json(send, 404, content={"message": f"this job has no client {client}"})
             return
-        if not self._host.admits(client):
-            await send_json(
-                send, 409, content={"message": f"{client} has no session: open one first"}
-            )
+        if self._host.is_over():
+            await no_content(send)
+            return
+        try:
+            session = self._host.session_of(client, _key(dict(scope["headers"])))
+        except NoSession as error:
+            await send_json(send, 409, content={"message": str(error)}, close=True)
             return
         after = re.fullmatch(rb"after=([0-9]{1,9})", scope["query_string"])
         if after is None:
             await send_json(
-                send, 422, content={"message": "say after=ROUND, the last round received"}
+                send, 422, content={"message": "say after=TURN, that of the last task received"}
             )
             return
-        waiting = asyncio.ensure_future(self._host.next_task(client, int(after[1])))
-        if older := self._polls.get(client):
-            older.cancel()  # one long-poll a client: the newest
-        self._polls[client] = waiting
-        try:
-            if not await _first(waiting, receive):
-                return
-        finally:
-            if self._polls.get(client) is waiting:
-                del self._polls[client]
+        await self._hand_out(session, int(after[1]), receive=receive, send=send)
+
+    async def _hand_out(
+        self, session: Session, after: int, *, receive: Receive, send: Send
+    ) -> None:
+        waiting = asyncio.ensure_future(self._host.next_task(session, after))
+        session.wait_with(waiting)
+        if not await first(waiting, receive):
+            return
         if waiting.cancelled():
-            await send_json(send, 409, content={"message": f"{client} asked again"}, close=True)
+            why = f"{session.client} asked again, or its session has ended"
+            await send_json(send, 409, content={"message": why}, close=True)
             return
         found = waiting.result()
         if found is None:
-            await send({"type": "http.response.start", "status": 204, "headers": []})
-            await _body(send, b"", more=False)
+            await no_content(send)
             return
         task, model = found
         extra = [(TASK_HEADER.encode(), task.to_json().encode())]
-        await _start(send, 200, content_type=TENSORS.encode(), length=len(model), extra=extra)
-        await _body(send, memoryview(model), more=False)
+        await start(send, 200, content_type=TENSORS.encode(), length=len(model), extra=extra)
+        await send_body(send, memoryview(model), more=False)
 
     # -- updates ---------------------------------------------------------------------------------
 
@@ -192,33 +247,39 @@ class BulkRoutes:
         self, match: re.Match[str], scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Reads, checks and adds one update, or refuses it with a reason."""
-        client = match["client"]
+        headers: Headers = dict(scope["headers"])
+        offer: Offer | None = None
         try:
-            await self._take(client, int(match["round"]), scope=scope, receive=receive)
+            number = int(match["round"])
+            offer = self._host.expect(match["client"], _key(headers), round_number=number)
+            report = _report(headers, offer.client, number=number)
+            await self._take(offer, report, scope=scope, receive=receive)
         except Gone:  # the sender comes back with the update, or its session ends too
             return
         except RefusedUpdate as error:
-            self._host.refuse(client, error)
+            self._host.refuse(error, offer)
             answer = {"reason": error.reason.value, "message": str(error)}
             await send_json(send, _STATUS.get(error.reason, 422), content=answer, close=True)
         except Exception as error:  # noqa: BLE001 - logged by the host; a 500 would lose the client
-            self._host.failed(client, error)
+            self._host.failed(error, offer)
             answer = {"message": "the update could not be taken: send it again"}
             await send_json(send, 503, content=answer, close=True)
         else:
             await send_json(send, 200, content={"accepted": True})
 
-    async def _take(self, client: str, number: int, *, scope: Scope, receive: Receive) -> None:
-        headers: Headers = dict(scope["headers"])
-        report = _report(headers, client, number=number)
-        self._host.check(report)
-        size = _size(headers, max_body_bytes(self._host.n_values))
+    async def _take(
+        self, offer: Offer, report: UpdateReport, *, scope: Scope, receive: Receive
+    ) -> None:
+        self._host.check(offer, report)
+        size = _size(dict(scope["headers"]), max_body_bytes(self._host.n_values))
         began = time.monotonic()
         async with self._reader.body(_source(scope, receive, size=size), size) as body:
             upload_s = time.monotonic() - began
-            self._add(report, body, upload_s=upload_s)
+            self._add(offer, report, body=body, upload_s=upload_s)
 
-    def _add(self, report: UpdateReport, body: memoryview, *, upload_s: float) -> None:
+    def _add(
+        self, offer: Offer, report: UpdateReport, *, body: memoryview, upload_s: float
+    ) -> None:
         """Checks a whole body and adds it, with nothing in between."""
         flat = decode(body, n_values=self._host.n_values)
         check_values(flat)
@@ -228,7 +289,25 @@ class BulkRoutes:
             upload_seconds=upload_s,
             bytes=len(body),
         )
-        self._host.add(arrived, flat)
+        self._host.add(offer, arrived, flat=flat)
+
+
+def _key(headers: Headers) -> bytes:
+    """What a request shows as the key of its session; empty: nothing."""
+    return headers.get(SESSION_HEADER.encode(), b"")
+
+
+def _silence(scope: Scope) -> Callable[[], bool]:
+    """Tells whether the peer of a request's connection is silent, where the server knows that."""
+    sock: Options | None = scope.get("extensions", {}).get(SOCKET)
+    return never if sock is None else partial(is_silent, sock)
+
+
+def _other_version(spoken: bytes) -> str:
+    return (
+        f"this device speaks version {spoken[:9].decode('ascii', 'replace')} of the protocol, the "
+        f"cloud pod version {PROTOCOL}: give both the same image, or images of one version"
+    )
 
 
 def _source(scope: Scope, receive: Receive, *, size: int) -> Source:
@@ -244,8 +323,8 @@ def _report(headers: Headers, client: str, *, number: int) -> UpdateReport:
     try:
         report = UpdateReport.model_validate_json(headers.get(REPORT_HEADER.encode(), b""))
     except ValidationError as error:
-        why = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
-        raise RefusedUpdate(Refusal.BAD_REPORT, f"{REPORT_HEADER}: {why}") from error
+        why = f"{REPORT_HEADER}: {problems_of(error)}"
+        raise RefusedUpdate(Refusal.BAD_REPORT, why) from error
     if (report.client, report.round) != (client, number):
         raise RefusedUpdate(Refusal.BAD_REPORT, f"{REPORT_HEADER} and the path do not agree")
     return report
@@ -260,66 +339,3 @@ def _size(headers: Headers, limit: int) -> int:
     if int(text) > limit:
         raise RefusedUpdate(Refusal.TOO_LARGE, f"{int(text)} bytes, at most {limit} are taken")
     return int(text)
-
-
-async def _small_body(receive: Receive) -> bytes | int:
-    """A whole body; or the status that refuses one that is too long or takes too long."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_REGISTRATION_S):
-            while True:
-                message = await receive()
-                body += message.get("body", b"")
-                if len(body) > _MAX_REGISTRATION:
-                    return 413
-                if not message.get("more_body", False):
-                    return bytes(body)
-    except TimeoutError:
-        return 408
-
-
-async def _first(awaited: asyncio.Future[Any], receive: Receive) -> bool:
-    """Waits for a result or for the client to go; whether there is a result."""
-    gone = asyncio.ensure_future(_disconnect(receive))
-    try:
-        await asyncio.wait({awaited, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return awaited.done()
-    finally:
-        for task in (awaited, gone):
-            if not task.done():
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _start(
-    send: Send,
-    status: int,
-    *,
-    content_type: bytes,
-    length: int | None,
-    extra: list[tuple[bytes, bytes]] | None = None,
-) -> None:
-    headers = [(b"content-type", content_type), *(extra or [])]
-    if length is not None:
-        headers.append((b"content-length", str(length).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-
-
-async def _body(send: Send, piece: bytes | memoryview, *, more: bool) -> None:
-    await send({"type": "http.response.body", "body": piece, "more_body": more})
-
-
-async def send_json(
-    send: Send, status: int, *, content: dict[str, Any], close: bool = False
-) -> None:
-    """Answers with JSON."""
-    body = json.dumps(content).encode()
-    extra = [(b"connection", b"close")] if close else []
-    await _start(send, status, content_type=b"application/json", length=len(body), extra=extra)
-    await _body(send, body, more=False)

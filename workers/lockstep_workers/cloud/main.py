@@ -19,7 +19,8 @@ from lockstep_api.settings import JobSettings
 from lockstep_api.wire import Outcome
 from lockstep_serving.bounded import Limits, bounded
 from lockstep_serving.server import HostedServer
-from lockstep_workers.cloud.bulk import BulkRoutes, Host, Scope, Send, send_json
+from lockstep_workers.cloud.asgi import Scope, Send, send_json
+from lockstep_workers.cloud.bulk import BulkRoutes, Host
 from lockstep_workers.cloud.job import Job, Parts
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics

@@ -5,26 +5,31 @@ awaits are whole. Its owner opens rounds (`cloud.job`; it knows of no planner, n
 evaluation, so that whoever collects updates can own one), a sink takes the updates. The owner waits
 on `_pulse`, the long-polls on `_news`, a session on its own event: an update wakes the owner and
 nobody else.
-Invariant: a client has at most one session, and an update reaches the sink while a round waits for
-it or not at all.
+Invariant: an update reaches the sink while a round waits for it or not at all, and nothing that is
+not of an open session and for the open round changes either (`cloud.sessions` has the sessions).
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
 from lockstep_api.wire import ClientReport, Refusal, Registration, RoundPlan, Task, UpdateReport
-from lockstep_workers.errors import RefusedUpdate
+from lockstep_workers.cloud.rarely import Rarely
+from lockstep_workers.cloud.sessions import Session, Sessions
+from lockstep_workers.errors import NoSession, RefusedUpdate, SessionTaken
 from lockstep_workers.learning.rounds import Round
 from lockstep_workers.tensors import Flat
 
 _log = structlog.get_logger()
 _TRIES = 5
 """How often a client may send an update that the server fails to take."""
+_HANDOVER_S = 5.0
+"""How long a client waits for the end of a session that it had, before it has to come again."""
 # The update itself is bad: its client gives none to this round.
 _FATAL = frozenset(
     {
@@ -71,40 +76,49 @@ class Tally(Protocol):
         """An update was refused."""
 
 
-@dataclass(eq=False, slots=True)
-class Session:
-    """A client's open connection."""
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An update that is on its way: of whose session, and for which round."""
 
-    registration: Registration
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    result: str | None = None
+    session: Session
+    round: Round | None
+    """The round that was open when it was announced; None: it names another one."""
 
-    def ended(self) -> dict[str, str]:
-        """The last line of the session: the result of it all, or that a newer one took over."""
-        return {"over": self.result} if self.result else {"replaced": self.registration.client}
-
-    def end(self, result: str) -> None:
-        """There will be no more rounds."""
-        self.result = result
-        self.over.set()
+    @property
+    def client(self) -> str:
+        """Whose it is."""
+        return self.session.client
 
 
 class Reception:
     """The devices of one server."""
 
     def __init__(
-        self, clients: Collection[str], sink: Sink, *, tally: Tally, now: Callable[[], float]
+        self,
+        clients: Collection[str],
+        sink: Sink,
+        *,
+        tally: Tally,
+        now: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Takes these clients only; `now` gives the seconds in which rounds are timed."""
         self._known, self._sink, self._tally, self._now = frozenset(clients), sink, tally, now
-        self.sessions: dict[str, Session] = {}
+        self._sessions = Sessions()
         self.round: Round | None = None
         self.result: str | None = None
         """How it all ended; None: it has not."""
+        self._turn = 0
         self._pulse = asyncio.Event()
         self._news = asyncio.Event()
-        self._logged: set[tuple[str, int, Refusal]] = set()
+        self._rarely = Rarely(clock)
+        self._logged: set[tuple[str, Refusal]] = set()
         self._failures: dict[str, int] = {}
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """The open sessions by client."""
+        return self._sessions.by_client
 
     # -- called by the routes --------------------------------------------------------------------
 
@@ -117,19 +131,42 @@ class Reception:
         """Whether there is such a client."""
         return client in self._known
 
-    def admits(self, client: str) -> bool:
-        """Whether a client may ask for work: it has a session, or needs none any more."""
-        return client in self.sessions or self.result is not None
+    def is_over(self) -> bool:
+        """Whether there will be no more rounds, which anybody may know."""
+        return self.result is not None
 
-    def open_session(self, registration: Registration) -> Session:
-        """A client is there; an older session of it ends."""
+    def session_of(self, client: str, key: bytes) -> Session:
+        """The open session of whoever shows its key.
+
+        Raises:
+            NoSession: there is none with this key.
+        """
+        return self._sessions.check(client, key)
+
+    async def open_session(
+        self, registration: Registration, *, key: bytes, is_silent: Callable[[], bool]
+    ) -> Session:
+        """A client is there. `key` is that of the session it had before, if it had one.
+
+        Raises:
+            SessionTaken: it has a session that somebody else holds (`cloud.sessions`).
+        """
         client = registration.client
-        if older := self.sessions.get(client):
-            older.over.set()
+        try:
+            async with asyncio.timeout(_HANDOVER_S):
+                while older := self._sessions.in_the_way(client, key):
+                    await older.closed.wait()
+        except TimeoutError:
+            raise SessionTaken(
+                f"{client} has a session already, on a connection that is alive: another one is "
+                f"opened once that is closed, or with its key"
+            ) from None
+        if client in self.sessions:
             self._disconnect(client, "it started anew")
-        session = self.sessions[client] = Session(registration)
+        session = self._sessions.open(registration, is_silent)
         self._tally.sessions(len(self.sessions))
-        _log.info("client connected", client=client, examples=registration.examples)
+        if self._rarely.due(f"connected {client}") is not None:
+            _log.info("client connected", client=client, examples=registration.examples)
         if self.result is not None:
             session.end(self.result)
         self._pulse.set()
@@ -137,78 +174,117 @@ class Reception:
 
     def close_session(self, session: Session) -> None:
         """The connection is closed: the client is gone at once."""
-        client = session.registration.client
-        if self.sessions.get(client) is not session:
+        if not self._sessions.close(session):
             return
-        del self.sessions[client]
         self._tally.sessions(len(self.sessions))
-        self._disconnect(client, "its connection closed")
+        self._disconnect(session.client, "its connection closed")
         self._pulse.set()
 
-    async def next_task(self, client: str, after: int) -> tuple[Task, bytearray] | None:
-        """Waits for a round after `after` with this client; None when there is none any more."""
+    async def next_task(self, session: Session, after: int) -> tuple[Task, bytearray] | None:
+        """Waits for a turn after `after` with this client; None when there is none any more."""
         while self.result is None:
-            task = None if self.round is None else self.round.task_of(client)
-            if task is not None and task.round > after:
+            task = None if self.round is None else self.round.task_of(session.client)
+            if task is not None and task.turn > after:
                 return task, self._sink.body
             await self._news.wait()
         return None
 
-    def check(self, report: UpdateReport) -> None:
+    def expect(self, client: str, key: bytes, *, round_number: int) -> Offer:
+        """An update is announced by whoever shows the key of its client's session.
+
+        Raises:
+            RefusedUpdate: there is no such client, or no such session.
+        """
+        if not self.knows(client):
+            raise RefusedUpdate(Refusal.UNKNOWN_CLIENT, f"this job has no client {client}")
+        try:
+            session = self._sessions.check(client, key)
+        except NoSession as error:
+            raise RefusedUpdate(Refusal.NO_SESSION, str(error)) from error
+        is_open = self.round is not None and self.round.number == round_number
+        return Offer(session, self.round if is_open else None)
+
+    def check(self, offer: Offer, report: UpdateReport) -> None:
         """Whether an update is welcome, before its body is read.
 
         Raises:
             RefusedUpdate: it is not; says why.
         """
-        if not self.knows(report.client):
-            message = f"this job has no client {report.client}"
-            raise RefusedUpdate(Refusal.UNKNOWN_CLIENT, message)
+        if not self._sessions.is_open(offer.session):
+            raise RefusedUpdate(Refusal.NO_SESSION, f"the session of {offer.client} has ended")
         if self.round is None:
             raise RefusedUpdate(Refusal.WRONG_ROUND, "no round is under way")
         self.round.check(report)
+        if offer.round is not self.round:
+            message = f"round {self.round.number} is done again: the update is of the turn before"
+            raise RefusedUpdate(Refusal.WRONG_ROUND, message)
 
-    def add(self, report: ClientReport, flat: Flat) -> None:
+    def add(self, offer: Offer, report: ClientReport, *, flat: Flat) -> None:
         """Adds a checked update; errors as `check`."""
         update = report.update
-        self.check(update)
+        self.check(offer, update)
         assert self.round is not None
         self._sink.add(update.client, flat, examples=update.examples, steps=update.steps)
         self.round.accept(report)
         self._tally.took()
         self._pulse.set()
 
-    def refuse(self, client: str, error: RefusedUpdate) -> None:
-        """Counts and logs a refused update; one that is bad loses its client to the round."""
+    def refuse(self, error: RefusedUpdate, offer: Offer | None) -> None:
+        """Counts a refused update; a bad one loses its client to the round that it is for.
+
+        One without a session, or of another session or round than the open ones, changes nothing.
+        """
         self._tally.refused(error.reason)
-        number = self.round.number if self.round else 0
-        if (client, number, error.reason) not in self._logged:
-            self._logged.add((client, number, error.reason))
+        if offer is None:
+            if (left_out := self._rarely.due(error.reason)) is not None:
+                _log.warning(
+                    "updates of nobody's session refused",
+                    reason=error.reason.value,
+                    count=left_out + 1,
+                )
+            return
+        self._log_refusal(offer, error)
+        if (now := self._round_of(offer)) is not None:
+            now.count_refusal(error.reason)
+            why = f"its update was refused ({error.reason.value}): {error}"
+            if error.reason in _FATAL and now.reject(offer.client, why):
+                self._lost(offer.client, now, why=why)
+                self._pulse.set()
+
+    def _log_refusal(self, offer: Offer, error: RefusedUpdate) -> None:
+        """Of each client and reason one line a round."""
+        if (offer.client, error.reason) not in self._logged:
+            self._logged.add((offer.client, error.reason))
             _log.warning(
                 "update refused",
-                client=client,
-                round=number,
+                client=offer.client,
+                round=self.round.number if self.round else 0,
                 reason=error.reason.value,
                 why=str(error),
             )
-        if self.round is not None:
-            self.round.count_refusal(error.reason)
-            why = f"its update was refused ({error.reason.value}): {error}"
-            if error.reason in _FATAL and self.round.reject(client, why):
-                self._lost(client, self.round, why=why)
-                self._pulse.set()
 
-    def failed(self, client: str, error: Exception) -> None:
+    def failed(self, error: Exception, offer: Offer | None) -> None:
         """An update could not be taken, by no fault of its sender, who may send it again.
 
         After some tries the round waits for the client no longer.
         """
-        number = self.round.number if self.round else 0
-        _log.error("update not taken", client=client, round=number, exc_info=error)
+        now = None if offer is None else self._round_of(offer)
+        if offer is None or now is None:
+            if self._rarely.due("not taken") is not None:
+                _log.error("update not taken", exc_info=error)
+            return
+        client = offer.client
+        _log.error("update not taken", client=client, round=now.number, exc_info=error)
         self._failures[client] = tries = self._failures.get(client, 0) + 1
         why = f"its update could not be taken {tries} times: {type(error).__name__}: {error}"
-        if tries >= _TRIES and self.round is not None and self.round.lose(client, why):
-            self._lost(client, self.round, why=why)
+        if tries >= _TRIES and now.lose(client, why):
+            self._lost(client, now, why=why)
             self._pulse.set()
+
+    def _round_of(self, offer: Offer) -> Round | None:
+        """The open round, if the update is for it and of an open session."""
+        is_open = offer.round is self.round and self._sessions.is_open(offer.session)
+        return offer.round if is_open else None
 
     def elapsed_in_round(self) -> float:
         """Seconds since the open round began."""
@@ -249,12 +325,14 @@ class Reception:
         """One round, from handing out the sink's body until it closes; see `Round`."""
         self._logged.clear()
         self._failures.clear()
+        self._turn = max(self._turn + 1, plan.round)
         self.round = now = Round(
             plan,
             began_s=self._now(),
             patient=patient,
             counted=counted or {},
             saved_round=saved_round,
+            turn=self._turn,
         )
         for client in now.participants():
             if client not in self.sessions:

@@ -11,11 +11,14 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Self
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from lockstep_api import names
-from lockstep_api.wire import Registration, Task, UpdateReport
+from lockstep_api.wire import Refusal, Registration, SessionOpened, Task, UpdateReport
 from lockstep_workers.device.link import UNLIMITED, Link
 from lockstep_workers.errors import InvalidJob, NoSession, NotAdmitted
 from lockstep_workers.sockets import watch_peer
@@ -24,6 +27,25 @@ CONNECT_TIMEOUT_S = 10.0
 _NEVER = (404, 422)
 LOST = (OSError, http.client.HTTPException)
 """What a broken connection raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A session: it lasts as long as its response."""
+
+    response: http.client.HTTPResponse
+    key: str = field(repr=False)
+    """What every other request shows."""
+
+    def close(self) -> None:
+        """Lets go of the response."""
+        self.response.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +96,49 @@ def is_open(connection: http.client.HTTPConnection) -> bool:
 
 
 def open_session(
-    connection: http.client.HTTPConnection, registration: Registration
-) -> http.client.HTTPResponse:
-    """Opens the session; the response ends with it.
+    connection: http.client.HTTPConnection, registration: Registration, *, key: str = ""
+) -> OpenSession:
+    """Opens a session. `key` is that of the one before: it makes room at once.
 
     Raises:
-        NotAdmitted: the job has no such client, or takes no such registration.
+        NotAdmitted: the job has no such client, or takes no such registration, or the cloud pod is
+            of another version.
+        http.client.HTTPException: not now; says why.
     """
     path = names.SESSION_ROUTE.format(client=registration.client)
-    connection.request("POST", path, registration.to_json(), {"content-type": "application/json"})
+    headers = {"content-type": "application/json", names.PROTOCOL_HEADER: names.PROTOCOL}
+    if key:
+        headers[names.SESSION_HEADER] = key
+    connection.request("POST", path, registration.to_json(), headers)
     response = connection.getresponse()
     if response.status in _NEVER:
         raise NotAdmitted(f"the cloud pod refuses the session: {_message(response.read())}")
     if response.status != 200:
         raise http.client.HTTPException(f"{response.status}: {_message(response.read())}")
-    response.readline()
-    return response
+    try:
+        return OpenSession(response, _key_in(response.readline()))
+    except BaseException:
+        response.close()
+        raise
 
 
-def session_end(response: http.client.HTTPResponse) -> Mapping[str, object]:
+def _key_in(line: bytes) -> str:
+    """The key in a session's first line; a connection that broke meanwhile has none."""
+    if not line.endswith(b"\n"):
+        raise http.client.HTTPException("the session ended before it began")
+    try:
+        return SessionOpened.model_validate_json(line).key
+    except ValidationError:
+        raise NotAdmitted(
+            "the cloud pod gives no session key: it is of another version than this device; give "
+            "both the same image, or images of one version"
+        ) from None
+
+
+def session_end(session: OpenSession) -> Mapping[str, object]:
     """Waits for the end of a session; what the cloud pod says last, nothing if it just broke."""
     last = b""
-    while line := response.readline():
+    while line := session.response.readline():
         last = line
     try:
         content = json.loads(last or b"{}")
@@ -108,11 +151,12 @@ def get_work(
     connection: http.client.HTTPConnection,
     client: str,
     *,
+    key: str,
     after: int,
     link: Link = UNLIMITED,
     reuse: bytearray | None = None,
 ) -> Work | None:
-    """Waits for work after round `after`; None when the job is over. `link` paces the model.
+    """Waits for work after turn `after`; None when the job is over. `link` paces the model.
 
     The model is read into `reuse`, the buffer of earlier work, when it has the right size.
 
@@ -120,7 +164,7 @@ def get_work(
         NoSession: the session has to be opened first.
     """
     path = f"{names.WORK_ROUTE.format(client=client)}?after={after}"
-    connection.request("GET", path)
+    connection.request("GET", path, headers={names.SESSION_HEADER: key})
     response = connection.getresponse()
     if response.status == 204:
         response.read()
@@ -148,12 +192,14 @@ def send_update(
     connection: http.client.HTTPConnection,
     report: UpdateReport,
     *,
+    key: str,
     body: bytearray,
     link: Link = UNLIMITED,
 ) -> Answer:
     """Uploads an update over an emulated link.
 
     Raises:
+        NoSession: the session of this key has ended, and with it the update's use.
         http.client.HTTPException: the cloud pod failed at it, which says nothing of the update.
     """
     path = names.UPDATE_ROUTE.format(client=report.client, round=report.round)
@@ -161,6 +207,7 @@ def send_update(
         "content-type": names.TENSORS,
         "content-length": str(len(body)),
         names.REPORT_HEADER: report.to_json(),
+        names.SESSION_HEADER: key,
     }
     began = time.monotonic()
     connection.putrequest("PUT", path, skip_accept_encoding=True)
@@ -181,6 +228,8 @@ def send_update(
         raise http.client.HTTPException(f"{response.status}: {_message(text)}")
     accepted = response.status == 200
     reason = "" if accepted else _field(text, "reason")
+    if reason == Refusal.NO_SESSION:
+        raise NoSession(_message(text))
     return Answer(accepted, reason, _message(text), time.monotonic() - began)
 
 

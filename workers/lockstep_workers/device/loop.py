@@ -9,7 +9,7 @@ import math
 import random
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -26,6 +26,7 @@ from lockstep_workers.device.connection import (
 )
 from lockstep_workers.device.messages import TrainedRound, received, report, update_body
 from lockstep_workers.device.parts import Parts
+from lockstep_workers.device.session import Opened
 from lockstep_workers.device.spending import NOTHING, Spent, energy, spent
 from lockstep_workers.device.throttle import Throttle
 from lockstep_workers.errors import NoSession
@@ -40,6 +41,7 @@ class Update:
     """An update that the cloud pod has not answered yet."""
 
     report: UpdateReport
+    turn: int
     body: bytearray
     sent_before: bool = False
 
@@ -57,7 +59,7 @@ class DeviceLoop:
         self._model: bytearray | None = None
         """The last one received: the next is read into its buffer."""
         self._memories = parts.memory.read()
-        self._session_number = 0
+        self._session = Opened(0, "")
         self._unreported = EnergyJoules()
         self._upload_s = 0.0
         """Seconds of uploads since the last training."""
@@ -76,8 +78,8 @@ class DeviceLoop:
 
     def _rounds(self) -> None:
         backoff = threading.Event()
-        while (number := self._p.session.wait_open()) is not None:
-            self._session_changed(number)
+        while (opened := self._p.session.wait_open()) is not None:
+            self._use(opened)
             try:
                 if self._serve():
                     return
@@ -104,10 +106,10 @@ class DeviceLoop:
         finally:
             connection.close()
 
-    def _session_changed(self, number: int) -> None:
+    def _use(self, opened: Opened) -> None:
         """In a new session, maybe with a new cloud pod, rounds may start from 1 again."""
-        if number != self._session_number:
-            self._session_number = number
+        if opened.number != self._session.number:
+            self._session = opened
             self._after = 0
             self._update = None
 
@@ -115,6 +117,7 @@ class DeviceLoop:
         return get_work(
             connection,
             self._p.client.name,
+            key=self._session.key,
             after=self._after,
             link=self._p.links.down,
             reuse=self._model,
@@ -140,7 +143,7 @@ class DeviceLoop:
         )
         told = report(self._p.client, done)
         self._p.metrics.trained(told, joules)
-        return Update(told, body)
+        return Update(told, work.task.turn, body)
 
     def _memory_for(self, task: Task) -> ClientMemory | None:
         memory = self._memories.fitting(task)
@@ -186,10 +189,16 @@ class DeviceLoop:
         update = self._update
         if update is None:
             return
-        self._update = Update(update.report, update.body, sent_before=True)
-        answer = send_update(connection, update.report, body=update.body, link=self._p.links.up)
+        self._update = replace(update, sent_before=True)
+        answer = send_update(
+            connection,
+            update.report,
+            key=self._session.key,
+            body=update.body,
+            link=self._p.links.up,
+        )
         self._update = None
-        self._after = update.report.round
+        self._after = update.turn
         self._upload_s += answer.seconds
         self._p.metrics.uploaded(seconds=answer.seconds, n_bytes=len(update.body))
         # The first try may have arrived although its answer did not.

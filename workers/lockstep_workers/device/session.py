@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -16,11 +17,18 @@ _FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
 _STEADY_S = 10.0
 
 
-class SessionKeeper:
-    """The session of one client.
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session that was open a moment ago."""
 
-    Sessions are counted, so that the training loop can tell a new one from the last.
-    """
+    number: int
+    """Counts the sessions, so that the training loop can tell a new one from the last."""
+    key: str = field(repr=False)
+    """What its requests show."""
+
+
+class SessionKeeper:
+    """The session of one client."""
 
     def __init__(self, cloud_url: str, registration: Registration) -> None:
         """Nothing happens until `start`."""
@@ -28,7 +36,7 @@ class SessionKeeper:
         self._registration = registration
         self._state = threading.Condition()
         self._open = False
-        self._opened = 0
+        self._opened = Opened(0, "")
         self._over = False
         self._error: WorkerError | None = None
 
@@ -40,8 +48,8 @@ class SessionKeeper:
         """Whether the session is open now, or not needed any more because the job is over."""
         return self._open or self._over
 
-    def wait_open(self) -> int | None:
-        """Waits until the session is open; returns its number, None when the job is over.
+    def wait_open(self) -> Opened | None:
+        """Waits until the session is open; None when the job is over.
 
         Raises:
             NotAdmitted: the cloud pod will never take this client.
@@ -53,11 +61,14 @@ class SessionKeeper:
                 raise self._error
             return None if self._over else self._opened
 
-    def _set(self, *, is_open: bool, over: bool = False, error: WorkerError | None = None) -> None:
+    def _begin(self, key: str) -> None:
         with self._state:
-            self._open = is_open
-            self._opened += is_open
-            self._over, self._error = over, error
+            self._open, self._opened = True, Opened(self._opened.number + 1, key)
+            self._state.notify_all()
+
+    def _end(self, *, over: bool = False, error: WorkerError | None = None) -> None:
+        with self._state:
+            self._open, self._over, self._error = False, over, error
             self._state.notify_all()
 
     def _keep(self) -> None:
@@ -67,14 +78,14 @@ class SessionKeeper:
             began = time.monotonic()
             try:
                 if self._hold():
-                    self._set(is_open=False, over=True)
+                    self._end(over=True)
                     return
             except WorkerError as error:  # another try would end alike
-                self._set(is_open=False, error=error)
+                self._end(error=error)
                 return
             except LOST as error:
                 _log.info("no session", cloud=self._cloud_url, why=str(error))
-            self._set(is_open=False)
+            self._end()
             if time.monotonic() - began > _STEADY_S:
                 backoff_s = _FIRST_BACKOFF_S
             idle.wait(random.uniform(0.5, 1.0) * backoff_s)
@@ -84,10 +95,11 @@ class SessionKeeper:
         """Opens the session and returns when it has ended: whether the job is over."""
         connection = connect(self._cloud_url)
         try:
-            with open_session(connection, self._registration) as response:
-                self._set(is_open=True)
-                _log.info("session open", number=self._opened)
-                end = session_end(response)
+            last = self._opened.key
+            with open_session(connection, self._registration, key=last) as session:
+                self._begin(session.key)
+                _log.info("session open", number=self._opened.number)
+                end = session_end(session)
             _log.info("session closed", end=end)
             return "over" in end
         finally:

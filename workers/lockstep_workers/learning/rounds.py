@@ -39,6 +39,8 @@ class Round:
     """The round of each client's last update that is in the model."""
     saved_round: int = 0
     """The round that the job goes on from, should it end now."""
+    turn: int = 1
+    """Tells it from the rounds before it, also from one of the same number that is done again."""
     accepted: dict[str, ClientReport] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     rejected: set[str] = field(default_factory=set)
@@ -74,6 +76,7 @@ class Round:
             return None
         return Task(
             round=self.number,
+            turn=self.turn,
             steps=plan.steps,
             frequency_ghz=plan.frequency_ghz,
             throttle_milli=plan.throttle_milli(),

@@ -1,0 +1,85 @@
+"""Answers of the cloud pod in plain ASGI, and what its routes wait for.
+
+Used by `cloud.bulk` and `cloud.main`. Invariant: nothing here knows what an answer is about.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from lockstep_workers.cloud.reading import Message, Receive
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+async def small_body(receive: Receive, *, most_bytes: int, within_s: float) -> bytes | int:
+    """A whole body; or the status that refuses one that is too long or takes too long."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(within_s):
+            while True:
+                message = await receive()
+                body += message.get("body", b"")
+                if len(body) > most_bytes:
+                    return 413
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        return 408
+
+
+async def first(awaited: asyncio.Future[Any], receive: Receive) -> bool:
+    """Waits for a result or for the client to go; whether there is a result."""
+    gone = asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait({awaited, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return awaited.done()
+    finally:
+        for task in (awaited, gone):
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def no_content(send: Send) -> None:
+    """Answers with nothing."""
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send_body(send, b"", more=False)
+
+
+async def start(
+    send: Send,
+    status: int,
+    *,
+    content_type: bytes,
+    length: int | None,
+    extra: list[tuple[bytes, bytes]] | None = None,
+) -> None:
+    """Begins an answer; without a length its pieces have lengths of their own."""
+    headers = [(b"content-type", content_type), *(extra or [])]
+    if length is not None:
+        headers.append((b"content-length", str(length).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def send_body(send: Send, piece: bytes | memoryview, *, more: bool) -> None:
+    """A piece of an answer, the last one unless there is more."""
+    await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+
+async def send_json(
+    send: Send, status: int, *, content: dict[str, Any], close: bool = False
+) -> None:
+    """Answers with JSON."""
+    body = json.dumps(content).encode()
+    extra = [(b"connection", b"close")] if close else []
+    await start(send, status, content_type=b"application/json", length=len(body), extra=extra)
+    await send_body(send, body, more=False)
