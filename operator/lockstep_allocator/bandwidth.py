@@ -8,6 +8,7 @@ bits carried up to a moment, so nothing adds up to an error, however long or fin
 
 import csv
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 MAX_ROWS = 1_000_000
 _HEADER = ("t_seconds", "bandwidth_mbps")
 _MBIT = 1e6
-_LEAST_MBPS, _MOST_MBPS, _MOST_S = 1e-6, 1e6, 1e10
+_LEAST_MBPS, MOST_MBPS, _MOST_S = 1e-6, 1e6, 1e10
 
 
 class InvalidTrace(ValueError):
@@ -78,11 +79,24 @@ class Trace:
         return (self.bits_until(until_s) - self.bits_until(since_s)) / span_s / _MBIT
 
 
+def text_of(content: bytes, source: str) -> str:
+    """The text of a trace's file, with or without a byte order mark (Excel writes one).
+
+    Raises:
+        InvalidTrace: it is no text.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidTrace(f"{source} is not text in utf-8 (byte {error.start})") from error
+
+
 def parse_trace(text: str, *, source: str) -> Trace:
     """Reads csv of two columns, `t_seconds,bandwidth_mbps`; the header may be missing.
 
-    A row holds from its time to the next one's; the last holds as long as the one before it (1 s
-    when it is alone).
+    Columns may also have a tab between them, or a semicolon: commas are then decimal ones, as
+    spreadsheets write them in much of Europe. A row holds from its time to the next one's; the last
+    holds as long as the one before it (1 s when it is alone).
 
     Args:
         text: the csv.
@@ -93,21 +107,17 @@ def parse_trace(text: str, *, source: str) -> Trace:
     """
     times: list[float] = []
     rates: list[float] = []
-    rows = csv.reader(text.splitlines())
-    try:
-        for number, row in enumerate(rows, 1):
-            if not row or (number == 1 and tuple(cell.strip() for cell in row) == _HEADER):
-                continue
-            t_s, mbps = _row(row, f"{source}, line {number}")
-            if times and t_s <= times[-1]:
-                late = f"{t_s:g} s is not after {times[-1]:g} s"
-                raise InvalidTrace(f"{source}, line {number}: {late}: sort the rows")
-            if len(times) == MAX_ROWS:
-                raise InvalidTrace(f"{source} has more than {MAX_ROWS} rows: cut it")
-            times.append(t_s)
-            rates.append(mbps)
-    except csv.Error as error:
-        raise InvalidTrace(f"{source}, line {rows.line_num}: {error}") from error
+    for number, row in _rows(text.removeprefix("\ufeff").splitlines(), source):
+        if not row or (number == 1 and tuple(cell.strip().lower() for cell in row) == _HEADER):
+            continue
+        t_s, mbps = _row(row, f"{source}, line {number}")
+        if times and t_s <= times[-1]:
+            late = f"{t_s:g} s is not after {times[-1]:g} s"
+            raise InvalidTrace(f"{source}, line {number}: {late}: sort the rows")
+        if len(times) == MAX_ROWS:
+            raise InvalidTrace(f"{source} has more than {MAX_ROWS} rows: cut it")
+        times.append(t_s)
+        rates.append(mbps)
     if not times:
         raise InvalidTrace(f"{source} has no rows: write {','.join(_HEADER)} and then numbers")
     if not any(rates):
@@ -115,6 +125,19 @@ def parse_trace(text: str, *, source: str) -> Trace:
     last_s = next(iter(b - a for a, b in [*pairwise(times)][-1:]), 1.0)
     starts = np.array(times) - times[0]
     return Trace.of(starts, np.array(rates), duration_s=float(starts[-1] + last_s))
+
+
+def _rows(lines: list[str], source: str) -> Iterator[tuple[int, list[str]]]:
+    """(number, cells) of each line; empty cells at its end, which spreadsheets leave, are none."""
+    between = next((one for one in ";\t" if any(one in line for line in lines[:2])), ",")
+    rows = csv.reader(lines, delimiter=between)
+    try:
+        for number, row in enumerate(rows, 1):
+            while row and not row[-1].strip():
+                row.pop()
+            yield number, [cell.replace(",", ".") for cell in row] if between == ";" else row
+    except csv.Error as error:
+        raise InvalidTrace(f"{source}, line {rows.line_num}: {error}") from error
 
 
 def _row(row: list[str], where: str) -> tuple[float, float]:
@@ -128,7 +151,7 @@ def _row(row: list[str], where: str) -> tuple[float, float]:
         raise InvalidTrace(f"{where}: {','.join(row)[:80]} is not finite: leave such rows out")
     if mbps < 0:
         raise InvalidTrace(f"{where}: bandwidth {mbps:g} is negative")
-    if mbps > _MOST_MBPS or abs(t_s) > _MOST_S:
+    if mbps > MOST_MBPS or abs(t_s) > _MOST_S:
         raise InvalidTrace(f"{where}: {t_s:g} s, {mbps:g} Mbit/s is too large: mind the units")
     if 0 < mbps < _LEAST_MBPS:
         raise InvalidTrace(f"{where}: {mbps:g} Mbit/s is too little: write 0")

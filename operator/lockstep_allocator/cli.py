@@ -54,7 +54,7 @@ def _read(
     traces: Path, include: list[str] | None, *, exclude: list[str] | None
 ) -> list[NamedTrace]:
     try:
-        return read_traces(traces, include=include or (), exclude=exclude or ())
+        return read_traces(traces, include=include or (), exclude=exclude or (), tell=_told.print)
     except InvalidTrace as error:
         raise _Wrong(str(error)) from error
 

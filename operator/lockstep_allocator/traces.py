@@ -1,12 +1,14 @@
 """Sets of bandwidth traces: read from a folder tree, kept on one cumulative axis, split by trace.
 
 Four formats are told apart by their content: csv of `t_seconds,bandwidth_mbps`, Mahimahi packet
-files, Ghent 4G logs and Pensieve's cooked traces. A file that is none of them is refused with the
-line that says so. Everything looks up the integral, the Mbit carried up to a moment.
+files, Ghent 4G logs and Pensieve's cooked traces. A file that is one of them with a wrong line is
+refused, one that is none is passed over and told. Everything looks up the integral, the Mbit
+carried up to a moment.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,14 +16,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lockstep_allocator.bandwidth import InvalidTrace, Trace, parse_trace
+from lockstep_allocator.bandwidth import (
+    MOST_MBPS,
+    InvalidTrace,
+    Trace,
+    parse_trace,
+    text_of,
+)
 from lockstep_allocator.devices import Array
 
 Index = NDArray[np.int64]
 
-_SUFFIXES = {".csv", ".log", ".txt", ".trace", ".up", ".down", ""}
+logger = logging.getLogger(__name__)
+
+_SUFFIXES = {".csv", ".log", ".txt", ".trace", ".up", ".down"}
+"""Of names: all others belong to a name, like those of web pages that a trace was taken from."""
+_SHOWN = 3
+_COLUMNS = {1, 2, 6}
 _PACKET_BITS = 1500 * 8
+"""What one line of a Mahimahi file lets pass."""
 _MBIT = 1e6
+_MOST_MS = 10**10
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -31,7 +46,7 @@ class NamedTrace:
     family: str
     """Name of its folder."""
     name: str
-    """Name of its file, without the suffix."""
+    """Name of its file, without a suffix that only says what it is."""
     sha256: str
     """Of its file."""
     trace: Trace
@@ -42,31 +57,48 @@ class NamedTrace:
 
 
 def read_traces(
-    folder: Path, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    folder: Path,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    tell: Callable[[str], None] = logger.warning,
 ) -> list[NamedTrace]:
     """All traces under a folder, by family (the folder that holds them) and name.
 
     Args:
-        folder: a tree of trace files; `INDEX.csv` and README files are passed over.
+        folder: a tree of trace files; what they are called does not matter.
         include: families to read (globs); all when empty.
         exclude: families to leave out (globs).
+        tell: hears which files are no traces.
 
     Raises:
-        InvalidTrace: a file is no trace, or there are none.
+        InvalidTrace: a trace has a wrong line, or there are none.
     """
     if not folder.is_dir():
         raise InvalidTrace(f"{folder} is not a folder: give one with trace files")
-    found = [
-        _named(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and path.suffix in _SUFFIXES
-        and path.stem.upper() not in {"INDEX", "README", "SOURCES"}
-        and _wanted(path.parent, include, exclude=exclude)
-    ]
+    found: list[NamedTrace] = []
+    others: list[str] = []
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or not _wanted(path.parent, include, exclude=exclude):
+            continue
+        try:
+            found.append(_named(path))
+        except _NoTrace as error:
+            others.append(str(error))
     if not found:
-        raise InvalidTrace(f"{folder} has no trace files (csv, log, txt, trace, up, down)")
+        why = f": {_some(others)}" if others else ""
+        raise InvalidTrace(f"{folder} has no trace files{why}")
+    if others:
+        tell(f"{len(others)} files under {folder} are no traces: {_some(others)}")
     return found
+
+
+class _NoTrace(InvalidTrace):
+    """A file that nobody would take for a trace."""
+
+
+def _some(items: Sequence[str]) -> str:
+    return "; ".join(items[:_SHOWN]) + ("; …" if len(items) > _SHOWN else "")
 
 
 def _wanted(family: Path, include: Sequence[str], *, exclude: Sequence[str]) -> bool:
@@ -75,15 +107,51 @@ def _wanted(family: Path, include: Sequence[str], *, exclude: Sequence[str]) -> 
 
 
 def _named(path: Path) -> NamedTrace:
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
     try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidTrace(f"{path} is not text (byte {error.start})") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidTrace(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        text = text_of(content, str(path))
+    except InvalidTrace as error:
+        raise _NoTrace(str(error)) from error
+    if not _looks_like_a_trace(text):
+        raise _NoTrace(_none_of(text, str(path)))
     return NamedTrace(
-        family=path.parent.name, name=path.stem, sha256=digest, trace=parse(text, source=str(path))
+        family=path.parent.name,
+        name=path.stem if path.suffix in _SUFFIXES else path.name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        trace=parse(text, source=str(path)),
     )
+
+
+def _looks_like_a_trace(text: str) -> bool:
+    """Whether one of its first lines has as many numbers as a trace's: the first may be a header.
+
+    Of two columns, so that prose and lists of single words or numbers amid them are none.
+    """
+    return any(_are_numbers(_cells(line)) for line in _lines(text)[:2])
+
+
+def _lines(text: str) -> list[str]:
+    """Those that are not empty."""
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _cells(line: str) -> list[str]:
+    between = next((one for one in ";," if one in line), None)
+    cells = [cell.strip().strip('"') for cell in line.split(between)]
+    while cells and not cells[-1]:
+        cells.pop()
+    return cells
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    try:
+        _ = [float(cell.replace(",", ".")) for cell in cells]
+    except ValueError:
+        return False
+    return len(cells) in _COLUMNS
 
 
 def parse(text: str, *, source: str) -> Trace:
@@ -92,17 +160,25 @@ def parse(text: str, *, source: str) -> Trace:
     Raises:
         InvalidTrace: not a trace; names the line.
     """
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    if "," in first:
+    text = text.removeprefix("\ufeff")
+    first = next(iter(_lines(text)), "")
+    if any(one in first for one in ",;"):
         return parse_trace(text, source=source)
     match len(first.split()):
         case 1:
             return _parse_mahimahi(text, source)
+        case 2 if "\t" in first:
+            return parse_trace(text, source=source)
         case 2:
             return _parse_pensieve(text, source)
         case 6:
             return _parse_ghent(text, source)
-    raise InvalidTrace(
+    raise InvalidTrace(_none_of(text, source))
+
+
+def _none_of(text: str, source: str) -> str:
+    first = next(iter(_lines(text)), "")
+    return (
         f"{source}, line 1: {first[:60]!r} is none of: t_seconds,bandwidth_mbps (csv); one "
         "millisecond a line (Mahimahi); seconds and Mbit/s (Pensieve); six columns (Ghent)"
     )
@@ -133,24 +209,25 @@ def _parse_pensieve(text: str, source: str) -> Trace:
 
 
 def _parse_mahimahi(text: str, source: str) -> Trace:
-    """Milliseconds at which a packet of 1500 bytes may pass, looped; resampled to seconds."""
-    times: list[float] = []
+    """Milliseconds at which a packet of 1500 bytes may pass; the file repeats after the last one.
+
+    Means over whole seconds, and over what is left of the last.
+    """
+    times: list[int] = []
     for where, (t_ms,) in _numbers(text, source, columns=1):
-        if t_ms < 0 or (times and t_ms < times[-1]):
+        if t_ms < 0 or t_ms != int(t_ms):
+            raise InvalidTrace(f"{where}: {t_ms:g} is no whole millisecond (Mahimahi)")
+        if times and t_ms < times[-1]:
             raise InvalidTrace(f"{where}: {t_ms:g} ms is before the line above: sort the lines")
-        times.append(t_ms)
-    seconds = int(np.ceil(times[-1] / 1000)) if times[-1] > 0 else 1
-    if seconds > 10_000_000:
+        times.append(int(t_ms))
+    if not 0 < times[-1] <= _MOST_MS:
         raise InvalidTrace(f"{source} ends at {times[-1]:g} ms: are these milliseconds?")
-    packets = np.bincount(
-        np.minimum(np.array(times) / 1000, seconds - 1e-9).astype(np.int64), minlength=seconds
-    )
-    return _checked(
-        np.arange(seconds, dtype=float),
-        packets * _PACKET_BITS / _MBIT,
-        duration_s=seconds,
-        source=source,
-    )
+    starts_ms = np.arange(0, times[-1], 1000)
+    # A packet passes at the end of its millisecond.
+    packets = np.bincount(np.maximum(np.array(times) - 1, 0) // 1000, minlength=len(starts_ms))
+    lengths_s = np.diff(np.append(starts_ms, times[-1])) / 1000
+    mbps = packets * _PACKET_BITS / _MBIT / lengths_s
+    return _checked(starts_ms / 1000, mbps, duration_s=times[-1] / 1000, source=source)
 
 
 def _parse_ghent(text: str, source: str) -> Trace:
@@ -174,6 +251,8 @@ def _parse_ghent(text: str, source: str) -> Trace:
 def _checked(starts_s: Array, mbps: Array, *, duration_s: float, source: str) -> Trace:
     if not mbps.any():
         raise InvalidTrace(f"{source} has bandwidth 0 throughout: nothing would ever arrive")
+    if not mbps.max() <= MOST_MBPS:
+        raise InvalidTrace(f"{source} has {mbps.max():g} Mbit/s, too much: mind the units")
     return Trace.of(starts_s, mbps, duration_s=float(duration_s))
 
 

@@ -167,7 +167,7 @@ def test_a_trace_is_read_with_and_without_header() -> None:
     assert parse_trace("0,2", source="t").duration_s == 1.0
 
 
-@given(text=st.text(alphabet='0123456789.,-+einfa \n\r"x', max_size=200))
+@given(text=st.text(alphabet='0123456789.,;\t-+einfa \n\r"x\ufeff', max_size=200))
 def test_any_text_is_a_trace_or_explained(text: str) -> None:
     try:
         trace = parse_trace(text, source="t")

@@ -37,6 +37,13 @@ def test_devices_take_traces_by_seed_and_index(tmp_path: Path) -> None:
     assert [link.offset_s for link in other] != [link.offset_s for link in taken]
 
 
+def test_a_trace_from_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    folder = traces(tmp_path, 0)
+    text = "\ufefft_seconds,bandwidth_mbps\r\n0,2\r\n1,2\r\n"
+    (folder / "bandwidth" / "excel.csv").write_bytes(text.encode())
+    assert build(folder, LinkSettings(trace="bandwidth")).mean_mbps() == pytest.approx(2.0)
+
+
 def test_a_link_that_is_drawn_without_files_is_the_one_that_a_device_takes(tmp_path: Path) -> None:
     folder, settings = traces(tmp_path), LinkSettings(trace="bandwidth")
     for client in range(20):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lockstep_allocator.bandwidth import InvalidTrace, Trace, draw_link, parse_trace
+from lockstep_allocator.bandwidth import InvalidTrace, Trace, draw_link, parse_trace, text_of
 from lockstep_api.settings import JobSettings, LinkSettings
 from lockstep_workers.errors import InvalidJob
 
@@ -157,9 +157,9 @@ def build_link(
     drawn = draw_link(seed=seed, client=client, n_traces=len(files))
     file = files[drawn.trace]
     try:
-        text = file.read_text(encoding="utf-8")
-        trace = parse_trace(text, source=f"ConfigMap {settings.trace}, key {file.name}")
-    except (InvalidTrace, OSError, UnicodeDecodeError) as error:
+        source = f"ConfigMap {settings.trace}, key {file.name}"
+        trace = parse_trace(text_of(file.read_bytes(), source), source=source)
+    except (InvalidTrace, OSError) as error:
         raise InvalidJob(f"bandwidth trace: {error}") from error
     return Link(trace, drawn.offset_s(trace), origin_s, settings.latency_s)
 
