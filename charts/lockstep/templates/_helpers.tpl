@@ -6,6 +6,61 @@ holds one release. Names in the whole cluster begin with the namespace.
 {{ .root.Release.Namespace }}:lockstep-{{ .component }}
 {{- end }}
 
+{{/*
+The values that templates read, as YAML. One that was left blank (null: Helm takes the key away), or
+that the values of an older release lack (--reuse-values), has its default; a blank affinity is none.
+Resources are filled as a whole only: who takes their limits away wants none.
+*/}}
+{{- define "lockstep.values" -}}
+{{- $defaults := include "lockstep.defaults" . | fromYaml -}}
+{{- toYaml (include "lockstep.filled" (dict "given" .Values "defaults" $defaults) | fromYaml) -}}
+{{- end }}
+
+{{- define "lockstep.filled" -}}
+{{- $given := .given | default dict -}}
+{{- $filled := deepCopy $given -}}
+{{- range $key, $default := .defaults -}}
+{{- $value := index $given $key -}}
+{{- if and (kindIs "map" $default) (ne $key "resources") -}}
+{{- $_ := set $filled $key (include "lockstep.filled" (dict "given" $value "defaults" $default) | fromYaml) -}}
+{{- else if kindIs "invalid" $value -}}
+{{- $_ := set $filled $key $default -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $filled -}}
+{{- end }}
+
+{{- define "lockstep.defaults" -}}
+image: {registry: "", tag: "", pullPolicy: IfNotPresent, pullSecrets: []}
+crds: {install: true, keep: true}
+watchNamespaces: []
+operator:
+  replicas: 1
+  image: ""
+  resyncSeconds: 120
+  cpuWatts: 10
+  boostCores: 1
+  prometheusUrl: ""
+  logFormat: plain
+  logLevel: INFO
+  planner: {auth: true}
+  resources:
+    requests: {cpu: 100m, memory: 128Mi}
+    limits: {memory: 256Mi}
+worker: {image: ""}
+prometheus:
+  enabled: true
+  image: ""
+  scrapeInterval: 1s
+  retention: 7d
+  storage: {persistent: false, size: 2Gi, storageClassName: ""}
+  resources:
+    requests: {cpu: 50m, memory: 128Mi}
+    limits: {memory: 512Mi}
+rbac: {aggregate: true}
+priorityClassName: ""
+{{- end }}
+
 {{/* What selects the pods of a component: (dict "root" $ "component" "operator"). */}}
 {{- define "lockstep.selector" -}}
 app.kubernetes.io/name: lockstep
@@ -22,9 +77,9 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* An image: (dict "root" $ "name" "worker" "override" .Values.worker.image). */}}
+{{/* An image: (dict "root" $ "name" "worker" "override" $values.worker.image). */}}
 {{- define "lockstep.image" -}}
-{{- $image := .root.Values.image -}}
+{{- $image := (include "lockstep.values" .root | fromYaml).image -}}
 {{- $tag := $image.tag | default .root.Chart.AppVersion -}}
 {{- if .override -}}
 {{ .override }}
@@ -37,23 +92,24 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* What every pod of the chart has: identity, place, security. */}}
 {{- define "lockstep.podSpec" -}}
+{{- $values := include "lockstep.values" .root | fromYaml -}}
 serviceAccountName: lockstep-{{ .component }}
-{{- with .root.Values.image.pullSecrets }}
+{{- with $values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
   - name: {{ . }}
   {{- end }}
 {{- end }}
-{{- with .root.Values.priorityClassName }}
+{{- with $values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
-{{- with .root.Values.nodeSelector }}
+{{- with $values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .root.Values.tolerations }}
+{{- with $values.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .root.Values.affinity }}
+{{- with $values.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
@@ -86,9 +142,10 @@ subjects:
 finds nothing in `helm template`, so that shows it always.
 */}}
 {{- define "lockstep.ownsCrd" -}}
+{{- $values := include "lockstep.values" . | fromYaml -}}
 {{- $there := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "federatedjobs.lockstep.dev" -}}
 {{- $notes := dig "metadata" "annotations" dict ($there | default dict) -}}
-{{- if not .Values.crds.install -}}
+{{- if not $values.crds.install -}}
 {{- else if not $there -}}
 yes
 {{- else if and (eq (get $notes "meta.helm.sh/release-name") .Release.Name) (eq (get $notes "meta.helm.sh/release-namespace") .Release.Namespace) -}}
