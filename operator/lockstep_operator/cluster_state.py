@@ -10,6 +10,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import and_
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -21,6 +23,7 @@ from lockstep_operator.complaints import KINDS, Complaints
 from lockstep_operator.core import occupancy
 from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.model import (
+    Bounds,
     Complaint,
     JobKey,
     JobView,
@@ -33,7 +36,19 @@ from lockstep_operator.core.occupancy import Holding, Share
 from lockstep_operator.errors import Refused
 from lockstep_operator.follow import follow
 from lockstep_operator.kept import Change, Kept, Source, job_of
-from lockstep_operator.kube import CHILD_KINDS, CLAIM, JOB, NODE, POD, SET, Kind, Kube, ref_of
+from lockstep_operator.kube import (
+    CHILD_KINDS,
+    CLAIM,
+    JOB,
+    LIMIT_RANGE,
+    NODE,
+    POD,
+    QUOTA,
+    SET,
+    Kind,
+    Kube,
+    ref_of,
+)
 from lockstep_operator.views import (
     KeptChild,
     KeptJob,
@@ -42,7 +57,9 @@ from lockstep_operator.views import (
     kept_child,
     kept_job,
     kept_pod,
+    limit_range_bounds,
     node_view,
+    quota_bounds,
 )
 
 FRESH_S = 2.0
@@ -53,7 +70,7 @@ FRESH_FACTOR = 20.0
 
 def watches(namespaces: tuple[str, ...]) -> int:
     """How many connections stay open."""
-    return 1 + (3 + len(CHILD_KINDS)) * max(1, len(namespaces))
+    return 1 + (5 + len(CHILD_KINDS)) * max(1, len(namespaces))
 
 
 class Listener(Protocol):
@@ -119,6 +136,11 @@ class ClusterState:
             for kind in CHILD_KINDS
             for space in spaces
         }
+        self._bounds = {
+            (kind, space): Kept(Source(kind, space), view, self._bounds_changed)
+            for kind, view in ((LIMIT_RANGE, limit_range_bounds), (QUOTA, quota_bounds))
+            for space in spaces
+        }
         self._complaints = {space: Complaints(space, changed=self._wake) for space in spaces}
 
     def pods(self, job: JobKey) -> tuple[PodView, ...]:
@@ -135,6 +157,13 @@ class ClusterState:
     def complaints(self, job: JobKey) -> Mapping[ObjectRef, Complaint]:
         """What was warned of last about objects of a job that are not well."""
         return self._complaints[self._space(job.namespace)].of(_labelled(job))
+
+    def bounds(self, namespace: str) -> Bounds:
+        """What its LimitRanges and ResourceQuotas say."""
+        space, everybody = self._space(namespace), JobKey(namespace, "")
+        kept = (self._bounds[kind, space].of(everybody) for kind in (LIMIT_RANGE, QUOTA))
+        found = (one for of_kind in kept for one in of_kind.values())
+        return reduce(and_, found, Bounds())
 
     def nodes(self) -> tuple[NodeView, ...]:
         """The nodes as if nothing was used."""
@@ -185,6 +214,7 @@ class ClusterState:
             *self._jobs.values(),
             *self._pods.values(),
             *self._children.values(),
+            *self._bounds.values(),
         ]
 
     async def synced(self) -> None:
@@ -263,6 +293,13 @@ class ClusterState:
             if self._decided.get(gone.key, ("",))[0] == gone.uid:
                 del self._decided[gone.key]
             self._room_freed()
+
+    def _bounds_changed(self, change: Change[Bounds]) -> None:
+        """Jobs whose pods were refused may have them now."""
+        namespace = change.job.namespace
+        for _, job in self._jobs[self._space(namespace)]:
+            if job.key.namespace == namespace:
+                self._wake(_labelled(job.key))
 
     def _node_changed(self, change: Change[NodeView]) -> None:
         self._room_freed()

@@ -34,6 +34,8 @@ POD: Kind = ("v1", "Pod")
 NODE: Kind = ("v1", "Node")
 SET: Kind = ("apps/v1", "StatefulSet")
 CLAIM: Kind = ("v1", "PersistentVolumeClaim")
+LIMIT_RANGE: Kind = ("v1", "LimitRange")
+QUOTA: Kind = ("v1", "ResourceQuota")
 EVENT: Kind = ("v1", "Event")
 TOKEN_REVIEW: Kind = ("authentication.k8s.io/v1", "TokenReview")
 CHILD_KINDS: tuple[Kind, ...] = (
@@ -55,6 +57,8 @@ _PLURALS = {
     POD: "pods",
     NODE: "nodes",
     EVENT: "events",
+    LIMIT_RANGE: "limitranges",
+    QUOTA: "resourcequotas",
     ("coordination.k8s.io/v1", "Lease"): "leases",
     ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
     TOKEN_REVIEW: "tokenreviews",

@@ -65,6 +65,7 @@ async def observe(
         nodes=nodes,
         report=sources.reports.get(job.uid),
         complaints=sources.cluster.complaints(key),
+        bounds=sources.cluster.bounds(key.namespace),
     )
 
 

@@ -11,7 +11,7 @@ import base64
 import binascii
 import logging
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lockstep_allocator.experience import MAX_ROUNDS, Experience
 from lockstep_allocator.policy import InvalidPolicy, Policy
@@ -214,7 +214,8 @@ class PolicyLearning:
             begin = await self.policies.of(job.key, reference)
             await self._keep_policy(job, begin.to_bytes(), reference=reference)
         newest = experience.records[-1].round
-        settings = self.deps.settings
+        allowed = self.deps.sources.cluster.bounds(job.key.namespace)
+        settings = replace(self.deps.settings, bounds=allowed)
         await self._write_rounds(job, kept)  # it finds both records by their names
         trainer = trainer_job(job, spec, round=newest, nodes=placed[CLOUD_POD], settings=settings)
         await self._put_trainer(job, trainer)

@@ -13,7 +13,7 @@ from lockstep_api import names
 from lockstep_api.quantity import parse_quantity
 from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.children import HASH_ANNOTATION, identity
-from lockstep_operator.core.model import JobKey, Manifest, NodeView, ObjectRef, PodView
+from lockstep_operator.core.model import Bounds, JobKey, Manifest, NodeView, ObjectRef, PodView
 from lockstep_operator.core.occupancy import Holding
 from lockstep_operator.core.ownership import is_of_its_set
 from lockstep_operator.kube import ref_of
@@ -180,6 +180,28 @@ def _is_well(ref: ObjectRef, spec: Manifest, *, status: Manifest) -> bool:
     if ref.kind == "StatefulSet":
         return bool(status.get("replicas", 0) == spec.get("replicas", 1))
     return ref.kind != "PersistentVolumeClaim" or status.get("phase") == "Bound"
+
+
+def limit_range_bounds(manifest: Manifest) -> Bounds:
+    """What a LimitRange says of a pod with one container."""
+    bounds = Bounds()
+    for item in manifest.get("spec", {}).get("limits") or []:
+        if item.get("type") in {"Container", "Pod"}:
+            most, least, ratio = (
+                (item.get(key) or {}).get("cpu") for key in ("max", "min", "maxLimitRequestRatio")
+            )
+            bounds &= Bounds(
+                most_cpu=math.inf if most is None else amount(most),
+                least_cpu=0.0 if least is None else amount(least),
+                ratio=math.inf if ratio is None else amount(ratio),
+            )
+    return bounds
+
+
+def quota_bounds(manifest: Manifest) -> Bounds:
+    """What a ResourceQuota says of all CPU limits, whichever pods it is for."""
+    total = (manifest.get("spec", {}).get("hard") or {}).get("limits.cpu")
+    return Bounds() if total is None else Bounds(total_cpu=amount(total))
 
 
 def kept_job(job: Manifest) -> KeptJob:

@@ -3,7 +3,6 @@
 Every rule of the CRD has a manifest here that it refuses, with the message that a user sees.
 """
 
-import copy
 import json
 import subprocess
 import time
@@ -15,6 +14,14 @@ import pytest
 
 from lockstep_operator.crd import crd
 from tests.cluster import api
+from tests.support.manifests import (
+    ABSENT,
+    MINIMAL,
+    REFUSED_BY_RULES,
+    REFUSED_BY_SCHEMA,
+    TAKEN,
+    changed,
+)
 from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.cluster
@@ -24,13 +31,6 @@ CRD_FILE = ROOT / "crds" / "lockstep.dev_federatedjobs.yaml"
 
 Json = dict[str, Any]
 
-MINIMAL: Json = {
-    "model": {"name": "mlp"},
-    "data": {"name": "fashion-mnist"},
-    "training": {"rounds": 3},
-    "devices": [{"name": "all"}],
-}
-ABSENT = object()
 EDGES = [{"name": "near"}]
 # A job with everything that can be fixed. The operator refuses it (mode split), and it is
 # suspended: no pod ever starts.
@@ -46,21 +46,6 @@ FULL: Json = {
     "offload": {"objective": "sum"},
     "distillation": {"enabled": True},
 }
-
-
-def changed(spec: Json, changes: Json) -> Json:
-    """A copy with fields set (`{"training.rounds": 0}`) or removed (ABSENT)."""
-    made = copy.deepcopy(spec)
-    for path, value in changes.items():
-        *parents, last = path.split(".")
-        at: Any = made
-        for key in parents:
-            at = at[int(key)] if key.isdigit() else at.setdefault(key, {})
-        if value is ABSENT:
-            del at[last]
-        else:
-            at[int(last) if last.isdigit() else last] = value
-    return made
 
 
 def kubectl(*words: str, stdin: str | None = None) -> tuple[int, str]:
@@ -176,6 +161,7 @@ RULES: list[tuple[Json, str]] = [
     ({"cloud.memory": "1 GB"}, "must be a quantity of more than 0, such as 500m, 2 or 256Mi"),
     ({"allocation.policyRef": "mine"}, "allocation: policyRef belongs to policy ppo only"),
     ({"allocation.online": True}, "allocation: online belongs to policy ppo only"),
+    *REFUSED_BY_RULES,
 ]
 FIELDS: list[tuple[Json, str]] = [
     ({"training.rounds": ABSENT}, "spec.training.rounds: Required value"),
@@ -201,6 +187,8 @@ FIELDS: list[tuple[Json, str]] = [
     ({"training.round": 3}, 'unknown field "spec.training.round"'),
     ({"devices.0.cpu": "1"}, 'unknown field "spec.devices[0].cpu"'),
     ({"suspend": "yes"}, "spec.suspend in body must be of type boolean"),
+    ({"startDeadlineSeconds": 0}, "spec.startDeadlineSeconds in body should be greater than"),
+    *REFUSED_BY_SCHEMA,
 ]
 
 
@@ -209,6 +197,12 @@ def test_a_wrong_manifest_is_refused(jobs: str, changes: Json, message: str) -> 
     code, said = apply(jobs, changed(MINIMAL, changes))
     assert code != 0, said
     assert message in said
+
+
+@pytest.mark.parametrize("changes", TAKEN)
+def test_what_kubernetes_takes_of_pods_is_taken_of_jobs(jobs: str, changes: Json) -> None:
+    code, said = apply(jobs, changed(MINIMAL, changes))
+    assert code == 0, said
 
 
 NAME_MESSAGE = "metadata.name: use lower-case letters, digits and -, and begin with a letter"
@@ -266,6 +260,7 @@ def test_a_fixed_field_cannot_come_or_go(stored: str, field: str) -> None:
         {"suspend": False},
         {"ttlSecondsAfterFinished": 60},
         {"activeDeadlineSeconds": 3600},
+        {"startDeadlineSeconds": 600},
         {"participation": {"fraction": 0.5, "quorum": 1, "roundDeadlineSeconds": 30}},
         {"allocation": {"policy": "static", "energyWeight": 1}},
         {"allocation": {"policy": "ppo", "online": True}},

@@ -213,7 +213,9 @@ NEEDED = [
         )
         for verb in ("get", "list", "watch", "create", "patch", "delete")
     ),
-    "create events",
+    *(f"{verb} events" for verb in ("list", "watch", "create")),
+    *(f"{verb} limitranges" for verb in ("list", "watch")),
+    *(f"{verb} resourcequotas" for verb in ("list", "watch")),
     "create leases.coordination.k8s.io",
     "list nodes",
     "watch nodes",
@@ -235,6 +237,8 @@ TOO_MUCH = [
     "patch customresourcedefinitions.apiextensions.k8s.io",
     "create namespaces",
     "impersonate users",
+    *(f"{verb} events" for verb in ("get", "patch", "delete")),
+    *(f"{verb} resourcequotas" for verb in ("create", "patch", "delete")),
     "create deployments.apps",
 ]
 

@@ -27,13 +27,21 @@ ADAPTER = TypeAdapter(Quantity)
         ("2Gi", 2.0 * 2**30),
         ("1T", 1e12),
         ("1Ei", 2.0**60),
+        ("1E", 1e18),
+        ("1e3", 1e3),
+        ("1E3", 1e3),
+        ("+25e-2", 0.25),
+        ("250000u", 0.25),
+        ("250000000n", 0.25),
     ],
 )
 def test_values(text: str, value: float) -> None:
     assert parse_quantity(text) == pytest.approx(value, rel=1e-12)
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1 Gi", "1gi", "1K", "Mi", "1e3", "one", "1mi", "1\n"])
+@pytest.mark.parametrize(
+    "text", ["", "-1", "1 Gi", "1gi", "1K", "Mi", "1e", "e3", "1e100", "one", "1mi", "1\n"]
+)
 def test_what_is_no_quantity(text: str) -> None:
     with pytest.raises(ValueError, match="not a quantity"):
         parse_quantity(text)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lockstep_api.status import ConditionType
+from lockstep_api.status import ConditionType, Phase
 from lockstep_operator.core.model import (
     Complaint,
     Decision,
@@ -17,7 +17,20 @@ from lockstep_operator.core.model import (
     PodView,
     Refusal,
 )
-from tests.support.decisions import NOW, PODS, after, condition, pod, running, started, step
+from lockstep_operator.core.state import JobState
+from tests.support.decisions import (
+    NOW,
+    PODS,
+    after,
+    condition,
+    edited,
+    fresh,
+    plan,
+    pod,
+    running,
+    started,
+    step,
+)
 
 CLAIM = ObjectRef("v1", "PersistentVolumeClaim", "ml", "demo-cloud")
 CLOUD_SET = ObjectRef("apps/v1", "StatefulSet", "ml", "demo-cloud")
@@ -217,3 +230,61 @@ def test_a_trainer_says_nothing_of_readiness() -> None:
     decision = step(replace(running(), pods=(*PODS, trainer)))
     assert ready(decision)[0] == "True"
     assert warnings(decision) == []
+
+
+LIMITED = {"startDeadlineSeconds": 120}
+
+
+def starting(**change: Any) -> Observed:
+    seen = fresh(**(LIMITED | change))
+    return after(seen, step(seen))
+
+
+def failed(decision: Decision) -> tuple[str, str]:
+    found = condition(decision.status, ConditionType.FAILED)
+    return found.reason, found.message
+
+
+def test_a_job_that_does_not_start_in_time_fails_with_what_kept_it() -> None:
+    seen = complaining(starting(), CLOUD_SET, "FailedCreate", QUOTA)
+    early = step(seen, NOW + timedelta(seconds=119))
+    assert early.status.phase is Phase.STARTING
+    assert early.requeue_in_s == 1.0
+    decision = step(seen, NOW + timedelta(seconds=120))
+    assert decision.status.phase is Phase.FAILED
+    reason, message = failed(decision)
+    assert reason == "StartDeadlineExceeded"
+    assert message.startswith(f"no round began within 120 s: StatefulSet demo-cloud: {FAILED_BY}")
+    assert DEVICES_SET in decision.delete
+
+
+FAILED_BY = f"FailedCreate: {QUOTA}"
+
+
+def test_without_a_deadline_a_job_waits_for_ever() -> None:
+    decision = step(started(), NOW + timedelta(days=30))
+    assert decision.status.phase is Phase.STARTING
+
+
+def test_a_job_whose_round_has_begun_has_started() -> None:
+    heard = JobState(plan=plan(), started_at=NOW, planned_at=NOW + timedelta(seconds=60))
+    decision = step(replace(starting(), report=heard), NOW + timedelta(seconds=121))
+    assert decision.status.phase is Phase.RUNNING
+    again = replace(after(starting(), decision), report=None)  # by another operator
+    assert step(again, NOW + timedelta(days=1)).status.phase is Phase.RUNNING
+
+
+def test_a_resumed_job_has_its_time_anew() -> None:
+    resumed = NOW + timedelta(hours=1)
+    seen = replace(starting(), report=JobState(plan=plan(), planned_at=NOW + timedelta(seconds=9)))
+    for change in ({"suspend": True}, {"suspend": False}):
+        seen = edited(seen, **(LIMITED | change))
+        seen = after(seen, step(seen, resumed))
+    assert step(seen, resumed + timedelta(seconds=119)).status.phase is Phase.STARTING
+    assert step(seen, resumed + timedelta(seconds=120)).status.phase is Phase.FAILED
+
+
+def test_a_job_without_a_place_does_not_use_up_its_time() -> None:
+    seen = replace(fresh(**LIMITED), nodes=())
+    seen = after(seen, step(seen))
+    assert step(seen, NOW + timedelta(days=1)).status.phase is Phase.PENDING

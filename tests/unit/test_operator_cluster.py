@@ -12,7 +12,7 @@ from lockstep_operator.core.model import JobKey, Manifest, ObjectRef
 from lockstep_operator.errors import Unavailable
 from lockstep_operator.follow import PAUSE_S, follow
 from lockstep_operator.kept import Change, Kept, Source
-from lockstep_operator.kube import CLAIM, JOB, NODE, POD, SET, ref_of
+from lockstep_operator.kube import CLAIM, JOB, LIMIT_RANGE, NODE, POD, QUOTA, SET, ref_of
 from lockstep_operator.reconcile import reconcile
 from tests.support.clock import settled
 from tests.support.kube import (
@@ -254,6 +254,7 @@ def test_of_children_that_may_be_large_nothing_but_metadata_is_asked_for() -> No
     """The rounds that a job learns from are a ConfigMap of a megabyte, with the job's label."""
     sources = [one.source for one in ClusterState(FakeKube()).all_kept()]
     whole = {source.kind for source in sources if not source.metadata_only}
-    assert whole == {JOB, NODE, POD, SET, CLAIM}
-    own = [source for source in sources if source.kind not in (JOB, NODE)]
+    assert whole == {JOB, NODE, POD, SET, CLAIM, LIMIT_RANGE, QUOTA}
+    others = {JOB, NODE, LIMIT_RANGE, QUOTA}
+    own = [source for source in sources if source.kind not in others]
     assert all(source.labels == names.JOB_LABEL for source in own)

@@ -8,7 +8,6 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_leng
 Entrypoint = Annotated[
     str, Field(pattern=r"^[A-Za-z_][\w]*(\.[A-Za-z_][\w]*)*:[A-Za-z_][\w]*$", max_length=200)
 ]
-Labels = Annotated[dict[str, str], Field(max_length=32)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 FreeForm = Annotated[

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from lockstep_api.base import ApiModel
 from lockstep_api.rules import IMMUTABLE, no_change, rules
+from lockstep_api.spec.kubernetes import SUBDOMAIN, Image
 from lockstep_api.spec.pods import MOST_REPLICAS, Cloud, DeviceGroup, Edge, PodTemplate
 from lockstep_api.spec.tiers import Clustering, Distillation, Mode, Offload
 from lockstep_api.spec.work import Data, Model, Participation, StrategySpec, TrainingSpec
@@ -51,10 +52,9 @@ class Allocation(ApiModel):
     actuator: Actuator = Actuator.RESIZE
     """`resize` patches the pods' CPU limits in place, and where that is refused the worker slows
     itself; `cooperative` leaves limits alone: the worker always slows itself."""
-    policy_ref: (
-        Annotated[str, Field(max_length=253, pattern=r"^(volume/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-        | None
-    ) = None
+    policy_ref: Annotated[str, Field(max_length=253, pattern=f"^(volume/)?{SUBDOMAIN}$")] | None = (
+        None
+    )
     """A trained policy: the name of a ConfigMap with the file as its one binary entry, or
     `volume/NAME` for a file on the operator's volume of policies; the one that comes with Lockstep
     when empty. One that cannot be used is replaced by `equalize`, with a Warning event."""
@@ -123,7 +123,11 @@ class FederatedJobSpec(ApiModel):
     active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
     """Seconds for which the job may be active before it fails; no limit when empty. They count from
     status.activeTime: when its pods were first wanted, anew after a suspension."""
-    image: Annotated[str, Field(max_length=512)] | None = None
+    start_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
+    """Seconds that a job may take from status.activeTime to its first round; one that needs longer
+    fails, and condition Failed says what kept it. No limit when empty. After a suspension they
+    count anew; while a job waits for a place (phase Pending) they do not."""
+    image: Image | None = None
     """Image of the workers; the operator's default when empty."""
     pod_template: PodTemplate | None = None
     """What is added to every pod of the job."""

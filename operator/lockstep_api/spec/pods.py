@@ -5,21 +5,45 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lockstep_api.base import ApiModel
-from lockstep_api.quantity import Quantity
+from lockstep_api.quantity import Bytes, Cores
 from lockstep_api.rules import rules
-from lockstep_api.spec.common import Labels, Name, Positive
+from lockstep_api.spec.common import Name, Positive
+from lockstep_api.spec.kubernetes import (
+    Annotations,
+    ClassName,
+    Labels,
+    LabelValue,
+    ResourceName,
+    Selector,
+    TaintKey,
+)
 
 
 class Toleration(ApiModel):
     """A Kubernetes toleration."""
 
-    key: Annotated[str, Field(max_length=253)] | None = None
+    model_config = rules(
+        (
+            "self.operator == 'Exists' || (has(self.key) && self.key != '')",
+            "tolerations: without a key (which matches every taint) operator must be Exists",
+        ),
+        (
+            "self.operator == 'Equal' || !has(self.value) || self.value == ''",
+            "tolerations: operator Exists has no value; remove value, or use operator Equal",
+        ),
+        (
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            "tolerations: tolerationSeconds belongs to effect NoExecute only",
+        ),
+    )
+
+    key: TaintKey | None = None
     """The taint's key; empty matches every taint (with operator Exists)."""
     operator: Literal["Exists", "Equal"] = "Equal"
     """How key and value are compared."""
-    value: Annotated[str, Field(max_length=63)] | None = None
+    value: LabelValue | None = None
     """The taint's value."""
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """The taint's effect; empty matches every effect."""
     toleration_seconds: int | None = None
     """Seconds that a NoExecute taint is tolerated; empty means for ever."""
@@ -30,35 +54,49 @@ class PodTemplate(ApiModel):
 
     labels: Labels = Field(default_factory=dict)
     """Labels added to every pod."""
-    annotations: Labels = Field(default_factory=dict)
+    annotations: Annotations = Field(default_factory=dict)
     """Annotations added to every pod."""
     node_selector: Labels = Field(default_factory=dict)
     """Node labels that every pod of the job needs, beside its tier."""
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = Field(default_factory=list)
     """Taints that the job's pods tolerate."""
-    priority_class_name: Annotated[str, Field(max_length=253)] | None = None
+    priority_class_name: ClassName | None = None
     """PriorityClass of every pod."""
-    runtime_class_name: Annotated[str, Field(max_length=253)] | None = None
+    runtime_class_name: ClassName | None = None
     """RuntimeClass of every pod."""
-    image_pull_secrets: Annotated[list[Name], Field(max_length=8)] = Field(default_factory=list)
+    image_pull_secrets: Annotated[list[ResourceName], Field(max_length=8)] = Field(
+        default_factory=list
+    )
     """Names of Secrets used to pull the image."""
 
 
 class Storage(ApiModel):
     """The cloud pod's volume: checkpoints and the final model."""
 
-    size: Quantity = "1Gi"
+    size: Bytes = "1Gi"
     """Size of the volume in bytes."""
-    storage_class_name: Annotated[str, Field(max_length=253)] | None = None
-    """StorageClass; the cluster's default when empty."""
+    storage_class_name: ClassName | None = None
+    """StorageClass; the cluster's default when it is not set. An empty text asks for a volume that
+    somebody else has made, as it does in a PersistentVolumeClaim."""
 
 
 class Cloud(ApiModel):
     """The cloud pod: coordinator and evaluation."""
 
-    cpu: Quantity = "500m"
-    """CPU request in cores; there is no CPU limit."""
-    memory: Quantity = "1Gi"
+    model_config = rules(
+        (
+            "!has(self.cpuLimit) || quantity(string(self.cpuLimit))"
+            ".compareTo(quantity(string(self.cpu))) >= 0",
+            "cloud: cpuLimit must be at least cpu",
+        )
+    )
+
+    cpu: Cores = "500m"
+    """CPU request in cores."""
+    cpu_limit: Cores | None = None
+    """CPU limit in cores, at least cpu; none when empty. A ResourceQuota for limits.cpu demands
+    one."""
+    memory: Bytes = "1Gi"
     """Memory request and limit in bytes."""
     storage: Storage = Field(default_factory=Storage)
     """The volume that keeps the model; it is deleted with the job."""
@@ -69,13 +107,13 @@ class Edge(ApiModel):
 
     name: Name
     """Name of the group."""
-    cpu: Quantity = "1"
+    cpu: Cores = "1"
     """CPU request of a server in cores."""
-    memory: Quantity = "1Gi"
+    memory: Bytes = "1Gi"
     """Memory request and limit of a server in bytes."""
     replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """Number of servers."""
-    node_selector: Labels = Field(default_factory=dict)
+    node_selector: Selector = Field(default_factory=dict)
     """Node labels that these servers need, beside the tier edge."""
 
 
@@ -109,12 +147,7 @@ class LinkSpec(ApiModel):
         ),
     )
 
-    trace: (
-        Annotated[
-            str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=253)
-        ]
-        | None
-    ) = None
+    trace: ResourceName | None = None
     """Name of a ConfigMap with bandwidth traces: each key that ends in .csv holds one
     (t_seconds,bandwidth_mbps). A device takes one of them and where it starts by training.seed; it
     is looped."""
@@ -180,7 +213,14 @@ class DeviceGroup(ApiModel):
     """Devices of one kind; each is a pod whose CPU limit stands for its frequency."""
 
     # status.placement tells the sets apart by these names.
-    model_config = rules(("self.name != 'cloud'", "devices: the name cloud is the cloud pod's"))
+    model_config = rules(
+        ("self.name != 'cloud'", "devices: the name cloud is the cloud pod's"),
+        (
+            "!has(self.cpuAtStart) || quantity(string(self.cpuAtStart))"
+            ".compareTo(quantity(string(self.cpuAtMax))) >= 0",
+            "devices: cpuAtStart must be at least cpuAtMax",
+        ),
+    )
 
     name: Name
     """Name of the group; its clients are called name-0, name-1, …"""
@@ -188,9 +228,13 @@ class DeviceGroup(ApiModel):
     """Number of devices."""
     frequency: Frequency = Field(default_factory=lambda: Frequency(min_ghz=0.5, max_ghz=2.0))
     """The range of the devices' CPU frequency; 0.5 to 2 GHz when empty."""
-    cpu_at_max: Quantity = "500m"
+    cpu_at_max: Cores = "500m"
     """CPU limit in cores at maxGHz; limit(f) = cpuAtMax · f / maxGHz."""
-    memory: Quantity = "512Mi"
+    cpu_at_start: Cores | None = None
+    """CPU limit in cores with which a device starts, until round 1; at least cpuAtMax. When empty
+    what the operator is configured for (1 core), or less where the namespace's LimitRanges and
+    ResourceQuotas allow no more."""
+    memory: Bytes = "512Mi"
     """Memory request and limit of a device in bytes."""
     uplink: LinkSpec | None = None
     """Upload bandwidth; not limited when empty."""
@@ -200,5 +244,5 @@ class DeviceGroup(ApiModel):
     """The energy model of these devices."""
     data_share: Positive = 1.0
     """Relative amount of training examples of each device of the group."""
-    node_selector: Labels = Field(default_factory=dict)
+    node_selector: Selector = Field(default_factory=dict)
     """Node labels that these devices need, beside the tier device."""

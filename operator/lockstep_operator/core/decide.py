@@ -10,9 +10,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from lockstep_api.spec import FederatedJobSpec
-from lockstep_api.status import FINISHED, ConditionType, FederatedJobStatus, Phase
+from lockstep_api.status import FINISHED, ConditionType, Phase
 from lockstep_api.wire import Outcome
-from lockstep_operator.core.causes import Cause, causes, told
+from lockstep_operator.core.causes import Cause, causes
 from lockstep_operator.core.children import (
     children,
     identity,
@@ -20,19 +20,15 @@ from lockstep_operator.core.children import (
     spec_hash,
 )
 from lockstep_operator.core.conditions import (
-    CLIENTS_MISSING,
-    PODS_NOT_READY,
     Finding,
     degradation,
-    missing,
-    moment,
     readiness,
     telemetry,
     timestamp,
 )
+from lockstep_operator.core.deadlines import exceeded, kept_s, left_s
 from lockstep_operator.core.model import (
     Decision,
-    EventNote,
     JobView,
     Manifest,
     ObjectRef,
@@ -47,10 +43,11 @@ from lockstep_operator.core.ownership import (
     of_standing,
 )
 from lockstep_operator.core.placement import CLOUD_POD, DoesNotFit, Placement, place
-from lockstep_operator.core.state import JobState
+from lockstep_operator.core.reminders import reminders
 from lockstep_operator.core.status import (
     StatusDraft,
     connected,
+    is_running,
     needs_place,
     newest_of,
     placed_cloud,
@@ -63,9 +60,6 @@ _STARTED = (Phase.STARTING, Phase.RUNNING)
 _SUSPENDED = Phase.SUSPENDED
 _PODS = ("StatefulSet", "PodDisruptionBudget", "Job")
 _STOPPED_KINDS = (*_PODS, "Service", "ServiceAccount")
-_PATIENCE_S = 60.0
-"""How long pods may take to be ready, and between two events about clients that are missing."""
-_REMINDER_S = 600.0
 _LOOK_AGAIN_S = 5.0
 """Between two looks whether names are free: nobody tells when an object of others goes."""
 _ACCEPTED = Finding("True", "Valid", "the job can be run")
@@ -99,8 +93,8 @@ def _decide(
         return _refuse(observed.job, refusal, now=now)
     if spec.suspend:
         return _suspend(observed, spec, now=now)
-    if (left_s := _left_s(observed.job, spec, now=now)) is not None and left_s <= 0:
-        return _exceed(observed, spec, now=now)
+    if (end := exceeded(observed, spec, now=now)) is not None:
+        return _end(observed, ConditionType.FAILED, end=end, now=now)
     if others := names_taken(observed.job, observed.children):
         return _refuse_names(observed, spec, others=others, now=now)
     return _run(observed, spec, settings=settings, now=now)
@@ -109,31 +103,9 @@ def _decide(
 def _after_the_end(observed: Observed, now: datetime) -> Decision:
     """No pods; and no job either, once it was kept for as long as it asked to be."""
     job = observed.job
-    left_s = _kept_s(job.spec, job.status.completion_time, now=now)
+    rest_s = kept_s(job.spec, job.status.completion_time, now=now)
     stop = _to_stop(observed, _STOPPED_KINDS)
-    return Decision((), stop, job.status, (), requeue_in_s=left_s, delete_job=left_s == 0)
-
-
-def _kept_s(spec: FederatedJobSpec | None, ended: str | None, *, now: datetime) -> float | None:
-    """Seconds for which a job that has ended is still kept; None: for ever."""
-    end = moment(ended)
-    if end is None or spec is None or spec.ttl_seconds_after_finished is None:
-        return None
-    return max(0.0, spec.ttl_seconds_after_finished - (now - end).total_seconds())
-
-
-def _left_s(job: JobView, spec: FederatedJobSpec, *, now: datetime) -> float | None:
-    """Seconds until the job has been active for too long; None without a limit."""
-    active = moment(job.status.active_time)
-    if spec.active_deadline_seconds is None or active is None or job.status.phase is _SUSPENDED:
-        return None
-    return spec.active_deadline_seconds - (now - active).total_seconds()
-
-
-def _exceed(observed: Observed, spec: FederatedJobSpec, *, now: datetime) -> Decision:
-    message = f"the job was active for longer than {spec.active_deadline_seconds} s"
-    failed = Finding("True", "DeadlineExceeded", message)
-    return _end(observed, ConditionType.FAILED, end=failed, now=now)
+    return Decision((), stop, job.status, (), requeue_in_s=rest_s, delete_job=rest_s == 0)
 
 
 def _suspend(observed: Observed, spec: FederatedJobSpec, *, now: datetime) -> Decision:
@@ -198,9 +170,30 @@ def _run(
         gone = tuple(ref for ref, manifest in left.items() if not _is_going(manifest))
         decision = draft.decided(phase, told, delete=gone, requeue_in_s=_LOOK_AGAIN_S)
     else:
-        wanted = children(observed.job, found, settings=settings)
+        allowed = replace(settings, bounds=observed.bounds)
+        wanted = children(observed.job, found, settings=allowed)
         decision = draft.decided(phase, told, apply=_to_apply(observed, wanted))
     return _watched(observed, spec, decision=decision, why=why, now=now)
+
+
+def _watched(
+    observed: Observed,
+    spec: FederatedJobSpec,
+    *,
+    decision: Decision,
+    why: Sequence[Cause],
+    now: datetime,
+) -> Decision:
+    """The decision about a job that is to run, with what time alone adds to it."""
+    active = replace(observed, job=replace(observed.job, status=decision.status))
+    notes, look_again_s = reminders(decision.status, observed.report, why=why, now=now)
+    waits = (left_s(active, spec, now=now), look_again_s, decision.requeue_in_s)
+    in_s = min((s for s in waits if s is not None), default=None)
+    return replace(
+        decision,
+        events=(*decision.events, *notes),
+        requeue_in_s=None if in_s is None else max(0.0, in_s),
+    )
 
 
 def _place(
@@ -213,81 +206,14 @@ def _place(
     return place(spec, observed.nodes, cloud_nodes=volume)
 
 
-def _watched(
-    observed: Observed,
-    spec: FederatedJobSpec,
-    *,
-    decision: Decision,
-    why: Sequence[Cause],
-    now: datetime,
-) -> Decision:
-    """The decision about a job that is to run, with what time alone adds to it."""
-    active = replace(observed.job, status=decision.status)
-    late, look_again_s = _late(active, now)
-    told, settle_s = _told(active.status, why, now=now)
-    waits = (_left_s(active, spec, now=now), look_again_s, settle_s, decision.requeue_in_s)
-    in_s = min((s for s in waits if s is not None), default=None)
-    return replace(
-        decision,
-        events=(*decision.events, *told, *_missing(decision.status, observed.report), *late),
-        requeue_in_s=None if in_s is None else max(0.0, in_s),
-    )
-
-
-def _told(
-    status: FederatedJobStatus, why: Sequence[Cause], *, now: datetime
-) -> tuple[tuple[EventNote, ...], float | None]:
-    """What keeps the job from being ready, and when to look whether it does."""
-    ready = status.condition(ConditionType.READY)
-    if ready is None or ready.status == "True":
-        return (), None
-    return told(why, since=ready.last_transition_time, now=now)
-
-
-def _late(job: JobView, now: datetime) -> tuple[tuple[EventNote, ...], float | None]:
-    """A starting job whose pods take long tells which; and when to look whether they do."""
-    active = moment(job.status.active_time)
-    if job.status.phase is not Phase.STARTING or active is None:
-        return (), None
-    left_s = _PATIENCE_S - (now - active).total_seconds()
-    ready = job.status.condition(ConditionType.READY)
-    if left_s > 0 or ready is None or ready.reason != PODS_NOT_READY:
-        return (), left_s if left_s > 0 else None
-    return (EventNote("Warning", PODS_NOT_READY, ready.message, every_s=_REMINDER_S),), None
-
-
-def _missing(status: FederatedJobStatus, report: JobState | None) -> tuple[EventNote, ...]:
-    """Clients that gave nothing to the last round are named, but not for every round."""
-    if report is None or report.report is None or not report.report.lost:
-        return ()
-    if status.phase is not Phase.RUNNING:
-        return ()
-    return (EventNote("Warning", CLIENTS_MISSING, missing(report.report), every_s=_PATIENCE_S),)
-
-
 def _progress(observed: Observed) -> tuple[Phase, str]:
     """The phase of a job that is to run, and what tells people of it when it is new."""
     heard = observed.report
-    if not _is_running(observed):
+    if not is_running(observed):
         return Phase.STARTING, "pods are being started"
     if heard is None or heard.plan is None:  # the operator before this one has told
         return Phase.RUNNING, "rounds are running"
     return Phase.RUNNING, f"round {heard.plan.round} has been planned"
-
-
-def _is_running(observed: Observed) -> bool:
-    """A round has been planned since the job became active, as the status or the report says."""
-    status, heard = observed.job.status, observed.report
-    if status.phase is Phase.RUNNING:
-        return True
-    if heard is None or heard.plan is None:
-        return False
-    active = moment(status.active_time)
-    if status.phase in {_SUSPENDED, Phase.PENDING}:  # the plan is from before it was suspended
-        return False
-    if status.phase is Phase.REFUSED and active is None:  # or from before its pods were taken away
-        return False
-    return active is None or (heard.planned_at is not None and heard.planned_at > active)
 
 
 def _has_started(observed: Observed) -> bool:
@@ -345,7 +271,7 @@ def _end(observed: Observed, kind: ConditionType, *, end: Finding, now: datetime
         Phase.FAILED if kind is ConditionType.FAILED else Phase.COMPLETED,
         end.message,
         delete=_to_stop(observed, _STOPPED_KINDS),
-        requeue_in_s=_kept_s(spec, draft.completion_time, now=now),
+        requeue_in_s=kept_s(spec, draft.completion_time, now=now),
     )
 
 

@@ -1,5 +1,6 @@
 """What the pure part of the operator reads and returns; `reconcile` and `planner` fill it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,6 +99,28 @@ class Complaint:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """What LimitRanges and ResourceQuotas of a namespace say of its pods' CPU, in cores."""
+
+    most_cpu: float = math.inf
+    """Of a container's limit."""
+    least_cpu: float = 0.0
+    """Of a container's request."""
+    ratio: float = math.inf
+    """Of a container's limit to its request."""
+    total_cpu: float = math.inf
+    """Of the limits of all pods together."""
+
+    def __and__(self, other: "Bounds") -> "Bounds":
+        return Bounds(
+            min(self.most_cpu, other.most_cpu),
+            max(self.least_cpu, other.least_cpu),
+            min(self.ratio, other.ratio),
+            min(self.total_cpu, other.total_cpu),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """Everything that a decision about one job needs."""
 
@@ -114,11 +137,13 @@ class Observed:
     tried no more, and so not among them."""
     complaints: Mapping[ObjectRef, Complaint] = field(default_factory=dict)
     """By pod, StatefulSet or claim that has not been well since."""
+    bounds: Bounds = Bounds()
+    """Of the job's namespace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the operator's configuration contributes to decisions."""
+    """What the operator's configuration, and a job's namespace, contribute to decisions."""
 
     worker_image: str
     planner_url: str
@@ -127,6 +152,7 @@ class Settings:
     """CPU limit of a starting device pod, in cores, when cpuAtMax is lower."""
     cpu_watts: float = 10.0
     """Watts of one busy core, for energy of source `cpu`."""
+    bounds: Bounds = Bounds()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 
 from lockstep_api import names
-from lockstep_api.energy import limit_cores
 from lockstep_api.names import Role
-from lockstep_api.quantity import format_cpu, parse_quantity
 from lockstep_api.spec import DeviceGroup, FederatedJobSpec, PodTemplate
 from lockstep_operator.core.model import Manifest, Settings
+from lockstep_operator.core.resources import (
+    cloud_resources,
+    device_resources,
+    trainer_resources,
+)
 
 TOKEN_SECONDS = 3600
-TRAINER_MEMORY = "1Gi"
 _USER = 65532
 
 
@@ -24,10 +26,7 @@ def cloud_template(
 ) -> Manifest:
     """The cloud pod: the volume with the model, and a token for the planner only."""
     container = _container(Role.CLOUD, spec, settings=settings) | _serving()
-    container["resources"] = {
-        "requests": {"cpu": spec.cloud.cpu, "memory": spec.cloud.memory},
-        "limits": {"memory": spec.cloud.memory},
-    }
+    container["resources"] = cloud_resources(spec.cloud)
     container["volumeMounts"] += [
         {"name": "data", "mountPath": names.DATA_DIR},
     ]
@@ -54,7 +53,7 @@ def device_template(
         {"name": "OPENBLAS_NUM_THREADS", "value": "1"},
         {"name": "OMP_NUM_THREADS", "value": "1"},
     ]
-    container["resources"] = device_resources(group, settings)
+    container["resources"] = device_resources(spec, group, settings=settings)
     container["resizePolicy"] = [{"resourceName": "cpu", "restartPolicy": "NotRequired"}]
     pod = _pod(job, Role.DEVICE, spec=spec, nodes=nodes, container=container)
     _add_traces(pod, container, group=group)
@@ -71,10 +70,7 @@ def trainer_template(
 ) -> Manifest:
     """The pod of a trainer: the recorded rounds, the policy, and a token for the planner only."""
     container = _container(Role.TRAINER, spec, settings=settings)
-    container["resources"] = {
-        "requests": {"cpu": "100m", "memory": TRAINER_MEMORY},
-        "limits": {"cpu": "1", "memory": TRAINER_MEMORY},
-    }
+    container["resources"] = trainer_resources(settings)
     container["env"].append({"name": "OMP_NUM_THREADS", "value": "1"})
     container["volumeMounts"] += [
         {"name": "experience", "mountPath": names.EXPERIENCE_DIR, "readOnly": True},
@@ -100,19 +96,6 @@ def _add_traces(pod: Manifest, container: Manifest, *, group: DeviceGroup) -> No
         container["volumeMounts"].append(
             {"name": volume["name"], "mountPath": path, "readOnly": True}
         )
-
-
-def device_resources(group: DeviceGroup, settings: Settings) -> Manifest:
-    """Requests half of the limit at minGHz, so that no resize of the limit is infeasible."""
-    at_max = parse_quantity(group.cpu_at_max)
-    lowest = limit_cores(
-        group.frequency.min_ghz, cpu_at_max=at_max, max_ghz=group.frequency.max_ghz
-    )
-    boosted = max(at_max, settings.boost_cores)
-    return {
-        "requests": {"cpu": format_cpu(lowest / 2), "memory": group.memory},
-        "limits": {"cpu": format_cpu(boosted), "memory": group.memory},
-    }
 
 
 def _container(role: Role, spec: FederatedJobSpec, *, settings: Settings) -> Manifest:

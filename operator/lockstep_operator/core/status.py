@@ -22,7 +22,7 @@ from lockstep_api.status import (
     PlannedClient,
 )
 from lockstep_api.wire import ClientPlan, RoundPlan, RoundReport
-from lockstep_operator.core.conditions import Finding, set_condition, timestamp
+from lockstep_operator.core.conditions import Finding, moment, set_condition, timestamp
 from lockstep_operator.core.model import (
     Decision,
     EventNote,
@@ -180,6 +180,19 @@ def _planned(entry: ClientPlan) -> PlannedClient:
         applied=entry.applied,
         reason=entry.reason,
     )
+
+
+def is_running(observed: Observed) -> bool:
+    """A round has been planned since the job became active, as the status or the report says."""
+    status, heard = observed.job.status, observed.report
+    if status.phase is Phase.RUNNING and status.last_plan is not None:
+        return True
+    if heard is None or heard.plan is None:
+        return False
+    active = moment(status.active_time)
+    if active is None:  # the plan is from before it was suspended, or lost its place or names
+        return status.phase not in {Phase.SUSPENDED, Phase.PENDING, Phase.REFUSED}
+    return heard.planned_at is not None and heard.planned_at > active
 
 
 def connected(observed: Observed, spec: FederatedJobSpec) -> str:
