@@ -8,7 +8,12 @@ UV_VERSION := 0.13.9
 CRD := crds/lockstep.dev_federatedjobs.yaml
 CHART_CRD := charts/lockstep/files/federatedjobs.yaml
 STAMP := $(VENV)/.installed
-LOAD := $(PY) -m tests.cluster load $$($(PY) images/build.py paths)
+# The cluster, the images and the demo need few packages: a developer's .venv serves them where there
+# is one, else a small one of theirs.
+SMALL := .venv-demo
+RUN_STAMP := $(if $(wildcard $(STAMP)),$(STAMP),$(SMALL)/.installed)
+RUN := $(if $(wildcard $(STAMP)),$(PY),$(SMALL)/bin/python)
+LOAD := $(RUN) -m tests.cluster load $$($(RUN) images/build.py paths)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale chaos fuzz clean
@@ -18,33 +23,43 @@ help: ## this list
 
 venv: $(STAMP) ## .venv with everything that the other targets need
 
+define check_python
+@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"Lockstep needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}: name another with PYTHON=python3.12")'
+@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Lockstep needs the venv module: apt-get install python3-venv"; exit 1; }
+endef
+
 $(STAMP): requirements/dev.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"make venv needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}: name another with make venv PYTHON=python3.12")'
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "make venv needs the venv module: apt-get install python3-venv"; exit 1; }
+	$(check_python)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	test -x $(UV) || $(PY) -m pip install --quiet uv==$(UV_VERSION)
 	$(UV) pip install --python $(PY) --require-hashes -r requirements/dev.lock
 	$(UV) pip install --python $(PY) --no-deps -e .
 	@touch $(STAMP)
 
-cluster-up: venv ## a real Kubernetes on this machine (CLUSTER=existing KUBECONFIG=… uses yours)
-	$(PY) -m tests.cluster up
+$(SMALL)/.installed: requirements/demo.lock
+	$(check_python)
+	test -x $(SMALL)/bin/python || $(PYTHON) -m venv $(SMALL)
+	$(SMALL)/bin/python -m pip install --quiet --require-hashes -r requirements/demo.lock
+	@$(SMALL)/bin/python -c 'import sysconfig; open(sysconfig.get_path("purelib") + "/lockstep.pth", "w").write("$(CURDIR)/operator\n")'
+	@touch $@
 
-cluster-down: venv ## removes it: processes, namespaces, mounts, cgroups
-	$(PY) -m tests.cluster down
+cluster-up: $(RUN_STAMP) ## a real Kubernetes on this machine (CLUSTER=existing KUBECONFIG=… uses yours)
+	$(RUN) -m tests.cluster up
 
-cluster-status: venv ## what runs, and where the kubeconfig is
-	$(PY) -m tests.cluster status
+cluster-down: $(RUN_STAMP) ## removes it: processes, namespaces, mounts, cgroups
+	$(RUN) -m tests.cluster down
 
-images: venv ## builds what changed, loads it into the cluster when one is up
-	$(PY) images/build.py
-	@if $(PY) -m tests.cluster status >/dev/null 2>&1; then $(LOAD); \
+cluster-status: $(RUN_STAMP) ## what runs, and where the kubeconfig is
+	$(RUN) -m tests.cluster status
+
+images: $(RUN_STAMP) ## builds what changed, loads it into the cluster when one is up
+	$(RUN) images/build.py
+	@if $(RUN) -m tests.cluster status >/dev/null 2>&1; then $(LOAD); \
 	else echo "no cluster is up: make cluster-up, then make images again loads them"; fi
 
-demo: venv ## one FederatedJob trains on a real Kubernetes, from an empty machine
-	$(PY) images/build.py
-	$(PY) -m tests.cluster up $$($(PY) images/build.py paths)
-	$(PY) -m tests.demo
+demo: ## one FederatedJob trains on a real Kubernetes, from an empty machine
+	$(check_python)
+	@$(PYTHON) -m tests.demo --python $(RUN) --stamp $(RUN_STAMP)
 
 test: venv lint ## lint, unit, property, wire and e2e tests (with the embedded cluster)
 	$(PY) images/build.py
@@ -101,9 +116,9 @@ crds: venv ## regenerates the CRD from the models
 lock: venv ## pins the newest versions of all Python dependencies
 	$(PY) -m images.lock
 
-push: venv ## pushes the images: make push REGISTRY=registry.example.org/team
+push: $(RUN_STAMP) ## pushes the images: make push REGISTRY=registry.example.org/team
 	@test -n "$(REGISTRY)" || { echo "say where to: make push REGISTRY=registry.example.org/team"; exit 1; }
-	$(PY) images/build.py push --registry $(REGISTRY)
+	$(RUN) images/build.py push --registry $(REGISTRY)
 
-clean: ## removes .venv and caches of this checkout (not the cluster: make cluster-down)
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## removes environments and caches of this checkout (not the cluster: make cluster-down)
+	rm -rf $(VENV) $(SMALL) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,8 +1,9 @@
-"""Owns how the image locks are made; called by `make lock`.
+"""Owns how the locks are made; called by `make lock`.
 
 Each image's lock is compiled from its extra in pyproject.toml for the Python of Debian trixie,
 with hashes, no index address, and the versions of requirements/dev.lock, so that the tests run
-what the images hold. What Debian's packages bring to an image is left out of its lock.
+what the images hold. What Debian's packages bring to an image is left out of its lock. The demo's
+lock is its extra alone, also with the versions of the tests.
 """
 
 import re
@@ -33,6 +34,11 @@ def image_requirements(pyproject: str, extra: str) -> list[str]:
     return [each for each in wanted if requirement_name(each) not in FROM_DEBIAN[extra]]
 
 
+def demo_requirements(pyproject: str) -> list[str]:
+    """What the demo's environment starts from: its extra, without the project."""
+    return list(tomllib.loads(pyproject)["project"]["optional-dependencies"]["demo"])
+
+
 def compile_lock(arguments: list[str], requirements: list[str]) -> None:
     uv = Path(sys.executable).parent / "uv"
     command = [str(uv) if uv.exists() else "uv", "pip", "compile", *COMMON, *arguments]
@@ -40,9 +46,12 @@ def compile_lock(arguments: list[str], requirements: list[str]) -> None:
 
 
 def main() -> None:
-    dev = ["pyproject.toml", "--extra", "dev", "--python-version", "3.11", "--universal"]
+    any_python = ["--python-version", "3.11", "--universal"]
+    dev = ["pyproject.toml", "--extra", "dev", *any_python]
     compile_lock([*dev, "-o", "requirements/dev.lock"], [])
     pyproject = (ROOT / "pyproject.toml").read_text()
+    demo = ["-", *any_python, "-c", "requirements/dev.lock", "-o", "requirements/demo.lock"]
+    compile_lock(demo, demo_requirements(pyproject))
     for image in FROM_DEBIAN:
         platform = ["--python-version", "3.13", "--python-platform", "x86_64-manylinux_2_28"]
         versions = ["-c", "requirements/dev.lock", "-o", f"requirements/{image}.lock"]

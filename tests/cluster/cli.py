@@ -98,6 +98,12 @@ def _deps(_: argparse.Namespace) -> int:
     return 0
 
 
+def _build(arguments: argparse.Namespace) -> int:
+    if isinstance(_driver(arguments), drivers.Embedded):
+        binary.kubeall()
+    return 0
+
+
 def _clean(arguments: argparse.Namespace) -> int:
     if _driver(arguments).status() != "down":
         raise ClusterError("take the cluster down first: its images are in the cache")
@@ -139,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     on_node.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     add("kubeconfig", _kubeconfig, "print the path of the kubeconfig")
     add("tools", _tools, "print a folder with kubectl and helm, for PATH")
+    add("build", _build, "compile Kubernetes, unless that is done")
     add("deps", _deps, "install the Debian packages that are missing")
     add("clean", _clean, "delete the nodes' cached images and old builds")
     return parser

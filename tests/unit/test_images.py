@@ -219,7 +219,7 @@ def test_the_workers_lock_starts_without_what_debian_brings() -> None:
     assert {"kopf", "numpy"} <= operator
 
 
-@pytest.mark.parametrize("image", ["operator", "worker"])
+@pytest.mark.parametrize("image", ["operator", "worker", "demo"])
 def test_locks_hold_hashes_and_neither_torch_nor_addresses(image: str) -> None:
     text = (ROOT / f"requirements/{image}.lock").read_text()
     assert "://" not in text
@@ -231,7 +231,7 @@ def test_locks_hold_hashes_and_neither_torch_nor_addresses(image: str) -> None:
 
 def test_the_images_run_the_versions_that_the_tests_run() -> None:
     dev = (ROOT / "requirements/dev.lock").read_text()
-    for image in ("operator", "worker"):
+    for image in ("operator", "worker", "demo"):
         pinned = [
             line.removesuffix(" \\")
             for line in (ROOT / f"requirements/{image}.lock").read_text().splitlines()
