@@ -29,6 +29,7 @@ from lockstep_workers.learning.strategies import Strategy, fedavg
 from lockstep_workers.models import build_model
 from lockstep_workers.planner_client import PlannerClient
 from lockstep_workers.tensors import encode
+from tests.support.patience import PATIENCE_S
 from tests.wire.jobs import FakePlanner, free_port, serving, settings
 
 
@@ -213,3 +214,11 @@ async def first_task(made: list[Device]) -> None:
     for work in await asyncio.gather(*(d.work() for d in made)):
         assert work is not None
         assert work.task.round == 1
+
+
+async def tasks(made: list[Device], after: int, *, of_round: int = 1) -> list[device.Work]:
+    """Waits until the task after a turn has reached all."""
+    waiting = (each.work(after=after) for each in made)
+    works = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S)
+    assert [(w.task.round, w.task.turn) for w in works if w] == [(of_round, after + 1)] * len(made)
+    return [work for work in works if work is not None]

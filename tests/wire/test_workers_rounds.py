@@ -19,7 +19,7 @@ from lockstep_workers.errors import NoSession, NotAdmitted
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.tensors import decode, encode
 from tests.support.patience import PATIENCE_S
-from tests.wire.cloud import Device, cloud, devices, first_task
+from tests.wire.cloud import Device, cloud, devices, first_task, tasks
 from tests.wire.jobs import FakePlanner
 
 
@@ -102,14 +102,53 @@ async def test_a_round_that_everyone_left_is_repeated(tmp_path: Path) -> None:
 
 
 async def test_a_round_in_which_all_updates_were_refused_fails_the_job(tmp_path: Path) -> None:
+    """In the end: the devices are handed the round again, and fail at it three times."""
     async with cloud(tmp_path, FakePlanner(rounds=2)) as server, devices(server, 3) as made:
-        await first_task(made)
-        for each in made:
-            await each.send(body=each.update(NAN))
+        for after in range(3):
+            await tasks(made, after)
+            assert not server.planner.outcome.done()
+            for each in made:
+                await each.send(body=each.update(NAN))
         outcome = await asyncio.wait_for(asyncio.shield(server.planner.outcome), PATIENCE_S)
         assert outcome.result == "Failed"
         assert outcome.message.startswith("round 1: all updates were refused: d-0: ")
         assert "non_finite" in outcome.message
+        assert outcome.message.endswith("(tried 3 times)")
+        told = [[n.message for n in request.notices] for request in server.planner.requests]
+        assert [len(notices) for notices in told] == [0, 1, 1]
+        for number, (text,) in enumerate(told[1:], 1):
+            assert text.endswith(f"; it is repeated (try {number} of 3)")
+
+
+async def test_a_round_whose_updates_were_refused_is_done_again_and_counts(tmp_path: Path) -> None:
+    async with cloud(tmp_path, FakePlanner(rounds=2)) as server, devices(server, 3) as made:
+        for after in range(2):
+            await tasks(made, after)
+            for each in made:
+                await each.send(body=each.update(NAN))
+        await tasks(made, 2)
+        for each in made:
+            assert (await each.send(body=each.update(1.0)))[0] == 200
+        await tasks(made, 3, of_round=2)
+        for each in made:
+            await each.send(2, body=each.update(NAN))
+        await tasks(made, 4, of_round=2)
+        assert not server.planner.outcome.done(), "the tries of each round are its own"
+
+
+async def test_who_was_refused_is_in_the_round_again_when_the_others_left(tmp_path: Path) -> None:
+    """It has had this round's task, and is handed it once more."""
+    async with (
+        cloud(tmp_path, FakePlanner(rounds=2), replicas=2) as server,
+        devices(server, 2) as made,
+    ):
+        await tasks(made, 0)
+        await made[0].send(body=made[0].update(NAN))
+        made[1].close()
+        back = Device(server, "d-1")
+        await back.open()
+        await tasks([made[0], back], 1)
+        back.close()
 
 
 async def test_when_the_job_is_over_everyone_is_told(tmp_path: Path) -> None:

@@ -60,10 +60,10 @@ def decode(body: memoryview | bytearray | bytes, *, n_values: int) -> Flat:
     """
     entry, start = _entry(body)
     if entry.get("dtype") != "F32":
-        raise RefusedUpdate(Refusal.DTYPE, f"dtype is {entry.get('dtype')!r}, expected 'F32'")
+        raise RefusedUpdate(Refusal.DTYPE, f"dtype is {entry.get('dtype')!r:.40}, expected 'F32'")
     if entry.get("shape") != [n_values]:
         shape = entry.get("shape")
-        raise RefusedUpdate(Refusal.SHAPE, f"shape is {shape!r}, expected [{n_values}]")
+        raise RefusedUpdate(Refusal.SHAPE, f"shape is {shape!r:.40}, expected [{n_values}]")
     if entry.get("data_offsets") != [0, 4 * n_values] or len(body) != start + 4 * n_values:
         raise RefusedUpdate(Refusal.MALFORMED, "the tensor's bytes do not match its shape")
     return np.frombuffer(body, np.float32, count=n_values, offset=start)

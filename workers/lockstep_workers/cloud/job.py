@@ -27,7 +27,7 @@ from lockstep_workers.cloud.reception import Reception
 from lockstep_workers.cloud.server import Server
 from lockstep_workers.data import Examples
 from lockstep_workers.entrypoints import explained
-from lockstep_workers.errors import JobFailed, PlannerUnreachable
+from lockstep_workers.errors import JobFailed, PlannerUnreachable, WorkerError
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.learning.rounds import (
     Progress,
@@ -44,6 +44,8 @@ _log = structlog.get_logger()
 _PLAN_WITHIN_S = 15.0
 _RETURN_WITHIN_S = 60.0
 """How long a resumed job without a deadline waits for all its clients to come back."""
+_TRIES = 3
+"""How often a round is played in which all updates are bad, or that cannot be settled."""
 _MISSING_LOG_S = (10.0, 30.0, 60.0)
 
 
@@ -78,6 +80,8 @@ class Job:
         self._began: float | None = None
         self._progress = Progress()
         self._settling: asyncio.Future[bool] | None = None
+        self._tries = 0
+        """How often the round after the last finished one has come to nothing."""
 
     def _now(self) -> float:
         """Seconds since round 1 began."""
@@ -225,15 +229,30 @@ class Job:
         """Averages, evaluates, reports and saves a closed round; False when it has to be repeated.
 
         Raises:
-            JobFailed: every update of the round was bad.
+            JobFailed: the round has come to nothing so often that another try is of no use.
         """
-        now_s, before = self._now(), self._progress
         if not done.accepted:
             return self._repeat(done)
+        before, state = self._progress, self.server.state
+        try:
+            await self._finish(done)
+        except WorkerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - nobody foresaw it: it costs a round, not the job
+            _log.error("round not settled", round=done.number, exc_info=error)
+            if self._progress is before:
+                self.server.go_on_from(state)
+                why = f"{type(error).__name__}: {error}"
+                self._try_again(f"round {done.number}: its updates could not be used: {why}")
+                return False
+        self._tries = 0
+        return True
+
+    async def _finish(self, done: Round) -> None:
+        now_s, before = self._now(), self._progress
         self.server.aggregate(done.waiting())
         result = await self._evaluate()
         report = round_report(done, before, now_s=now_s, result=result)
-        self._progress = before.after(report, done.plan)
         self._p.metrics.ended(report)
         _log.info(
             "round finished",
@@ -243,16 +262,25 @@ class Job:
             clients=len(report.clients),
             lost=report.lost,
         )
+        self._progress = before.after(report, done.plan)
         await self._journal.finished(self._progress, self.server.state)
-        return True
 
     def _repeat(self, done: Round) -> bool:
         """A round that no update reached changes nothing: it is planned anew, for who is there."""
         if done.all_rejected():
-            raise JobFailed(f"round {done.number}: all updates were refused: {_why_lost(done)}")
-        text = f"round {done.number} got no update and is repeated: {_why_lost(done)}"
-        self._journal.notify("Warning", NoticeReason.ROUND_REPEATED, message=text)
+            self._try_again(f"round {done.number}: all updates were refused: {_why_lost(done)}")
+        else:
+            text = f"round {done.number} got no update and is repeated: {_why_lost(done)}"
+            self._journal.notify("Warning", NoticeReason.ROUND_REPEATED, message=text)
         return False
+
+    def _try_again(self, why: str) -> None:
+        """A round of which everybody did his part came to nothing; so will others, but for luck."""
+        self._tries += 1
+        if self._tries >= _TRIES:
+            raise JobFailed(f"{why} (tried {self._tries} times)")
+        text = f"{why}; it is repeated (try {self._tries} of {_TRIES})"
+        self._journal.notify("Warning", NoticeReason.ROUND_REPEATED, message=text)
 
     async def _evaluate(self) -> dict[str, float]:
         began = self._p.clock()
