@@ -122,6 +122,11 @@ def policy_name(job: str) -> str:
     return shorten(f"{job}-policy")
 
 
+def traces_name(job: str, config_map: str) -> str:
+    """The ConfigMap with a job's copy of the traces in a user's ConfigMap."""
+    return shorten(f"{job}-traces-{config_map}")
+
+
 def trainer_name(job: str, round: int) -> str:
     """The Job that learns from the rounds up to `round`."""
     return shorten(f"{job}-trainer-{round}")

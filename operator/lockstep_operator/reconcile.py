@@ -37,11 +37,13 @@ from lockstep_operator.kube import Kube, job_ref, ref_of
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources, look_closer, observe
 from lockstep_operator.owned import put, remove
+from lockstep_operator.traces import LOOK_S, Looks, TraceSource, copy_traces, trace_sources
 
 CONCURRENT_WRITES = 20
 STATUS_INTERVAL_S = 1.0
 ROOM_INTERVAL_S = 5.0
 """Between two looks for room: what others free on the nodes gives this job no event."""
+_WITH_PODS = frozenset({Phase.STARTING, Phase.RUNNING})
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,8 @@ class Known:
     refused: tuple[Refusal, ...] = ()
     """The children that the last pass could not write or delete."""
     doubtful: frozenset[ObjectRef] = frozenset()
-    """Names that it needs and that objects of others had when they were last looked at."""
+    """Names that it needs and that others' objects had, or may have, at the last look."""
+    traces: Looks = field(default_factory=Looks)
     told: set[str] = field(default_factory=set)
     """Of the events that the last pass wanted told once, those that are."""
 
@@ -138,17 +141,23 @@ async def _one_pass(key: JobKey, seen: Observed | None, *, deps: Deps) -> PassRe
         if known.refused != seen.refused:  # the status says it at once
             decision = _with_refusals(seen, known.refused, deps=deps)
         wait = await _write_status(seen.job, decision, known=known, deps=deps)
+    known.doubtful |= _conflicts(failures)
     if decision.delete_job:
         await deps.kube.delete(job_ref(key.namespace, key.name), uid=seen.job.uid)
         logger.info("deleted job %s/%s: its time after the end is over", key.namespace, key.name)
     known.phase = decision.status.phase
     known.is_placed = not _needs_place(replace(seen.job, status=decision.status), seen)
-    wait = min((s for s in (wait, decision.requeue_in_s) if s is not None), default=None)
+    look_s = LOOK_S if _traces(seen, decision) and known.traces.absent else None
+    wait = min((s for s in (wait, decision.requeue_in_s, look_s) if s is not None), default=None)
     if known.phase is Phase.PENDING and wait is None:
         wait = ROOM_INTERVAL_S
     return PassResult(
         phase=known.phase, requeue_in_s=wait, failure=next(iter(failures.values()), None)
     )
+
+
+def _conflicts(failures: Mapping[ObjectRef, KubeError]) -> set[ObjectRef]:
+    return {ref for ref, error in failures.items() if isinstance(error, Conflict)}
 
 
 def _refusals(failures: Mapping[ObjectRef, KubeError]) -> tuple[Refusal, ...]:
@@ -197,6 +206,13 @@ async def _carry_out(
     failures = await _all(
         {ref: partial(_delete, job, ref, deps=deps) for ref in decision.delete}, deps
     )
+    failures |= await _all(
+        {
+            copy: partial(_copy_traces, job, copy, source=source, deps=deps)
+            for copy, source in _traces_due(seen, decision, deps=deps).items()
+        },
+        deps,
+    )
     for kind, same_kind in groupby(decision.apply, key=lambda manifest: manifest["kind"]):
         if kind == "StatefulSet" and failures:
             break
@@ -208,6 +224,28 @@ async def _carry_out(
             deps,
         )
     return failures
+
+
+def _traces_due(
+    seen: Observed, decision: Decision, *, deps: Deps
+) -> Mapping[ObjectRef, TraceSource]:
+    """The traces to look after, of a job that has pods."""
+    looks = deps.known[seen.job.key].traces
+    return looks.due(_traces(seen, decision), deps.monotonic())
+
+
+def _traces(seen: Observed, decision: Decision) -> Mapping[ObjectRef, TraceSource]:
+    return trace_sources(seen) if decision.status.phase in _WITH_PODS else {}
+
+
+async def _copy_traces(job: JobView, copy: ObjectRef, *, source: TraceSource, deps: Deps) -> None:
+    looks = deps.known[job.key].traces
+    looks.absent.discard(copy)
+    found = await copy_traces(job, source, kube=deps.kube)
+    if found is None:
+        looks.absent.add(copy)
+    elif found is not source.copy:
+        deps.sources.cluster.wrote(found)
 
 
 async def _all(

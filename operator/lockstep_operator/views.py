@@ -12,12 +12,13 @@ from typing import Any
 from lockstep_api import names
 from lockstep_api.quantity import parse_quantity
 from lockstep_operator.core.amount import Amount
-from lockstep_operator.core.children import HASH_ANNOTATION, identity
+from lockstep_operator.core.children import COPIED_ANNOTATION, HASH_ANNOTATION, identity
 from lockstep_operator.core.model import Bounds, JobKey, Manifest, NodeView, ObjectRef, PodView
 from lockstep_operator.core.occupancy import Holding
 from lockstep_operator.core.ownership import is_of_its_set
 from lockstep_operator.kube import ref_of
 
+_ANNOTATIONS = (HASH_ANNOTATION, COPIED_ANNOTATION)
 _OWNER = ("apiVersion", "kind", "name", "uid", "controller")
 _SMALL = {"u": 1e-6, "n": 1e-9}
 """Suffixes that only the cluster's own objects have."""
@@ -158,8 +159,8 @@ def kept_child(manifest: Manifest) -> KeptChild:
     meta = manifest["metadata"]
     annotations = meta.get("annotations") or {}
     kept: Manifest = {"name": meta["name"], "namespace": meta["namespace"]}
-    if HASH_ANNOTATION in annotations:
-        kept["annotations"] = {HASH_ANNOTATION: annotations[HASH_ANNOTATION]}
+    if found := {key: annotations[key] for key in _ANNOTATIONS if key in annotations}:
+        kept["annotations"] = found
     if labels := identity(manifest):
         kept["labels"] = labels
     if owners := meta.get("ownerReferences"):

@@ -214,6 +214,24 @@ def test_of_two_jobs_that_need_one_name_the_second_is_refused(operator: Operator
     wait_for_phase(operator.namespace, "foo-device-a", "Starting")
 
 
+def test_devices_mount_nothing_of_a_users_config_map_but_a_copy_of_its_traces(
+    operator: Operator,
+) -> None:
+    namespace = operator.namespace
+    data = {"street.csv": "t_seconds,bandwidth_mbps\n0,2\n", "password": "secret"}
+    create(namespace, users("ConfigMap", "street", data=data))
+    before = as_made(namespace, "ConfigMap", "street")
+    group = {"name": "small", "cpuAtMax": "100m", "memory": "256Mi", "uplink": {"trace": "street"}}
+    create(namespace, job("linked", devices=[group]))
+    wait_for_phase(namespace, "linked", "Starting")
+    copy = get(namespace, "linked-traces-street", "configmap")
+    assert copy["data"] == {"street.csv": data["street.csv"]}
+    device = get(namespace, "linked-device-small", "statefulset")["spec"]["template"]["spec"]
+    mounted = {one["configMap"]["name"] for one in device["volumes"] if "configMap" in one}
+    assert mounted == {"linked-settings", "linked-traces-street"}
+    assert as_made(namespace, "ConfigMap", "street") == before
+
+
 Work = Callable[[ApiKube], Awaitable[None]]
 
 

@@ -392,18 +392,22 @@ def test_a_pod_is_its_sets_by_owner_reference(owner: Manifest, is_of_set: bool) 
     assert is_of_its_set({"metadata": meta}) is is_of_set
 
 
-@pytest.mark.parametrize("ref", records_of(a_job()), ids=lambda ref: str(ref.name))
-async def test_what_is_learnt_is_not_written_over_what_others_have(ref: ObjectRef) -> None:
-    """They came while the job runs: it hears of that with the next write."""
+@pytest.mark.parametrize(
+    ("ref", "written_in"),
+    [(records_of(a_job())[0], 3), (records_of(a_job())[1], 22)],
+    ids=["rounds", "policy"],
+)
+async def test_what_is_learnt_is_not_written_over_what_others_have(
+    ref: ObjectRef, written_in: int
+) -> None:
+    """They came while the job runs: it hears of that with the first write."""
     async with planner_of_a_job() as setup:
         await online(setup)
         await play(setup, range(1, 3))
-        theirs = foreign(ref)
-        if ref in setup.kube.objects:
-            setup.kube.remove(ref)
-        setup.kube.put(theirs)
+        assert ref not in setup.kube.objects
+        setup.kube.put(foreign(ref))
         before = copy.deepcopy(setup.kube.objects[ref])
-        await play(setup, range(3, 23))
+        await play(setup, range(3, written_in + 1))
         assert setup.kube.objects[ref] == before
         assert not [one for one in setup.kube.objects if one.kind == "Job"], "it would mount them"
         assert (await setup.planner.runtime.pass_now(KEY)).phase == "Refused"

@@ -19,10 +19,12 @@ from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet
 from lockstep_operator.core.pods import (
     cloud_template,
     device_template,
+    traces_of,
     trainer_template,
 )
 
 HASH_ANNOTATION = "lockstep.dev/spec-hash"
+COPIED_ANNOTATION = "lockstep.dev/copied-version"
 
 
 _VERSIONS = {"StatefulSet": "apps/v1", "PodDisruptionBudget": "policy/v1", "Job": "batch/v1"}
@@ -80,11 +82,24 @@ def child_refs(job: JobView, spec: FederatedJobSpec) -> tuple[ObjectRef, ...]:
 
 
 def record_refs(job: JobView, spec: FederatedJobSpec) -> tuple[ObjectRef, ...]:
-    """What the planner keeps for a job that learns, by name."""
-    if not spec.allocation.online:
-        return ()
-    kept = (names.experience_name(job.key.name), names.policy_name(job.key.name))
-    return tuple(_ref(job, "ConfigMap", named=name) for name in kept)
+    """What the operator keeps for a job beside that, by name: copies of traces, what it learns."""
+    copies = [copy for _, copy in trace_refs(job, spec)]
+    learnt = (names.experience_name(job.key.name), names.policy_name(job.key.name))
+    if spec.allocation.online:
+        return (*copies, *(_ref(job, "ConfigMap", named=name) for name in learnt))
+    return tuple(copies)
+
+
+def trace_refs(job: JobView, spec: FederatedJobSpec) -> list[tuple[ObjectRef, ObjectRef]]:
+    """The users' ConfigMaps with traces, each with the job's copy of it."""
+    found = sorted({name for group in spec.devices for name in traces_of(group)})
+    return [
+        (
+            _ref(job, "ConfigMap", named=name),
+            _ref(job, "ConfigMap", named=names.traces_name(job.key.name, name)),
+        )
+        for name in found
+    ]
 
 
 def _ref(job: JobView, kind: str, *, named: str) -> ObjectRef:
@@ -171,6 +186,34 @@ def recorded(
     labels = _labels(job.key.name, None)
     labels[names.RECORD_LABEL] = labels.pop(names.JOB_LABEL)
     return _object(job, "ConfigMap", name=name, labels=labels, body=body)
+
+
+def trace_copy(job: JobView, source: Manifest) -> Manifest:
+    """The job's copy of the traces in a user's ConfigMap: nothing else of it is for devices.
+
+    Their image is chosen by whoever may make jobs, who need not be allowed to read ConfigMaps.
+    """
+    body = {kind: _traces(source.get(kind)) for kind in ("data", "binaryData")}
+    name = names.traces_name(job.key.name, source["metadata"]["name"])
+    copy = _object(job, "ConfigMap", name=name, labels=_labels(job.key.name, None), body=body)
+    copy["metadata"]["annotations"] = {COPIED_ANNOTATION: version_copied(source)}
+    return copy
+
+
+def _traces(entries: Mapping[str, str] | None) -> dict[str, str]:
+    return {key: text for key, text in (entries or {}).items() if key.endswith(".csv")}
+
+
+def version_copied(source: Manifest) -> str:
+    """What tells this state of a ConfigMap from all others."""
+    meta = source["metadata"]
+    return f"{meta['uid']}.{meta['resourceVersion']}"
+
+
+def is_copy_of(copy: Manifest, source: Manifest) -> bool:
+    """Whether a copy is of this state of a ConfigMap."""
+    annotations = copy["metadata"].get("annotations") or {}
+    return annotations.get(COPIED_ANNOTATION) == version_copied(source)
 
 
 def trainer_job(

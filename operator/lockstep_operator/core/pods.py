@@ -56,7 +56,7 @@ def device_template(
     container["resources"] = device_resources(spec, group, settings=settings)
     container["resizePolicy"] = [{"resourceName": "cpu", "restartPolicy": "NotRequired"}]
     pod = _pod(job, Role.DEVICE, spec=spec, nodes=nodes, container=container)
-    _add_traces(pod, container, group=group)
+    _add_traces(job, pod, container=container, group=group)
     return _template(spec, labels, pod=pod, selector=group.node_selector)
 
 
@@ -85,12 +85,17 @@ def trainer_template(
     return _template(spec, labels, pod=pod, selector={})
 
 
-def _add_traces(pod: Manifest, container: Manifest, *, group: DeviceGroup) -> None:
-    """The ConfigMaps with bandwidth traces; one that is missing is the worker's to name."""
+def traces_of(group: DeviceGroup) -> list[str]:
+    """The users' ConfigMaps with the bandwidth traces of a group's links."""
     links = (group.uplink, group.downlink)
-    wanted = {link.trace for link in links if link is not None and link.trace is not None}
-    for index, name in enumerate(sorted(wanted)):
-        volume = {"name": f"trace-{index}", "configMap": {"name": name, "optional": True}}
+    return sorted({link.trace for link in links if link is not None and link.trace is not None})
+
+
+def _add_traces(job: str, pod: Manifest, *, container: Manifest, group: DeviceGroup) -> None:
+    """The job's copies of traces; a ConfigMap that is missing is the worker's to name."""
+    for index, name in enumerate(traces_of(group)):
+        source = {"name": names.traces_name(job, name), "optional": True}
+        volume = {"name": f"trace-{index}", "configMap": source}
         path = f"{names.TRACES_DIR}/{name}"
         pod["volumes"].append(volume)
         container["volumeMounts"].append(
