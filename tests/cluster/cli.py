@@ -78,7 +78,7 @@ def _exec(arguments: argparse.Namespace) -> int:
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:
         raise ClusterError("exec what? For example: exec device -- tc qdisc show dev eth0")
-    command = _driver(arguments).node_exec(arguments.name, words)
+    command = _driver(arguments).node_exec(arguments.where, words)
     return subprocess.run(command, check=False).returncode
 
 
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     load = add("load", _load, "bring images to all nodes; sends only what is missing")
     load.add_argument("archive", nargs="+", type=Path, help=archives)
     on_node = add("exec", _exec, "run a command in a node's network namespace")
-    on_node.add_argument("name", metavar="NODE")
+    on_node.add_argument("where", metavar="NODE")
     on_node.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     add("kubeconfig", _kubeconfig, "print the path of the kubeconfig")
     add("tools", _tools, "print a folder with kubectl and helm, for PATH")

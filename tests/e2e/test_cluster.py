@@ -4,6 +4,8 @@ The pods run as the project's own do: non-root, read-only, no capabilities.
 """
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -165,3 +167,9 @@ def test_logs_are_read(namespace: str) -> None:
 
 def test_a_command_runs_in_a_nodes_network() -> None:
     assert "10.89.0.3/24" in api.node_exec("device", "ip", "-brief", "address", "show", "eth0")
+
+
+def test_the_command_line_runs_a_command_in_a_nodes_network(cluster: Path) -> None:
+    words = ("exec", "device", "--", "ip", "-brief", "address", "show", "eth0")
+    argv = [sys.executable, "-m", "tests.cluster", *words]
+    assert "10.89.0.3/24" in subprocess.check_output(argv, text=True, timeout=PATIENCE_S)
