@@ -16,10 +16,13 @@ RUN := $(if $(wildcard $(STAMP)),$(PY),$(SMALL)/bin/python)
 LOAD := $(RUN) -m tests.cluster load $$($(RUN) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale chaos fuzz clean
+.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale chaos fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+preflight: ## whether this machine will do for cluster and demo, before anything is fetched
+	@$(PYTHON) -m tests.cluster.preflight
 
 venv: $(STAMP) ## .venv with everything that the other targets need
 
@@ -43,10 +46,10 @@ $(SMALL)/.installed: requirements/demo.lock
 	@$(SMALL)/bin/python -c 'import sysconfig; open(sysconfig.get_path("purelib") + "/lockstep.pth", "w").write("$(CURDIR)/operator\n")'
 	@touch $@
 
-cluster-up: $(RUN_STAMP) ## a real Kubernetes on this machine (CLUSTER=existing KUBECONFIG=… uses yours)
+cluster-up: preflight $(RUN_STAMP) ## a real Kubernetes on this machine (CLUSTER=existing KUBECONFIG=… uses yours)
 	$(RUN) -m tests.cluster up
 
-cluster-down: $(RUN_STAMP) ## removes it: processes, namespaces, mounts, cgroups
+cluster-down: $(RUN_STAMP) ## removes it: processes, namespaces, mounts, cgroups (not packages, caches)
 	$(RUN) -m tests.cluster down
 
 cluster-status: $(RUN_STAMP) ## what runs, and where the kubeconfig is
@@ -57,11 +60,10 @@ images: $(RUN_STAMP) ## builds what changed, loads it into the cluster when one 
 	@if $(RUN) -m tests.cluster status >/dev/null 2>&1; then $(LOAD); \
 	else echo "no cluster is up: make cluster-up, then make images again loads them"; fi
 
-demo: ## one FederatedJob trains on a real Kubernetes, from an empty machine
-	$(check_python)
+demo: preflight ## one FederatedJob trains on a real Kubernetes, from an empty machine
 	@$(PYTHON) -m tests.demo --python $(RUN) --stamp $(RUN_STAMP)
 
-test: venv lint ## lint, unit, property, wire and e2e tests (with the embedded cluster)
+test: preflight venv lint ## lint, unit, property, wire and e2e tests (with the embedded cluster)
 	$(PY) images/build.py
 	$(PY) -m tests.run
 

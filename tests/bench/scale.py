@@ -27,8 +27,7 @@ from urllib.request import urlopen
 
 import yaml
 
-from tests.cluster import api
-from tests.cluster.binary import ENVIRONMENT, check_go
+from tests.cluster import api, golang
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import cache_folder
 
@@ -49,11 +48,13 @@ def kwok() -> Path:
     """kwok's program: the cached one or a newly built one."""
     folder = cache_folder() / "kwok" / KWOK
     if not (folder / "kwok").exists():
-        check_go()
+        go = golang.find()
         print(f"building kwok {KWOK} (once; a few minutes)", flush=True)
-        environment = os.environ | ENVIRONMENT | {"GOBIN": str(folder)}
+        environment = os.environ | golang.environment(go) | {"GOBIN": str(folder)}
         package = f"sigs.k8s.io/kwok/cmd/kwok@{KWOK}"
-        if subprocess.run(["go", "install", package], env=environment, check=False).returncode:
+        if subprocess.run(
+            [go.program, "install", package], env=environment, check=False
+        ).returncode:
             raise ClusterError("go could not build kwok: what it said is above")
     return folder / "kwok"
 

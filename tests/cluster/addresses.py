@@ -1,13 +1,14 @@
 """Address ranges of clusters, and whether this machine routes them elsewhere already.
 
 `layout` takes a cluster's ranges from here, `lifecycle` and `preflight` ask which are free.
-Standard library only: it is asked before anything is installed.
+Standard library only, and nothing newer than Python 3.8: it is asked before anything is installed.
 """
 
+from __future__ import annotations
+
 import json
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Network
+from typing import Collection, Iterable, NamedTuple  # noqa: UP035 -- as Python 3.8 has it
 
 from tests.cluster.command import run
 from tests.cluster.errors import ClusterError
@@ -28,8 +29,7 @@ _ELSEWHERE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Ranges:
+class Ranges(NamedTuple):
     """Where a cluster's nodes, pods and Services have their addresses."""
 
     nodes: IPv4Network
@@ -41,8 +41,7 @@ class Ranges:
         return self.nodes, self.pods, self.services
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """Addresses that this machine sends somewhere."""
 
     to: IPv4Network
@@ -64,6 +63,11 @@ def ranges_within(base: IPv4Network) -> Ranges:
     """Quarters of a range that was asked for: nodes, pods, Services, and one to spare."""
     nodes, pods, services, _ = base.subnets(prefixlen_diff=2)
     return Ranges(next(nodes.subnets(new_prefix=24)), pods, services)
+
+
+def places(base: IPv4Network | None) -> list[Ranges]:
+    """All ranges that a cluster may have: within the one that was asked for, or of any slot."""
+    return [ranges_within(base)] if base else [ranges_of_slot(slot) for slot in range(SLOTS)]
 
 
 def parse_base(text: str) -> IPv4Network:

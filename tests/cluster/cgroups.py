@@ -1,8 +1,7 @@
 """The control groups below which a node's kubelet keeps its pods, in every hierarchy there is.
 
-Tried on cgroup v1 with a cgroup2 mount beside it. A pure cgroup v2 machine takes the same path
-except that controllers must be delegated downwards; that branch follows the kernel's documentation
-and has not been run.
+Tried on cgroup v1 with a cgroup2 mount beside it, and on pure cgroup v2, which takes the same path
+except that controllers must be delegated downwards.
 """
 
 import os
@@ -48,6 +47,11 @@ def _folders(name: str) -> Iterator[Path]:
     for root, _ in hierarchies():
         for path, _, _ in os.walk(root / name, topdown=False):
             yield Path(path)
+
+
+def has_members(name: str) -> bool:
+    """Whether processes live below a name."""
+    return any(_members(folder) for folder in _folders(name))
 
 
 def kill_members(name: str) -> None:

@@ -60,7 +60,7 @@ def _down(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     driver = _driver(arguments)
     state = driver.status()
-    print(f"cluster is {state}")
+    print(f"cluster is {state}{': make cluster-up mends it' if state == 'broken' else ''}")
     if state != "up":
         return 1
     print(f"export KUBECONFIG={driver.kubeconfig()}")
@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     on_node.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     add("kubeconfig", _kubeconfig, "print the path of the kubeconfig")
     add("tools", _tools, "print a folder with kubectl and helm, for PATH")
-    add("build", _build, "compile Kubernetes, unless that is done")
+    add("build", _build, "compile Kubernetes, unless it is; `up` waits for one that runs")
     add("deps", _deps, "install the Debian packages that are missing")
     add("clean", _clean, "delete the nodes' cached images and old builds")
     return parser

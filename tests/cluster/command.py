@@ -3,9 +3,11 @@
 A failure becomes one `ClusterError` line: the program, and the last line of what it said.
 """
 
+from __future__ import annotations
+
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Sequence  # noqa: UP035 -- as Python 3.8 has it, by which `preflight` may run
 
 from tests.cluster.errors import ClusterError
 

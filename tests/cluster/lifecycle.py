@@ -4,7 +4,6 @@ A cluster is whole when its `ready` file is there and every recorded process liv
 whole cluster alone and clears away anything else first, so a crash needs no care.
 """
 
-import fcntl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -27,14 +26,14 @@ from tests.cluster.images import load_into
 from tests.cluster.layout import (
     Layout,
     NodeSpec,
-    cache_folder,
     ranges_of_others,
     recall,
     with_free_addresses,
     write_down,
 )
+from tests.cluster.locks import locked
 from tests.cluster.modules import load_modules
-from tests.cluster.network import create_network, our_links
+from tests.cluster.network import check_names_free, create_network, our_links
 from tests.cluster.oci import read_images
 from tests.cluster.packages import install_packages
 from tests.cluster.pause import pause_layout
@@ -47,9 +46,8 @@ from tests.cluster.teardown import remove_cluster
 
 def up(layout: Layout) -> Path:
     """Bring the cluster up unless it is; returns the kubeconfig."""
-    prerequisites.check_machine()
+    prerequisites.check_all(layout)
     install_packages()
-    prerequisites.check_disk()
     node.check_sizes(layout)
     programs = Programs(layout, binary.kubeall())
     pause = pause_layout()
@@ -60,7 +58,8 @@ def up(layout: Layout) -> Path:
         if layout.state.exists():
             print("clearing away the remains of an earlier cluster", flush=True)
             remove_cluster(_programs_of(layout))
-        with _lock_named("slots"):  # taken once it is written down
+        with locked("slots", "choosing addresses"):  # taken once they are written down
+            check_names_free(layout)
             taken = [*ranges_of_others(layout), *machine_routes(our_links(layout))]
             placed = with_free_addresses(layout, taken)
             programs = Programs(placed, programs.kubeall)
@@ -130,17 +129,7 @@ def status(layout: Layout) -> str:
 
 def _lock(layout: Layout) -> AbstractContextManager[None]:
     """One `up` or `down` of a cluster at a time."""
-    return _lock_named(f"cluster-{layout.name}")
-
-
-@contextmanager
-def _lock_named(name: str) -> Iterator[None]:
-    """The file stays: removing it would be a race."""
-    folder = cache_folder() / "lock"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return locked(f"cluster-{layout.name}", f"bringing cluster {layout.name} up or down")
 
 
 def _make_folders(programs: Programs) -> None:

@@ -7,9 +7,33 @@ and routes of a node live and die with its namespace.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
+from tests.cluster import cgroups
 from tests.cluster.command import run
+from tests.cluster.errors import ClusterError
 from tests.cluster.layout import Layout, NodeSpec
+
+LINKS = Path("/sys/class/net")
+NAMESPACES = Path("/run/netns")
+
+
+def check_names_free(layout: Layout) -> None:
+    """Refuse names that something else on this machine has: `down` would take it away.
+
+    Raises:
+        ClusterError: which, and what to do.
+    """
+    spaces = [layout.switch, *map(layout.namespace, layout.nodes)]
+    taken = [f"link {one}" for one in our_links(layout) if (LINKS / one).exists()]
+    taken += [f"network namespace {one}" for one in spaces if (NAMESPACES / one).exists()]
+    groups = [layout.cgroup(node) for node in layout.nodes]
+    taken += [f"control group {one}" for one in groups if cgroups.has_members(one)]
+    if taken:
+        raise ClusterError(
+            f"this machine has a {', a '.join(taken)} that no cluster of ours made: remove it, or "
+            "choose another name for the cluster (--name, LOCKSTEP_CLUSTER_NAME)"
+        )
 
 
 def create_network(layout: Layout) -> None:

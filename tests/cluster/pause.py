@@ -1,7 +1,7 @@
 """Makes the image of the pause container, the only one a cluster needs of itself.
 
-A static Go program of a dozen lines in an OCI layout folder; the same bytes every time, so nodes
-that have it are left alone.
+One small program in an OCI layout folder; the same bytes every time, so nodes that have it are left
+alone.
 """
 
 import hashlib
@@ -12,32 +12,21 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.binary import SOURCES, check_go, go_build, source_hash
-from tests.cluster.command import last_line
-from tests.cluster.errors import ClusterError
 from tests.cluster.layout import PAUSE_IMAGE, cache_folder
 from tests.cluster.oci import REF_ANNOTATION, blob_path
+from tests.cluster.pause_program import pause_program
 
-_FLAGS = ("-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=")
 _MEDIA = "application/vnd.oci.image"
 _ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def pause_layout() -> Path:
-    """The OCI layout folder of the pause image, built when its source changed."""
-    folder = cache_folder() / "pause" / source_hash(SOURCES / "pause", _FLAGS)
+    """The OCI layout folder of the pause image, written when its program changed."""
+    program = pause_program(platform.machine())
+    folder = cache_folder() / "pause" / hashlib.sha256(program).hexdigest()[:16]
     if not (folder / "index.json").exists():
-        _write_layout(folder, _compile(folder / "pause"))
+        _write_layout(folder, program)
     return folder
-
-
-def _compile(target: Path) -> bytes:
-    check_go()
-    child = go_build("./pause", target, _FLAGS)
-    _, said = child.communicate()
-    if child.returncode != 0:
-        raise ClusterError(f"go build ./pause failed: {last_line(said)}")
-    return target.read_bytes()
 
 
 def _write_layout(folder: Path, program: bytes) -> None:

@@ -1,12 +1,18 @@
-"""When kubeall is built anew, and which Go builds it."""
+"""When kubeall is built anew, and by whom."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import binary
-from tests.cluster.binary import FLAGS, SOURCES, go_version, source_hash
+from tests.cluster import binary, golang
+from tests.cluster.binary import FLAGS, source_hash
 from tests.cluster.errors import ClusterError
+from tests.cluster.layout import PAUSE_IMAGE
+from tests.cluster.oci import read_images
+from tests.cluster.pause import pause_layout
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -42,13 +48,39 @@ def test_a_named_binary_must_be_a_program(monkeypatch: pytest.MonkeyPatch) -> No
     assert binary.kubeall() == Path("/bin/sh").resolve()
 
 
-def test_go_versions_compare() -> None:
-    wanted = go_version((SOURCES / "go.mod").read_text())
-    assert go_version("go version go1.26.8 linux/amd64") >= wanted
-    assert go_version("go version go1.19.8 linux/amd64") < wanted
+def test_one_process_builds_and_the_other_takes_what_it_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `make demo` does it: a build in the background, and `up` that needs it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("LOCKSTEP_KUBE_BIN", raising=False)
+    builds: list[Path] = []
+    begun, may_end = threading.Event(), threading.Event()
+
+    def build(target: Path) -> None:
+        builds.append(target)
+        begun.set()
+        assert may_end.wait(PATIENCE_S)
+        target.parent.mkdir(parents=True)
+        target.touch()
+
+    monkeypatch.setattr(binary, "_build", build)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(binary.kubeall)
+        assert begun.wait(PATIENCE_S)
+        second = pool.submit(binary.kubeall)
+        may_end.set()
+        assert first.result() == second.result() == builds[0]
+    assert len(builds) == 1
 
 
-def test_old_go_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binary, "run", lambda *_: "go version go1.19.8 linux/amd64")
-    with pytest.raises(ClusterError, match=r"too old: install Go 1\.26"):
-        binary.check_go()
+def test_a_named_binary_needs_no_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def no_go() -> None:
+        raise AssertionError("Go was looked for")
+
+    monkeypatch.setattr(golang, "find", no_go)
+    monkeypatch.setenv("LOCKSTEP_KUBE_BIN", "/bin/sh")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert binary.kubeall() == Path("/bin/sh").resolve()
+    (image,) = read_images(pause_layout())
+    assert image.name == PAUSE_IMAGE

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.cluster import cli
+from tests.cluster import cli, lifecycle
 
 
 @pytest.fixture
@@ -43,3 +43,12 @@ def test_exec_names_the_nodes_there_are(
     assert cli.main(["--name", "unseen", "exec", "fog", "--", "true"]) == 1
     assert "no node 'fog': the nodes are cloud, edge, device" in capsys.readouterr().err
     assert commands == []
+
+
+def test_a_broken_cluster_is_said_with_what_mends_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CLUSTER", raising=False)
+    monkeypatch.setattr(lifecycle, "status", lambda _: "broken")
+    assert cli.main(["status"]) == 1
+    assert capsys.readouterr().out == "cluster is broken: make cluster-up mends it\n"
