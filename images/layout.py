@@ -43,6 +43,12 @@ def _descriptors(folder: Path, descriptor: Json) -> Iterator[Json]:
             yield from _descriptors(folder, child)
 
 
+def layers(folder: Path, descriptor: Json) -> list[Path]:
+    """The files of an image's layers, the lowest first."""
+    manifest = json.loads(blob(folder, descriptor["digest"]).read_text())
+    return [blob(folder, layer["digest"]) for layer in manifest["layers"]]
+
+
 def contents(folder: Path) -> dict[str, int]:
     """Digest and size of every blob that the layout's index leads to."""
     index = read_index(folder) or {"manifests": []}

@@ -8,3 +8,4 @@ RUN --mount=type=secret,id=ca cp /etc/debian_version /made
 FROM ${BASE}
 ARG PIP_INDEX_URL
 COPY --from=step /made /made
+USER 65532:65532

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import yaml
 
+from images.recipe import project_version, reference
 from tests.cluster import api
 from tests.support.patience import PATIENCE_S, TIMEOUT
 
@@ -271,3 +272,29 @@ def query(namespace: str, promql: str) -> list[Json]:
     )
     found: list[Json] = json.loads(api.kubectl("get", "--raw", path))["data"]["result"]
     return found
+
+
+def run_pod(namespace: str, image: str, *command: str) -> str:
+    """Runs a command in the image as the chart would, and returns what it printed."""
+    container = {
+        "name": "main",
+        "image": reference(image, project_version()),
+        "imagePullPolicy": "Never",
+        "command": list(command),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": image},
+        "spec": {"restartPolicy": "Never", "containers": [container]},
+    }
+    api.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(pod))
+    done = ("--for=jsonpath={.status.phase}=Succeeded", TIMEOUT)
+    api.kubectl("-n", namespace, "wait", f"pod/{image}", *done)
+    return api.kubectl("-n", namespace, "logs", image)

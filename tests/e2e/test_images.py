@@ -11,9 +11,8 @@ import pytest
 from images import layout
 from images.cli import layout_folder
 from images.command import cache_folder
-from images.recipe import RECIPES, project_version, reference
-from tests.cluster import api
-from tests.support.patience import TIMEOUT
+from images.recipe import RECIPES
+from tests.e2e.running import run_pod
 
 pytestmark = pytest.mark.cluster
 
@@ -73,32 +72,6 @@ def test_no_package_manager_leftovers(image: str) -> None:
     found = [name for name in files(image) if name.startswith(LEFTOVERS)]
     marks = ("lock", ".wh.")  # apt's empty lock files; whiteouts, which take files away
     assert [name for name in found if not name.rpartition("/")[2].startswith(marks)] == []
-
-
-def run_pod(namespace: str, image: str, *command: str) -> str:
-    """Runs a command in the image as the chart would, and returns what it printed."""
-    container = {
-        "name": "main",
-        "image": reference(image, project_version()),
-        "imagePullPolicy": "Never",
-        "command": list(command),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "readOnlyRootFilesystem": True,
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": image},
-        "spec": {"restartPolicy": "Never", "containers": [container]},
-    }
-    api.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(pod))
-    done = ("--for=jsonpath={.status.phase}=Succeeded", TIMEOUT)
-    api.kubectl("-n", namespace, "wait", f"pod/{image}", *done)
-    return api.kubectl("-n", namespace, "logs", image)
 
 
 def test_worker_runs_on_a_read_only_root_with_openblas(namespace: str) -> None:
