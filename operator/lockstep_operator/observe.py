@@ -7,7 +7,7 @@ the names of children that are missing.
 
 import asyncio
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -40,6 +40,9 @@ class Sources:
     kube: Kube
     reports: Reports
     cluster: ClusterState
+    written: dict[JobKey, tuple[str, FederatedJobStatus]] = field(default_factory=dict)
+    """Job → its uid and the status that this operator knows to be in the cluster, as it wrote it or
+    left it. What else is read there somebody else has written."""
 
 
 async def observe(
@@ -52,7 +55,7 @@ async def observe(
         sources: where from.
         doubtful: names that others' objects had at the last look: they are asked for.
     """
-    job = await read_job(key, sources.kube)
+    job = await read_job(key, sources)
     if job is None:
         return None
     children = sources.cluster.children(key)
@@ -80,13 +83,19 @@ async def look_closer(seen: Observed, sources: Sources) -> Observed:
     return replace(seen, children={**seen.children, **found})
 
 
-async def read_job(key: JobKey, kube: Kube) -> JobView | None:
-    """The job alone; None when it is gone or being deleted."""
+async def read_job(key: JobKey, sources: Sources) -> JobView | None:
+    """The job alone, with the status that is true; None when it is gone or being deleted."""
     try:
-        body = await kube.get(job_ref(key.namespace, key.name))
+        body = await sources.kube.get(job_ref(key.namespace, key.name))
     except NotFound:
         return None
-    return None if "deletionTimestamp" in body["metadata"] else job_view(body)
+    if "deletionTimestamp" in body["metadata"]:
+        return None
+    job = job_view(body)
+    uid, written = sources.written.get(key, ("", job.status))
+    if uid != job.uid or job.status == written:
+        return job
+    return replace(job, status=written, overwritten=True)
 
 
 def job_view(body: Manifest) -> JobView:

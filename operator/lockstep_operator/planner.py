@@ -187,7 +187,7 @@ class Planner:
         if not self.learning.has_news(key):
             return
         try:
-            job = await read_job(key, self.deps.kube)
+            job = await read_job(key, self.deps.sources)
         except KubeError as error:  # the next round tries again
             logger.warning("job %s does not learn from this round: %s", key, error)
             return
@@ -219,7 +219,7 @@ class Planner:
         return taken
 
     async def _existing(self, key: JobKey) -> JobView:
-        job = await read_job(key, self.deps.kube)
+        job = await read_job(key, self.deps.sources)
         if job is None:
             raise NotFound(f"no job {key.namespace}/{key.name}")
         return job

@@ -123,6 +123,7 @@ def _needs_place(job: JobView, seen: Observed) -> bool:
 async def _one_pass(key: JobKey, seen: Observed | None, *, deps: Deps) -> PassResult:
     if seen is None:
         deps.known.pop(key, None)
+        deps.sources.written.pop(key, None)
         deps.sources.reports.forget(key)
         return PassResult(gone=True)
     known = _known(seen.job, deps)
@@ -292,14 +293,18 @@ async def _write_status(
     A change of phase never waits.
     """
     now = deps.monotonic()
-    if decision.status == job.status:
+    written = deps.sources.written
+    if decision.status == job.status and not job.overwritten:
+        written[job.key] = (job.uid, decision.status)
         await _tell(job, decision.events, known=known, deps=deps)
         return None
     wait = 0.0 if known.written_at is None else known.written_at + STATUS_INTERVAL_S - now
     if wait > 0 and decision.status.phase is job.status.phase:
         return wait
     ref = job_ref(job.key.namespace, job.key.name)
+    written.pop(job.key, None)  # while it is not known which of the two is there
     await deps.kube.apply_status(ref, job.uid, status=status_body(decision.status))
+    written[job.key] = (job.uid, decision.status)
     known.written_at = now
     deps.metrics.status_writes.inc()
     await _tell(job, decision.events, known=known, deps=deps)

@@ -15,6 +15,7 @@ from tests.support.decisions import (
     NOW,
     PODS,
     condition,
+    edited,
     fresh,
     plan,
     pod,
@@ -134,3 +135,10 @@ def test_missing_clients_are_named_and_told_at_a_pace() -> None:
     message = "the last round went without 1 of 1: d-1"
     assert condition(decision.status, ConditionType.DEGRADED).message == message
     assert EventNote("Warning", "ClientsMissing", message, every_s=60.0) in decision.events
+
+
+def test_progress_is_never_more_than_all() -> None:
+    heard = JobState(report=report(5), plan=plan(6), started_at=NOW, planned_at=LATER)
+    seen = edited(running(heard), training={"rounds": 3})
+    status = step(replace(seen, report=heard)).status
+    assert (status.round, status.rounds, status.progress) == (5, 3, "5/5")

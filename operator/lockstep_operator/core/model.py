@@ -33,6 +33,8 @@ class JobView:
     status: FederatedJobStatus
     created_at: float
     """Unix seconds."""
+    overwritten: bool = False
+    """Somebody else has written another status: this is the operator's own, which comes back."""
 
 
 @dataclass(frozen=True, slots=True)

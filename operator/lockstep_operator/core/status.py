@@ -134,12 +134,16 @@ def with_progress(
     if status.start_time is None and (progress.plan or progress.report):
         updates["start_time"] = timestamp(progress.started_at or now)
     merged = status.model_copy(update=updates)
-    text = None if merged.rounds is None else f"{merged.round or 0}/{merged.rounds}"
-    return merged.model_copy(update={"progress": text})
+    return merged.model_copy(update={"progress": _progress(merged.round or 0, merged.rounds)})
+
+
+def _progress(done: int, rounds: int | None) -> str | None:
+    """Finished rounds of all; of a job whose rounds were made less than that, those it had."""
+    return None if rounds is None else f"{done}/{max(done, rounds)}"
 
 
 def _from_report(status: FederatedJobStatus, report: RoundReport | None) -> dict[str, object]:
-    if report is None or report.round < (status.round or 0):
+    if report is None or (report.round < (status.round or 0) and _is_possible(status)):
         return {}
     return {
         "round": report.round,
@@ -148,6 +152,11 @@ def _from_report(status: FederatedJobStatus, report: RoundReport | None) -> dict
         "elapsed_seconds": round(report.elapsed_seconds, 1),
         "energy_joules": _energy(report.energy_joules),
     }
+
+
+def _is_possible(status: FederatedJobStatus) -> bool:
+    """Whether its round is one that was planned; else somebody else has written it."""
+    return status.last_plan is not None and (status.round or 0) <= status.last_plan.round
 
 
 def _rounded(value: float | None, digits: int, *, before: float | None = None) -> float | None:
