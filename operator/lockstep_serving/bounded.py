@@ -5,6 +5,7 @@ leans on uvicorn's internals; an app may read a large body past them (`receiving
 """
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -15,7 +16,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lockstep_serving.receiving import EXTENSION, SOCKET, Incoming
+from lockstep_serving.receiving import EXTENSION, KNOWN, SOCKET, Incoming
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +52,34 @@ class Limits:
     """Request line and headers of a request."""
     head_s: float = 20.0
     """From a connection's start, or a request's first byte, to the end of the headers."""
+    strangers_make_room: bool = False
+    """Beyond `connections` the oldest one whose peer is not known (`receiving.KNOWN`) is closed
+    for the new one: so who only asks for a probe gets in however many hold connections."""
+
+
+class _Seldom(logging.Filter):
+    """Of each of uvicorn's warnings one a minute: any peer can provoke them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_s: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        now_s, kind = time.monotonic(), str(record.msg)
+        due = now_s >= self._last_s.get(kind, -_LOG_EVERY_S) + _LOG_EVERY_S
+        if due:
+            self._last_s[kind] = now_s
+        return due
+
+
+_SELDOM = _Seldom()
 
 
 def bounded(limits: Limits) -> type[HttpToolsProtocol]:
     """uvicorn's HTTP protocol within these limits, for `uvicorn.Config(http=…)`."""
+    logging.getLogger("uvicorn.error").addFilter(_SELDOM)
 
     class Bounded(_Bounded):
         within = limits
@@ -65,6 +90,7 @@ def bounded(limits: Limits) -> type[HttpToolsProtocol]:
 class _Bounded(HttpToolsProtocol):
     within: Limits
     _last_log_s = -_LOG_EVERY_S
+    _numbers = itertools.count()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -72,11 +98,31 @@ class _Bounded(HttpToolsProtocol):
         self._refused = False
         self._in_head = True
         self._timer: asyncio.TimerHandle | None = None
-        if len(self.connections) > self.within.connections:
+        self._known, self._number = False, next(_Bounded._numbers)
+        if len(self.connections) > self.within.connections and not self._has_room():
             self._log("more than %d connections: refused", self.within.connections)
             self._refuse(503)
         else:
             self._expect_head()
+
+    def _has_room(self) -> bool:
+        """Whether another connection could be closed for this one."""
+        if not self.within.strangers_make_room:
+            return False
+        strangers = (
+            one
+            for one in self.connections
+            if isinstance(one, _Bounded) and not (one._known or one.transport.is_closing())
+        )
+        oldest = min(strangers, key=lambda one: one._number, default=self)
+        if oldest is self:
+            return False
+        self._log("more than %d connections: the oldest is closed", self.within.connections)
+        oldest.transport.abort()
+        return True
+
+    def _is_known(self, rest_s: int) -> None:
+        self._known, self.timeout_keep_alive = True, rest_s
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -121,6 +167,7 @@ class _Bounded(HttpToolsProtocol):
         self.scope["extensions"] = {
             EXTENSION: partial(Incoming, self),  # type: ignore[dict-item]
             SOCKET: self.transport.get_extra_info("socket"),
+            KNOWN: self._is_known,  # type: ignore[dict-item]
         }
 
     def body_received(self) -> None:

@@ -13,6 +13,9 @@ EXTENSION = "lockstep.body"
 """In `scope["extensions"]`: called with the body's announced size it gives an `Incoming`."""
 SOCKET = "lockstep.socket"
 """In `scope["extensions"]`: the connection's socket, to ask it for its options."""
+KNOWN = "lockstep.known"
+"""In `scope["extensions"]`: called with seconds when the peer has shown that it may be here; its
+connection may rest so long between two requests, and makes room for nobody."""
 _NOWHERE = memoryview(b"")
 
 

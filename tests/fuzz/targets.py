@@ -32,6 +32,7 @@ from lockstep_allocator.policy import FEATURES, OUTPUTS, InvalidPolicy, Policy, 
 from lockstep_allocator.records import InvalidExperience, Record
 from lockstep_allocator.traces import TraceSet, parse
 from lockstep_allocator.training.nets import ForecastNetwork, SetNetwork, exported
+from lockstep_api.names import PROTOCOL
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.settings import GroupSettings, JobSettings
 from lockstep_api.spec import (
@@ -68,6 +69,7 @@ from lockstep_workers.cloud.job import Job, Parts
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.main import ordinary_app
 from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.cloud.sessions import Sessions, never
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples, read_idx
 from lockstep_workers.errors import CorruptCheckpoint, InvalidJob, RefusedUpdate
@@ -205,12 +207,17 @@ def _routes() -> tuple[Job, BulkRoutes]:
 
 
 def requests(data: bytes) -> None:
-    """A request to the cloud pod: method, path, query, headers, body, a line each."""
-    lines = data.split(b"\n", 5)
-    method, path, query, content_type, report, body = (lines + [b""] * 6)[:6]
+    """A request to the cloud pod: method, path, query, headers, body, a line each.
+
+    Without the key of d-0's session it changes nothing of the round that waits for d-0.
+    """
+    lines = data.split(b"\n", 6)
+    method, path, query, content_type, report, key, body = (lines + [b""] * 7)[:7]
     headers = [
         (b"content-type", content_type),
         (b"lockstep-report", report),
+        (b"lockstep-session", key),
+        (b"lockstep-protocol", PROTOCOL.encode()),
         (b"content-length", str(len(body)).encode()),
     ]
     scope = {
@@ -220,6 +227,13 @@ def requests(data: bytes) -> None:
     }  # fmt: skip
     status = asyncio.run(_answer(scope, body))
     assert status is None or 200 <= status < 500, status
+    if key != KEY.encode():
+        made, _ = _routes()
+        assert made.reception.round is not None
+        assert made.reception.round.waiting() == ["d-0"]
+        assert made.reception.round.refused == {}
+        assert made.server.weight == 0
+        assert made.reception.sessions["d-0"].key == KEY
 
 
 async def _answer(scope: MutableMapping[str, Any], body: bytes) -> int | None:
@@ -230,6 +244,8 @@ async def _answer(scope: MutableMapping[str, Any], body: bytes) -> int | None:
             ClientPlan(client="d-0", frequency_ghz=1, cpu_milli=100, steps=1, applied=True)
         ],
     )  # fmt: skip
+    made.reception._sessions = Sessions(lambda: KEY)
+    made.reception._sessions.open(REGISTRATION, never)
     made.reception.round = Round(plan, began_s=0.0)
     made.server.begin(["d-0"])
     pieces = [{"type": "http.request", "body": body, "more_body": False}]
@@ -316,6 +332,7 @@ REPORT = UpdateReport(
     energy_joules=EnergyJoules(model=1.0),
 )
 BODY = bytes(encode([np.ones(N_VALUES, np.float32)]))
+KEY = "the-key-of-a-session-of-d-0"
 REGISTRATION = Registration(client="d-0", incarnation="i", examples=1)
 SPEC = {
     "model": {"name": "mlp"},
@@ -345,13 +362,28 @@ TARGETS: dict[str, tuple[Target, list[bytes]]] = {
         requests,
         [
             _request(
-                b"PUT", b"/v1/rounds/1/updates/d-0", b"", TENSORS, REPORT.to_json().encode(), BODY
+                b"PUT",
+                b"/v1/rounds/1/updates/d-0",
+                b"",
+                TENSORS,
+                REPORT.to_json().encode(),
+                KEY.encode(),
+                BODY,
             ),
             _request(
-                b"POST", b"/v1/clients/d-0/session", b"", b"", b"", REGISTRATION.to_json().encode()
+                b"PUT", b"/v1/rounds/1/updates/d-0", b"", b"", REPORT.to_json().encode(), b"", BODY
             ),
-            _request(b"GET", b"/v1/clients/d-0/work", b"after=0", b"", b"", b""),
-            _request(b"GET", b"/metrics", b"", b"", b"", b""),
+            _request(
+                b"POST",
+                b"/v1/clients/d-0/session",
+                b"",
+                b"",
+                b"",
+                KEY.encode(),
+                REGISTRATION.to_json().encode(),
+            ),
+            _request(b"GET", b"/v1/clients/d-0/work", b"after=0", b"", b"", KEY.encode(), b""),
+            _request(b"GET", b"/metrics", b"", b"", b"", b"", b""),
         ],
     ),
 }

@@ -18,7 +18,7 @@ from lockstep_api.wire import Refusal, Registration, UpdateReport
 from lockstep_workers.cloud.bulk import BulkRoutes
 from lockstep_workers.cloud.job import Job, Parts
 from lockstep_workers.cloud.journal import Journal
-from lockstep_workers.cloud.main import ordinary_app
+from lockstep_workers.cloud.main import ordinary_app, server_config
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.reception import Reception
 from lockstep_workers.cloud.server import Server
@@ -118,8 +118,9 @@ async def cloud(
             )
         )  # fmt: skip
         app = BulkRoutes(made.reception, ordinary_app(metrics))
+        config = server_config(app, replicas)
         port, planner_port = (int(u.rpartition(":")[2]) for u in (job.cloud_url, job.planner_url))
-        async with serving(planner.app(), planner_port), serving(app, port):
+        async with serving(planner.app(), planner_port), serving(app, port, config=config):
             running = asyncio.ensure_future(made.run())
             try:
                 yield Cloud(folder, job, made, planner, metrics, job.cloud_url, app, running)

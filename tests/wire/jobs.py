@@ -129,13 +129,15 @@ class FakePlanner:
 
 
 @asynccontextmanager
-async def serving(app: Any, port: int) -> AsyncIterator[None]:
-    """Serves an ASGI app on loopback."""
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, http=bounded(Limits(connections=1000)),
-        loop="none", ws="none", lifespan="off", log_config=None, access_log=False,
-        timeout_graceful_shutdown=1,
+async def serving(
+    app: Any, port: int, *, config: uvicorn.Config | None = None
+) -> AsyncIterator[None]:
+    """Serves an ASGI app on loopback, as `config` says."""
+    config = config or uvicorn.Config(
+        app, http=bounded(Limits(connections=1000)), loop="none", ws="none", lifespan="off",
+        log_config=None, access_log=False, timeout_graceful_shutdown=1,
     )  # fmt: skip
+    config.host, config.port = "127.0.0.1", port
     server = uvicorn.Server(config)
     running = asyncio.ensure_future(server._serve())
     while not server.started:

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from lockstep_api import names
 from lockstep_api.wire import Refusal, Registration
 from lockstep_serving.bounded import BodyLimit, Limits, bounded
+from lockstep_serving.receiving import KNOWN
 from lockstep_workers.device.probes import ProbeServer
 from tests.support.patience import PATIENCE_S
 from tests.wire.cloud import Device, cloud, devices, first_task
@@ -34,6 +35,8 @@ async def server(limits: Limits = SMALL, *, max_body: int = 100) -> AsyncIterato
 
     @app.post("/")
     async def length(request: Request) -> dict[str, int]:
+        if "known" in request.headers:
+            request.scope["extensions"][KNOWN](60)
         return {"bytes": len(await request.body())}
 
     config = uvicorn.Config(
@@ -107,6 +110,47 @@ async def test_connections_beyond_the_limit_are_closed_and_room_comes_back() -> 
                 await asyncio.sleep(0.01)
         for _, writer in held[1:]:
             writer.close()
+
+
+async def test_the_oldest_stranger_makes_room_where_that_is_asked_for() -> None:
+    """A connection that is known stays, and so does its request; room is never made of itself."""
+    limits = Limits(connections=3, head_s=30, strangers_make_room=True)
+    request = HEAD + b"content-length: 1\r\nconnection: close\r\n\r\na"
+    async with server(limits) as port:
+        known = await asyncio.open_connection("127.0.0.1", port)
+        known[1].write(HEAD + b"known: yes\r\ncontent-length: 1\r\n\r\na")
+        assert b"200 OK" in await known[0].readuntil(b"\r\n\r\n")
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        held[1][1].write(b"POST / HTTP/1.1\r\n")
+        assert (await say(port, request))[0] == 200
+        with suppress(ConnectionResetError):
+            assert await asyncio.wait_for(held[0][0].read(), PATIENCE_S) == b"", "the oldest"
+        assert await known[0].readuntil(b"}") == b'{"bytes":1}'
+        known[1].write(HEAD + b"known: yes\r\ncontent-length: 1\r\n\r\na")
+        assert b"200 OK" in await known[0].readuntil(b"\r\n\r\n")
+        held[1][1].write(b"host: x\r\ncontent-length: 1\r\n\r\na")
+        assert b"200 OK" in await held[1][0].readuntil(b"\r\n\r\n"), "one was enough"
+        for _, writer in [known, *held]:
+            writer.close()
+
+
+async def test_where_all_are_known_a_new_connection_is_refused() -> None:
+    limits = Limits(connections=1, head_s=30, strangers_make_room=True)
+    async with server(limits) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEAD + b"known: yes\r\ncontent-length: 1\r\n\r\na")
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+        assert (await say(port, HEAD + b"content-length: 0\r\n\r\n"))[0] == 503
+        writer.close()
+
+
+async def test_nonsense_is_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    async with server(Limits(connections=50)) as port:
+        caplog.clear()
+        for _ in range(20):
+            assert (await say(port, b"POST / HTTP/1.1\r\nhost x\r\n\r\n"))[0] == 400
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) <= 1, "one, or none when another test had it"
 
 
 @pytest.mark.parametrize(

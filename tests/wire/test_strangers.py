@@ -2,8 +2,10 @@
 
 import asyncio
 import http.client
+import json
 import re
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
@@ -339,6 +341,96 @@ class Told:
         """What it says."""
         assert option == socket.TCP_INFO
         return self.info[:length]
+
+
+# -- floods ----------------------------------------------------------------------------------------
+
+
+async def test_idle_connections_of_strangers_keep_nobody_out(tmp_path: Path) -> None:
+    """Neither probes, nor devices that are there, nor one that comes."""
+    async with a_job(tmp_path, FakePlanner(rounds=2)) as (server, made):
+        waiting = asyncio.ensure_future(made[0].work(after=1))
+        await polls(server, "d-0")
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        held = []
+        for _ in range(200):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            held.append(writer)
+            writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"}"), PATIENCE_S)
+        assert server.polls() == ["d-0"]
+        assert len(server.reception.sessions) == 3
+        made[2].close()
+        back = Device(server, "d-2")
+        await back.open()
+        for each in made[:2]:
+            assert (await each.send())[0] == 200
+        assert await asyncio.wait_for(waiting, PATIENCE_S) is not None
+        back.close()
+        for writer in held:
+            writer.close()
+
+
+async def test_made_up_names_and_keys_grow_neither_the_log_nor_memory(tmp_path: Path) -> None:
+    async with a_job(tmp_path, FakePlanner(rounds=1)) as (server, made):
+        kept = server.reception._rarely._kinds
+        with structlog.testing.capture_logs() as logs:
+            for number in range(50):
+                for client in (f"x-{number}", "d-1"):
+                    stranger = Device(server, client)
+                    stranger.session = Shown("x" * 43)
+                    assert (await stranger.send())[0] in {404, 409}
+            for _ in range(20):
+                assert (await made[0].send(7))[1]["reason"] == "wrong_round"
+        lines = [(line["event"], line["reason"]) for line in logs]
+        assert lines == [
+            ("updates of nobody's session refused", "unknown_client"),
+            ("updates of nobody's session refused", "no_session"),
+            ("update refused", "wrong_round"),
+        ]
+        assert "x-" not in repr(logs)
+        assert len(kept) == 2 + 3, "reasons, and clients that connected"
+        assert server.reception._logged == {("d-0", Refusal.WRONG_ROUND)}
+
+
+async def test_a_client_that_comes_and_goes_is_a_line_a_minute(tmp_path: Path) -> None:
+    async with cloud(tmp_path, FakePlanner()) as server:
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(20):
+                each = Device(server, "d-0")
+                await each.open()
+                each.close()
+                await is_gone(server, "d-0")
+    assert [line["event"] for line in logs].count("client connected") == 1
+
+
+@pytest.mark.parametrize("item", ["0", "-1", '"<script>"', "1e400", "{}"])
+async def test_a_registration_of_bad_items_is_answered_in_few_words(
+    tmp_path: Path, item: str
+) -> None:
+    many = ",".join([item] * (60_000 // (len(item) + 1)))
+    bad = f'{{"client":{item},"incarnation":1,"examples":0,"labelHistogram":[{many}]}}'
+    async with cloud(tmp_path, FakePlanner()) as server, httpx2.AsyncClient() as http:
+        path = server.url + names.SESSION_ROUTE.format(client="d-0")
+        speaks = {names.PROTOCOL_HEADER: names.PROTOCOL}
+        answer = await http.post(path, content=bad, headers=speaks)
+        assert answer.status_code == 422
+        assert answer.json()["message"].startswith("not a registration: ")
+        assert len(answer.content) < 1000
+        assert "script" not in answer.text
+
+
+async def test_a_refusal_does_not_repeat_what_it_refuses(tmp_path: Path) -> None:
+    """Neither to the sender nor in what is told of the round."""
+    async with a_job(tmp_path, FakePlanner(rounds=2)) as (server, made):
+        entry = {"dtype": "F" * 800, "shape": [1], "data_offsets": [0, 4]}
+        text = json.dumps({"flat": entry}).encode()
+        body = bytearray(struct.pack("<Q", len(text)) + text + bytes(4))
+        _, answer = await made[0].send(body=body)
+        assert answer["reason"] == "dtype"
+        assert len(answer["message"]) < 200
+        assert server.reception.round is not None
+        assert len(server.reception.round.lost["d-0"]) < 200
 
 
 # -- the key ---------------------------------------------------------------------------------------

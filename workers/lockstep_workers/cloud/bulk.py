@@ -12,6 +12,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -34,7 +35,7 @@ from lockstep_api.wire import (
     Task,
     UpdateReport,
 )
-from lockstep_serving.receiving import EXTENSION, SOCKET
+from lockstep_serving.receiving import EXTENSION, KNOWN, SOCKET
 from lockstep_workers.cloud.asgi import (
     App,
     Scope,
@@ -57,6 +58,7 @@ Headers = dict[bytes, bytes]
 
 _MAX_REGISTRATION = 1 << 16
 _REGISTRATION_S = 10.0
+_REST_S = 24 * 3600  # a device computes between two requests on its connection
 _CLIENT = r"/v1/clients/(?P<client>[a-z0-9-]{1,63})"
 _SESSION = re.compile(_CLIENT + "/session")
 _WORK = re.compile(_CLIENT + "/work")
@@ -120,6 +122,14 @@ class Host(Protocol):
         """An update could not be taken, by no fault of its sender."""
 
 
+@dataclass(frozen=True, slots=True)
+class _No:
+    """Why there will be no session."""
+
+    status: int
+    message: str
+
+
 class BulkRoutes:
     """Answers the devices' routes and leaves all others to `rest`."""
 
@@ -151,42 +161,44 @@ class BulkRoutes:
     ) -> None:
         """A response that stays open as long as the client is there."""
         headers: Headers = dict(scope["headers"])
-        if (spoken := headers.get(PROTOCOL_HEADER.encode(), b"1")) != PROTOCOL.encode():
-            await send_json(send, 422, content={"message": _other_version(spoken)}, close=True)
-            return
-        body = await small_body(receive, most_bytes=_MAX_REGISTRATION, within_s=_REGISTRATION_S)
-        if isinstance(body, int):
-            message = f"a registration has at most {_MAX_REGISTRATION} bytes, sent within "
-            message += f"{_REGISTRATION_S:g} s"
-            await send_json(send, body, content={"message": message}, close=True)
-            return
-        try:
-            registration = Registration.model_validate_json(body)
-        except ValidationError as error:
-            message = f"not a registration: {problems_of(error)}"
-            await send_json(send, 422, content={"message": message})
-            return
-        if registration.client != match["client"] or not self._host.knows(match["client"]):
-            await send_json(
-                send, 404, content={"message": f"this job has no client {match['client']}"}
-            )
+        registration = await self._registration(match["client"], headers, receive=receive)
+        if isinstance(registration, _No):
+            content = {"message": registration.message}
+            await send_json(send, registration.status, content=content, close=True)
             return
         opening = self._host.open_session(
             registration, key=_key(headers), is_silent=_silence(scope)
         )
-        await self._hold(asyncio.ensure_future(opening), receive, send=send)
-
-    async def _hold(
-        self, opening: asyncio.Future[Session], receive: Receive, *, send: Send
-    ) -> None:
-        """Opens a session and keeps it until one of both sides ends it."""
-        if not await first(opening, receive):
+        opened = asyncio.ensure_future(opening)
+        if not await first(opened, receive):
             return
         try:
-            session = opening.result()
+            session = opened.result()
         except SessionTaken as error:
             await send_json(send, 409, content={"message": str(error)}, close=True)
             return
+        _is_known(scope)
+        await self._hold(session, receive, send=send)
+
+    async def _registration(
+        self, client: str, headers: Headers, *, receive: Receive
+    ) -> "Registration | _No":
+        if (spoken := headers.get(PROTOCOL_HEADER.encode(), b"1")) != PROTOCOL.encode():
+            return _No(422, _other_version(spoken))
+        body = await small_body(receive, most_bytes=_MAX_REGISTRATION, within_s=_REGISTRATION_S)
+        if isinstance(body, int):
+            message = f"a registration has at most {_MAX_REGISTRATION} bytes, sent within "
+            return _No(body, message + f"{_REGISTRATION_S:g} s")
+        try:
+            registration = Registration.model_validate_json(body)
+        except ValidationError as error:
+            return _No(422, f"not a registration: {problems_of(error)}")
+        if registration.client != client or not self._host.knows(client):
+            return _No(404, f"this job has no client {client}")
+        return registration
+
+    async def _hold(self, session: Session, receive: Receive, *, send: Send) -> None:
+        """Keeps a session until one of both sides ends it."""
         try:
             await start(send, 200, content_type=b"application/jsonl", length=None)
             opened = SessionOpened(key=session.key).to_json()
@@ -219,6 +231,7 @@ class BulkRoutes:
                 send, 422, content={"message": "say after=TURN, that of the last task received"}
             )
             return
+        _is_known(scope)
         await self._hand_out(session, int(after[1]), receive=receive, send=send)
 
     async def _hand_out(
@@ -252,6 +265,7 @@ class BulkRoutes:
         try:
             number = int(match["round"])
             offer = self._host.expect(match["client"], _key(headers), round_number=number)
+            _is_known(scope)
             report = _report(headers, offer.client, number=number)
             await self._take(offer, report, scope=scope, receive=receive)
         except Gone:  # the sender comes back with the update, or its session ends too
@@ -301,6 +315,13 @@ def _silence(scope: Scope) -> Callable[[], bool]:
     """Tells whether the peer of a request's connection is silent, where the server knows that."""
     sock: Options | None = scope.get("extensions", {}).get(SOCKET)
     return never if sock is None else partial(is_silent, sock)
+
+
+def _is_known(scope: Scope) -> None:
+    """A connection with a session's key on it: it rests while its device computes."""
+    known: Callable[[int], None] | None = scope.get("extensions", {}).get(KNOWN)
+    if known is not None:
+        known(_REST_S)
 
 
 def _other_version(spoken: bytes) -> str:

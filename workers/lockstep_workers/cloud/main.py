@@ -35,7 +35,8 @@ from lockstep_workers.planner_client import PlannerClient
 from lockstep_workers.sockets import watch_peer
 
 _log = structlog.get_logger()
-_KEEP_ALIVE_S = 24 * 3600  # a device computes between two requests on its connection
+_IDLE_S = 30
+"""Between two requests of a connection that shows no session's key (`cloud.bulk` knows those)."""
 _GRACE_S = 2
 _PER_CLIENT, _OTHERS = 6, 64
 """Connections: a device has two, and as many of a life before that the kernel still holds."""
@@ -160,22 +161,28 @@ def listener(host: str, port: int) -> socket.socket:
     return sock
 
 
-async def _serve(app: object, pod: Pod, *, work: Coroutine[Any, Any, None]) -> None:
-    """Serves until SIGTERM, with `work` beside it; a crash of `work` ends the process.
-
-    At the end `work` is cancelled first: devices whose connections close then are lost to no round.
-    """
-    config = uvicorn.Config(
+def server_config(app: object, clients: int) -> uvicorn.Config:
+    """How a cloud pod of so many clients serves."""
+    connections = _OTHERS + _PER_CLIENT * clients
+    return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=bounded(Limits(connections=_OTHERS + _PER_CLIENT * len(pod.job.clients()))),
+        http=bounded(Limits(connections=connections, strangers_make_room=True)),
         loop="none",
         ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=_GRACE_S,
     )
+
+
+async def _serve(app: object, pod: Pod, *, work: Coroutine[Any, Any, None]) -> None:
+    """Serves until SIGTERM, with `work` beside it; a crash of `work` ends the process.
+
+    At the end `work` is cancelled first: devices whose connections close then are lost to no round.
+    """
+    config = server_config(app, len(pod.job.clients()))
     server, stop = HostedServer(config), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
