@@ -35,7 +35,7 @@ $(STAMP): requirements/dev.lock pyproject.toml
 	$(check_python)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	test -x $(UV) || $(PY) -m pip install --quiet uv==$(UV_VERSION)
-	$(UV) pip install --python $(PY) --require-hashes -r requirements/dev.lock
+	$(UV) pip install --python $(PY) --no-deps --require-hashes -r requirements/dev.lock
 	$(UV) pip install --python $(PY) --no-deps -e .
 	@touch $(STAMP)
 

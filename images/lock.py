@@ -17,6 +17,16 @@ FROM_DEBIAN: dict[str, frozenset[str]] = {
     "operator": frozenset(),
     "worker": frozenset({"numpy", "torch"}),
 }
+ONLY_FOR_GPUS = (
+    "cuda-bindings",
+    "cuda-pathfinder",
+    "cuda-toolkit",
+    "nvidia-cuda-cccl",
+    "nvidia-cusolver",
+    "triton",
+)
+"""What torch asks for and imports only on a GPU, 1.3 GB. The index has no torch without CUDA for
+Linux: it is linked to the other libraries, and does not start without them."""
 COMMON = ("--generate-hashes", "--quiet", "--no-header", "--no-annotate", "--no-emit-index-url")
 
 
@@ -47,7 +57,8 @@ def compile_lock(arguments: list[str], requirements: list[str]) -> None:
 
 def main() -> None:
     any_python = ["--python-version", "3.11", "--universal"]
-    dev = ["pyproject.toml", "--extra", "dev", *any_python]
+    left_out = [word for name in ONLY_FOR_GPUS for word in ("--no-emit-package", name)]
+    dev = ["pyproject.toml", "--extra", "dev", *any_python, *left_out]
     compile_lock([*dev, "-o", "requirements/dev.lock"], [])
     pyproject = (ROOT / "pyproject.toml").read_text()
     demo = ["-", *any_python, "-c", "requirements/dev.lock", "-o", "requirements/demo.lock"]

@@ -1,6 +1,8 @@
 """The image builder's pure parts: what counts as changed, what is pruned, how tools are called."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from images import buildah, debian, engines, layout
 from images.cli import main, push_target, split_words
 from images.command import ImageError, build_step
-from images.lock import image_requirements, requirement_name
+from images.lock import ONLY_FOR_GPUS, image_requirements, requirement_name
 from images.recipe import RECIPES, ROOT, Recipe, inputs_hash, project_version, reference
 from tests.support.images import put_image
 
@@ -238,3 +240,28 @@ def test_the_images_run_the_versions_that_the_tests_run() -> None:
             if "==" in line
         ]
         assert [each for each in pinned if f"\n{each} " not in f"\n{dev}"] == []
+
+
+def test_the_developers_environment_leaves_out_what_only_a_gpu_uses() -> None:
+    lines = (ROOT / "requirements/dev.lock").read_text().splitlines()
+    pinned = {line.partition("==")[0] for line in lines if "==" in line}
+    assert "torch" in pinned
+    assert not set(ONLY_FOR_GPUS) & pinned
+    (install,) = [
+        line
+        for line in (ROOT / "Makefile").read_text().splitlines()
+        if "dev.lock" in line and "pip" in line
+    ]
+    assert "--no-deps" in install  # else torch would bring them
+
+
+def test_torch_works_without_what_only_a_gpu_uses() -> None:
+    """In a process where these cannot be imported."""
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(("triton", "cuda")))
+import torch
+print(float((torch.ones(2, 2) @ torch.ones(2, 2)).sum()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "8.0\n"
