@@ -19,6 +19,8 @@ ROLE_LABEL = "lockstep.dev/role"
 GROUP_LABEL = "lockstep.dev/device-group"
 TIER_LABEL = "lockstep.dev/tier"
 CLOCK_LABEL = "lockstep.dev/clock-ghz"
+SCRAPE_ANNOTATION = "lockstep.dev/scrape-interval"
+"""On device pods of large jobs: how often their metrics are to be read (`5s`)."""
 MANAGER = "lockstep-operator"
 
 

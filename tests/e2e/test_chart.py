@@ -115,6 +115,54 @@ def test_every_value_is_explained_and_in_the_schema(cluster: Path) -> None:
             assert "#" in block[line - 1] or (parts and "#" in block[line + 1]), f"{name}.{key}"
 
 
+def scraping(*words: str) -> Json:
+    """The one scrape job of Prometheus's configuration."""
+    made = rendered(*words)
+    config = made["ConfigMap", "lockstep-prometheus"]["data"]["prometheus.yml"]
+    found: Json = yaml.safe_load(config)["scrape_configs"][0]
+    return found
+
+
+def relabelled(job: Json, target: str) -> Json:
+    return next(one for one in job["relabel_configs"] if one.get("target_label") == target)
+
+
+@pytest.mark.parametrize(
+    ("interval", "taken", "left"),
+    [
+        ("1s", ["2s", "5s", "60s"], ["1s", "05s", "61s", "5ms", "5m", ""]),
+        ("500ms", ["1s", "5s"], ["0s"]),
+        ("5s", ["6s", "10s"], ["1s", "5s"]),
+    ],
+)
+def test_a_pod_may_ask_to_be_scraped_less_often_only(
+    cluster: Path, interval: str, taken: list[str], left: list[str]
+) -> None:
+    job = scraping("--set", f"prometheus.scrapeInterval={interval}")
+    for target in ("__scrape_interval__", "__scrape_timeout__"):
+        rule = relabelled(job, target)
+        pattern = re.compile(rule["regex"])
+        assert all(pattern.fullmatch(one) for one in taken)
+        assert not any(pattern.fullmatch(one) for one in left)
+        assert pattern.fullmatch(taken[0])[1] + "s" == taken[0]  # type: ignore[index]
+        assert rule.get("replacement", "$1") == "${1}s"
+
+
+def test_pods_that_are_not_ready_are_not_scraped(cluster: Path) -> None:
+    """Each scrape of one that is not there would hold a connection for two minutes."""
+    ready = {"source_labels": ["__meta_kubernetes_pod_ready"], "regex": "true", "action": "keep"}
+    assert ready in scraping()["relabel_configs"]
+
+
+@pytest.mark.parametrize(
+    ("size", "most"), [("2Gi", 1610612736), ("500M", 375000000), ("1000000000", 750000000)]
+)
+def test_samples_go_before_the_volume_is_full(cluster: Path, size: str, most: int) -> None:
+    made = rendered("--set", f"prometheus.storage.size={size}")
+    pod = made["Deployment", "lockstep-prometheus"]["spec"]["template"]["spec"]
+    assert f"--storage.tsdb.retention.size={most}B" in pod["containers"][0]["args"]
+
+
 def images_of(made: dict[tuple[str, str], Json]) -> list[str]:
     """The images of the operator, of jobs' pods and of Prometheus."""
     operator, prometheus = (

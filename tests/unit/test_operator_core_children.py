@@ -21,7 +21,7 @@ PLACEMENT = Placement(
         PodSet(Role.DEVICE, "slow"): ("d2",),
     }
 )
-DEVICES = [
+DEVICES: list[dict[str, Any]] = [
     {
         "name": "fast",
         "replicas": 3,
@@ -208,6 +208,20 @@ def test_devices_know_their_group_and_compute_on_one_thread() -> None:
         "LOCKSTEP_SETTINGS",
         "LOCKSTEP_DATA_DIR",
     }
+
+
+@pytest.mark.parametrize(
+    ("replicas", "interval"), [(49, None), (50, "2s"), (999, "20s"), (10_000, "60s")]
+)
+def test_devices_of_large_jobs_ask_to_be_scraped_less_often(
+    replicas: int, interval: str | None
+) -> None:
+    """All of them together no more often than 50 times a second."""
+    groups = [DEVICES[0] | {"replicas": replicas}, DEVICES[1]]
+    for name in ("demo-device-fast", "demo-device-slow"):
+        notes = pod(name, devices=groups)["metadata"].get("annotations", {})
+        assert notes.get("lockstep.dev/scrape-interval") == interval
+    assert "annotations" not in pod("demo-cloud", devices=groups)["metadata"]
 
 
 def test_the_pod_template_is_honoured_but_overrides_nothing() -> None:

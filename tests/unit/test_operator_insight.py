@@ -60,6 +60,15 @@ def test_old_samples_say_nothing_of_now() -> None:
     assert slots_from_gauge(Samples((), ()), NOW) is None
 
 
+def test_samples_of_a_device_that_is_scraped_rarely_are_as_new_as_they_can_be() -> None:
+    """Of a job of a thousand devices each is scraped every 20 s."""
+    times = tuple(NOW - 18 - 20 * i for i in range(3, -1, -1))
+    slots = slots_from_counter(Samples(times, (0.0, 80.0, 160.0, 240.0)), NOW)
+    assert slots == pytest.approx([4.0] * SLOTS)
+    assert slots_from_counter(Samples(times, (0.0, 80.0, 160.0, 240.0)), NOW + 13) is None
+    assert slots_from_gauge(Samples(times, (2.0,) * 4), NOW) == pytest.approx([2.0] * SLOTS)
+
+
 def test_a_gauge_holds_until_the_next_upload() -> None:
     times = tuple(NOW - 20 + i for i in range(21))
     slots = slots_from_gauge(Samples(times, tuple([2.0] * 15 + [6.0] * 6)), NOW)

@@ -56,7 +56,7 @@ prometheus:
   storage: {persistent: false, size: 2Gi, storageClassName: ""}
   resources:
     requests: {cpu: 50m, memory: 128Mi}
-    limits: {memory: 512Mi}
+    limits: {memory: 1Gi}
 rbac: {aggregate: true}
 priorityClassName: ""
 {{- end }}

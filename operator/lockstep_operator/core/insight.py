@@ -19,7 +19,7 @@ from lockstep_api.wire import ClientReport, RoundReport
 
 _MBIT = 1e6
 _FRESH_S = 10.0
-"""Samples that are older say nothing of now."""
+"""Samples that are older say nothing of now, unless they come no more often."""
 _NO_UPLOAD_MBPS = 1e6
 
 
@@ -72,7 +72,7 @@ def slots_from_counter(samples: Samples, now_s: float) -> tuple[float, ...] | No
     A counter that falls was reset (the pod restarted): what it says then is what came since.
     Slots from before the first sample have the mean of the others. None: too little, or too old.
     """
-    if len(samples.times_s) < 2 or samples.times_s[-1] < now_s - _FRESH_S:
+    if len(samples.times_s) < 2 or not _are_fresh(samples.times_s, now_s):
         return None
     times, values = np.array(samples.times_s), np.array(samples.values)
     steps = np.diff(values)
@@ -83,13 +83,19 @@ def slots_from_counter(samples: Samples, now_s: float) -> tuple[float, ...] | No
 def slots_from_gauge(samples: Samples, now_s: float) -> tuple[float, ...] | None:
     """Bandwidth in the slots from a gauge that holds the bandwidth of the last upload."""
     known = [(t, v) for t, v in zip(samples.times_s, samples.values, strict=True) if v > 0]
-    if not known or known[-1][0] < now_s - _FRESH_S:
+    if not known or not _are_fresh([t for t, _ in known], now_s):
         return None
     times = np.array([t for t, _ in known])
     values = np.array([v for _, v in known])
     edges = np.append(times, max(now_s, times[-1] + 1e-3))
     carried = np.concatenate([[0.0], np.cumsum(np.diff(edges) * values)])
     return _slots(edges, carried, now_s=now_s)
+
+
+def _are_fresh(times_s: Sequence[float], now_s: float) -> bool:
+    """Whether the newest sample says something of now; devices of large jobs are scraped rarely."""
+    usual_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
+    return times_s[-1] >= now_s - max(_FRESH_S, 1.5 * usual_s)
 
 
 def _slots(times: Array, carried: Array, *, now_s: float) -> tuple[float, ...]:
