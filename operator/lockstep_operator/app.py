@@ -34,7 +34,7 @@ from lockstep_operator.cluster_state import ClusterState, watches
 from lockstep_operator.config import OperatorConfig
 from lockstep_operator.election import Elector
 from lockstep_operator.kube import ApiKube, load_configuration
-from lockstep_operator.lead import Flags, Leader, lead, stop_on_signals, while_leading
+from lockstep_operator.lead import Flags, Gate, Leader, lead, stop_on_signals
 from lockstep_operator.log import set_up_logging
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources
@@ -91,8 +91,8 @@ async def run(config: OperatorConfig) -> int:
     kube = door if elector is None else door.while_leading(elector.left_s)
     deps = make_deps(config, kube, metrics=metrics)
     flags = Flags()
-    one_pass = partial(while_leading, make_pass=partial(reconcile, deps=deps), flags=flags)
-    runtime = Runtime(one_pass, metrics, resync_s=config.resync_seconds)
+    gate = Gate(flags, partial(reconcile, deps=deps), sources=deps.sources, elector=elector)
+    runtime = Runtime(gate, metrics, resync_s=config.resync_seconds)
     stop_on_signals(flags.stop)
     prometheus = Prometheus(config.prometheus_url) if config.prometheus_url else None
     policies = Policies(kube, config.policy_dir)
@@ -107,7 +107,7 @@ async def run(config: OperatorConfig) -> int:
         prometheus=prometheus,
         policies=policies,
         learning=learning,
-        leads=lambda: flags.leading.is_set() and (elector is None or elector.left_s() > 0),
+        leads=gate.serves,
     )
     probes = Probes(deps, runtime, lambda: flags.watch_alive, flags.ready, config.resync_seconds)
     try:
@@ -131,7 +131,8 @@ def _elector(config: OperatorConfig, kube: ApiKube) -> Elector | None:
         return None
     me = config.pod or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     namespace = config.lease_namespace or config.own_namespace()
-    return Elector(kube, namespace, config.lease_name, me, config.timing())
+    timing, namespaces = config.timing(), config.namespaces
+    return Elector(kube, namespace, config.lease_name, me, timing, namespaces=namespaces)
 
 
 def planner_server(app: FastAPI, host: str, *, port: int) -> HostedServer:

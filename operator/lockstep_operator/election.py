@@ -25,8 +25,10 @@ from lockstep_operator.core.election import (
     sighted,
 )
 from lockstep_operator.core.model import Manifest, ObjectRef
+from lockstep_operator.core.scope import scope_metadata
 from lockstep_operator.errors import Conflict, KubeError, NotFound
 from lockstep_operator.kube import Kube
+from lockstep_operator.rivals import Rivals
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +48,31 @@ class Elector:
     timing: Timing = field(default_factory=Timing)
     monotonic: Callable[[], float] = time.monotonic
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    namespaces: tuple[str, ...] = ()
+    """Those that are looked after; all when empty."""
+    rivals: Rivals = field(init=False)
     _lease: Manifest | None = None
     _seen: Sighting | None = None
     _renewed_s: float = -math.inf
 
+    def __post_init__(self) -> None:
+        self.rivals = Rivals(self.kube, self.timing)
+
     async def acquire(self) -> None:
-        """Returns when this process leads."""
+        """Returns when this process leads.
+
+        Where others look after the same namespaces, not before they have seen that it holds its
+        lease, and left them.
+        """
         logger.info("%s is a candidate for lease %s/%s", self.me, self.namespace, self.name)
-        while not await self._tried():  # noqa: ASYNC110 - it is another process that lets go
+        since_s = math.inf
+        while self.monotonic() < since_s + self.timing.lease_s:
+            if not await self._tried():
+                since_s = math.inf
+            elif not self.rivals.overlapping:
+                break
+            else:
+                since_s = min(since_s, self.monotonic())
             await asyncio.sleep(self.timing.retry_s)
         logger.info("%s leads", self.me)
 
@@ -120,6 +139,7 @@ class Elector:
                 if step not in steps:
                     return False
                 await self._write(step)
+                await self.rivals.look(self._lease or {}, now_s=self.monotonic())
         except Conflict:  # somebody else was faster: the next look shows who
             return False
         except (KubeError, TimeoutError) as error:
@@ -146,6 +166,7 @@ class Elector:
             before=self._lease,
             timing=self.timing,
         )
+        body["metadata"] |= scope_metadata(self.namespaces)
         write = self.kube.create if step is Step.CREATE else self.kube.replace
         self._lease = await write(body)
         self._seen = sighted(self._seen, self._lease, now_s=self.monotonic())

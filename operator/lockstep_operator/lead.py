@@ -18,8 +18,12 @@ from lockstep_operator.core.model import JobKey
 from lockstep_operator.election import Elector
 from lockstep_operator.handlers import build_registry, operator_settings
 from lockstep_operator.login import login_from
+from lockstep_operator.observe import Sources, read_job
 from lockstep_operator.reconcile import Deps, PassResult
 from lockstep_operator.runtime import Pass, Runtime
+
+LOOK_AGAIN_S = 10.0
+"""Until it is looked again whether a job is still another operator's."""
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +80,29 @@ async def lead(leader: Leader, elector: Elector | None) -> None:
     watch.result()
 
 
-async def while_leading(key: JobKey, *, make_pass: Pass, flags: Flags) -> PassResult:
-    """A pass that begins once this process leads."""
-    await flags.leading.wait()
-    return await make_pass(key)
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Lets passes through: those over this operator's jobs, once it leads."""
+
+    flags: Flags
+    make_pass: Pass
+    sources: Sources
+    elector: Elector | None
+
+    def serves(self, namespace: str) -> bool:
+        """Whether this operator may write and plan for jobs of a namespace."""
+        if self.elector is None:
+            return self.flags.leading.is_set()
+        leads = self.flags.leading.is_set() and self.elector.left_s() > 0
+        return leads and self.elector.rivals.serves(namespace)
+
+    async def __call__(self, key: JobKey) -> PassResult:
+        """A pass; over a job that another operator looks after, only a look whether it is there."""
+        await self.flags.leading.wait()
+        if self.elector is None or self.elector.rivals.serves(key.namespace):
+            return await self.make_pass(key)
+        gone = await read_job(key, self.sources) is None
+        return PassResult(gone=gone, requeue_in_s=LOOK_AGAIN_S)
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:

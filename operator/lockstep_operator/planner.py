@@ -63,8 +63,8 @@ class Planner:
     """None: reports of rounds stand in."""
     policies: Policies
     learning: PolicyLearning
-    leads: Callable[[], bool]
-    """Whether this operator may plan."""
+    leads: Callable[[str], bool]
+    """Whether this operator may plan for jobs of a namespace."""
     turns: Turns = field(default_factory=Turns)
     plan_s: float = PLAN_S
     """How long a call may take, once it has its turn."""
@@ -78,7 +78,7 @@ class Planner:
             NotFound: there is none.
             KubeError: Kubernetes did not answer.
         """
-        self._check_leads()
+        self._check_leads(key)
         if self.authenticator is None:
             return await self._existing(key)
         user = await self.authenticator.check(key, caller, role=role)
@@ -108,7 +108,7 @@ class Planner:
         self, job: JobView, spec: FederatedJobSpec, *, request: PlanRequest
     ) -> RoundPlan:
         """The plan, in less time than its caller waits: else its limits would come too late."""
-        self._check_leads()  # it may have waited for its turn
+        self._check_leads(job.key)  # it may have waited for its turn
         try:
             async with asyncio.timeout(self.plan_s):
                 return await self._plan(job, spec, request=request)
@@ -224,8 +224,8 @@ class Planner:
             raise NotFound(f"no job {key.namespace}/{key.name}")
         return job
 
-    def _check_leads(self) -> None:
-        if not self.leads():
+    def _check_leads(self, key: JobKey) -> None:
+        if not self.leads(key.namespace):
             raise NotLeader("this operator does not lead: try again, the leader answers")
 
 

@@ -238,6 +238,42 @@ def installed(cluster: Path) -> Iterator[str]:
     api.kubectl("delete", "namespace", name, "--wait=false")
 
 
+def test_a_second_release_for_the_same_namespace_is_refused(installed: str) -> None:
+    """In words, before anything of it is there; for other namespaces it is welcome."""
+    words = ("install", "second", CHART, "--namespace", "kube-public", "--dry-run=server")
+    code, said = tool("helm", *words, "--set", f"watchNamespaces={{default,{installed}}}")
+    assert code != 0
+    where = f"release lockstep in namespace {installed}"
+    assert f"{where} runs the jobs of namespace {installed} already: take it out" in said
+    code, said = tool("helm", *words, "--set", "watchNamespaces={default}")
+    assert code == 0, said
+
+
+def test_a_second_release_for_all_namespaces_is_refused(namespace: str) -> None:
+    """The first is played by the one object of it that says what it looks after."""
+    notes = {
+        "lockstep.dev/namespaces": "[]",
+        "meta.helm.sh/release-name": "first",
+        "meta.helm.sh/release-namespace": namespace,
+    }
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": f"{namespace}:lockstep-operator", "annotations": notes},
+    }
+    api.kubectl("apply", "-f", "-", stdin=json.dumps(role))
+    try:
+        words = ("install", "second", CHART, "--namespace", "kube-public", "--dry-run=server")
+        code, said = tool("helm", *words)
+        assert code != 0
+        first = f"release first in namespace {namespace}"
+        assert f"{first} runs the jobs of all namespaces already: set watchNamespaces" in said
+        code, said = tool("helm", *words, "--set", "watchNamespaces={default}")
+        assert code == 0, said
+    finally:
+        api.kubectl("delete", "clusterrole", f"{namespace}:lockstep-operator")
+
+
 def may(namespace: str, account: str, question: str, *, within: str) -> bool:
     """The apiserver's answer to "may this account …", such as `patch pods/resize`."""
     verb, resource = question.split()

@@ -101,7 +101,7 @@ async def planner_of_a_job() -> AsyncIterator[Setup]:
         prometheus=None,
         policies=policies,
         learning=learning,
-        leads=lambda: True,
+        leads=lambda namespace: True,
     )
     probes = Probes(deps, runtime, lambda: True, lambda: True, resync_s=100)
     async with client(planner, probes) as http:

@@ -204,7 +204,7 @@ async def test_the_cloud_pod_of_a_deleted_job_does_not_speak_for_the_next_of_its
 
 
 async def test_who_does_not_lead_plans_nothing(setup: Setup) -> None:
-    planner = replace(setup.planner, leads=lambda: False)
+    planner = replace(setup.planner, leads=lambda namespace: False)
     async with client(planner, setup.probes) as http:
         for path, body in ((PLAN, request(1)), (OUTCOME, DONE)):
             answer = await http.post(path, json=body)

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from lockstep_operator.core.election import Timing, lease_manifest
 from lockstep_operator.core.model import JobKey
 from lockstep_operator.election import Elector
 from lockstep_operator.errors import Unavailable
-from lockstep_operator.lead import Flags, Leader, lead, while_leading
+from lockstep_operator.lead import Flags, Gate, Leader, lead
 from lockstep_operator.reconcile import PassResult
 from lockstep_operator.runtime import Runtime
 from tests.support.clock import Hand, settled
@@ -34,7 +33,7 @@ class Setup:
 
     def __post_init__(self) -> None:
         deps = make_deps(self.kube)
-        one_pass = partial(while_leading, make_pass=self.one_pass, flags=self.flags)
+        one_pass = Gate(self.flags, self.one_pass, sources=deps.sources, elector=None)
         self.runtime = Runtime(one_pass, deps.metrics, resync_s=1000.0)
         config, configuration = OperatorConfig(), type.__call__(Configuration)
         self.leader = Leader(config, configuration, self.runtime, deps, self.flags)

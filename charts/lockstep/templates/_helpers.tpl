@@ -152,3 +152,28 @@ yes
 yes
 {{- end -}}
 {{- end }}
+
+{{/*
+Fails when another release looks after all namespaces as this one does, or after one that this one
+names. `lookup` finds nothing in `helm template`: the operators notice each other at run time, too.
+*/}}
+{{- define "lockstep.refuseOverlap" -}}
+{{- $values := include "lockstep.values" . | fromYaml -}}
+{{- $mine := include "lockstep.clusterName" (dict "root" . "component" "operator") -}}
+{{- $roles := lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" "" | default dict -}}
+{{- range get $roles "items" | default list -}}
+{{- $notes := .metadata.annotations | default dict -}}
+{{- if and (hasKey $notes "lockstep.dev/namespaces") (ne .metadata.name $mine) -}}
+{{- $theirs := get $notes "lockstep.dev/namespaces" | fromJsonArray -}}
+{{- $release := printf "release %s in namespace %s" (get $notes "meta.helm.sh/release-name") (get $notes "meta.helm.sh/release-namespace") -}}
+{{- if not (or $theirs $values.watchNamespaces) -}}
+{{- fail (printf "%s runs the jobs of all namespaces already: set watchNamespaces of one of the two, or uninstall it" $release) -}}
+{{- end -}}
+{{- range $values.watchNamespaces -}}
+{{- if has . $theirs -}}
+{{- fail (printf "%s runs the jobs of namespace %s already: take it out of watchNamespaces of one of the two" $release .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}

@@ -82,12 +82,16 @@ def next_step(
     """What `me` has to do; `seen` is the sighting of this lease."""
     if lease is None or seen is None:
         return Step.CREATE
-    holder = holder_of(lease)
-    if holder == me:
+    if holder_of(lease) == me:
         return Step.RENEW
     # The holder's own duration counts: it may have been configured otherwise.
+    return Step.WAIT if is_alive(lease, seen, now_s=now_s, timing=timing) else Step.TAKE
+
+
+def is_alive(lease: Manifest, seen: Sighting, *, now_s: float, timing: Timing) -> bool:
+    """Whether a lease has a holder that may still lead."""
     duration = float(lease.get("spec", {}).get("leaseDurationSeconds") or timing.lease_s)
-    return Step.TAKE if not holder or now_s >= seen.since_s + duration else Step.WAIT
+    return bool(holder_of(lease)) and now_s < seen.since_s + duration
 
 
 def lease_manifest(
