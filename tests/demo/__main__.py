@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from images.alone import end_with_starter
 from images.cli import layout_folder
 from images.command import cache_folder
 from images.recipe import RECIPES
@@ -65,4 +66,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    end_with_starter()
     sys.exit(main())

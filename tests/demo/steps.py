@@ -138,7 +138,7 @@ class Beside:
             except queue.Empty:
                 waited += self.quiet_s
                 names = ", ".join(sorted(self.running))
-                print(f"… {names} goes on, {waited:.0f} s without news", flush=True)
+                print(f"… {waited:.0f} s without news, still at it: {names}", flush=True)
 
     @contextmanager
     def _none_left(self) -> Iterator[None]:

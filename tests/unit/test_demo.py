@@ -70,13 +70,13 @@ def test_a_step_without_news_is_said_to_go_on(
 
     def hear(*words: object, **_: object) -> None:
         said.append(" ".join(map(str, words)))
-        if "goes on" in said[-1]:
+        if "still at it" in said[-1]:
             (tmp_path / "heard").touch()
 
     monkeypatch.setattr("builtins.print", hear)
     silent = shell("silent", f"until [ -e {tmp_path / 'heard'} ]; do sleep 0.01; done")
     Beside([[silent], [shell("other", ":")]], quiet_s=0.01).run()
-    assert any("goes on" in line and "silent" in line for line in said)
+    assert any("still at it: silent" in line for line in said)
 
 
 def test_a_step_that_fails_alone_is_named() -> None:
