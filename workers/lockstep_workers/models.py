@@ -11,7 +11,7 @@ from lockstep_api.spec import Model
 from lockstep_workers.data import Dataset, as_batch
 from lockstep_workers.entrypoints import call, explained
 from lockstep_workers.errors import InvalidJob
-from lockstep_workers.words import where_defined
+from lockstep_workers.words import some, where_defined
 
 _TRIED = 4  # examples that a model is tried with
 
@@ -68,11 +68,11 @@ def _check_tensors(module: nn.Module, what: str) -> None:
     parameters, everything = dict(module.named_parameters()), _tensors(module)
     if lazy := [name for name, tensor in everything.items() if is_lazy(tensor)]:
         raise InvalidJob(
-            f"{what} with lazy layers ({_some(lazy)}): give their sizes, as in nn.Linear(in, out)"
+            f"{what} with lazy layers ({some(lazy)}): give their sizes, as in nn.Linear(in, out)"
         )
     if away := [name for name, tensor in everything.items() if tensor.device.type != "cpu"]:
         device = everything[away[0]].device
-        raise InvalidJob(f"{what} on device {device} ({_some(away)}): build it on the CPU")
+        raise InvalidJob(f"{what} on device {device} ({some(away)}): build it on the CPU")
     if not any(p.numel() for p in parameters.values()):
         raise InvalidJob(f"{what} without parameters: there is nothing to train")
     trained = {name: p for name, p in parameters.items() if p.requires_grad and p.numel()}
@@ -83,7 +83,7 @@ def _check_tensors(module: nn.Module, what: str) -> None:
         )
     if odd := [name for name, p in trained.items() if not p.is_floating_point()]:
         kind = trained[odd[0]].dtype
-        raise InvalidJob(f"{what} with parameters of {kind} ({_some(odd)}): use real numbers")
+        raise InvalidJob(f"{what} with parameters of {kind} ({some(odd)}): use real numbers")
     _check_sharing(trained, what)
 
 
@@ -101,10 +101,6 @@ def _check_sharing(parameters: Mapping[str, nn.Parameter], what: str) -> None:
                 f"{what} whose parameters {other} and {name} share their memory: tie them by "
                 "assigning one nn.Parameter to both (head.weight = embedding.weight)"
             )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _built_in(spec: Model) -> nn.Module:

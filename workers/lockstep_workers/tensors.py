@@ -7,6 +7,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,25 +22,42 @@ _PREFIX = struct.Struct("<Q")
 Flat = NDArray[np.float32]
 
 
-def header(shapes: Mapping[str, Sequence[int]], metadata: Mapping[str, str] | None = None) -> bytes:
-    """The length prefix and header of float32 tensors that follow one after another."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A tensor of a file."""
+
+    dtype: str
+    """As safetensors names it."""
+    shape: Sequence[int]
+    n_bytes: int
+
+
+def head(parts: Mapping[str, Part], metadata: Mapping[str, str] | None = None) -> bytes:
+    """The length prefix and header of tensors that follow one after another."""
     entries: dict[str, object] = {} if metadata is None else {"__metadata__": dict(metadata)}
     start = 0
-    for name, shape in shapes.items():
-        end = start + 4 * math.prod(shape)
-        entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    for name, part in parts.items():
+        end = start + part.n_bytes
+        offsets = [start, end]
+        entries[name] = {"dtype": part.dtype, "shape": list(part.shape), "data_offsets": offsets}
         start = end
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-(len(text) + _PREFIX.size) % 8)  # the tensor starts at a multiple of 8
     return _PREFIX.pack(len(text)) + text
 
 
+def header(shapes: Mapping[str, Sequence[int]], metadata: Mapping[str, str] | None = None) -> bytes:
+    """The same of float32 tensors."""
+    parts = {name: Part("F32", shape, 4 * math.prod(shape)) for name, shape in shapes.items()}
+    return head(parts, metadata)
+
+
 def encode(vectors: Sequence[Flat]) -> bytearray:
     """One body with the vectors one after another."""
-    head = header({TENSOR: [sum(v.size for v in vectors)]})
-    body = bytearray(len(head) + 4 * sum(v.size for v in vectors))
-    body[: len(head)] = head
-    flat = np.frombuffer(body, np.float32, offset=len(head))
+    first = header({TENSOR: [sum(v.size for v in vectors)]})
+    body = bytearray(len(first) + 4 * sum(v.size for v in vectors))
+    body[: len(first)] = first
+    flat = np.frombuffer(body, np.float32, offset=len(first))
     start = 0
     for vector in vectors:
         flat[start : start + vector.size] = vector
@@ -77,11 +95,11 @@ def _entry(body: memoryview | bytearray | bytes) -> tuple[Mapping[str, object], 
     if size > MAX_HEADER_BYTES or _PREFIX.size + size > len(body):
         raise RefusedUpdate(Refusal.MALFORMED, f"the header's length {size} is out of bounds")
     try:
-        head = json.loads(bytes(body[_PREFIX.size : _PREFIX.size + size]))
+        said = json.loads(bytes(body[_PREFIX.size : _PREFIX.size + size]))
     except (ValueError, RecursionError) as error:
         raise RefusedUpdate(Refusal.MALFORMED, "the header is not JSON") from error
-    entry = head.get(TENSOR) if isinstance(head, dict) else None
-    if not isinstance(entry, dict) or set(head) - {TENSOR, "__metadata__"}:
+    entry = said.get(TENSOR) if isinstance(said, dict) else None
+    if not isinstance(entry, dict) or set(said) - {TENSOR, "__metadata__"}:
         raise RefusedUpdate(Refusal.MALFORMED, f"the body must hold one tensor named {TENSOR!r}")
     return entry, _PREFIX.size + size
 

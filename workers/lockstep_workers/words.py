@@ -1,6 +1,7 @@
 """What an error in the user's code says to people: type, text, and the line of theirs it came from.
 
-Used by `entrypoints`, whose guard makes such an error one that ends the job. Invariant: whatever
+Used by `entrypoints`, whose guard makes such an error one that ends the job, and by whoever names
+things of the user's code. Invariant: whatever
 the error is, even one whose own text cannot be had, the words are short and can be written down.
 """
 
@@ -46,6 +47,11 @@ def where_defined(entrypoint: str) -> str:
         return f"{inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"
     except Exception:  # noqa: BLE001 - what is not known is left out
         return ""
+
+
+def some(names: list[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _text(error: BaseException) -> str:

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import structlog
+from torch import nn
 
 from lockstep_api.wire import MOST_NOTICES, Notice, NoticeReason, Outcome, PlanRequest
 from lockstep_workers.cloud.checkpoint import Checkpoint
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.store import Store
+from lockstep_workers.errors import InvalidJob
+from lockstep_workers.learning.constants import pack, unpack
 from lockstep_workers.learning.parameters import FlatModel
 from lockstep_workers.learning.rounds import Progress
 from lockstep_workers.learning.strategies import ServerState
@@ -71,6 +74,24 @@ class Journal:
         self.notify("Normal", NoticeReason.RESUMED, message=text)
         self.metrics.resumed(progress)
         return Checkpoint(progress, found.checkpoint.state)
+
+    def constants(self, module: nn.Module) -> bytes:
+        """The constants of a model, packed: those of the job's first life, which it takes over."""
+        found = self.store.first_constants()
+        if found is not None:
+            try:
+                unpack(module, found)
+                return found
+            except InvalidJob as error:
+                text = f"the model's constants are as built anew: {error}"
+                self.notify("Warning", NoticeReason.CHECKPOINT_CORRUPT, message=text)
+        packed = pack(module)
+        try:
+            if packed:
+                self.store.save_constants(packed)
+        except OSError as error:
+            _log.warning("constants not written to the volume", why=str(error))
+        return packed
 
     async def finished(self, progress: Progress, state: ServerState) -> None:
         """History, and a checkpoint when one is due or the last one failed."""

@@ -22,8 +22,9 @@ from lockstep_workers.cloud.checkpoint import (
 from lockstep_workers.cloud.history import History, most_bytes
 from lockstep_workers.errors import CorruptCheckpoint
 from lockstep_workers.files import write_whole
-from lockstep_workers.learning.parameters import FlatModel, shapes
-from lockstep_workers.tensors import Flat, header
+from lockstep_workers.learning.parameters import FlatModel
+from lockstep_workers.learning.saving import model_file
+from lockstep_workers.tensors import Flat
 
 MODEL_FILE = "model.safetensors"
 HISTORY_FILE = "history.jsonl"
@@ -60,6 +61,7 @@ class Store:
         self._checkpoints = folder / CHECKPOINT_FOLDER
         self._checkpoints.mkdir(parents=True, exist_ok=True)
         self._folder, self._uid, self._keep = folder, uid, keep
+        self._constants = folder / f"constants-{uid}.safetensors"
         self._history = History(folder / HISTORY_FILE, most_bytes(folder))
 
     # -- checkpoints -----------------------------------------------------------------------------
@@ -96,23 +98,39 @@ class Store:
         """
         self._history.add(report)
 
+    # -- constants -------------------------------------------------------------------------------
+
+    def first_constants(self) -> bytes | None:
+        """The constants that the model was built with in the job's first life, if it had any."""
+        try:
+            return self._constants.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def save_constants(self, packed: bytes) -> None:
+        """Writes them down for the lives to come.
+
+        Raises:
+            OSError: the volume is full or broken.
+        """
+        write_whole(self._constants, packed)
+
     # -- the end ---------------------------------------------------------------------------------
 
     def save_model(self, model: FlatModel) -> None:
-        """Writes the model as safetensors with its parameters' names, straight from its vector.
+        """Writes the model's state_dict as safetensors, straight from its tensors.
 
         On a volume without room for it the older checkpoints go first.
 
         Raises:
             OSError: there is still no room.
         """
-        values = model.vector.numpy().data.cast("B")
-        path = self._folder / MODEL_FILE
+        file, path = model_file(model.module), self._folder / MODEL_FILE
         try:
-            write_whole(path, header(shapes(model)), values)
+            write_whole(path, file.head, *file.values)
         except OSError:
             remove_old(self._checkpoints, keep=1)
-            write_whole(path, header(shapes(model)), values)
+            write_whole(path, file.head, *file.values)
 
     def outcome(self) -> Outcome | None:
         """How the job ended, when it has."""

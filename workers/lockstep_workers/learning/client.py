@@ -15,6 +15,7 @@ from torch import Tensor
 from lockstep_api.settings import JobSettings
 from lockstep_workers.data import Dataset, Examples
 from lockstep_workers.entrypoints import explained
+from lockstep_workers.learning.constants import unchanged
 from lockstep_workers.learning.parameters import FlatModel, flatten
 from lockstep_workers.learning.partition import Indices, partition
 from lockstep_workers.learning.strategies import (
@@ -98,15 +99,16 @@ class Client:
             self.model.vector.copy_(given[MODEL])
         plan = LocalPlan(task.round, task.steps, self.sgd.learning_rate, self.sgd.momentum)
         part = self.strategy.begin(given, plan=plan, memory=memory)
-        steps = train(
-            self.model,
-            self.examples,
-            steps=task.steps,
-            sgd=self.sgd,
-            correction=part.correct,
-            seed=(self.seed, self.index, task.round),
-            pace=pace,
-        )
+        with unchanged(self.model.module):
+            steps = train(
+                self.model,
+                self.examples,
+                steps=task.steps,
+                sgd=self.sgd,
+                correction=part.correct,
+                seed=(self.seed, self.index, task.round),
+                pace=pace,
+            )
         result = LocalResult(self.model.vector, steps.done, len(self.examples))
         uploads, remembered = part.finish(result)
         return Trained(

@@ -39,7 +39,7 @@ class Server:
         put: Put = copied,
     ) -> None:
         """At the module's initial weights; `deterministic` adds updates in the plan's order."""
-        self._strategy, self._module, self._clients, self._put = strategy, module, clients, put
+        self._strategy, self._clients, self._put = strategy, clients, put
         self.model: FlatModel = flatten(module)
         self.n_values = self.model.vector.numel() * len(strategy.uploads)
         """Values of an update."""
@@ -117,4 +117,4 @@ class Server:
 
     def _use_model(self) -> None:
         """Puts the global model into the module without copying it."""
-        self.model = use_vector(self._module, torch.from_numpy(self.state.vectors[MODEL]))
+        self.model = use_vector(self.model, torch.from_numpy(self.state.vectors[MODEL]))

@@ -20,9 +20,11 @@ from lockstep_workers.data import Dataset, Examples, as_batch, load_dataset
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.client import deal, sgd_of
+from lockstep_workers.learning.constants import unchanged
 from lockstep_workers.learning.evaluation import BATCH, evaluate
 from lockstep_workers.learning.parameters import FlatModel, flatten
 from lockstep_workers.learning.partition import Indices
+from lockstep_workers.learning.saving import model_file
 from lockstep_workers.learning.training import Sgd, train
 from lockstep_workers.models import build_model, check_fit, check_scores
 
@@ -64,11 +66,15 @@ def try_out(module: nn.Module, trial: Trial) -> None:
         weights = model.vector.clone()
         with torch.random.fork_rng(devices=[]):
             check_fit(module, trial.dataset, own=trial.entrypoint, advice=advice)
-            _try_training(model, trial, advice=advice)
+            with unchanged(module, frozen=True):
+                _try_training(model, trial, advice=advice)
             model.vector.copy_(weights)
             _try_evaluation(model, trial, advice=advice)
         for parameter in module.parameters():
             parameter.grad = None
+    with explained("loading the model's own state_dict raised", own=trial.entrypoint):
+        model_file(module)
+        module.load_state_dict(module.state_dict())
 
 
 def _advice(module: nn.Module) -> str:
