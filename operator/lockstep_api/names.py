@@ -158,6 +158,8 @@ def client_pod(job: str, client: str) -> str:
 # Routes of the cloud pod, format with client= and round=.
 SESSION_ROUTE = "/v1/clients/{client}/session"
 WORK_ROUTE = "/v1/clients/{client}/work"
+CONSTANTS_ROUTE = "/v1/clients/{client}/constants"
+FAILURE_ROUTE = "/v1/clients/{client}/failure"
 UPDATE_ROUTE = "/v1/rounds/{round}/updates/{client}"
 # Routes of the planner, format with namespace= and job=.
 PLAN_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/plan"

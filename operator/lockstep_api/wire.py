@@ -1,7 +1,9 @@
 """What the pods say to each other, besides tensors (those travel as safetensors bodies).
 
-device → cloud     Registration (opens the session), UpdateReport (header of an update)
-cloud  → device    SessionOpened (first line of the session), Task (header of the model)
+device → cloud     Registration (opens the session), UpdateReport (header of an update),
+                   ClientFailure (the user's code raised)
+cloud  → device    SessionOpened (first line of the session), Task (header of the model),
+                   FailureAnswer
 cloud  → planner   PlanRequest (with the report of the round before), Outcome
 planner → cloud    RoundPlan
 """
@@ -73,12 +75,12 @@ def most_bytes(clients: int) -> int:
     A client has its registration, its report and its name among the lost ones: less than 1 KiB.
     A character takes 6 bytes at most.
     """
-    return clients * 2048 + 6 * (MOST_TEXT * (MOST_NOTICES + 1) + MOST_ACCOUNT) + (64 << 10)
+    return clients * 2048 + 6 * (MOST_TEXT * (MOST_NOTICES + 2) + MOST_ACCOUNT) + (64 << 10)
 
 
 def most_values(clients: int) -> int:
     """Commas and brackets in such a request; sentences may be of commas only."""
-    return clients * 64 + MOST_TEXT * (MOST_NOTICES + 1) + MOST_ACCOUNT + 1024
+    return clients * 64 + MOST_TEXT * (MOST_NOTICES + 2) + MOST_ACCOUNT + 1024
 
 
 class Refusal(StrEnum):
@@ -183,6 +185,26 @@ class UpdateReport(WireModel):
     """Energy since its update before this one, in J by source."""
 
 
+class ClientFailure(WireModel):
+    """A device says that the user's code failed on it: it has nothing for this round."""
+
+    client: ClientName
+    """The client's name."""
+    incarnation: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
+    """That of its registration."""
+    round: Number
+    """The round that it trained for; 0: it could not begin."""
+    message: Sentence
+    """The error, and where in the user's code."""
+
+
+class FailureAnswer(WireModel):
+    """What becomes of a client whose code failed."""
+
+    again: bool
+    """Whether it may go on; false: the job does without it, or ends."""
+
+
 class ClientReport(WireModel):
     """An accepted update, as the cloud reports it to the planner."""
 
@@ -234,6 +256,7 @@ class NoticeReason(StrEnum):
     CHECKPOINT_FAILED = "CheckpointFailed"
     CLIENTS_MISSING = "ClientsMissing"
     ROUND_REPEATED = "RoundRepeated"
+    CLIENT_FAILED = "ClientFailed"
 
 
 class Notice(WireModel):
@@ -262,6 +285,8 @@ class PlanRequest(WireModel):
     """What happened since the last request that was answered."""
     checkpoint_problem: Sentence | None = None
     """Why the newest checkpoint is missing; empty: it is there."""
+    given_up: Sentence | None = None
+    """Which clients the job does without, since the user's code failed on them, and how."""
 
 
 class ClientPlan(WireModel):

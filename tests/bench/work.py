@@ -74,7 +74,7 @@ def _child(model: str, port: int) -> None:
     from lockstep_workers.device.connection import Work  # noqa: PLC0415 - torch, in the child only
     from lockstep_workers.device.loop import DeviceLoop  # noqa: PLC0415
     from lockstep_workers.device.metrics import DeviceMetrics  # noqa: PLC0415
-    from lockstep_workers.device.parts import build_parts  # noqa: PLC0415
+    from lockstep_workers.device.parts import build_parts, find_place  # noqa: PLC0415
     from lockstep_workers.device.probes import ProbeServer  # noqa: PLC0415
     from lockstep_workers.environment import Environment  # noqa: PLC0415
     from lockstep_workers.tensors import encode  # noqa: PLC0415
@@ -85,7 +85,8 @@ def _child(model: str, port: int) -> None:
     job = job.model_copy(update={"groups": (group,), "model": named})
     metrics = DeviceMetrics("bench", "d-0")
     ProbeServer("127.0.0.1", port, registry=metrics.registry, ready=lambda: True)
-    parts = build_parts(job, "d-0", environment=Environment(), metrics=metrics)
+    place = find_place(job, "d-0", environment=Environment(), metrics=metrics)
+    parts = build_parts(job, "d-0", place=place)
     loop = DeviceLoop(parts)
     body = encode([parts.client.model.vector.numpy()])
     print("ready", flush=True)

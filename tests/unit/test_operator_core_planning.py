@@ -234,6 +234,14 @@ def test_notices_are_told_once_while_they_are_repeated() -> None:
     assert world.state.checkpoint_problem is None
 
 
+def test_who_is_given_up_is_known_for_as_long_as_requests_say_so() -> None:
+    world = World(spec())
+    world.plays(1, givenUp="client d-0: raised")
+    assert world.state.given_up == "client d-0: raised"
+    world.plays(2)
+    assert world.state.given_up is None
+
+
 def test_a_repeated_request_counts_once() -> None:
     world = World(spec(online=True))
     world.plays(1)

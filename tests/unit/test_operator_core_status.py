@@ -86,6 +86,11 @@ def test_the_problem_of_a_pod_is_told() -> None:
         ),
         (JobState(report=report(planned=False), plan=plan(2)), "PlannerBypassed", "planner"),
         (
+            JobState(report=report(), plan=plan(2), given_up="given up: client d-1: raised E"),
+            "ClientsGivenUp",
+            "client d-1: raised E",
+        ),
+        (
             JobState(report=report(), plan=plan(2, refusals={"d-1": "may not resize"})),
             "CooperativeThrottling",
             "d-1 (may not resize); allow pods/resize",

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import numpy as np
+from torch import nn
 
 from lockstep_api import names
 from lockstep_api.settings import JobSettings
@@ -25,6 +26,7 @@ from lockstep_workers.cloud.server import Server
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
 from lockstep_workers.device import connection as device
+from lockstep_workers.learning.constants import pack
 from lockstep_workers.learning.strategies import Strategy, fedavg
 from lockstep_workers.models import build_model
 from lockstep_workers.planner_client import PlannerClient
@@ -95,6 +97,7 @@ async def cloud(
     strategy: Strategy | None = None,
     every_rounds: int = 1,
     participation: dict[str, Any] | None = None,
+    module: nn.Module | None = None,
     **training: Any,
 ) -> AsyncIterator[Cloud]:
     """A running cloud pod in this process, over real sockets."""
@@ -109,12 +112,14 @@ async def cloud(
     rng = np.random.default_rng(0)
     test = Examples(rng.integers(0, 256, (50, 1, 28, 28), np.uint8), rng.integers(0, 10, 50))
     metrics = CloudMetrics(job.job)
+    made_of = module or build_model(job.model, seed=0)
     async with httpx2.AsyncClient() as http:
         made = Job(
             Parts(
-                job=job, strategy=strategy or fedavg(), module=build_model(job.model, seed=0),
+                job=job, strategy=strategy or fedavg(), module=made_of,
                 test=test, planner=PlannerClient(job, folder / "token", client=http),
                 journal=Journal(Store(folder, job.uid), metrics, every_rounds), metrics=metrics,
+                constants=pack(made_of),
             )
         )  # fmt: skip
         app = BulkRoutes(made.reception, ordinary_app(metrics))

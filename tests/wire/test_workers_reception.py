@@ -28,6 +28,7 @@ class Sum:
     body: bytearray = field(default_factory=lambda: encode([np.full(N_VALUES, 7.0, np.float32)]))
     total: Flat = field(default_factory=lambda: np.zeros(N_VALUES, np.float32))
     skipped: list[str] = field(default_factory=list)
+    constants: bytes = b""
 
     def add(self, client: str, flat: Flat, *, examples: int, steps: int) -> None:
         """Adds an update."""
@@ -57,6 +58,9 @@ class Count:
     def refused(self, reason: Refusal) -> None:
         """One less."""
         self.refusals.append(reason)
+
+    def client_failed(self) -> None:
+        """No update at all."""
 
 
 async def nothing(_scope: object, _receive: object, _send: object) -> None:

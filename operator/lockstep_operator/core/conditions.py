@@ -95,8 +95,8 @@ def _pod_names(job: str, spec: FederatedJobSpec) -> list[str]:
 
 
 def degradation(status: FederatedJobStatus, report: JobState | None) -> Finding:
-    """Degraded: no checkpoints, clients missing, frequencies not in force, no planner, devices that
-    have to slow themselves although the job did not ask for that."""
+    """Degraded: no checkpoints, clients given up or missing, frequencies not in force, no planner,
+    devices that have to slow themselves although the job did not ask for that."""
     found = [*_degradations(status, report)]
     if not found:
         return Finding("False", "AsPlanned", "rounds run as planned")
@@ -108,6 +108,8 @@ def _degradations(status: FederatedJobStatus, report: JobState | None) -> Iterat
     if report is not None and report.checkpoint_problem is not None:
         message = f"{report.checkpoint_problem}; rounds since the one before would be lost"
         yield "CheckpointFailed", message
+    if report is not None and report.given_up is not None:
+        yield "ClientsGivenUp", report.given_up
     if report is not None and report.report is not None and report.report.lost:
         yield CLIENTS_MISSING, missing(report.report)
     off = {entry.client: entry.reason or "not applied" for entry in _unapplied(status, report)}

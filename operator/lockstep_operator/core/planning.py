@@ -86,7 +86,10 @@ def hear(state: JobState, request: PlanRequest) -> Heard:
     fresh = (notice for notice in request.notices if notice not in state.notices)
     events = tuple(EventNote(note.type, note.reason, note.message) for note in fresh)
     told = replace(
-        state, checkpoint_problem=request.checkpoint_problem, notices=tuple(request.notices)
+        state,
+        checkpoint_problem=request.checkpoint_problem,
+        given_up=request.given_up,
+        notices=tuple(request.notices),
     )
     report = request.report
     if report is None or (state.report is not None and state.report.round == report.round):

@@ -47,6 +47,8 @@ class JobState:
     """Client → what its own report says against the plan ("0.40 GHz instead of 1.20 GHz")."""
     checkpoint_problem: str | None = None
     """Why the newest checkpoint is missing on the cloud pod's volume."""
+    given_up: str | None = None
+    """Which clients the job does without, since the user's code failed on them, and how."""
     telemetry_problem: str | None = None
     """Why the newest plan was made without what Prometheus should say."""
     policy_problem: str | None = None

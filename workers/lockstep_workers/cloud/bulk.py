@@ -36,6 +36,7 @@ from lockstep_api.wire import (
     UpdateReport,
 )
 from lockstep_serving.receiving import EXTENSION, KNOWN, SOCKET
+from lockstep_workers.cloud import asides
 from lockstep_workers.cloud.asgi import (
     App,
     Scope,
@@ -76,15 +77,12 @@ _STATUS = {
 }
 
 
-class Host(Protocol):
+class Host(asides.Host, Protocol):
     """Whom the routes serve."""
 
     @property
     def n_values(self) -> int:
         """Values of an update."""
-
-    def knows(self, client: str) -> bool:
-        """Whether there is such a client."""
 
     def is_over(self) -> bool:
         """Whether there will be no more rounds."""
@@ -96,9 +94,6 @@ class Host(Protocol):
 
     def close_session(self, session: Session) -> None:
         """Its connection is closed."""
-
-    def session_of(self, client: str, key: bytes) -> Session:
-        """The session of whoever shows its key; raises NoSession when there is none."""
 
     async def next_task(self, session: Session, after: int) -> tuple[Task, bytearray] | None:
         """Waits for a turn after `after` with this client; None when there is none any more."""
@@ -142,6 +137,7 @@ class BulkRoutes:
             ("POST", _SESSION, self._session),
             ("GET", _WORK, self._work),
             ("PUT", _UPDATE, self._update),
+            *asides.Asides(host).routes,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -38,6 +38,7 @@ from lockstep_workers.learning.rounds import (
     round_report,
 )
 from lockstep_workers.learning.strategies import Strategy
+from lockstep_workers.learning.troubles import too_few
 from lockstep_workers.planner_client import PlannerClient
 
 _log = structlog.get_logger()
@@ -60,6 +61,8 @@ class Parts:
     planner: PlannerClient
     journal: Journal
     metrics: CloudMetrics
+    constants: bytes = b""
+    """What the devices take over of the model, packed (`learning.constants`)."""
     clock: Callable[[], float] = field(default=time.monotonic)
     wall_clock: Callable[[], float] = field(default=time.time)
 
@@ -73,7 +76,11 @@ class Job:
         self._patient = parts.job.training.deterministic
         clients = parts.job.clients()
         self.server = Server(
-            parts.strategy, parts.module, clients=len(clients), deterministic=self._patient
+            parts.strategy,
+            parts.module,
+            clients=len(clients),
+            deterministic=self._patient,
+            constants=parts.constants,
         )
         self.reception = Reception(clients, self.server, tally=parts.metrics, now=self._now)
         self.outcome: Outcome | None = None
@@ -120,6 +127,7 @@ class Job:
         await self._resume()
         settled = False
         while (over := self._over()) is None:
+            self._check_clients()
             if not settled or self._patient:
                 await self._gather()
             await self._any_connected()
@@ -142,6 +150,7 @@ class Job:
         if found is not None:
             self._progress = found.progress
             self._began = self._p.clock() - self._elapsed(found.progress)
+            self.reception.troubles.told.update(found.progress.troubles)
             self.server.go_on_from(found.state)
 
     def _elapsed(self, before: Progress) -> float:
@@ -158,9 +167,11 @@ class Job:
         waits = iter(_MISSING_LOG_S)
         began, next_log = self._p.clock(), _MISSING_LOG_S[0]
         participation, limit_s = self._p.job.participation, self._gather_limit_s()
-        everyone = len(self._p.job.clients())
+        known = len(self._p.job.clients())
         while missing := self.reception.missing():
+            self._check_clients()
             waited = self._p.clock() - began
+            everyone = known - len(self.reception.troubles.given_up())
             if may_begin(
                 everyone - len(missing), clients=everyone, quorum=participation.quorum,
                 waited_s=waited, limit_s=limit_s,
@@ -188,6 +199,22 @@ class Job:
             _log.warning("no client is connected: waiting for one")
         while not self.reception.sessions:
             await self.reception.changed()
+            self._check_clients()
+
+    def _check_clients(self) -> None:
+        """Tells people of clients on which the user's code failed.
+
+        Raises:
+            JobFailed: too many of them are given up.
+        """
+        troubles, plan = self.reception.troubles, self._progress.plan
+        while troubles.news:
+            text = troubles.news.pop(0)
+            self._journal.notify("Warning", NoticeReason.CLIENT_FAILED, message=text)
+        quorum = self._p.job.participation.quorum if plan is None else plan.quorum
+        given_up = len(troubles.given_up())
+        if why := too_few(len(self._p.job.clients()), given_up=given_up, quorum=quorum):
+            raise JobFailed(f"{troubles.account()}; {why}")
 
     async def _plan(self, progress: Progress) -> RoundPlan:
         """The next round's plan; without a planner the last one again, except for round 1."""
@@ -197,6 +224,7 @@ class Job:
             report=progress.report,
             notices=self._journal.notices,
             checkpoint_problem=self._journal.problem,
+            given_up=self.reception.troubles.account(),
         )
         within_s = None if progress.plan is None else _PLAN_WITHIN_S
         try:
@@ -262,7 +290,7 @@ class Job:
             clients=len(report.clients),
             lost=report.lost,
         )
-        self._progress = before.after(report, done.plan)
+        self._progress = before.after(report, done.plan, troubles=self.reception.troubles.told)
         await self._journal.finished(self._progress, self.server.state)
 
     def _repeat(self, done: Round) -> bool:

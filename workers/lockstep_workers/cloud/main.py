@@ -57,11 +57,15 @@ class Front:
         """Not ready."""
         self._ordinary = ordinary_app(metrics, lambda: self.routes is not None)
         self.routes: BulkRoutes | None = None
+        self.failed = False
+        """The job could not begin: no device is needed any more."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         early = self.routes is None and scope["path"].startswith("/v1/")
-        if early:
+        if early and self.failed:
+            await send_json(send, 410, content={"message": "the job has failed"}, close=True)
+        elif early:
             await send_json(send, 503, content={"message": "the job is being loaded: come again"})
         else:
             await (self.routes or self._ordinary)(scope, receive, send)
@@ -101,6 +105,7 @@ async def _work(pod: Pod, front: Front) -> None:
     try:
         job = Job(await asyncio.to_thread(_parts, pod))
     except JobFailed as error:
+        front.failed = True
         await _tell(pod, error)
         return
     front.open(job.reception)
@@ -122,6 +127,7 @@ def _parts(pod: Pod) -> Parts:
     """Everything that a job needs; errors in the settings show here."""
     job = pod.job
     module, dataset = load_and_try(job, pod.environment.datasets)
+    constants = pod.journal.constants(module)
     return Parts(
         job=job,
         strategy=build_strategy(job.strategy),
@@ -130,6 +136,7 @@ def _parts(pod: Pod) -> Parts:
         planner=pod.planner,
         journal=pod.journal,
         metrics=pod.metrics,
+        constants=constants,
     )
 
 

@@ -56,6 +56,10 @@ class CloudMetrics:
             "lockstep_clients_lost", "Clients that gave no update to their round", ["job"],
             registry=self.registry,
         ).labels(job)  # fmt: skip
+        self._failed = Counter(
+            "lockstep_client_failures", "Errors of the user's code on clients", ["job"],
+            registry=self.registry,
+        ).labels(job)  # fmt: skip
         self._refused = Counter(
             "lockstep_updates_refused", "Updates refused", ["job", "reason"],
             registry=self.registry,
@@ -79,6 +83,10 @@ class CloudMetrics:
     def refused(self, reason: Refusal) -> None:
         """Counts a refused update."""
         self._refused.labels(self._job, reason.value).inc()
+
+    def client_failed(self) -> None:
+        """Counts an error of the user's code on a client."""
+        self._failed.inc()
 
     def began(self, plan: RoundPlan) -> None:
         """A round has begun."""

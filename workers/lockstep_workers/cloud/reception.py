@@ -14,18 +14,29 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 
-from lockstep_api.wire import ClientReport, Refusal, Registration, RoundPlan, Task, UpdateReport
+from lockstep_api.wire import (
+    ClientFailure,
+    ClientReport,
+    Refusal,
+    Registration,
+    RoundPlan,
+    Task,
+    UpdateReport,
+)
+from lockstep_workers.cloud.around import Sink, Tally
 from lockstep_workers.cloud.rarely import Rarely
 from lockstep_workers.cloud.sessions import Session, Sessions
 from lockstep_workers.errors import NoSession, RefusedUpdate, SessionTaken
 from lockstep_workers.learning.rounds import Round
+from lockstep_workers.learning.troubles import Troubles
 from lockstep_workers.tensors import Flat
 
 _log = structlog.get_logger()
+_GIVEN_UP = "GivenUp"
+"""How the job ended for a client that it does without."""
 _TRIES = 5
 """How often a client may send an update that the server fails to take."""
 _HANDOVER_S = 5.0
@@ -43,37 +54,6 @@ _FATAL = frozenset(
         Refusal.TOO_SLOW,
     }
 )
-
-
-class Sink(Protocol):
-    """Where updates go, and what devices begin a round with."""
-
-    @property
-    def n_values(self) -> int:
-        """Values of an update."""
-
-    @property
-    def body(self) -> bytearray:
-        """What a device receives in the open round."""
-
-    def add(self, client: str, flat: Flat, *, examples: int, steps: int) -> None:
-        """Takes a checked update; `flat` is valid during the call only."""
-
-    def skip(self, client: str) -> None:
-        """A client of the open round gives nothing to it."""
-
-
-class Tally(Protocol):
-    """What is counted for people."""
-
-    def sessions(self, count: int) -> None:
-        """So many sessions are open."""
-
-    def took(self) -> None:
-        """An update was added."""
-
-    def refused(self, reason: Refusal) -> None:
-        """An update was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +94,8 @@ class Reception:
         self._rarely = Rarely(clock)
         self._logged: set[tuple[str, Refusal]] = set()
         self._failures: dict[str, int] = {}
+        self.troubles = Troubles()
+        """Clients on which the user's code failed."""
 
     @property
     def sessions(self) -> Mapping[str, Session]:
@@ -126,6 +108,11 @@ class Reception:
     def n_values(self) -> int:
         """Values of an update."""
         return self._sink.n_values
+
+    @property
+    def constants(self) -> bytes:
+        """What a device takes over of the model once."""
+        return self._sink.constants
 
     def knows(self, client: str) -> bool:
         """Whether there is such a client."""
@@ -169,6 +156,8 @@ class Reception:
             _log.info("client connected", client=client, examples=registration.examples)
         if self.result is not None:
             session.end(self.result)
+        elif self.troubles.is_given_up(client):
+            session.end(_GIVEN_UP)
         self._pulse.set()
         return session
 
@@ -286,6 +275,28 @@ class Reception:
         is_open = offer.round is self.round and self._sessions.is_open(offer.session)
         return offer.round if is_open else None
 
+    def client_failed(self, failure: ClientFailure, key: bytes) -> bool:
+        """The user's code failed on a client, which gives nothing; whether it may go on.
+
+        Raises:
+            NoSession: it is in a round, or has a session, and this is not its key.
+        """
+        client, now = failure.client, self.round
+        if failure.round > 0 or client in self.sessions:
+            self._sessions.check(client, key)
+        waited_for = (
+            now is not None and now.number == failure.round and now.reject(client, failure.message)
+        )
+        if waited_for and now is not None:
+            self._lost(client, now, why=failure.message)
+        if self.troubles.add(failure, waited_for=waited_for):
+            self._tally.client_failed()
+        again = not self.troubles.is_given_up(client)
+        if not again and client in self.sessions:
+            self.sessions[client].end(_GIVEN_UP)
+        self._pulse.set()
+        return again
+
     def elapsed_in_round(self) -> float:
         """Seconds since the open round began."""
         return 0.0 if self.round is None else self._now() - self.round.began_s
@@ -301,12 +312,13 @@ class Reception:
     # -- called by the owner ---------------------------------------------------------------------
 
     def missing(self) -> list[str]:
-        """Clients without a session."""
-        return sorted(self._known - self.sessions.keys())
+        """Clients without a session, but for those that are given up."""
+        return sorted(self._known - self.sessions.keys() - self.troubles.given_up().keys())
 
     def registrations(self) -> list[Registration]:
         """The clients that are there, by name."""
-        return [session.registration for _, session in sorted(self.sessions.items())]
+        given_up, sessions = self.troubles.given_up(), sorted(self.sessions.items())
+        return [one.registration for client, one in sessions if client not in given_up]
 
     async def changed(self, timeout_s: float | None = None) -> None:
         """Waits until sessions or the round have changed since the last call."""

@@ -18,7 +18,13 @@ class Server(server.Server):
     """The vectors of one job, and what devices receive of them."""
 
     def __init__(
-        self, strategy: Strategy, module: nn.Module, *, clients: int, deterministic: bool
+        self,
+        strategy: Strategy,
+        module: nn.Module,
+        *,
+        clients: int,
+        deterministic: bool,
+        constants: bytes = b"",
     ) -> None:
         """At the module's initial weights; `deterministic` adds updates in the plan's order."""
         super().__init__(
@@ -28,6 +34,8 @@ class Server(server.Server):
             deterministic=deterministic,
             put=Holding().put,
         )
+        self.constants = constants
+        """What a device takes over of the model once (`learning.constants`)."""
         self.body = bytearray()
         """What a device receives in the current round."""
 

@@ -18,7 +18,15 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from lockstep_api import names
-from lockstep_api.wire import Refusal, Registration, SessionOpened, Task, UpdateReport
+from lockstep_api.wire import (
+    ClientFailure,
+    FailureAnswer,
+    Refusal,
+    Registration,
+    SessionOpened,
+    Task,
+    UpdateReport,
+)
 from lockstep_workers.device.link import UNLIMITED, Link
 from lockstep_workers.errors import InvalidJob, NoSession, NotAdmitted
 from lockstep_workers.sockets import watch_peer
@@ -173,6 +181,14 @@ def get_work(
         raise NoSession(_message(response.read()))
     task = Task.model_validate_json(response.headers[names.TASK_HEADER])
     began = time.monotonic()
+    body = _read_body(response, reuse, link=link)
+    return Work(task, body, time.monotonic() - began)
+
+
+def _read_body(
+    response: http.client.HTTPResponse, reuse: bytearray | None, *, link: Link
+) -> bytearray:
+    """The body of a response over an emulated link, in the buffer `reuse` when that fits."""
     size = response.length or 0
     body = reuse if reuse is not None and len(reuse) == size else bytearray(size)
     view = memoryview(body)
@@ -185,7 +201,49 @@ def get_work(
 
     link.carry(len(body), move)
     response.read()
-    return Work(task, body, time.monotonic() - began)
+    return body
+
+
+def get_constants(
+    connection: http.client.HTTPConnection, client: str, *, key: str, link: Link = UNLIMITED
+) -> bytes:
+    """What a client takes over of the model, packed (`learning.constants`).
+
+    Raises:
+        NoSession: the session has to be opened first.
+    """
+    path = names.CONSTANTS_ROUTE.format(client=client)
+    connection.request("GET", path, headers={names.SESSION_HEADER: key})
+    response = connection.getresponse()
+    if response.status != 200:
+        raise NoSession(_message(response.read()))
+    return bytes(_read_body(response, None, link=link))
+
+
+def report_failure(
+    connection: http.client.HTTPConnection, failure: ClientFailure, *, key: str = ""
+) -> bool:
+    """Says that the user's code failed here; whether this device may go on.
+
+    Raises:
+        NoSession: the session of this key has ended.
+        NotAdmitted: the job has no such client.
+        http.client.HTTPException: the cloud pod cannot say that yet.
+    """
+    path = names.FAILURE_ROUTE.format(client=failure.client)
+    headers = {"content-type": "application/json", names.SESSION_HEADER: key}
+    connection.request("POST", path, failure.to_json(), headers)
+    response = connection.getresponse()
+    text = response.read()
+    if response.status == 410:
+        return True
+    if response.status in _NEVER:
+        raise NotAdmitted(f"the cloud pod takes no failure: {_message(text)}")
+    if key and response.status == 409:
+        raise NoSession(_message(text))
+    if response.status != 200:
+        raise http.client.HTTPException(f"{response.status}: {_message(text)}")
+    return FailureAnswer.model_validate_json(text).again
 
 
 def send_update(

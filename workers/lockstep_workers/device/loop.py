@@ -14,14 +14,16 @@ from dataclasses import dataclass, replace
 import structlog
 
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import Refusal, Task, UpdateReport
+from lockstep_api.wire import ClientFailure, Refusal, Task, UpdateReport
 from lockstep_workers.device.cgroup import CpuCgroup
 from lockstep_workers.device.connection import (
     LOST,
     Work,
     connect,
+    get_constants,
     get_work,
     is_open,
+    report_failure,
     send_update,
 )
 from lockstep_workers.device.messages import TrainedRound, received, report, update_body
@@ -29,8 +31,10 @@ from lockstep_workers.device.parts import Parts
 from lockstep_workers.device.session import Opened
 from lockstep_workers.device.spending import NOTHING, Spent, energy, spent
 from lockstep_workers.device.throttle import Throttle
-from lockstep_workers.errors import NoSession
+from lockstep_workers.entrypoints import explained
+from lockstep_workers.errors import JobFailed, NoSession
 from lockstep_workers.learning.client import Trained
+from lockstep_workers.learning.constants import unpack
 from lockstep_workers.learning.strategies import NO_MEMORY, ClientMemory
 
 _log = structlog.get_logger()
@@ -56,6 +60,12 @@ class DeviceLoop:
         self._cgroup = CpuCgroup()
         self._after = 0
         self._update: Update | None = None
+        self._failure: ClientFailure | None = None
+        """An error of the user's code that the cloud pod has not heard of yet."""
+        self._constants: bytes | None = None
+        """The cloud pod's of this session, which the model has not taken over yet."""
+        self._constants_of = 0
+        """The session that they were asked for in."""
         self._model: bytearray | None = None
         """The last one received: the next is read into its buffer."""
         self._memories = parts.memory.read()
@@ -94,17 +104,55 @@ class DeviceLoop:
         """Serves rounds over a new connection until it is closed; whether the job is over."""
         connection = connect(self._p.job.cloud_url)
         try:
-            self._send(connection)
-            while is_open(connection):
+            self._take_constants(connection)
+            while self._tell(connection):
+                self._send(connection)
+                if not is_open(connection):
+                    return False
                 work = self._get_work(connection)
                 if work is None:
                     return True
                 self._model = work.body
-                self._update = self._train(work)
-                self._send(connection)
-            return False
+                self._try(work)
+            return True
         finally:
             connection.close()
+
+    def _take_constants(self, connection: http.client.HTTPConnection) -> None:
+        """Asks once in a session for what the model has beside its trained parameters."""
+        if self._constants_of != self._session.number:
+            self._constants = get_constants(
+                connection, self._p.client.name, key=self._session.key, link=self._p.links.down
+            )
+            self._constants_of = self._session.number
+
+    def _try(self, work: Work) -> None:
+        """Trains; an error of the user's code is told instead of an update."""
+        try:
+            if self._constants is not None:
+                unpack(self._p.client.model.module, self._constants)
+                self._constants = None
+            self._update = self._train(work)
+        except JobFailed as error:
+            self._after = work.task.turn
+            _log.error("training failed", round=work.task.round, error=str(error))
+            self._failure = ClientFailure(
+                client=self._p.client.name,
+                incarnation=self._p.session.incarnation,
+                round=work.task.round,
+                message=str(error),
+            )
+
+    def _tell(self, connection: http.client.HTTPConnection) -> bool:
+        """Tells of a failure that nobody has heard of; whether the job goes on with this device."""
+        failure = self._failure
+        if failure is None:
+            return True
+        again = report_failure(connection, failure, key=self._session.key)
+        self._failure = None
+        if not again:
+            _log.error("given up")
+        return again
 
     def _use(self, opened: Opened) -> None:
         """In a new session, maybe with a new cloud pod, rounds may start from 1 again."""
@@ -165,12 +213,14 @@ class DeviceLoop:
         cores = work.task.throttle_cores()
         held = [one for one in (cores, before.quota_cores) if one is not None]
         throttle = Throttle(min(held, default=math.inf))
-        trained = self._p.client.train(
-            received(self._p.client, work),
-            work.task,
-            memory=memory,
-            pace=None if cores is None else throttle,
-        )
+        what = f"training in round {work.task.round} raised"
+        with explained(what, own=self._p.job.model.entrypoint):
+            trained = self._p.client.train(
+                received(self._p.client, work),
+                work.task,
+                memory=memory,
+                pace=None if cores is None else throttle,
+            )
         body = update_body(trained)
         throttle.settle()  # under a quota too: it may have begun with a part of a period left over
         self._idle_since, cpu_s = time.monotonic(), time.process_time() - cpu

@@ -6,12 +6,19 @@ the probes have threads of their own.
 
 import threading
 
+import structlog
+
+from lockstep_api.settings import JobSettings
+from lockstep_api.wire import ClientFailure
+from lockstep_workers.device.failing import tell
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.probes import ProbeServer
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.environment import Environment
-from lockstep_workers.errors import InvalidJob
+from lockstep_workers.errors import InvalidJob, JobFailed
 from lockstep_workers.stopping import stop_on_signals
+
+_log = structlog.get_logger()
 
 
 def run_device(environment: Environment) -> None:
@@ -29,10 +36,23 @@ def run_device(environment: Environment) -> None:
         ready=lambda: bool(keeper) and keeper[0].is_open(),
     )
     from lockstep_workers.device.loop import DeviceLoop  # noqa: PLC0415 - probes answer before torch is there
-    from lockstep_workers.device.parts import build_parts  # noqa: PLC0415
+    from lockstep_workers.device.parts import build_parts, find_place  # noqa: PLC0415
 
-    parts = build_parts(job, client, environment=environment, metrics=metrics)
-    keeper.append(parts.session)
-    parts.session.start()
-    DeviceLoop(parts).run()
-    threading.Event().wait()  # the job is over: the operator takes the pod away
+    place = find_place(job, client, environment=environment, metrics=metrics)
+    try:
+        parts = build_parts(job, client, place=place)
+        keeper.append(parts.session)
+        parts.session.start()
+        DeviceLoop(parts).run()
+    except JobFailed as error:
+        _fail(job, error, client=client, incarnation=place.incarnation)
+    threading.Event().wait()  # the job is over, here at least: the operator takes the pod away
+
+
+def _fail(job: JobSettings, error: JobFailed, *, client: str, incarnation: str) -> None:
+    """The user's code failed: the process ends, and starts again, unless that was too often."""
+    failure = ClientFailure(client=client, incarnation=incarnation, round=0, message=str(error))
+    _log.error("cannot begin", error=str(error))
+    if tell(job.cloud_url, failure):
+        raise error
+    _log.error("given up")

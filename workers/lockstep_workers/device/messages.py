@@ -10,6 +10,7 @@ from lockstep_api.wire import MOST_LABELS, Registration, UpdateReport, told_loss
 from lockstep_workers.data import label_histogram
 from lockstep_workers.device.connection import Work
 from lockstep_workers.device.spending import Spent
+from lockstep_workers.errors import InvalidJob, RefusedUpdate
 from lockstep_workers.learning.client import Client, Trained
 from lockstep_workers.tensors import Flat, decode, encode, split
 
@@ -39,8 +40,18 @@ def registration(client: Client, *, classes: int, incarnation: str) -> Registrat
 
 
 def received(client: Client, work: Work) -> dict[str, Flat]:
-    """The vectors of a model's body, as views of it."""
-    flat = decode(work.body, n_values=client.n_received)
+    """The vectors of a model's body, as views of it.
+
+    Raises:
+        InvalidJob: they are of another model.
+    """
+    try:
+        flat = decode(work.body, n_values=client.n_received)
+    except RefusedUpdate as error:
+        raise InvalidJob(
+            f"the model that is built here is not the cloud pod's ({error}): the function must "
+            "build the same model in every pod"
+        ) from error
     return split(flat, client.strategy.broadcasts)
 
 

@@ -36,29 +36,51 @@ class Parts:
     links: Links = _UNLIMITED
 
 
-def build_parts(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a device works: what it has before the user's code is loaded."""
+
+    environment: Environment
+    incarnation: str
+    """Tells this run of the client from others."""
+    metrics: DeviceMetrics
+    links: Links
+
+
+def find_place(
     job: JobSettings, name: str, *, environment: Environment, metrics: DeviceMetrics
-) -> Parts:
+) -> Place:
+    """The place of a client.
+
+    Raises:
+        InvalidJob: a trace of its link is missing or has a bad line.
+    """
+    links = build_links(job, name, folder=environment.traces)
+    metrics.show_links(links)
+    incarnation = f"{environment.pod_uid}/{os.getpid()}/{time.time_ns()}"
+    return Place(environment=environment, incarnation=incarnation, metrics=metrics, links=links)
+
+
+def build_parts(job: JobSettings, name: str, *, place: Place) -> Parts:
     """Loads the data set and keeps the client's part; one thread, as a device has one core.
 
     Raises:
-        InvalidJob: the settings ask for what cannot be done.
+        InvalidJob: the user's code, or what the settings ask of it, failed.
     """
     torch.set_num_threads(1)
     if job.training.deterministic:
         be_deterministic()
-    links = build_links(job, name, folder=environment.traces)
-    metrics.show_links(links)
+    environment = place.environment
     dataset = load_dataset(job.data, environment.datasets)
     client = build_client(job, name, dataset=dataset)
-    known = registration(client, classes=dataset.classes, incarnation=_incarnation(environment))
+    known = registration(client, classes=dataset.classes, incarnation=place.incarnation)
     return Parts(
         job=job,
         client=client,
         session=SessionKeeper(job.cloud_url, known),
-        metrics=metrics,
+        metrics=place.metrics,
         memory=memory_file(job, client, folder=environment.memory),
-        links=links,
+        links=place.links,
     )
 
 
@@ -71,7 +93,3 @@ def memory_file(job: JobSettings, client: Client, *, folder: Path) -> MemoryFile
         names=client.strategy.remembers,
         n_values=client.model.vector.numel(),
     )
-
-
-def _incarnation(environment: Environment) -> str:
-    return f"{environment.pod_uid}/{os.getpid()}/{time.time_ns()}"

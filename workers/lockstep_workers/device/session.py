@@ -40,6 +40,11 @@ class SessionKeeper:
         self._over = False
         self._error: WorkerError | None = None
 
+    @property
+    def incarnation(self) -> str:
+        """What tells this run of the client from others."""
+        return self._registration.incarnation
+
     def start(self) -> None:
         """Opens the session as soon as the cloud pod answers."""
         start_thread(self._keep, "session")

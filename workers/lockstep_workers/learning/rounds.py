@@ -163,17 +163,25 @@ class Progress(WireModel):
     """Its plan."""
     counted: dict[str, int] = Field(default_factory=dict)
     """The round of each client's last update."""
+    troubles: dict[str, list[str]] = Field(default_factory=dict)
+    """Errors of the user's code on clients (`learning.troubles`)."""
 
     def energy(self) -> EnergyJoules:
         """Energy of all devices since round 1."""
         return EnergyJoules() if self.report is None else self.report.energy_joules
 
-    def after(self, report: RoundReport, plan: RoundPlan) -> "Progress":
+    def after(
+        self,
+        report: RoundReport,
+        plan: RoundPlan,
+        *,
+        troubles: Mapping[str, list[str]] | None = None,
+    ) -> "Progress":
         """The progress when one more round has finished."""
         counted = self.counted | {one.update.client: report.round for one in report.clients}
-        return self.model_copy(
-            update={"round": report.round, "report": report, "plan": plan, "counted": counted}
-        )
+        failed = {client: list(told) for client, told in (troubles or {}).items()}
+        update = {"round": report.round, "report": report, "plan": plan, "counted": counted}
+        return self.model_copy(update=update | {"troubles": failed})
 
     def again(self, finished: int) -> "Progress":
         """The progress of a job that goes on from here although `finished` rounds were done."""

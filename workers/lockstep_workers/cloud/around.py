@@ -1,0 +1,47 @@
+"""What a reception works with: where updates go, and what is counted for people.
+
+Whoever owns one (`cloud.job`) hands both in, so that it knows neither of a job nor of metrics.
+"""
+
+from typing import Protocol
+
+from lockstep_api.wire import Refusal
+from lockstep_workers.tensors import Flat
+
+
+class Sink(Protocol):
+    """Where updates go, and what devices begin a round with."""
+
+    @property
+    def n_values(self) -> int:
+        """Values of an update."""
+
+    @property
+    def body(self) -> bytearray:
+        """What a device receives in the open round."""
+
+    @property
+    def constants(self) -> bytes:
+        """What it takes over of the model once, before its first round."""
+
+    def add(self, client: str, flat: Flat, *, examples: int, steps: int) -> None:
+        """Takes a checked update; `flat` is valid during the call only."""
+
+    def skip(self, client: str) -> None:
+        """A client of the open round gives nothing to it."""
+
+
+class Tally(Protocol):
+    """What is counted for people."""
+
+    def sessions(self, count: int) -> None:
+        """So many sessions are open."""
+
+    def took(self) -> None:
+        """An update was added."""
+
+    def refused(self, reason: Refusal) -> None:
+        """An update was refused."""
+
+    def client_failed(self) -> None:
+        """The user's code failed on a client."""

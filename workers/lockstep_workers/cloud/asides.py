@@ -1,0 +1,96 @@
+"""Two small routes of devices beside their rounds: the model's constants, and errors of user code.
+
+Plain ASGI like the other routes, among which `cloud.bulk` has them. Invariant: whoever has a
+session shows its key here, too; only a device that could not even open one says so without.
+"""
+
+import re
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from lockstep_api.base import problems_of
+from lockstep_api.names import SESSION_HEADER, TENSORS
+from lockstep_api.wire import ClientFailure, FailureAnswer
+from lockstep_workers.cloud.asgi import Scope, Send, send_body, send_json, small_body, start
+from lockstep_workers.cloud.reading import Receive
+from lockstep_workers.cloud.sessions import Session
+from lockstep_workers.errors import NoSession
+
+_CLIENT = r"/v1/clients/(?P<client>[a-z0-9-]{1,63})"
+_MOST_BYTES = 1 << 16
+_WITHIN_S = 10.0
+
+
+class Host(Protocol):
+    """Whom the routes serve."""
+
+    @property
+    def constants(self) -> bytes:
+        """What a device takes over of the model once."""
+
+    def knows(self, client: str) -> bool:
+        """Whether there is such a client."""
+
+    def session_of(self, client: str, key: bytes) -> Session:
+        """The session of whoever shows its key; raises NoSession when there is none."""
+
+    def client_failed(self, failure: ClientFailure, key: bytes) -> bool:
+        """The user's code failed on a client; whether it may go on. Raises NoSession."""
+
+
+class Asides:
+    """Answers both routes."""
+
+    def __init__(self, host: Host) -> None:
+        """`host` decides."""
+        self._host = host
+        self.routes = (
+            ("GET", re.compile(_CLIENT + "/constants"), self._constants),
+            ("POST", re.compile(_CLIENT + "/failure"), self._failure),
+        )
+
+    async def _constants(
+        self, match: re.Match[str], scope: Scope, _receive: Receive, send: Send
+    ) -> None:
+        """Once in a session."""
+        try:
+            self._host.session_of(match["client"], _key(scope))
+        except NoSession as error:
+            await send_json(send, 409, content={"message": str(error)}, close=True)
+            return
+        body = self._host.constants
+        await start(send, 200, content_type=TENSORS.encode(), length=len(body))
+        await send_body(send, memoryview(body), more=False)
+
+    async def _failure(
+        self, match: re.Match[str], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        body = await small_body(receive, most_bytes=_MOST_BYTES, within_s=_WITHIN_S)
+        if isinstance(body, int):
+            await send_json(send, body, content={"message": "too long, or too slow"}, close=True)
+            return
+        try:
+            failure = ClientFailure.model_validate_json(body)
+        except ValidationError as error:
+            message = f"not a failure: {problems_of(error)}"
+            await send_json(send, 422, content={"message": message}, close=True)
+            return
+        await self._take(failure, match["client"], key=_key(scope), send=send)
+
+    async def _take(self, failure: ClientFailure, client: str, *, key: bytes, send: Send) -> None:
+        if failure.client != client or not self._host.knows(client):
+            message = f"this job has no client {client}"
+            await send_json(send, 404, content={"message": message}, close=True)
+            return
+        try:
+            answer = FailureAnswer(again=self._host.client_failed(failure, key))
+        except NoSession as error:
+            await send_json(send, 409, content={"message": str(error)}, close=True)
+        else:
+            await send_json(send, 200, content=answer.model_dump())
+
+
+def _key(scope: Scope) -> bytes:
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    return headers.get(SESSION_HEADER.encode(), b"")
