@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 
 from lockstep_api.wire import ClientPlan, Refusal, Registration, RoundPlan, Task
 from lockstep_workers.cloud.asgi import App
@@ -160,3 +161,21 @@ async def test_who_leaves_is_lost_to_the_round_and_the_sink_is_told() -> None:
         assert done.lost["a"] == "its connection closed"
         assert server.sink.skipped == ["b", "a"]
         assert server.count.connected == 0
+
+
+@pytest.mark.parametrize("ticks", range(4))
+async def test_an_owner_that_is_told_to_end_ends_whatever_happens_at_that_moment(
+    ticks: int,
+) -> None:
+    """News that comes in the same turn of the loop takes nothing of its cancellation."""
+    reception = Reception(["d-0"], Sum(), tally=Count(), now=time.monotonic)
+    waiting = asyncio.ensure_future(reception.changed(600))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    reception.end("Failed")
+    reception._pulse.set()
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    if waiting.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await waiting

@@ -322,8 +322,9 @@ class Reception:
 
     async def changed(self, timeout_s: float | None = None) -> None:
         """Waits until sessions or the round have changed since the last call."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._pulse.wait(), timeout_s)
+        with suppress(TimeoutError):  # not wait_for: in 3.11 it can swallow a cancellation
+            async with asyncio.timeout(timeout_s):
+                await self._pulse.wait()
         self._pulse.clear()
 
     async def play(
