@@ -16,6 +16,8 @@ SOCKET = "lockstep.socket"
 KNOWN = "lockstep.known"
 """In `scope["extensions"]`: called with seconds when the peer has shown that it may be here; its
 connection may rest so long between two requests, and makes room for nobody."""
+LEAST_BYTES = 1 << 10
+"""Fewer bytes in the time that one waits for more are as good as none."""
 _NOWHERE = memoryview(b"")
 
 
@@ -53,12 +55,13 @@ class Incoming(asyncio.BufferedProtocol):
         self._view, self._got, self._enough = _NOWHERE, 0, 0
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._in_charge = self._moved = self._keep_alive = False
+        self._in_charge = self._keep_alive = False
+        self._seen = 0
 
     async def fill(self, view: memoryview, *, enough: int, patience_s: float) -> int:
         """Fills `view` from its start; returns how many bytes of the body are in it.
 
-        These are `enough` at least, unless the body ends or nothing comes for `patience_s`.
+        These are `enough` at least, unless the body ends or next to nothing comes for `patience_s`.
 
         Raises:
             ConnectionResetError: the peer has gone.
@@ -86,7 +89,7 @@ class Incoming(asyncio.BufferedProtocol):
 
     async def _receive(self, patience_s: float) -> None:
         self._take_charge()
-        self._waiter, self._moved = self._http.loop.create_future(), False
+        self._waiter, self._seen = self._http.loop.create_future(), self._got
         self._watch(patience_s)
         self._transport.resume_reading()
         try:
@@ -121,9 +124,9 @@ class Incoming(asyncio.BufferedProtocol):
         self._timer = self._http.loop.call_later(patience_s, self._look, patience_s)
 
     def _look(self, patience_s: float) -> None:
-        """Ends the waiting when nothing has come since the last look."""
-        if self._moved:
-            self._moved = False
+        """Ends the waiting when too little has come since the last look: drops hold nobody up."""
+        if self._got - self._seen >= LEAST_BYTES:
+            self._seen = self._got
             self._watch(patience_s)
         else:
             self._stop()
@@ -147,7 +150,6 @@ class Incoming(asyncio.BufferedProtocol):
         """So many have come."""
         self._got += nbytes
         self._left -= nbytes
-        self._moved = True
         if self._got >= self._enough:
             self._stop()
 

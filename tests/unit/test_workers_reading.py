@@ -120,3 +120,48 @@ async def test_a_place_that_cannot_be_had_gives_the_turn_back(
     assert await asyncio.wait_for(read(reader, Sender([part(b"x", more=False)]), 1), 10) == b"x"
     waiting.go_on.set()
     assert await first == b"abcd"
+
+
+async def test_a_sender_that_drips_is_refused_however_often_it_sends() -> None:
+    """A byte every 100 s is never silent for long, and would hold its place for years."""
+    now_s = 0.0
+
+    class Dripping:
+        """Gives a byte, and takes 100 s for it."""
+
+        async def fill(self, view: memoryview, *, enough: int, patience_s: float) -> int:
+            nonlocal now_s
+            if enough > 1:
+                return 0
+            now_s += 100.0
+            view[:1] = b"x"
+            return 1
+
+    reader = Reader(clock=lambda: now_s)
+    with pytest.raises(RefusedUpdate, match="less than 64 bytes a second") as caught:
+        async with asyncio.timeout(30), reader.body(Dripping(), 10_000):
+            raise AssertionError
+    assert caught.value.reason is Refusal.TOO_SLOW
+    assert now_s == 200.0
+    assert await read(reader, Sender([part(b"1234", more=False)]), 4) == b"1234"
+
+
+async def test_a_sender_that_is_slow_but_steady_is_read() -> None:
+    """100 bytes a second for an hour, as over the slowest of links."""
+    now_s = 0.0
+
+    class Slow:
+        """Gives 100 bytes, and takes a second for them."""
+
+        async def fill(self, view: memoryview, *, enough: int, patience_s: float) -> int:
+            nonlocal now_s
+            if enough > 1:
+                return 0
+            now_s += 1.0
+            count = min(100, len(view))
+            view[:count] = b"x" * count
+            return count
+
+    async with Reader(clock=lambda: now_s).body(Slow(), 360_000) as body:
+        assert bytes(body) == b"x" * 360_000
+    assert now_s >= 3600.0

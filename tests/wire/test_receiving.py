@@ -161,3 +161,16 @@ async def test_bytes_behind_the_body_are_the_next_request() -> None:
         writer.write(head(1) + b"z")
         await answered(reader)
         assert app.took[-1] == b"z"
+
+
+async def test_a_sender_that_drips_ends_the_waiting_as_a_silent_one_does() -> None:
+    """Who takes bodies one at a time would be held up by a byte now and then."""
+    taker = Taker(patience_s=1.0)
+    async with talking_to(taker) as (_, writer):
+        writer.write(head(len(LARGE)))
+        while not taker.took:
+            writer.write(b"x")
+            await asyncio.sleep(0.005)
+        assert len(taker.took[0]) < len(LARGE)
+        writer.close()
+        await asyncio.wait_for(taker.gone.wait(), PATIENCE_S)

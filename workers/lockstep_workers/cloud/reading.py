@@ -10,6 +10,7 @@ import asyncio
 import mmap
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -22,6 +23,8 @@ Receive = Callable[[], Awaitable[Message]]
 
 _PATIENCE_S = 0.005
 _SILENCE_S = 120.0
+_LEAST_BYTES_S = 64
+"""Bytes a second of a body, on the whole: a slower sender is refused, however often it sends."""
 _IN_MEMORY_BYTES = 8 << 20  # for all bodies together, or one body if that is more
 _PIECE = 1 << 16
 
@@ -30,7 +33,7 @@ class Source(Protocol):
     """Where a body comes from (`lockstep_serving.receiving`)."""
 
     async def fill(self, view: memoryview, *, enough: int, patience_s: float) -> int:
-        """Fills a view with what comes next, until nothing more comes for `patience_s`."""
+        """Fills a view with what comes next, until next to nothing comes for `patience_s`."""
 
 
 class Messages:
@@ -125,8 +128,9 @@ class _Spool:
 class Reader:
     """Reads bodies; what it yields is valid inside the context only."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """One turn, no buffer yet."""
+        self._clock = clock
         self._turn = asyncio.Semaphore(1)
         self._spare: list[_Memory] = []
         self._in_use_bytes = 0
@@ -137,7 +141,7 @@ class Reader:
 
         Raises:
             Gone: the connection was closed.
-            RefusedUpdate: the body has another size, or its sender fell silent.
+            RefusedUpdate: the body has another size, or its sender is silent or too slow.
         """
         try:
             place = await self._read(source, size)
@@ -174,17 +178,23 @@ class Reader:
             self._spare.append(place)
 
     async def _fill(self, place: _Memory | _Spool, source: Source, *, size: int) -> None:
-        filled = 0
+        filled, began = 0, self._clock()
         while filled < size:
             room = place.room(filled, size - filled)
             got = await source.fill(room, enough=len(room), patience_s=_PATIENCE_S)
             place.keep(filled, got)
             filled += got
             if got < len(room):
-                filled += await self._wait(place, source, filled=filled)
+                left_s = began + _SILENCE_S + filled / _LEAST_BYTES_S - self._clock()
+                filled += await self._wait(place, source, filled=filled, left_s=left_s)
 
-    async def _wait(self, place: _Memory | _Spool, source: Source, *, filled: int) -> int:
+    async def _wait(
+        self, place: _Memory | _Spool, source: Source, *, filled: int, left_s: float
+    ) -> int:
         """A sender that lets its body wait loses the turn until its data is there."""
+        if left_s <= 0:
+            message = f"the body came at less than {_LEAST_BYTES_S} bytes a second"
+            raise RefusedUpdate(Refusal.TOO_SLOW, message)
         self._turn.release()
         try:
             room = place.room(filled, _PIECE)
