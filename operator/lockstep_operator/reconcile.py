@@ -9,14 +9,13 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
-from itertools import groupby
 
 from lockstep_api import names
 from lockstep_api.status import FINISHED, FederatedJobStatus, Phase
+from lockstep_operator.carry_out import Hands, carry_out
 from lockstep_operator.core.decide import decide
 from lockstep_operator.core.model import (
     Decision,
@@ -36,14 +35,11 @@ from lockstep_operator.errors import Conflict, KubeError
 from lockstep_operator.kube import Kube, job_ref, ref_of
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources, look_closer, observe
-from lockstep_operator.owned import put, remove
-from lockstep_operator.traces import LOOK_S, Looks, TraceSource, copy_traces, trace_sources
+from lockstep_operator.traces import LOOK_S, Looks
 
-CONCURRENT_WRITES = 20
 STATUS_INTERVAL_S = 1.0
 ROOM_INTERVAL_S = 5.0
 """Between two looks for room: what others free on the nodes gives this job no event."""
-_WITH_PODS = frozenset({Phase.STARTING, Phase.RUNNING})
 
 logger = logging.getLogger(__name__)
 
@@ -134,21 +130,20 @@ async def _one_pass(key: JobKey, seen: Observed | None, *, deps: Deps) -> PassRe
     wait: float | None = None
     if _ends(seen.job, decision):  # written down before its pods go: the outcome is nowhere else
         await _write_status(seen.job, decision, known=known, deps=deps)
-        failures = await _carry_out(seen, decision, deps=deps)
+        failures = await _carry_out(seen, decision, known=known, deps=deps)
         known.refused = _refusals(failures)
     else:
-        failures = await _carry_out(seen, decision, deps=deps)
+        failures = await _carry_out(seen, decision, known=known, deps=deps)
         known.refused = _refusals(failures)
         if known.refused != seen.refused:  # the status says it at once
             decision = _with_refusals(seen, known.refused, deps=deps)
         wait = await _write_status(seen.job, decision, known=known, deps=deps)
     known.doubtful |= _conflicts(failures)
     if decision.delete_job:
-        await deps.kube.delete(job_ref(key.namespace, key.name), uid=seen.job.uid)
-        logger.info("deleted job %s/%s: its time after the end is over", key.namespace, key.name)
+        await _delete_job(seen.job, deps)
     known.phase = decision.status.phase
     known.is_placed = not _needs_place(replace(seen.job, status=decision.status), seen)
-    look_s = LOOK_S if _traces(seen, decision) and known.traces.absent else None
+    look_s = LOOK_S if known.traces.absent else None
     wait = min((s for s in (wait, decision.requeue_in_s, look_s) if s is not None), default=None)
     if known.phase is Phase.PENDING and wait is None:
         wait = ROOM_INTERVAL_S
@@ -196,93 +191,20 @@ def _known(job: JobView, deps: Deps) -> Known:
 
 
 async def _carry_out(
-    seen: Observed, decision: Decision, *, deps: Deps
+    seen: Observed, decision: Decision, *, known: Known, deps: Deps
 ) -> dict[ObjectRef, KubeError]:
-    """Deletions first, so that what is in the way is gone; then what is to be applied, in order.
-
-    Pods find what they use by its name: their sets come only when all of it is there. Returns what
-    failed, by object.
-    """
-    job = seen.job
-    failures = await _all(
-        {ref: partial(_delete, job, ref, deps=deps) for ref in decision.delete}, deps
-    )
-    failures |= await _all(
-        {
-            copy: partial(_copy_traces, job, copy, source=source, deps=deps)
-            for copy, source in _traces_due(seen, decision, deps=deps).items()
-        },
-        deps,
-    )
-    for kind, same_kind in groupby(decision.apply, key=lambda manifest: manifest["kind"]):
-        if kind == "StatefulSet" and failures:
-            break
-        failures |= await _all(
-            {
-                ref_of(manifest): partial(_apply, seen, manifest, deps=deps)
-                for manifest in same_kind
-            },
-            deps,
-        )
-    return failures
+    """What failed, by object."""
+    hands = Hands(deps.kube, deps.sources.cluster, deps.metrics, known.traces)
+    return await carry_out(seen, decision, hands=hands, now=deps.monotonic())
 
 
-def _traces_due(
-    seen: Observed, decision: Decision, *, deps: Deps
-) -> Mapping[ObjectRef, TraceSource]:
-    """The traces to look after, of a job that has pods."""
-    looks = deps.known[seen.job.key].traces
-    return looks.due(_traces(seen, decision), deps.monotonic())
-
-
-def _traces(seen: Observed, decision: Decision) -> Mapping[ObjectRef, TraceSource]:
-    return trace_sources(seen) if decision.status.phase in _WITH_PODS else {}
-
-
-async def _copy_traces(job: JobView, copy: ObjectRef, *, source: TraceSource, deps: Deps) -> None:
-    looks = deps.known[job.key].traces
-    looks.absent.discard(copy)
-    found = await copy_traces(job, source, kube=deps.kube)
-    if found is None:
-        looks.absent.add(copy)
-    elif found is not source.copy:
-        deps.sources.cluster.wrote(found)
-
-
-async def _all(
-    writes: Mapping[ObjectRef, Callable[[], Awaitable[None]]], deps: Deps
-) -> dict[ObjectRef, KubeError]:
-    """Run writes, some at once; returns the failures."""
-    slots = asyncio.Semaphore(CONCURRENT_WRITES)
-
-    async def bounded(write: Callable[[], Awaitable[None]]) -> KubeError | None:
-        async with slots:
-            try:
-                await write()
-            except KubeError as error:
-                deps.metrics.reconcile_errors.labels(type(error).__name__).inc()
-                return error
-        return None
-
-    results = await asyncio.gather(*map(bounded, writes.values()))
-    tried = zip(writes, results, strict=True)
-    return {ref: error for ref, error in tried if error is not None}
-
-
-async def _delete(job: JobView, ref: ObjectRef, *, deps: Deps) -> None:
-    await remove(job, ref, kube=deps.kube)
-    logger.info("deleted %s %s/%s", ref.kind, ref.namespace, ref.name)
-
-
-async def _apply(seen: Observed, manifest: Manifest, *, deps: Deps) -> None:
-    """Make a child whose name is free, or renew one that is the job's."""
-    ref = ref_of(manifest)
-    if ref in seen.children:
-        written = await put(seen.job, manifest, kube=deps.kube)
-    else:
-        written = await deps.kube.create(manifest)
-    deps.sources.cluster.wrote(written)
-    logger.info("wrote %s %s/%s", ref.kind, ref.namespace, ref.name)
+async def _delete_job(job: JobView, deps: Deps) -> None:
+    """Unless its spec was edited since it was looked at: it may be meant to stay."""
+    ref = job_ref(job.key.namespace, job.key.name)
+    meta = (await deps.kube.metadata(ref))["metadata"]
+    if meta.get("generation", 1) == job.generation:
+        await deps.kube.delete(ref, uid=job.uid, version=meta["resourceVersion"])
+        logger.info("deleted job %s/%s: its time is over", job.key.namespace, job.key.name)
 
 
 async def _write_status(

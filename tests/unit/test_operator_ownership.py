@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from lockstep_api import names
+from lockstep_api.wire import Outcome
 from lockstep_operator.actuate import Resizer, actuate
 from lockstep_operator.core.children import child_refs, children, record_refs, reference
 from lockstep_operator.core.model import JobKey, JobView, Manifest, ObjectRef
 from lockstep_operator.core.ownership import Standing, is_of_its_set, standing
 from lockstep_operator.core.placement import Placement, pod_sets
+from lockstep_operator.core.state import JobState
 from lockstep_operator.errors import Conflict, NameTaken
 from lockstep_operator.kube import job_ref
 from lockstep_operator.observe import job_view
@@ -161,8 +163,8 @@ async def test_a_name_that_is_taken_in_a_running_job_takes_its_pods_away(ref: Ob
     assert set(children_of(kube)) == made
 
 
-@pytest.mark.parametrize("phase", ["Completed", "Failed", "Suspended"])
-async def test_what_carries_a_jobs_label_is_not_deleted_with_its_pods(phase: str) -> None:
+@pytest.mark.parametrize("result", ["RoundsCompleted", "Failed", "suspended"])
+async def test_what_carries_a_jobs_label_is_not_deleted_with_its_pods(result: str) -> None:
     kube = cluster_with()
     deps = make_deps(kube)
     await reconcile(KEY, deps)
@@ -175,11 +177,12 @@ async def test_what_carries_a_jobs_label_is_not_deleted_with_its_pods(phase: str
     for one in theirs:
         kube.put(copy.deepcopy(one))
     stored = kube.objects[job_ref(KEY.namespace, KEY.name)]
-    if phase == "Suspended":
+    if result == "suspended":
         kube.put({**stored, "spec": {**stored["spec"], "suspend": True}})
     else:
-        kube.put({**stored, "status": {**stored["status"], "phase": phase}})
-    await reconcile(KEY, deps)
+        ended = JobState(outcome=Outcome.model_validate({"result": result, "message": "the end"}))
+        deps.sources.reports.keep(KEY, viewed(kube).uid, state=ended)
+    assert (await reconcile(KEY, deps)).failure is None
     assert not [ref for ref in children_of(kube) if ref.kind == "StatefulSet"]
     assert all(reference(one) in kube.objects for one in theirs)
 
@@ -313,6 +316,38 @@ async def test_a_write_does_not_reach_what_came_in_an_objects_place(how: str, wr
         await (put(job, manifest, kube=kube) if write == "put" else remove(job, ref, kube=kube))
     assert kube.objects[ref]["data"] == {"app.ini": "debug=1"}
     assert "ownerReferences" not in kube.objects[ref]["metadata"]
+
+
+async def test_a_job_that_was_edited_meanwhile_is_not_deleted_for_its_age() -> None:
+    body = job_body(ttlSecondsAfterFinished=1)
+    ended = {"phase": "Completed", "completionTime": "2020-01-01T00:00:00Z"}
+    kube = Swapping()
+    kube.put(body | {"status": ended})
+    ref = job_ref(KEY.namespace, KEY.name)
+    stored = copy.deepcopy(kube.objects[ref])
+    stored["metadata"]["generation"] = 2
+    del stored["spec"]["ttlSecondsAfterFinished"]
+    deps = make_deps(kube)
+    get = kube.get
+
+    async def then_edited(ref: ObjectRef) -> Manifest:
+        found = await get(ref)
+        kube.put(stored)
+        return found
+
+    kube.get = then_edited  # type: ignore[method-assign]
+    await reconcile(KEY, deps)
+    assert ref in kube.objects
+    kube.get = get  # type: ignore[method-assign]
+    kube.put(body | {"status": ended})
+    kube.swap = stored  # between the second look and the deletion
+    with pytest.raises(Conflict):
+        await reconcile(KEY, deps)
+    assert ref in kube.objects
+    kube.swap = None
+    kube.put(body | {"status": ended})
+    await reconcile(KEY, deps)
+    assert ref not in kube.objects
 
 
 OURS = owner_of({"metadata": {"name": "digits", "uid": "uid-1"}})

@@ -21,6 +21,7 @@ from lockstep_operator.core.model import (
     Observed,
     PodView,
 )
+from lockstep_operator.core.ownership import own
 
 SETTLES_S = 5.0
 """What keeps a pod from starting may pass by itself for so long; then an event tells it."""
@@ -123,7 +124,7 @@ def _claims(observed: Observed) -> Iterator[Cause]:
     """A claim that is not bound although its pod waits for it, or of which somebody warns."""
     complaints = dict(_complaints(observed, _CLAIM))
     waiting = [pod for pod in observed.pods if _CLAIM in (pod.problem or "")]
-    for ref, claim in observed.children.items():
+    for ref, claim in own(observed).items():
         if ref.kind != _CLAIM or claim.get("status", {}).get("phase") == "Bound":
             continue
         complaint = complaints.get(ref)
@@ -163,8 +164,10 @@ def _settles_at(pod: PodView) -> float:
 
 
 def _complaints(observed: Observed, kind: str) -> Iterator[tuple[ObjectRef, Complaint]]:
+    """What was warned of about the job's own objects of a kind."""
     found: Mapping[ObjectRef, Complaint] = observed.complaints
-    return ((ref, found[ref]) for ref in sorted(found) if ref.kind == kind)
+    strangers = observed.children.keys() - own(observed).keys()
+    return ((ref, found[ref]) for ref in sorted(found) if ref.kind == kind and ref not in strangers)
 
 
 def _said(complaint: Complaint) -> str:

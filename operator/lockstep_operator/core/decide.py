@@ -41,6 +41,7 @@ from lockstep_operator.core.ownership import (
     names_taken,
     needed_names,
     of_standing,
+    own,
 )
 from lockstep_operator.core.placement import CLOUD_POD, DoesNotFit, Placement, place
 from lockstep_operator.core.reminders import reminders
@@ -284,10 +285,8 @@ def _draft(observed: Observed, now: datetime) -> StatusDraft:
 
 def _to_stop(observed: Observed, kinds: Iterable[str]) -> tuple[ObjectRef, ...]:
     """What a job without pods does not need; its settings and its volume stay."""
-    own = of_standing(observed.children, Standing.OWN, job=observed.job)
-    return tuple(
-        ref for ref, manifest in own.items() if ref.kind in kinds and not _is_going(manifest)
-    )
+    there = own(observed).items()
+    return tuple(ref for ref, one in there if ref.kind in kinds and not _is_going(one))
 
 
 def _to_apply(observed: Observed, wanted: Iterable[Manifest]) -> tuple[Manifest, ...]:

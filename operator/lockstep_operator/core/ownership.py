@@ -12,7 +12,7 @@ from enum import StrEnum
 from lockstep_api import names
 from lockstep_api.status import FINISHED
 from lockstep_operator.core.children import child_refs, record_refs
-from lockstep_operator.core.model import JobView, Manifest, ObjectRef
+from lockstep_operator.core.model import JobView, Manifest, ObjectRef, Observed
 from lockstep_operator.core.support import unsupported
 
 _SET = "StatefulSet"
@@ -78,6 +78,11 @@ def is_of_its_set(pod: Manifest) -> bool:
     owners = meta.get("ownerReferences") or []
     sets = {one["name"] for one in owners if one.get("controller") and one["kind"] == _SET}
     return meta["name"].rpartition("-")[0] in sets
+
+
+def own(observed: Observed) -> dict[ObjectRef, Manifest]:
+    """The job's own of what was seen."""
+    return of_standing(observed.children, Standing.OWN, job=observed.job)
 
 
 def needed_names(job: JobView) -> Names:
