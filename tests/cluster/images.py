@@ -1,62 +1,112 @@
-"""Brings images into the nodes: all nodes at once, and only the blobs that a node lacks.
+"""Brings images into the nodes: all images at once, and only what a node lacks.
 
-Containerd takes from its own store what an archive leaves out, so a changed top layer of a large
-image is sent alone. Invariant: an import that fails for lack of a blob is repeated with all blobs.
+An image is unpacked by one node; its layers and files are linked into the others, where they can
+be (`sharing`). Containerd takes from its own store what an archive leaves out, so that little is
+sent. Invariant: an import that fails for lack of a blob is repeated with all blobs.
 """
 
 import contextlib
 import subprocess
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import Layout, NodeSpec
 from tests.cluster.oci import Image, missing_blobs, read_images, write_archive
 from tests.cluster.runtime import collect_garbage, ctr, importer
+from tests.cluster.sharing import linked_blobs, linked_layers
+
+S = TypeVar("S")
+T = TypeVar("T")
+Known = Mapping[NodeSpec, Mapping[str, str]]
+"""What each node has: names of images, and the digests they stand for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How many bytes came into a node, or several."""
+
+    sent: int = 0
+    linked: int = 0
+
+    def __add__(self, other: "Moved") -> "Moved":
+        return Moved(self.sent + other.sent, self.linked + other.linked)
 
 
 def load(layout: Layout, paths: Iterable[Path]) -> None:
-    """Import the images of these layout folders and archives, and say what was sent."""
+    """Import the images of these layout folders and archives, and say what was moved."""
     images = [image for path in paths for image in read_images(path)]
     started = time.monotonic()
-    with ThreadPoolExecutor(len(layout.nodes)) as pool:
-        sent = list(pool.map(lambda node: load_into(layout, node, images), layout.nodes))
-    mebibytes = sum(sent) / 2**20
+    known = {node: _targets(layout, node) for node in layout.nodes}
+    moved = sum(_each(images, lambda image: _spread(layout, image, known=known)), start=Moved())
+    if moved != Moved():
+        _each(layout.nodes, lambda node: _drop_stale(layout, node))
     names = " ".join(image.name for image in images)
-    print(f"loaded {names}: {mebibytes:.0f} MiB sent to {len(sent)} nodes, {_since(started)}")
+    print(
+        f"loaded {names}: {moved.sent / 2**20:.0f} MiB sent and {moved.linked / 2**20:.0f} MiB "
+        f"linked into {len(layout.nodes)} nodes, {time.monotonic() - started:.1f} s"
+    )
 
 
-def _since(started: float) -> str:
-    return f"{time.monotonic() - started:.1f} s"
+def _spread(layout: Layout, image: Image, *, known: Known) -> Moved:
+    """Bring an image to all nodes: one unpacks it, unless one has it, and the others link that."""
+    lacking = [node for node in layout.nodes if known[node].get(image.name) != image.digest]
+    having = [node for node in layout.nodes if node not in lacking]
+    if not lacking:
+        return Moved()
+    moved = Moved()
+    if not having:
+        having.append(lacking.pop(0))
+        moved = _send(layout, having[0], image=image)
+
+    def share(node: NodeSpec) -> Moved:
+        with linked_layers(layout, image, source=having[0], target=node):
+            return _send(layout, node, image=image)
+
+    return sum(_each(lacking, share), start=moved)
 
 
-def load_into(layout: Layout, node: NodeSpec, images: Iterable[Image]) -> int:
-    """Import images into one node; returns how many bytes that took."""
+def _each(things: Sequence[S], work: Callable[[S], T]) -> list[T]:
+    """Do something with all of them at once."""
+    with ThreadPoolExecutor(len(things) or 1) as pool:
+        return list(pool.map(work, things))
+
+
+def load_into(layout: Layout, node: NodeSpec, images: Iterable[Image]) -> Moved:
+    """Import images into one node."""
     known = _targets(layout, node)
     wanted = [image for image in images if known.get(image.name) != image.digest]
     if not wanted:
-        return 0
-    sent = sum(_send(layout, node, image) for image in wanted)
+        return Moved()
+    moved = sum((_send(layout, node, image=image) for image in wanted), start=Moved())
     _drop_stale(layout, node)
-    return sent
+    return moved
 
 
-def _send(layout: Layout, node: NodeSpec, image: Image) -> int:
+def _send(layout: Layout, node: NodeSpec, *, image: Image) -> Moved:
     present = set(ctr(layout, node, "content", "list", "-q").split())
-    blobs = missing_blobs(image, present)
-    try:
-        _import(layout, node, image, blobs)
-    except ClusterError:
-        if len(blobs) == len(image.blobs):
-            raise
-        blobs = list(image.blobs)  # a blob was collected as garbage between look and import
-        _import(layout, node, image, blobs)
+    lacking = [digest for digest in image.blobs if digest not in present]
+    with linked_blobs(layout, node, image=image, blobs=lacking) as linked:
+        blobs = missing_blobs(image, present.union(linked))
+        try:
+            _import(layout, node, image=image, blobs=blobs)
+        except ClusterError:
+            if len(blobs) == len(image.blobs):
+                raise
+            blobs = list(image.blobs)  # a blob was collected as garbage between look and import
+            _import(layout, node, image=image, blobs=blobs)
+    return Moved(_size(image, blobs), _size(image, linked))
+
+
+def _size(image: Image, blobs: Iterable[str]) -> int:
     return sum(image.blobs[digest] for digest in blobs)
 
 
-def _import(layout: Layout, node: NodeSpec, image: Image, blobs: Collection[str]) -> None:
+def _import(layout: Layout, node: NodeSpec, *, image: Image, blobs: Collection[str]) -> None:
     child = importer(layout, node)
     said = _feed(child, image, blobs)
     if child.returncode != 0:

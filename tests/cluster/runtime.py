@@ -6,16 +6,20 @@ in the node's folder. Invariant: between two clusters the root holds images, but
 
 import json
 import subprocess
+import uuid
 from pathlib import Path
 
 from tests.cluster import process
 from tests.cluster.apiclient import wait_until
-from tests.cluster.command import run
+from tests.cluster.command import last_line, run
+from tests.cluster.errors import ClusterError
 from tests.cluster.layout import PAUSE_IMAGE, Layout, NodeSpec
 from tests.cluster.packages import cni_folder
 from tests.cluster.programs import Programs
 
 NAMESPACE = "k8s.io"
+_ROOT_LABEL = "containerd.io/gc.root"
+"""What has it is no garbage to containerd."""
 # The first would write to /opt, the second take /run/nri from the machine's own containerd.
 _DISABLED = ("io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri")
 CNI_CACHE = Path("/var/lib/cni/results")
@@ -48,6 +52,36 @@ def ctr(layout: Layout, node: NodeSpec, *words: str) -> str:
 
 def _ctr(layout: Layout, node: NodeSpec) -> tuple[str, ...]:
     return ("ctr", "--address", str(layout.containerd_socket(node)), "--namespace", NAMESPACE)
+
+
+def blob_folder(layout: Layout, node: NodeSpec) -> Path:
+    """A node's content store: laid out as an image's folder, blobs/sha256/…"""
+    return layout.containerd_root(node) / "io.containerd.content.v1.content"
+
+
+def adopt_blob(layout: Layout, node: NodeSpec, *, file: Path, expected: tuple[str, int]) -> None:
+    """Tell containerd of a blob in its store, by digest and size: it takes it without reading.
+
+    It is kept, used or not, until `release_blob`.
+    """
+    digest, size = expected
+    options = ("--expected-digest", digest, "--expected-size", str(size))
+    words = (*_ctr(layout, node), "content", "ingest", *options, f"lockstep-{uuid.uuid4().hex}")
+    with file.open("rb") as content:
+        done = subprocess.run(words, stdin=content, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ClusterError(f"node {node.name} did not take {digest}: {last_line(done.stderr)}")
+    ctr(layout, node, "content", "label", digest, f"{_ROOT_LABEL}=lockstep")
+
+
+def release_blob(layout: Layout, node: NodeSpec, digest: str) -> None:
+    """From now on it stays only while an image names it."""
+    ctr(layout, node, "content", "label", digest, f"{_ROOT_LABEL}=")
+
+
+def release_snapshot(layout: Layout, node: NodeSpec, name: str) -> None:
+    """The same for unpacked layers, which `ctr` keeps when it makes them."""
+    ctr(layout, node, "snapshots", "label", name, f"{_ROOT_LABEL}=")
 
 
 def importer(layout: Layout, node: NodeSpec) -> "subprocess.Popen[bytes]":

@@ -1,11 +1,9 @@
 """Which parts of an image go to a node, and in what archive."""
 
-import hashlib
 import io
 import json
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,28 +18,7 @@ from tests.cluster.oci import (
     read_images,
     write_archive,
 )
-
-NAME = "lockstep.local/thing:1"
-_MEDIA = "application/vnd.oci.image"
-
-
-def _blob(folder: Path, kind: str, content: bytes) -> dict[str, Any]:
-    digest = "sha256:" + hashlib.sha256(content).hexdigest()
-    path = folder / blob_path(digest)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return {"mediaType": f"{_MEDIA}.{kind}", "digest": digest, "size": len(content)}
-
-
-def write_layout(folder: Path, *layers: bytes, name: str = NAME) -> Path:
-    manifest = {
-        "config": _blob(folder, "config.v1+json", b"{}"),
-        "layers": [_blob(folder, "layer.v1.tar", layer) for layer in layers],
-    }
-    entry = _blob(folder, "manifest.v1+json", json.dumps(manifest).encode())
-    entry["annotations"] = {"org.opencontainers.image.ref.name": name}
-    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
-    return folder
+from tests.support.oci import NAME, write_layout
 
 
 def read_one(path: Path) -> Image:
