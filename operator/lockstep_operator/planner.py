@@ -8,7 +8,7 @@ status, so it is never lost.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from lockstep_allocator.policy import Policy
@@ -20,6 +20,7 @@ from lockstep_operator.actuate import Resizer, actuate
 from lockstep_operator.auth import Authenticator, Caller
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote, JobKey, JobView
+from lockstep_operator.core.pace import Buckets, Rate
 from lockstep_operator.core.plan import needs_telemetry, with_applied
 from lockstep_operator.core.planning import Basis, draw, ended, hear, know, limits, redraw, settle
 from lockstep_operator.core.state import JobState
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 PLAN_S = 9.0
 """A cloud pod gives a call up after 10 s."""
+EVENTS_OF_A_JOB = Rate(burst=16, per_s=1 / 30)
 _NOT_PLANNED = FINISHED | {Phase.REFUSED, Phase.SUSPENDED}
 
 
@@ -66,6 +68,7 @@ class Planner:
     leads: Callable[[str], bool]
     """Whether this operator may plan for jobs of a namespace."""
     turns: Turns = field(default_factory=Turns)
+    events: Buckets = field(default_factory=lambda: Buckets(EVENTS_OF_A_JOB))
     plan_s: float = PLAN_S
     """How long a call may take, once it has its turn."""
 
@@ -119,10 +122,11 @@ class Planner:
         self, job: JobView, spec: FederatedJobSpec, *, request: PlanRequest
     ) -> RoundPlan:
         """The planning step of `core.planning`, and what it asks of the world in between."""
-        heard = hear(self.reports.of(job.uid), request)
+        heard = hear(self.reports.of(job.uid), request, spec=spec)
         self.deps.metrics.frequency_mismatches.inc(heard.mismatches)
         await self._keep(job, heard.state, events=heard.events)
-        insight = know(heard.state, request, telemetry=await self._telemetry(job, spec))
+        telemetry = await self._telemetry(job, spec)
+        insight = know(heard.state, request, telemetry=telemetry, spec=spec)
         basis = await self._basis(job, spec, insight=insight)
         drawn = draw(self.reports.of(job.uid), request, basis=basis)
         await self._keep(job, drawn.state, events=drawn.events)
@@ -135,7 +139,20 @@ class Planner:
 
     async def _keep(self, job: JobView, state: JobState, *, events: Iterable[EventNote]) -> None:
         self.reports.keep(job.key, job.uid, state=state)
-        await emit(job, events, deps=self.deps)
+        await emit(job, self._told(job, list(events)), deps=self.deps)
+
+    def _told(self, job: JobView, events: Sequence[EventNote]) -> list[EventNote]:
+        """As many as a job may have; the last of these tells how many are left out."""
+        bucket, now_s, told = self.events.of(job.uid), self.deps.monotonic(), list[EventNote]()
+        for note in events:
+            if bucket.left(now_s) < 2:
+                break
+            bucket.take(now_s)
+            told.append(note)
+        if (more := len(events) - len(told)) and bucket.take(now_s):
+            message = f"{more} more events are left out, for a while: the job has too many"
+            told.append(EventNote("Warning", "EventsLeftOut", message))
+        return told
 
     async def _telemetry(self, job: JobView, spec: FederatedJobSpec) -> Insight | None:
         """What Prometheus says, or why it says nothing; None: the job's policy needs none."""

@@ -6,13 +6,14 @@ once and share one deadline; without an answer in time the round's report stands
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
 
 from lockstep_api import series
+from lockstep_operator.core.figures import unfit_sample, unfit_slot
 from lockstep_operator.core.insight import (
     ClientInsight,
     Samples,
@@ -31,6 +32,8 @@ _SERIES = {
     "carried": f'{series.total(series.LINK_MBITS)}{{%s,{series.DIRECTION}="up"}}[{_HISTORY_S}s]',
     "uplink": f"{series.UPLINK_MBPS}{{%s}}[{_HISTORY_S}s]",
 }
+_SHOWN = {"carried": series.total(series.LINK_MBITS), "uplink": series.UPLINK_MBPS}
+Slots = tuple[float, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +113,39 @@ def _by_client(
     found: dict[str, ClientInsight] = {}
 
     def note(client: str, one: ClientInsight) -> None:
-        found[client] = merged(found.get(client, ClientInsight()), one)
+        known = found.get(client, ClientInsight())
+        doubted = (*(known.doubted or ()), *(one.doubted or ())) or None
+        found[client] = replace(merged(known, one), doubted=doubted)
 
     try:
-        for client, samples in _series(answers["carried"]).items():
-            note(client, ClientInsight(slots_mbps=slots_from_counter(samples, now_s)))
-        for client, samples in _series(answers["uplink"]).items():
-            note(client, ClientInsight(slots_mbps=slots_from_gauge(samples, now_s)))
+        for name, slots in (("carried", slots_from_counter), ("uplink", slots_from_gauge)):
+            for client, samples in _series(answers[name]).items():
+                note(client, _bandwidth(samples, slots, name=_SHOWN[name], now_s=now_s))
         for name, value in _VALUES.items():
-            for item in answers[name]:
-                number = float(item["value"][1])
-                if number > 0:  # not NaN either
-                    note(item["metric"][series.CLIENT], value.of(number))
+            for client, number in _numbers(answers[name]):
+                note(client, value.of(number))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise TelemetryError(f"Prometheus gave an answer that cannot be read: {error}") from error
     return found
+
+
+def _bandwidth(
+    samples: Samples, slots: Callable[[Samples, float], Slots], *, name: str, now_s: float
+) -> ClientInsight:
+    found, unfit = None, unfit_sample(samples)
+    if unfit is None and (found := slots(samples, now_s)) is not None:
+        unfit = unfit_slot(found)
+    if unfit is not None:
+        return ClientInsight(doubted=(f"{name} ({unfit:g})",))
+    return ClientInsight(slots_mbps=found)
+
+
+def _numbers(answer: list[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
+    """(client, number) of those that have one: nothing divided by nothing is none."""
+    for item in answer:
+        client, number = item["metric"].get(series.CLIENT), float(item["value"][1])
+        if client is not None and number > 0:  # not NaN either
+            yield client, number
 
 
 def _series(answer: list[Mapping[str, Any]]) -> dict[str, Samples]:
@@ -133,7 +154,9 @@ def _series(answer: list[Mapping[str, Any]]) -> dict[str, Samples]:
     for item in answer:
         values = item["values"]
         samples = Samples(tuple(float(t) for t, _ in values), tuple(float(v) for _, v in values))
-        client = item["metric"][series.CLIENT]
+        client = item["metric"].get(series.CLIENT)
+        if client is None or not samples.times_s:
+            continue
         if client not in newest or newest[client].times_s[-1] < samples.times_s[-1]:
             newest[client] = samples
     return newest

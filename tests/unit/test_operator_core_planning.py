@@ -74,8 +74,8 @@ class World:
     def _step(
         self, request: PlanRequest, telemetry: Insight | None, policy_problem: str | None
     ) -> RoundPlan:
-        heard = hear(self.state, request)
-        insight = know(heard.state, request, telemetry=telemetry)
+        heard = hear(self.state, request, spec=self.spec)
+        insight = know(heard.state, request, telemetry=telemetry, spec=self.spec)
         policy = None if policy_problem else maximum
         basis = Basis(self.spec, insight, policy, policy_problem)
         drawn = draw(heard.state, request, basis=basis)

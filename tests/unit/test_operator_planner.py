@@ -5,6 +5,8 @@ import pytest
 from lockstep_operator.errors import Refused, Unavailable
 from lockstep_operator.kube import job_ref
 from lockstep_operator.observe import parse_spec
+from lockstep_operator.planner import EVENTS_OF_A_JOB
+from lockstep_operator.runtime import Runtime
 from lockstep_operator.views import condition as find
 from tests.support.kube import (
     KEY,
@@ -13,6 +15,7 @@ from tests.support.kube import (
     status_of,
 )
 from tests.support.planner import (
+    BOTH,
     DONE,
     OUTCOME,
     PLAN,
@@ -155,6 +158,54 @@ async def test_notices_become_events_once(setup: Setup) -> None:
     assert [(event["type"], event["message"]) for event in told] == [
         ("Warning", "round 7 is damaged")
     ]
+
+
+async def test_a_job_has_so_many_events_and_the_last_counts_the_others(setup: Setup) -> None:
+    for call in range(4):
+        notices = [
+            {"type": "Normal", "reason": "Resumed", "message": f"{call} {number}"}
+            for number in range(64)
+        ]
+        answer = await setup.http.post(PLAN, json={**request(1), "notices": notices})
+        assert answer.status_code == 200
+    told = [event["reason"] for event in setup.kube.events]
+    assert len(told) <= EVENTS_OF_A_JOB.burst + 1
+    assert told.count("Resumed") == EVENTS_OF_A_JOB.burst - 1
+    assert told.count("EventsLeftOut") == 1
+    left_out = setup.kube.events[told.index("EventsLeftOut")]["message"]
+    assert left_out.startswith(f"{64 - told.count('Resumed')} more events are left out")
+
+
+async def test_a_plan_that_fails_wakes_the_job_so_that_its_status_says_what_is_known(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: list[object] = []
+    monkeypatch.setattr(Runtime, "seen", lambda _self, key, **_more: woken.append(key))
+    await setup.http.post(PLAN, json=request())
+    woken.clear()
+    body = request(2, "ghost-0", report=report(1, ghz=1.0))
+    assert (await setup.http.post(PLAN, json=body)).status_code == 422
+    assert woken == [KEY]
+    monkeypatch.undo()
+    await setup.planner.runtime.pass_now(KEY)
+    assert status_of(setup.kube)["round"] == 1
+
+
+@pytest.mark.parametrize("policy", ["static", "equalize", "ppo"])
+async def test_a_figure_that_cannot_be_is_named_in_a_condition_and_the_round_is_planned(
+    setup: Setup, policy: str
+) -> None:
+    allocated(setup, policy=policy, energyWeight=0.1)
+    done = report(1, ghz=2.0, clients=BOTH)
+    done["clients"][0]["update"] = {**done["clients"][0]["update"], "cpuSeconds": 1e6}
+    plan = await setup.http.post(PLAN, json=request(2, report=done))
+    assert plan.status_code == 200
+    first, second = plan.json()["participants"]
+    assert first["frequencyGHz"] == second["frequencyGHz"]  # what is left out is as the others'
+    await setup.planner.runtime.pass_now(KEY)
+    found = find(status_of(setup.kube), "TelemetryDegraded")
+    assert found["status"] == "True"
+    assert "fast-0 reports cpuSeconds 1e+06, but 0.4 cores had 1.2 s" in found["message"]
 
 
 async def test_a_checkpoint_that_is_not_written_degrades_the_job(setup: Setup) -> None:

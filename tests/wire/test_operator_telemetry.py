@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import parse_qs
 
@@ -77,6 +78,37 @@ async def test_it_asks_for_this_job_and_reads_every_series(
     assert seen["b"].slots_mbps is not None
     assert seen["b"].slots_mbps[0] == pytest.approx(3.0)
     assert seen["b"].mean_mbps is None
+
+
+async def test_numbers_that_no_device_can_have_are_told_and_the_others_are_read(
+    serve: Callable[[Answer], Awaitable[Prometheus]],
+) -> None:
+    usual = [(990, 0.0), (995, 20.0), (1000, 40.0)]
+
+    async def answer(query: str) -> web.Response:
+        if "lockstep_link_mbits_total" in query:
+            bad = (math.inf, math.nan, -1.0, 1e305)
+            return found(
+                series("good", *usual),
+                *(series(f"bad{i}", *usual[:2], (1000, one)) for i, one in enumerate(bad)),
+                series("fast", (999.9, 0.0), (1000, 1e9)),
+                {"metric": {}, "values": [[1000, "1"]]},
+                {"metric": {"client": "nothing"}, "values": []},
+            )
+        if "lockstep_uplink_mbits" in query:
+            return found(series("bad0", (1000, math.inf)))
+        return found({"metric": {}, "value": [NOW, "5"]}, value("good", 5.0))
+
+    seen = await (await serve(answer)).insight(KEY)
+    assert seen["good"].slots_mbps is not None
+    assert (seen["good"].mean_mbps, seen["good"].doubted) == (5.0, None)
+    assert seen["bad0"].doubted == (
+        "lockstep_link_mbits_total (inf)", "lockstep_uplink_mbits_per_second (inf)",
+    )  # fmt: skip
+    for client in ("bad1", "bad2", "bad3", "fast"):
+        assert seen[client].slots_mbps is None
+        assert seen[client].doubted is not None
+    assert set(seen) == {"good", "bad0", "bad1", "bad2", "bad3", "fast"}
 
 
 async def test_a_slow_one_is_given_up(

@@ -5,13 +5,20 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from lockstep_allocator.baselines import equalize_10s, static
+from lockstep_allocator.devices import Array
 from lockstep_allocator.fleet import Method
 from lockstep_api.energy import limit_cores
 from lockstep_api.names import client_name
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import AllocationPolicy, DeviceGroup, FederatedJobSpec
 from lockstep_operator.core.insight import Insight, Member, observation_of
+
+
+class NotComputable(Exception):
+    """There are no frequencies for what is known; the message is for people."""
 
 
 def groups_by_client(spec: FederatedJobSpec) -> dict[str, DeviceGroup]:
@@ -47,20 +54,36 @@ def allocate(
 
     Raises:
         KeyError: a client is not of this job.
+        NotComputable: what is known has no answer.
     """
     groups = groups_by_client(spec)
     fixed = fixed or {}
     if spec.allocation.policy is AllocationPolicy.MAX:
         return {client: groups[client].frequency.max_ghz for client in clients}
     members = [Member(client, groups[client], steps, fixed.get(client)) for client in clients]
-    seen = observation_of(members, insight, energy_weight=spec.allocation.energy_weight)
-    if seen is None:
+    asked = _asked(spec, members, insight=insight, policy=policy)
+    if asked is None:
         return _before_measured(spec, clients)
-    asked = _method(spec.allocation.policy, policy)(seen)[0]
     return {
         client: _within(groups[client], float(ghz))
         for client, ghz in zip(clients, asked, strict=True)
     }
+
+
+def _asked(
+    spec: FederatedJobSpec, members: Sequence[Member], *, insight: Insight, policy: Method | None
+) -> Array | None:
+    """A frequency for each member, as the method gives it; None: no work was ever measured."""
+    name = spec.allocation.policy
+    try:
+        with np.errstate(all="ignore"):
+            seen = observation_of(members, insight, energy_weight=spec.allocation.energy_weight)
+            asked = None if seen is None else _method(name, policy)(seen)[0]
+    except (ArithmeticError, ValueError, IndexError) as error:
+        raise NotComputable(f"policy {name} has no answer to what is known ({error})") from error
+    if asked is not None and not np.isfinite(asked).all():
+        raise NotComputable(f"policy {name} gives frequencies that are no numbers")
+    return asked
 
 
 def _within(group: DeviceGroup, ghz: float) -> float:

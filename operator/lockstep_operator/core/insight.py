@@ -1,7 +1,8 @@
 """What is known of a job's devices before a round, and the fleet that the allocator sees; pure.
 
 `telemetry` reads it from Prometheus, the report of the round before stands in where that says
-nothing. What nobody has measured yet is taken from the other devices of the job.
+nothing; `figures` says what of it is believed. What nobody has measured yet is taken from the other
+devices of the job, and work that is far from theirs counts as nearer.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,12 +16,12 @@ from lockstep_api.energy import cycles
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.settings import energy_model_of
 from lockstep_api.spec import DeviceGroup
-from lockstep_api.wire import ClientReport, RoundReport
 
-_MBIT = 1e6
 _FRESH_S = 10.0
 """Samples that are older say nothing of now, unless they come no more often."""
 _NO_UPLOAD_MBPS = 1e6
+_UNLIKE = 10.0
+"""A step's work is that of the median device, times or divided by this at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,10 @@ class ClientInsight:
     """Size of its last update."""
     has_ghz: float | None = None
     """Frequency that it had in its last round."""
+    most_work: float | None = None
+    """Core-seconds that a step can have taken, by what was seen of its last round."""
+    doubted: tuple[str, ...] | None = None
+    """Series of it that hold no numbers that a device can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +115,6 @@ def _slots(times: Array, carried: Array, *, now_s: float) -> tuple[float, ...]:
     return tuple(float(rate) for rate in rates)
 
 
-def from_report(report: RoundReport | None) -> dict[str, ClientInsight]:
-    """What the round before says of its clients."""
-    if report is None:
-        return {}
-    return {done.update.client: _from_update(done) for done in report.clients}
-
-
-def _from_update(done: ClientReport) -> ClientInsight:
-    mbit = done.bytes * 8 / _MBIT
-    mbps = mbit / done.upload_seconds if done.upload_seconds > 0 else None
-    return ClientInsight(
-        last_mbps=mbps,
-        work_per_step=done.update.cpu_seconds / done.update.steps or None,
-        upload_mbit=mbit,
-        has_ghz=done.update.frequency_ghz or None,
-    )
-
-
 def merged(newer: ClientInsight, older: ClientInsight) -> ClientInsight:
     """`newer`, and where it says nothing what `older` says."""
     return replace(
@@ -180,7 +167,7 @@ def observation_of(
 ) -> Observation | None:
     """The devices as the allocator sees them (one fleet); None: no work was ever measured."""
     known = [insight.of(member.client) for member in members]
-    work_cores = _filled([one.work_per_step for one in known])
+    work_cores = _alike([one.work_per_step for one in known])
     if work_cores is None:
         return None
     sizes = _filled([one.upload_mbit for one in known])
@@ -206,6 +193,15 @@ def _slots_of(one: ClientInsight) -> Array | None:
     if one.slots_mbps is not None:
         return np.array(one.slots_mbps)
     return None if one.last_mbps is None else np.full(len(EDGES_S) - 1, one.last_mbps)
+
+
+def _alike(values: Sequence[float | None]) -> Array | None:
+    """Missing values filled; all devices do the same steps, so none is far from the median."""
+    filled = _filled(values)
+    if filled is None:
+        return None
+    usual = float(np.median([value for value in values if value is not None]))
+    return np.clip(filled, usual / _UNLIKE, usual * _UNLIKE)
 
 
 def _filled(values: Sequence[float | None]) -> Array | None:

@@ -19,7 +19,7 @@ from lockstep_operator.errors import InvalidSpec, UnfitRequest
 QUOTA_TOLERANCE = 0.05
 MEASURED_TOLERANCE = 0.15
 """Of a frequency that was measured: rounds that last less than a period of CPU time are coarse."""
-
+_SHOWN = 5
 
 NOTHING_KNOWN = Insight()
 
@@ -47,6 +47,7 @@ def plan_round(
     Raises:
         UnfitRequest: the request names clients that are not of this job.
         InvalidSpec: the job asks for steps that cannot be planned.
+        NotComputable: what is known has no answer.
     """
     connected = _connected(spec, request)
     chosen = sample(
@@ -92,7 +93,8 @@ def _connected(spec: FederatedJobSpec, request: PlanRequest) -> list[str]:
     known = groups_by_client(spec)
     asked = {registration.client for registration in request.clients}
     if unknown := sorted(asked - known.keys()):
-        raise UnfitRequest(f"no such clients in this job: {', '.join(unknown)}")
+        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        raise UnfitRequest(f"no such clients in this job: {', '.join(unknown[:_SHOWN])}{more}")
     return [client for client in known if client in asked]
 
 

@@ -11,7 +11,7 @@
 state goes in and the next one comes out: nothing else is remembered.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -19,14 +19,9 @@ from lockstep_allocator.fleet import Method
 from lockstep_api.spec import Actuator, FederatedJobSpec
 from lockstep_api.status import LastPlan
 from lockstep_api.wire import Outcome, PlanRequest, RoundPlan, RoundReport
-from lockstep_operator.core.insight import (
-    ClientInsight,
-    Insight,
-    combined,
-    from_report,
-    merged,
-    stale,
-)
+from lockstep_operator.core.allocate import NotComputable
+from lockstep_operator.core.figures import from_report, from_telemetry, known_clients
+from lockstep_operator.core.insight import ClientInsight, Insight, combined, merged, stale
 from lockstep_operator.core.model import EventNote
 from lockstep_operator.core.plan import (
     fallback_note,
@@ -38,6 +33,8 @@ from lockstep_operator.core.plan import (
     replanned,
 )
 from lockstep_operator.core.state import FinishedRound, JobState, PlannedRound
+
+_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +78,8 @@ class Settled:
     """The round before, of a job that learns from its rounds."""
 
 
-def hear(state: JobState, request: PlanRequest) -> Heard:
-    """Take in what a request says; what it repeats is told and counted once."""
+def hear(state: JobState, request: PlanRequest, *, spec: FederatedJobSpec) -> Heard:
+    """Take in what a request says of the job; what it repeats is told and counted once."""
     fresh = (notice for notice in request.notices if notice not in state.notices)
     events = tuple(EventNote(note.type, note.reason, note.message) for note in fresh)
     told = replace(
@@ -94,27 +91,51 @@ def hear(state: JobState, request: PlanRequest) -> Heard:
     report = request.report
     if report is None or (state.report is not None and state.report.round == report.round):
         return Heard(told, events)  # a repeated request: its plan may be the next round's already
+    report = known_clients(report, spec)
     off = {} if state.plan is None else mismatches(state.plan, report)
-    return Heard(_with_report(told, report, off=off), events, len(off))
+    return Heard(_with_report(told, report, spec=spec, off=off), events, len(off))
 
 
-def _with_report(state: JobState, report: RoundReport, *, off: dict[str, str]) -> JobState:
+def _with_report(
+    state: JobState, report: RoundReport, *, spec: FederatedJobSpec, off: dict[str, str]
+) -> JobState:
+    plan = () if state.plan is None else state.plan.participants
+    unlimited = {one.client for one in plan if not one.applied}
+    believed = from_report(report, spec, unlimited=unlimited)
     measured = {
         client: merged(one, state.measured.get(client, ClientInsight()))
-        for client, one in from_report(report).items()
+        for client, one in believed.clients.items()
     }
-    return replace(state, report=report, mismatches=off, measured={**state.measured, **measured})
+    return replace(
+        state,
+        report=report,
+        mismatches=off,
+        measured={**state.measured, **measured},
+        doubts=believed.doubts,
+    )
 
 
-def know(state: JobState, request: PlanRequest, *, telemetry: Insight | None) -> Insight:
+def know(
+    state: JobState, request: PlanRequest, *, telemetry: Insight | None, spec: FederatedJobSpec
+) -> Insight:
     """What is known of the devices: from telemetry (None: it was not asked), and from reports."""
     if telemetry is None:
         return Insight(state.measured)
     if telemetry.problem is not None:
-        return Insight(state.measured, telemetry.problem)
+        return Insight(state.measured, _problems(telemetry.problem, state.doubts))
     reported = [one.update.client for one in request.report.clients] if request.report else []
-    found = telemetry.clients
-    return Insight(combined(found, state.measured), stale(found, reported))
+    believed = from_telemetry(telemetry.clients, state.measured, spec=spec)
+    problem = _problems(stale(telemetry.clients, reported), (*believed.doubts, *state.doubts))
+    return Insight(combined(believed.clients, state.measured), problem)
+
+
+def _problems(problem: str | None, doubts: Sequence[str]) -> str | None:
+    if not doubts:
+        return problem
+    more = len(doubts) - _SHOWN
+    listed = "; ".join(doubts[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    told = f"figures that cannot be are left out: {listed}"
+    return told if problem is None else f"{problem}; {told}"
 
 
 def draw(state: JobState, request: PlanRequest, *, basis: Basis) -> Drawn:
@@ -124,7 +145,7 @@ def draw(state: JobState, request: PlanRequest, *, basis: Basis) -> Drawn:
         UnfitRequest: the request names clients that are not of this job.
         InvalidSpec: the job asks for steps that cannot be planned.
     """
-    plan = plan_round(basis.spec, request, insight=basis.insight, policy=basis.policy)
+    plan, uncomputable = _planned(request, basis)
     if basis.spec.allocation.actuator is Actuator.COOPERATIVE:
         plan = left_to_devices(plan)
     problem = basis.policy_problem
@@ -132,8 +153,18 @@ def draw(state: JobState, request: PlanRequest, *, basis: Basis) -> Drawn:
     if problem is not None and problem != state.policy_problem:
         message = f"policy equalize stands in for ppo: {problem}"
         events = (EventNote("Warning", "PolicyUnavailable", message),)
-    told = replace(state, telemetry_problem=basis.insight.problem, policy_problem=problem)
+    missing = "; ".join(one for one in (basis.insight.problem, uncomputable) if one) or None
+    told = replace(state, telemetry_problem=missing, policy_problem=problem)
     return Drawn(told, plan, events)
+
+
+def _planned(request: PlanRequest, basis: Basis) -> tuple[RoundPlan, str | None]:
+    """The plan, and why it was made without what is known: a job never stops for its figures."""
+    try:
+        plan = plan_round(basis.spec, request, insight=basis.insight, policy=basis.policy)
+    except NotComputable as error:
+        return plan_round(basis.spec, request), f"{error}: as if nothing was measured yet"
+    return plan, None
 
 
 def limits(plan: RoundPlan, *, but: Container[str] = ()) -> dict[str, int]:
@@ -150,7 +181,12 @@ def redraw(plan: RoundPlan, basis: Basis) -> RoundPlan | None:
     has_ghz = has_anyway(plan, basis.insight)
     if not has_ghz or not needs_telemetry(basis.spec):
         return None
-    return replanned(basis.spec, plan, has_ghz=has_ghz, insight=basis.insight, policy=basis.policy)
+    try:
+        return replanned(
+            basis.spec, plan, has_ghz=has_ghz, insight=basis.insight, policy=basis.policy
+        )
+    except NotComputable:
+        return None
 
 
 def settle(

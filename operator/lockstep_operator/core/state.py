@@ -55,6 +55,8 @@ class JobState:
     """Why the newest plan was made without the policy that was asked for."""
     measured: Mapping[str, ClientInsight] = field(default_factory=dict)
     """Client → what its reports say of it, the newest that is known."""
+    doubts: tuple[str, ...] = ()
+    """What the newest report says of devices that cannot be."""
     notices: tuple[Notice, ...] = ()
     """Those of the last request: a cloud pod repeats them until a request is answered."""
     on: PlannedRound | None = None

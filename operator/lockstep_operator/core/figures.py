@@ -1,0 +1,191 @@
+"""Which figures of a device are believed, as they steer the plan of all the others; pure.
+
+`planning` asks. A device says how much CPU it used, at which frequency, and what its link carries.
+What the cloud pod saw itself bounds that: when an update had arrived, how large it was and how long
+it took. Invariant: what is believed is finite, of the job's own devices, and no further from what
+was seen than a device can be that really is so slow; the rest is left out, and said.
+"""
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from lockstep_allocator.bandwidth import MOST_MBPS
+from lockstep_api import series
+from lockstep_api.quantity import parse_quantity
+from lockstep_api.spec import DeviceGroup, FederatedJobSpec
+from lockstep_api.wire import ClientReport, RoundReport
+from lockstep_operator.core.allocate import groups_by_client
+from lockstep_operator.core.insight import ClientInsight, Samples
+
+_MBIT = 1e6
+_UNLIMITED_CORES = 4.0
+"""What a pod may have had whose limit is not in force."""
+_TOLERANCE = 1.5
+_PERIODS_S = 0.2
+"""A quota is one of periods: a few of them more or less."""
+_MEAN_TOLERANCE = 4.0
+"""Telemetry has the mean of some rounds, of which the first is dearer than the one last seen."""
+_SLOWER = 20.0
+"""A link is planned as so many times slower than the upload that was seen last, at the most."""
+_NEVER_SO_SLOW = 100.0
+"""In the minute in which that upload was seen the link cannot have been slower than this."""
+_LEAST_WORK, _MOST_WORK = 1e-9, 1e6
+"""Core-seconds of a step."""
+_MOST_MBIT = 1e12
+
+
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """What is known of devices, and what they said besides."""
+
+    clients: Mapping[str, ClientInsight]
+    doubts: tuple[str, ...]
+
+
+# -- reports ---------------------------------------------------------------------------------
+
+
+def known_clients(report: RoundReport, spec: FederatedJobSpec) -> RoundReport:
+    """The report with what it says of the job's own clients, of each once."""
+    known = groups_by_client(spec)
+    clients = {one.update.client: one for one in report.clients if one.update.client in known}
+    lost = dict.fromkeys(client for client in report.lost if client in known)
+    if len(clients) == len(report.clients) and len(lost) == len(report.lost):
+        return report
+    return report.model_copy(update={"clients": [*clients.values()], "lost": [*lost]})
+
+
+def from_report(
+    report: RoundReport, spec: FederatedJobSpec, *, unlimited: Container[str] = ()
+) -> Believed:
+    """What a round says of its clients, who are the job's.
+
+    The CPU limits of `unlimited` were not in force.
+    """
+    groups, clients, doubts = groups_by_client(spec), dict[str, ClientInsight](), list[str]()
+    for done in report.clients:
+        client = done.update.client
+        cores = parse_quantity(groups[client].cpu_at_max)
+        if client in unlimited:
+            cores = max(cores, _UNLIMITED_CORES)
+        clients[client] = _from_update(done, groups[client], cores=cores, doubts=doubts)
+    return Believed(clients, tuple(doubts))
+
+
+def _from_update(
+    done: ClientReport, group: DeviceGroup, *, cores: float, doubts: list[str]
+) -> ClientInsight:
+    update, mbit = done.update, done.bytes * 8 / _MBIT
+    mbps = mbit / done.upload_seconds if done.upload_seconds > 0 else None
+    return ClientInsight(
+        last_mbps=None if mbps is None else min(mbps, MOST_MBPS),
+        work_per_step=_work(done, cores, doubts=doubts),
+        upload_mbit=mbit,
+        has_ghz=_frequency(update.client, update.frequency_ghz, group=group, doubts=doubts),
+        most_work=_most_work(done, cores) / update.steps,
+    )
+
+
+def _most_work(done: ClientReport, cores: float) -> float:
+    return cores * (_TOLERANCE * done.arrived_seconds + _PERIODS_S)
+
+
+def _work(done: ClientReport, cores: float, *, doubts: list[str]) -> float | None:
+    update = done.update
+    if update.cpu_seconds > _most_work(done, cores):
+        doubts.append(
+            f"{update.client} reports cpuSeconds {update.cpu_seconds:g}, but {cores:g} cores had "
+            f"{done.arrived_seconds:.3g} s"
+        )
+        return None
+    work = update.cpu_seconds / update.steps
+    return work if work >= _LEAST_WORK else None
+
+
+def _frequency(client: str, ghz: float, *, group: DeviceGroup, doubts: list[str]) -> float | None:
+    low, high = group.frequency.min_ghz, group.frequency.max_ghz
+    if ghz == 0:
+        return None
+    if not 0.8 * low <= ghz <= 1.2 * high:
+        doubts.append(f"{client} reports frequencyGHz {ghz:g}, but has {low:g} to {high:g} GHz")
+        return None
+    return ghz
+
+
+# -- telemetry -------------------------------------------------------------------------------
+
+
+def unfit_sample(samples: Samples) -> float | None:
+    """A number that no link can have; None: all can be."""
+    return next((v for v in samples.values if not 0 <= v <= _MOST_MBIT), None)
+
+
+def unfit_slot(slots_mbps: Iterable[float]) -> float | None:
+    """A bandwidth that no link can have; None: all can be."""
+    return next((v for v in slots_mbps if not 0 <= v <= MOST_MBPS), None)
+
+
+def from_telemetry(
+    found: Mapping[str, ClientInsight],
+    measured: Mapping[str, ClientInsight],
+    *,
+    spec: FederatedJobSpec,
+) -> Believed:
+    """What telemetry says of the job's clients, held against what their reports said."""
+    groups, doubts = groups_by_client(spec), list[str]()
+    clients = {
+        client: _held_against(
+            client, one, seen=measured.get(client, ClientInsight()), doubts=doubts
+        )
+        for client, one in found.items()
+        if client in groups
+    }  # fmt: skip
+    return Believed(clients, tuple(doubts))
+
+
+def _held_against(
+    client: str, one: ClientInsight, *, seen: ClientInsight, doubts: list[str]
+) -> ClientInsight:
+    doubts.extend(f"{text} of {client}" for text in one.doubted or ())
+    last = seen.last_mbps or 0.0
+    return replace(
+        one,
+        doubted=None,
+        work_per_step=_mean_work(client, one.work_per_step, seen=seen, doubts=doubts),
+        slots_mbps=_slots(client, one.slots_mbps, last_mbps=last, doubts=doubts),
+        mean_mbps=_mean(client, one.mean_mbps, last_mbps=last, doubts=doubts),
+    )
+
+
+def _mean_work(
+    client: str, work: float | None, *, seen: ClientInsight, doubts: list[str]
+) -> float | None:
+    most = _MOST_WORK if seen.most_work is None else _MEAN_TOLERANCE * seen.most_work
+    if work is None or _LEAST_WORK <= work <= most:
+        return work
+    name = series.total(series.CPU_SECONDS)
+    doubts.append(f"{name} of {client} says {work:g} core-seconds a step, {most:.3g} at most")
+    return None
+
+
+def _slots(
+    client: str, slots: tuple[float, ...] | None, *, last_mbps: float, doubts: list[str]
+) -> tuple[float, ...] | None:
+    if slots is None:
+        return None
+    if max(slots) < last_mbps / _NEVER_SO_SLOW:
+        doubts.append(_unlike(client, max(slots), series.LINK_MBITS, last_mbps=last_mbps))
+        return None
+    return tuple(max(mbps, last_mbps / _SLOWER) for mbps in slots)
+
+
+def _mean(client: str, mbps: float | None, *, last_mbps: float, doubts: list[str]) -> float | None:
+    if mbps is None or last_mbps / _NEVER_SO_SLOW <= mbps <= MOST_MBPS:
+        return mbps
+    doubts.append(_unlike(client, mbps, series.UPLOAD_BYTES, last_mbps=last_mbps))
+    return None
+
+
+def _unlike(client: str, mbps: float, name: str, *, last_mbps: float) -> str:
+    said = f"{series.total(name)} of {client} says {mbps:.3g} Mbit/s"
+    return f"{said}, its last update came with {last_mbps:.3g}"
