@@ -14,7 +14,7 @@ from lockstep_allocator.observation import EDGES_S, Observation
 from lockstep_allocator.policy import SHIPPED, read_policy
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import PlanRequest, RoundPlan
-from lockstep_operator.core.insight import ClientInsight, Insight
+from lockstep_operator.core.insight import ClientInsight, Insight, Member, observation_of
 from lockstep_operator.core.plan import with_applied
 from lockstep_operator.core.planning import Basis, draw, hear, know, redraw
 from lockstep_operator.core.state import JobState
@@ -190,12 +190,15 @@ def test_what_was_measured_before_a_lie_stays() -> None:
 
 def test_work_far_from_that_of_most_devices_counts_as_nearer() -> None:
     """Nothing was seen of its rounds, as after a restart: telemetry alone."""
-    asked = request().model_copy(update={"report": None})
-    usual, _ = planned("equalize", asked)
-    ghz, _ = planned("equalize", asked, telemetry=lying(work_per_step=1e5))
-    tenfold, _ = planned("equalize", asked, telemetry=lying(work_per_step=0.5))
-    assert ghz == tenfold
-    assert ghz != usual
+    asked, job = request().model_copy(update={"report": None}), spec("equalize")
+    members = [Member(client, job.devices[0], steps=10) for client in CLIENTS]
+    for work, relative in ((1e5, 10), (1e-6, 0.1), (0.2, 4)):
+        insight = know(JobState(), asked, telemetry=lying(work_per_step=work), spec=job)
+        seen = observation_of(members, insight, energy_weight=0.3)
+        assert seen is not None
+        first, *rest = seen.devices.work[0] / seen.devices.work[0, 1]
+        assert first == pytest.approx(relative)
+        assert rest == pytest.approx([1, 1, 1])
 
 
 def test_of_reports_only_the_jobs_own_clients_are_kept() -> None:
