@@ -174,7 +174,7 @@ def _slots(
     if slots is None:
         return None
     if max(slots) < last_mbps / _NEVER_SO_SLOW:
-        doubts.append(_unlike(client, max(slots), series.LINK_MBITS, last_mbps=last_mbps))
+        doubts.append(_unlike(client, max(slots), name=series.LINK_MBITS, last_mbps=last_mbps))
         return None
     return tuple(max(mbps, last_mbps / _SLOWER) for mbps in slots)
 
@@ -182,10 +182,10 @@ def _slots(
 def _mean(client: str, mbps: float | None, *, last_mbps: float, doubts: list[str]) -> float | None:
     if mbps is None or last_mbps / _NEVER_SO_SLOW <= mbps <= MOST_MBPS:
         return mbps
-    doubts.append(_unlike(client, mbps, series.UPLOAD_BYTES, last_mbps=last_mbps))
+    doubts.append(_unlike(client, mbps, name=series.UPLOAD_BYTES, last_mbps=last_mbps))
     return None
 
 
-def _unlike(client: str, mbps: float, name: str, *, last_mbps: float) -> str:
+def _unlike(client: str, mbps: float, *, name: str, last_mbps: float) -> str:
     said = f"{series.total(name)} of {client} says {mbps:.3g} Mbit/s"
     return f"{said}, its last update came with {last_mbps:.3g}"
