@@ -13,17 +13,19 @@ from aiohttp.test_utils import TestServer
 from lockstep_operator.core.model import JobKey
 from lockstep_operator.errors import TelemetryError
 from lockstep_operator.telemetry import Prometheus
+from tests.support.patience import PATIENCE_S
 
 KEY = JobKey("lab", "digits")
 NOW = 1000.0
 Answer = Callable[[str], Awaitable[web.Response]]
+Serve = Callable[..., Awaitable[Prometheus]]
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Callable[[Answer], Awaitable[Prometheus]]]:
+async def serve() -> AsyncIterator[Serve]:
     started: list[tuple[TestServer, Prometheus]] = []
 
-    async def start(answer: Answer) -> Prometheus:
+    async def start(answer: Answer, deadline_s: float = PATIENCE_S) -> Prometheus:
         async def handle(request: web.Request) -> web.Response:
             return await answer(parse_qs(await request.text())["query"][0])
 
@@ -31,7 +33,7 @@ async def serve() -> AsyncIterator[Callable[[Answer], Awaitable[Prometheus]]]:
         app.router.add_post("/api/v1/query", handle)
         server = TestServer(app)
         await server.start_server()
-        client = Prometheus(str(server.make_url("/")), deadline_s=0.3, clock=lambda: NOW)
+        client = Prometheus(str(server.make_url("/")), deadline_s=deadline_s, clock=lambda: NOW)
         started.append((server, client))
         return client
 
@@ -54,7 +56,7 @@ def value(client: str, number: float) -> dict[str, object]:
 
 
 async def test_it_asks_for_this_job_and_reads_every_series(
-    serve: Callable[[Answer], Awaitable[Prometheus]],
+    serve: Serve,
 ) -> None:
     asked: list[str] = []
 
@@ -81,7 +83,7 @@ async def test_it_asks_for_this_job_and_reads_every_series(
 
 
 async def test_numbers_that_no_device_can_have_are_told_and_the_others_are_read(
-    serve: Callable[[Answer], Awaitable[Prometheus]],
+    serve: Serve,
 ) -> None:
     usual = [(990, 0.0), (995, 20.0), (1000, 40.0)]
 
@@ -112,7 +114,7 @@ async def test_numbers_that_no_device_can_have_are_told_and_the_others_are_read(
 
 
 async def test_a_slow_one_is_given_up(
-    serve: Callable[[Answer], Awaitable[Prometheus]],
+    serve: Serve,
 ) -> None:
     never = asyncio.Event()
 
@@ -120,7 +122,7 @@ async def test_a_slow_one_is_given_up(
         await never.wait()
         return found()
 
-    client = await serve(answer)
+    client = await serve(answer, 0.3)
     with pytest.raises(TelemetryError, match=r"did not answer within 0\.3 s"):
         await client.insight(KEY)
     never.set()
@@ -137,7 +139,7 @@ async def test_a_slow_one_is_given_up(
     ],
 )
 async def test_a_wrong_answer_is_a_clear_error(
-    serve: Callable[[Answer], Awaitable[Prometheus]], body: str, status: int, message: str
+    serve: Serve, body: str, status: int, message: str
 ) -> None:
     async def answer(query: str) -> web.Response:
         return web.Response(text=body, status=status)
