@@ -76,6 +76,7 @@ async def test_a_trainer_that_a_suspension_took_away_is_not_called_silent(setup:
     job = setup.kube.objects[job_ref("lab", "digits")]
     resumed = {**job["status"], "activeTime": "2026-01-02T09:00:00Z"}
     setup.kube.put({**job, "status": resumed})
+    setup.deps.sources.written.clear()  # the status counts as the operator's own
     await play(setup, range(23, 43))
     assert len(told(setup, "TrainerStarted")) == 2
     assert told(setup, "TrainerSilent") == []
