@@ -28,6 +28,7 @@ LANES = {
     "test_lifecycle": "jobs-2",
     "test_policies": "jobs-2",
     "test_train": "jobs-2",
+    "test_causes": "jobs-2",
 }
 
 

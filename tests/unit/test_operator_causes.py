@@ -134,6 +134,14 @@ def test_a_pod_that_waits_without_a_word_says_what_was_warned_of_last() -> None:
     assert f"demo-device-d-1: FailedMount: {words}" in ready(decision)[2]
 
 
+@pytest.mark.parametrize("reason", ["Failed", "FailedScheduling", "BackOff"])
+def test_what_the_status_of_a_pod_will_say_is_not_told_before(reason: str) -> None:
+    """The event may come first: it would be told once more with the status' own words."""
+    seen = replace(running(), pods=(*PODS[:2], waiting_pod()))
+    seen = complaining(seen, pod_ref("demo-device-d-1"), reason, "Error: ErrImagePull")
+    assert warnings(step(seen)) == []
+
+
 @pytest.mark.parametrize("view", [pod("demo-device-d-1", ready=False), PODS[2]])
 def test_a_pod_that_runs_is_not_judged_by_warnings(view: PodView) -> None:
     """A probe that failed while it starts, or what was warned of before it did."""
@@ -216,6 +224,25 @@ def test_many_pods_with_one_cause_are_told_as_one() -> None:
     cause = f"demo-device-d-0 and 1 more: ErrImagePull: {PULL}"
     assert ready(decision)[2].startswith(f"{cause}; 2 of 3 pods")
     assert [note.message for note in warnings(decision)] == [cause]
+
+
+def test_sets_with_one_cause_are_told_as_one() -> None:
+    """Each names itself and its pod in it."""
+    seen = started()
+    for ref in (CLOUD_SET, DEVICES_SET):
+        words = f'create Pod {ref.name}-0 in StatefulSet {ref.name} failed: pods "{ref.name}-0": no'
+        complaint = Complaint("FailedCreate", words)
+        seen = replace(seen, complaints={**seen.complaints, ref: complaint})
+    (note,) = warnings(step(seen))
+    assert note.message.startswith("StatefulSet demo-cloud and 1 more: FailedCreate: create Pod")
+
+
+def test_a_claim_is_told_once_whenever_its_provisioner_speaks() -> None:
+    waiting = pod("demo-cloud-0", ready=False, problem=UNBOUND)
+    seen = replace(with_claim(started(), storageClassName="nope"), pods=(waiting, *PODS[1:]))
+    words = (("ProvisioningFailed", "not found"), ("ProvisioningFailed", "still not"))
+    all_seen = [seen, *(complaining(seen, CLAIM, *said) for said in words)]
+    assert len({note.once for one in all_seen for note in warnings(step(one))}) == 1
 
 
 def test_a_late_job_with_a_cause_is_not_told_once_more() -> None:

@@ -31,12 +31,15 @@ _PACE_S = 10.0
 _CLAIM = "PersistentVolumeClaim"
 _SIGNIFICANT = 200
 _NUMBERS = re.compile(r"[0-9a-f]*[0-9][0-9a-f]*(?:[.:,][0-9]+)*")
+_ORDINAL = re.compile(r"-[0-9]+$")
 _TOLD_WITH = re.compile(
     r"^(?:CrashLoopBackOff|Restarted|ErrImagePull|ImagePullBackOff): "
     r'(?:Back-off pulling image "[^"]*"(?:: ErrImagePull)?:? ?)?'
     r"|^Restarting: [0-9]+ restarts; "
 )
 """The kubelet's words for the same failure before, between and during its next tries."""
+_IN_STATUS = frozenset({"FailedScheduling", "Failed", "InspectFailed", "BackOff", "Unhealthy"})
+"""Warnings about a pod whose status says the same, if a moment later and in other words."""
 _HINTS = (
     ("must specify limits.cpu", "set spec.cloud.cpuLimit"),
     ("maximum cpu usage per", "lower the CPU of the spec, or have the LimitRange raised"),
@@ -132,8 +135,8 @@ def _claims(observed: Observed) -> Iterator[Cause]:
             continue
         where = f"{ref.kind} {ref.name}"
         settles_at = max((_settles_at(pod) for pod in waiting), default=0.0)
-        words = _unbound(claim, complaint)
-        yield _cause(CauseReason.CLAIM_NOT_BOUND, where, words=words, settles_at=settles_at)
+        found = _cause(CauseReason.CLAIM_NOT_BOUND, where, words=_unbound(claim, None))
+        yield replace(found, words=_unbound(claim, complaint), settles_at=settles_at)
 
 
 def _unbound(claim: Manifest, complaint: Complaint | None) -> str:
@@ -147,7 +150,11 @@ def _unbound(claim: Manifest, complaint: Complaint | None) -> str:
 
 def _pods(observed: Observed) -> Iterator[Cause]:
     """What the status of a pod says; of one that waits without a word, what is warned of."""
-    complaints = {ref.name: said for ref, said in _complaints(observed, "Pod")}
+    complaints = {
+        ref.name: said
+        for ref, said in _complaints(observed, "Pod")
+        if said.reason not in _IN_STATUS
+    }
     pods = (pod for pod in observed.pods if pod.role != Role.TRAINER)
     for pod in sorted(pods, key=lambda pod: pod.name):
         words = None if pod.ready else pod.problem
@@ -176,10 +183,14 @@ def _said(complaint: Complaint) -> str:
 
 
 def _cause(reason: CauseReason, where: str, *, words: str, settles_at: float = 0.0) -> Cause:
-    return Cause(reason, where, words, f"{reason} {_signature(words)}", settles_at)
+    return Cause(reason, where, words, f"{reason} {_signature(where, words)}", settles_at)
 
 
-def _signature(words: str) -> str:
-    """The end of the last line, without numbers: a crash's first words may be cut anywhere."""
+def _signature(where: str, words: str) -> str:
+    """The end of the last line, without numbers: a crash's first words may be cut anywhere.
+
+    Nor the name of the object or, of a pod, its set: others may have the same cause.
+    """
+    name = _ORDINAL.sub("", where.rpartition(" ")[2])
     last = _TOLD_WITH.sub("", words.strip()).rpartition("\n")[2]
-    return _NUMBERS.sub("#", last)[-_SIGNIFICANT:]
+    return _NUMBERS.sub("#", last.replace(name, "*"))[-_SIGNIFICANT:]
