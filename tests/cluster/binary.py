@@ -38,11 +38,12 @@ FLAGS = (
     "-trimpath",
     "-mod=readonly",
     "-buildvcs=false",
+    "-gcflags=all=-dwarf=false",  # -w would drop it later: it costs less when it is not made
     f"-ldflags={' '.join(['-s', '-w', '-buildid=', *_VERSION_FLAGS])}",
 )
 
 
-# The compiler collects its garbage less often, up to a bound: a sixth less of CPU time.
+# The compiler collects its garbage less often, up to a bound: that saves CPU time.
 _COMPILER = {"GOGC": "400", "GOMEMLIMIT": "3GiB"}
 
 
