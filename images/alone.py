@@ -86,4 +86,5 @@ def end_with_starter() -> None:
 
 
 def _end(signum: int, _: object) -> None:
+    signal.signal(signum, signal.SIG_IGN)  # a starter with threads is said to end once for each
     raise SystemExit(128 + signum)
