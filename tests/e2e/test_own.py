@@ -7,7 +7,7 @@ import yaml
 
 from images.cli import Builder, layout_folder
 from images.command import cache_folder
-from images.recipe import EXAMPLES
+from images.recipe import EXAMPLES, Recipe
 from tests.cluster import api
 from tests.e2e.running import (
     NAMESPACE,
@@ -22,14 +22,18 @@ from tests.e2e.running import (
 
 pytestmark = pytest.mark.cluster
 
+FAULTY = Recipe("own-faulty", ("tests/e2e/faulty/faults",), "tests/e2e/faulty", "worker")
+"""The image with the faults."""
 MANIFEST = ROOT / "docs" / "examples" / "own-model" / "job.yaml"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def image(cluster: object) -> None:
-    """The example's image, built from its Dockerfile and loaded."""
-    Builder(cache_folder()).build(EXAMPLES["own-model"])
-    api.load([layout_folder(cache_folder(), "own-model")])
+    """The example's image, built from its Dockerfile, and the one with the faults; both loaded."""
+    builder = Builder(cache_folder())
+    for recipe in (EXAMPLES["own-model"], FAULTY):
+        builder.build(recipe)
+    api.load([layout_folder(cache_folder(), name) for name in ("own-model", FAULTY.name)])
 
 
 def example(name: str, **changes: Any) -> Json:
@@ -85,4 +89,74 @@ def test_what_is_wrong_is_said_in_describe(
     watch(NAMESPACE, name, in_phase("Failed"))
     described = api.kubectl("-n", NAMESPACE, "describe", "fj", name)
     assert message in " ".join(described.split())
+    api.kubectl("-n", NAMESPACE, "delete", "fj", name, "--wait")
+
+
+def faulty(
+    name: str, model: str = "plain", data: str = "load", *, data_args: Json | None = None
+) -> Json:
+    """A job of two devices with these functions of the image with the faults."""
+    spec: Json = {
+        "image": "lockstep.local/own-faulty:0.1.0",
+        "model": {"entrypoint": f"faults:{model}"},
+        "data": {"entrypoint": f"faults:{data}", "args": data_args or {}},
+        "training": {"rounds": 100_000, "batchSize": 16, "localSteps": {"fixed": 10}},
+    }
+    job = example(name, **spec)
+    job["spec"]["devices"][0]["replicas"] = 2
+    return job
+
+
+@pytest.mark.parametrize(
+    ("job", "messages"),
+    [
+        (
+            faulty("frozen", "frozen"),
+            [
+                "model.entrypoint faults:frozen (/opt/own/faults/__init__.py:",
+                "returned a module whose 2 parameters are all frozen (requires_grad is False)",
+            ],
+        ),
+        (
+            faulty("halves", "halves"),
+            [
+                "RuntimeError: ",
+                " at /opt/own/faults/__init__.py:",
+                "parameters are trained in float32, and were torch.bfloat16: let the model cast",
+            ],
+        ),
+        (
+            faulty("means", data_args={"means": 20}),
+            [
+                "data.entrypoint faults:load (/opt/own/faults/__init__.py:",
+                "train.mean is an array of shape (20,): make it one number, and normalise each",
+            ],
+        ),
+        (
+            faulty("one-machine", data="load_on_first"),
+            [
+                "given up after 3 errors of the user's code: client lab-1: data.entrypoint ",
+                "raised FileNotFoundError: no sensor on this machine at /opt/own/faults/__in",
+                "1 of 2 clients are left, and participation.quorum is not set, so all are needed",
+            ],
+        ),
+        (
+            faulty("late", "late"),
+            [
+                "given up after 3 errors of the user's code: client lab-1: training in round 4 ",
+                "raised IndexError: pass 13 has no schedule at /opt/own/faults/__init__.py:",
+            ],
+        ),
+    ],
+    ids=lambda value: value["metadata"]["name"] if isinstance(value, dict) else "",
+)
+def test_an_error_of_the_users_code_ends_the_job_in_words(
+    lockstep: str, job: Json, messages: list[str]
+) -> None:
+    name = job["metadata"]["name"]
+    apply(NAMESPACE, job)
+    watch(NAMESPACE, name, in_phase("Failed"))
+    described = " ".join(api.kubectl("-n", NAMESPACE, "describe", "fj", name).split())
+    print(described)
+    assert [message for message in messages if message not in described] == []
     api.kubectl("-n", NAMESPACE, "delete", "fj", name, "--wait")
