@@ -231,9 +231,13 @@ def failure(run: int, client: str = "d-0", round_number: int = 0) -> ClientFailu
 
 async def test_a_device_that_cannot_begin_three_times_ends_the_job(tmp_path: Path) -> None:
     async with cloud(tmp_path, FakePlanner(), replicas=2) as server:
+        good = Device(server, "d-1")
+        await good.open()
         asked = [asyncio.to_thread(tell, server.url, failure(run)) for run in (1, 1, 2, 2, 3)]
         assert [await one for one in asked] == [True, True, True, True, False]
         outcome = await asyncio.wait_for(server.planner.outcome, PATIENCE_S)
+        assert server.planner.requests == [], "before round 1"
+        good.close()
     assert outcome.result == "Failed"
     assert "client d-0: loading raised E at f:3; 1 of 2 clients are left" in outcome.message
 

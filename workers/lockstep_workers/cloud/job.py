@@ -127,9 +127,9 @@ class Job:
         await self._resume()
         settled = False
         while (over := self._over()) is None:
-            self._check_clients()
             if not settled or self._patient:
                 await self._gather()
+            self._check_clients()
             await self._any_connected()
             plan = await self._plan(self._progress)
             if plan.rounds < plan.round:  # fewer rounds than are done were asked for meanwhile
