@@ -145,7 +145,7 @@ def process(
 def fake_nodes(logs: Path) -> Iterator[None]:
     """kwok and its nodes."""
     nodes = [node("fake-cloud", "cloud", cpu=512, pods=2000)]
-    nodes += [node(f"fake-{i}", "device", cpu=48, pods=1000) for i in range(DEVICE_NODES)]
+    nodes += [node(f"fake-{i}", "device", cpu=64, pods=250) for i in range(DEVICE_NODES)]
     selector = f"--manage-nodes-with-annotation-selector={FAKE}=fake"
     config = logs / "stages.yaml"
     config.write_text(yaml.safe_dump_all(stages()))
