@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,3 +87,22 @@ def test_equal_pods_find_room_whichever_comes_first(
     assert isinstance(packed, LeftOver) == (sum(counts) > capacity)
     if not isinstance(packed, LeftOver):
         assert bound(wanted, packed, free=rooms, seed=seed) is not None
+
+
+@given(
+    pods=st.lists(st.integers(1, 8), min_size=2, max_size=5),
+    cuts=st.lists(st.floats(0, 1), min_size=1, max_size=4),
+    seed=st.integers(0, 10**6),
+)
+def test_pods_that_fill_their_nodes_to_the_last_all_find_room(
+    pods: list[int], cuts: list[float], seed: int
+) -> None:
+    """No room is left over, so that none may be taken by a pod that could have gone elsewhere."""
+    rooms = rooms_of([Amount(64, 2.0**38, count, 2.0**38) for count in pods])
+    marks = sorted({0, sum(pods), *(round(cut * sum(pods)) for cut in cuts)})
+    wanted = [Wanted(after - before, SMALL, tuple(rooms)) for before, after in pairwise(marks)]
+    packed = pack(wanted, rooms)
+    assert not isinstance(packed, LeftOver)
+    left = bound(wanted, packed, free=rooms, seed=seed)
+    assert left is not None
+    assert all(room.pods == 0 for room in left.values())
