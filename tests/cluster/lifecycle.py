@@ -46,7 +46,7 @@ from tests.cluster.teardown import remove_cluster
 
 def up(layout: Layout) -> Path:
     """Bring the cluster up unless it is; returns the kubeconfig."""
-    prerequisites.check_all(layout)
+    prerequisites.check_all()
     install_packages()
     node.check_sizes(layout)
     programs = Programs(layout, binary.kubeall())

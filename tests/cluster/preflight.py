@@ -57,7 +57,7 @@ class Wanted(NamedTuple):
     first: bool = True
     """Nothing is cached yet."""
     running: bool = False
-    """A cluster of ours is up here: what it takes is taken already."""
+    """A cluster of ours is here: what one takes is taken already, and a second one is small."""
 
 
 def problems(machine: Machine, wanted: Wanted) -> list[str]:
@@ -177,14 +177,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lockstep"
 
 
-def check(environment: Mapping[str, str], name: str | None = None) -> tuple[list[str], str]:
+def check(environment: Mapping[str, str]) -> tuple[list[str], str]:
     """What is wrong with this machine, and the line for one that will do."""
     cache, here = cache_folder(), Path(__file__).resolve().parents[2]
-    name = name or environment.get("LOCKSTEP_CLUSTER_NAME", "lockstep")
     wanted = Wanted(
         embedded=environment.get("CLUSTER", "embedded") in {"", "embedded"},
         first=not (cache / "cluster").exists(),
-        running=(STATE_ROOT / name).exists(),
+        running=STATE_ROOT.exists(),
     )
     machine = read_machine(PROGRAMS, (cache, STATE_ROOT, here), images=cache)
     found = problems(machine, wanted)

@@ -8,12 +8,11 @@ import platform
 
 from tests.cluster import preflight
 from tests.cluster.errors import ClusterError
-from tests.cluster.layout import Layout
 
 
-def check_all(layout: Layout) -> None:
+def check_all() -> None:
     """Everything that a cluster needs, in one list."""
-    found, _ = preflight.check(os.environ, name=layout.name)
+    found, _ = preflight.check(os.environ)
     if found:
         raise ClusterError("\n  - ".join(["this machine will not do yet:", *found]))
 

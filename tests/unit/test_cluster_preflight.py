@@ -85,6 +85,20 @@ def test_a_cluster_that_is_up_has_its_memory_already() -> None:
     assert problems(less, Wanted(running=True)) == []
 
 
+@pytest.mark.parametrize(("another", "wrong"), [(True, 0), (False, 1)])
+def test_a_second_cluster_is_not_refused_for_what_the_first_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, another: bool, wrong: int
+) -> None:
+    monkeypatch.setattr(preflight, "STATE_ROOT", tmp_path / "state")
+    monkeypatch.setattr(preflight, "_addresses", lambda _: ())
+    less = GOOD._replace(available_gib=1.0)
+    monkeypatch.setattr(preflight, "read_machine", lambda *_, **__: less)
+    if another:
+        (tmp_path / "state" / "first").mkdir(parents=True)
+    found, _ = preflight.check({"CLUSTER": "embedded"})
+    assert len(found) == wrong
+
+
 def test_a_cluster_elsewhere_needs_neither_root_nor_kernel() -> None:
     guest = GOOD._replace(root=False, cpus=1, controllers=frozenset(), filesystem="overlay")
     assert problems(guest, Wanted(embedded=False)) == []
