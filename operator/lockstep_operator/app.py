@@ -142,7 +142,9 @@ def planner_server(app: FastAPI, host: str, *, port: int) -> HostedServer:
             BodyLimit(app, MAX_BODY_BYTES),
             host=host,
             port=port,
-            http=bounded(Limits(connections=MAX_CONNECTIONS, head_bytes=64 << 10)),
+            http=bounded(
+                Limits(connections=MAX_CONNECTIONS, head_bytes=64 << 10, strangers_make_room=True)
+            ),
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=GRACE_S,

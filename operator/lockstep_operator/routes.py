@@ -40,9 +40,12 @@ from lockstep_operator.errors import (
 from lockstep_operator.planner import Planner, plannable
 from lockstep_operator.reconcile import Deps
 from lockstep_operator.runtime import Runtime
+from lockstep_serving.receiving import KNOWN
 
 logger = logging.getLogger(__name__)
 
+_REST_S = 5
+"""A connection may rest between two calls."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,251}[a-z0-9])?")
 LINES_OF_ONE, LINES_OF_ALL = Rate(burst=5, per_s=0.1), Rate(burst=50, per_s=2)
 """Lines of the log about refused calls, for one source and for all."""
@@ -99,6 +102,7 @@ def planner_app(
     @app.post(names.PLAN_ROUTE)
     async def plan(request: Request, background: BackgroundTasks) -> Response:
         job = await planner.admit(_key(request), _caller(request))
+        _admitted(request)
         plannable(job)
         asked = await bodies.message(request, job, kind=PlanRequest)
         planned = await planner.plan(job, asked)
@@ -108,6 +112,7 @@ def planner_app(
     @app.post(names.POLICY_ROUTE)
     async def policy(request: Request) -> Response:
         job = await planner.admit(_key(request), _caller(request), role=Role.TRAINER)
+        _admitted(request)
         plannable(job)
         content = await bodies.policy(request, job)
         return _json((await planner.offer(job, content)).to_json())
@@ -115,6 +120,7 @@ def planner_app(
     @app.post(names.OUTCOME_ROUTE)
     async def outcome(request: Request) -> Response:
         job = await planner.admit(_key(request), _caller(request))
+        _admitted(request)
         told = await bodies.message(request, job, kind=Outcome)
         if await planner.outcome(job, told):
             return _json("{}")
@@ -130,6 +136,13 @@ def _key(request: Request) -> JobKey:
     if not (_NAME.fullmatch(key.namespace) and _NAME.fullmatch(key.name)):
         raise NotFound("no such job: namespaces and jobs have names of a-z, 0-9 and -")
     return key
+
+
+def _admitted(request: Request) -> None:
+    """Its connection makes no room for those of strangers."""
+    known = request.scope.get("extensions", {}).get(KNOWN)
+    if known is not None:
+        known(_REST_S)
 
 
 def _caller(request: Request) -> Caller:

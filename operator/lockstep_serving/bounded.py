@@ -182,6 +182,14 @@ class _Bounded(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
 
+    def on_response_complete(self) -> None:
+        """An answer before the end of the body ends the connection: nobody reads the rest."""
+        super().on_response_complete()
+        if not (self._in_head or self._refused or self.transport.is_closing()):
+            self._refused = True
+            self.transport.write_eof()
+            self._timer = self.loop.call_later(_LINGER_S, self.transport.close)
+
     def send_400_response(self, msg: str) -> None:
         if not self._refused:
             super().send_400_response(msg)

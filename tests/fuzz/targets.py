@@ -47,6 +47,7 @@ from lockstep_api.spec import (
 from lockstep_api.status import EnergyJoules, FederatedJobStatus
 from lockstep_api.wire import (
     ClientPlan,
+    ClientReport,
     Outcome,
     PlanRequest,
     Registration,
@@ -56,8 +57,11 @@ from lockstep_api.wire import (
 )
 from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.decide import decide
+from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import JobKey, JobView, NodeView, Observed, Settings
-from lockstep_operator.errors import InvalidSpec
+from lockstep_operator.core.planning import Basis, draw, hear, know
+from lockstep_operator.core.state import JobState
+from lockstep_operator.errors import InvalidSpec, UnfitRequest
 from lockstep_operator.observe import job_view, parse_spec
 from lockstep_workers.cloud.bulk import BulkRoutes
 from lockstep_workers.cloud.checkpoint import (
@@ -159,6 +163,21 @@ def idx_file(data: bytes) -> None:
         file.flush()
         with suppress(InvalidJob):
             assert read_idx(Path(file.name)).dtype == np.uint8
+
+
+def plans(data: bytes) -> None:
+    """What a cloud pod tells the planner: it is planned for, or refused in words."""
+    try:
+        asked = PlanRequest.model_validate_json(data)
+    except ValidationError:
+        return
+    for policy in ("static", "equalize"):
+        job = parse_spec(SPEC | {"allocation": {"policy": policy}})
+        state = hear(JobState(), asked, spec=job).state
+        known = know(state, asked, telemetry=Insight(problem="none"), spec=job)
+        with suppress(UnfitRequest):
+            plan = draw(state, asked, basis=Basis(job, known)).plan
+            assert all(0.5 <= one.frequency_ghz <= 2 for one in plan.participants)
 
 
 NODE = NodeView("n", {}, True, (), 64.0, Amount(64.0, 2.0**40, 1e6))
@@ -331,9 +350,21 @@ REPORT = UpdateReport(
     frequency_ghz=1,
     energy_joules=EnergyJoules(model=1.0),
 )
+REGISTRATION = Registration(client="d-0", incarnation="i", examples=1)
+PLAN_REQUEST = PlanRequest(
+    round=2,
+    clients=[REGISTRATION],
+    report=RoundReport(
+        round=1,
+        planned=True,
+        seconds=1,
+        elapsed_seconds=1,
+        clients=[ClientReport(update=REPORT, arrived_seconds=1, upload_seconds=1, bytes=1)],
+        energy_joules=EnergyJoules(),
+    ),
+)
 BODY = bytes(encode([np.ones(N_VALUES, np.float32)]))
 KEY = "the-key-of-a-session-of-d-0"
-REGISTRATION = Registration(client="d-0", incarnation="i", examples=1)
 SPEC = {
     "model": {"name": "mlp"},
     "data": {"name": "fashion-mnist"},
@@ -349,6 +380,7 @@ def _request(method: bytes, path: bytes, query: bytes, *rest: bytes) -> bytes:
 
 TARGETS: dict[str, tuple[Target, list[bytes]]] = {
     "update_body": (update_body, [BODY]),
+    "plans": (plans, [PLAN_REQUEST.to_json().encode()]),
     "messages": (messages, [REPORT.to_json().encode(), REGISTRATION.to_json().encode()]),
     "checkpoint": (checkpoint, [_whole_checkpoint()]),
     "trace": (trace, [b"t_seconds,bandwidth_mbps\n0,1\n1,0\n2,5.5\n", b"0,2"]),

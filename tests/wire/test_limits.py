@@ -173,6 +173,25 @@ async def test_bodies_are_bounded_and_nonsense_is_answered(request_: bytes, stat
         assert (await say(port, request_))[0] == status
 
 
+async def test_an_answer_before_the_end_of_the_body_ends_the_connection() -> None:
+    """However slowly the rest is sent: nobody waits for it."""
+    async with server(max_body=10**7) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
+        assert b"404 Not Found" in await reader.readuntil(b"\r\n\r\n")
+
+        async def drip() -> None:
+            while True:
+                writer.write(b"a")
+                await asyncio.sleep(0.1)
+
+        dripping = asyncio.create_task(drip())
+        with suppress(ConnectionResetError):
+            await asyncio.wait_for(reader.read(), PATIENCE_S)
+        dripping.cancel()
+        writer.close()
+
+
 async def test_expect_100_continue_is_answered_before_the_body() -> None:
     async with server() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
