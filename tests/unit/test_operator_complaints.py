@@ -89,6 +89,21 @@ async def test_an_old_warning_that_is_listed_anew_says_nothing() -> None:
     assert fresh.of(KEY) == {}
 
 
+async def test_what_was_warned_of_before_an_object_was_well_counts_never() -> None:
+    """Also when a watch that broke had kept the event from the operator."""
+    kube = await made()
+    complaints = Complaints(None, changed=lambda job: None)
+    uid = kube.objects[PODS]["metadata"]["uid"]
+    complaints.know(uid, PODS, job=KEY, well=False)
+    warn(kube, PODS)
+    (event,) = [one for ref, one in kube.objects.items() if ref.kind == "Event"]
+    complaints.passed({"metadata": {"resourceVersion": "10000"}})
+    complaints.know(uid, PODS, job=KEY, well=True)
+    complaints.know(uid, PODS, job=KEY, well=False)
+    complaints.put(event)
+    assert complaints.of(KEY) == {}
+
+
 async def test_a_replaced_object_begins_without_complaints() -> None:
     kube = await made()
     state = cluster_of(kube)
@@ -144,16 +159,23 @@ async def test_warnings_are_followed_after_whom_they_are_about() -> None:
     """So that a new operator knows of each event that it lists to whom it belongs."""
     kube = await made()
     warn(kube, PODS)
-    state = ClusterState(kube)
+    state, may_list = ClusterState(kube), asyncio.Event()
     asked: list[str] = []
     pages = kube.pages
 
-    def noted(kind: Any, *args: Any, **options: Any) -> Any:
+    async def held(kind: Any, *args: Any, **options: Any) -> Any:
         asked.append(kind[1])
-        return pages(kind, *args, **options)
+        if kind == SET:
+            await may_list.wait()
+        async for page in pages(kind, *args, **options):
+            yield page
 
-    kube.pages = noted  # type: ignore[method-assign]
+    kube.pages = held  # type: ignore[method-assign]
     following = asyncio.create_task(state.run())
+    await settled()
+    assert "StatefulSet" in asked
+    assert "Event" not in asked
+    may_list.set()
     await settled()
     assert asked[-1] == "Event"
     assert state.complaints(KEY) == {PODS: OLD}
