@@ -78,6 +78,8 @@ def has_image(storage: Storage, reference: str) -> bool:
 
 def prepare(storage: Storage, log: Path, *, refresh: bool) -> None:
     debian.ensure_packages(log)
+    # What a build that was interrupted left, mounted: the storage is ours, and we are alone on it.
+    run(storage.buildah("rm", "--all"), log=log)
     if refresh or not has_image(storage, BASE):
         _import_base(storage, log)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from images import choice, debian, engines, layout
+from images import buildah, choice, debian, engines, layout
 from images.cli import wanted_engine
 from images.command import ImageError, unpack
 from images.recipe import RECIPES
@@ -186,3 +186,15 @@ def test_an_engine_that_fails_while_it_saves_is_an_error_with_its_words(tmp_path
     command = ["sh", "-c", "echo 'no space left' >&2; exit 3"]
     with pytest.raises(ImageError, match=r"(?s)sh failed with code 3.*no space left"):
         unpack(command, tmp_path, log=tmp_path / "log")
+
+
+def test_what_an_interrupted_build_left_in_buildahs_storage_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(debian, "ensure_packages", lambda _: None)
+    monkeypatch.setattr(buildah, "run", lambda command, **_: ran.append(command))
+    monkeypatch.setattr(buildah, "has_image", lambda *_: True)
+    storage = buildah.Storage(tmp_path)
+    buildah.prepare(storage, tmp_path / "log", refresh=False)
+    assert ran == [storage.buildah("rm", "--all")]
