@@ -13,8 +13,8 @@ from tests.cluster.errors import ClusterError
 def check_all() -> None:
     """Everything that a cluster needs, in one list."""
     found, _ = preflight.check(os.environ)
-    if found:
-        raise ClusterError("\n  - ".join(["this machine will not do yet:", *found]))
+    if found and not preflight.only_warns(os.environ):
+        raise ClusterError(preflight.listed(found))
 
 
 def check_machine() -> None:

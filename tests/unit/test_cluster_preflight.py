@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster import addresses, preflight
+from tests.cluster import addresses, preflight, prerequisites
+from tests.cluster.errors import ClusterError
 from tests.cluster.layout import RESERVED_CPU_MILLI
 from tests.cluster.machine import Machine, capabilities, filesystem_of
 from tests.cluster.preflight import PROGRAMS, Wanted, problems, rounded_down, summary
@@ -67,6 +68,21 @@ def test_a_good_machine_gets_one_line() -> None:
 def test_what_is_wrong_is_said_with_what_to_do(change: dict[str, object], said: str) -> None:
     found = problems(GOOD._replace(**change), Wanted())  # type: ignore[arg-type]
     assert any(re.search(said, line) for line in found), found
+
+
+def test_who_wants_to_go_on_is_warned_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(preflight, "check", lambda _: (["1 CPU is here"], ""))
+    assert preflight.main() == 1
+    assert "1 CPU is here" in (refusal := capsys.readouterr().err)
+    assert "LOCKSTEP_PREFLIGHT=warn" in refusal
+    with pytest.raises(ClusterError, match="1 CPU is here"):
+        prerequisites.check_all()
+    monkeypatch.setenv("LOCKSTEP_PREFLIGHT", "warn")
+    assert preflight.main() == 0
+    assert "1 CPU is here" in capsys.readouterr().err
+    prerequisites.check_all()
 
 
 def test_everything_comes_in_one_list() -> None:
