@@ -56,8 +56,8 @@ MESSAGES: list[tuple[type[BaseModel], dict[str, Any]]] = [
     (Outcome, {"result": "Failed", "message": "m", "report": REPORT}),
     (
         Task,
-        {"round": 1, "steps": 1, "frequencyGHz": 1.0, "throttleMilli": 1, "baseRound": 1,
-         "savedRound": 1},
+        {"round": 1, "turn": 1, "steps": 1, "frequencyGHz": 1.0, "throttleMilli": 1,
+         "baseRound": 1, "savedRound": 1},
     ),
     (
         RoundPlan,
