@@ -142,7 +142,7 @@ def test_a_child_that_is_refused_is_told_and_comes_once_it_may(lockstep: str) ->
     with quota(services="0"):
         apply(NAMESPACE, lone_job("childless", training=TWO_ROUNDS))
         words = "exceeded quota: resourcequota, requested: services=1"
-        told("childless", "ChildRefused", "Service childless-cloud: ", words)
+        told("childless", "ChildRefused", "Service childless-cloud", words)
         assert {reason for reason, _ in warnings("childless")} <= {"ChildRefused"}
         wait_for_event(NAMESPACE, "childless", "ChildRefused")
         assert pods(NAMESPACE, "childless") == []
