@@ -16,6 +16,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from lockstep_serving.rarely import Rarely
 from lockstep_serving.receiving import EXTENSION, KNOWN, SOCKET, Incoming
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,6 @@ _PHRASES = {
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }
-_LOG_EVERY_S = 60.0
 _LINGER_S = 1.0
 
 
@@ -62,16 +62,12 @@ class _Seldom(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._last_s: dict[str, float] = {}
+        self._rarely = Rarely(time.monotonic)
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno != logging.WARNING:
             return True
-        now_s, kind = time.monotonic(), str(record.msg)
-        due = now_s >= self._last_s.get(kind, -_LOG_EVERY_S) + _LOG_EVERY_S
-        if due:
-            self._last_s[kind] = now_s
-        return due
+        return self._rarely.due(str(record.msg)) is not None
 
 
 _SELDOM = _Seldom()
@@ -89,7 +85,7 @@ def bounded(limits: Limits) -> type[HttpToolsProtocol]:
 
 class _Bounded(HttpToolsProtocol):
     within: Limits
-    _last_log_s = -_LOG_EVERY_S
+    _rarely = Rarely(time.monotonic)
     _numbers = itertools.count()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -224,9 +220,7 @@ class _Bounded(HttpToolsProtocol):
 
     def _log(self, message: str, *arguments: object) -> None:
         """A warning, at most once a minute: a flood of connections must not flood the log."""
-        now = time.monotonic()
-        if now >= _Bounded._last_log_s + _LOG_EVERY_S:
-            _Bounded._last_log_s = now
+        if _Bounded._rarely.due("all") is not None:
             logger.warning(message, *arguments)
 
 

@@ -26,8 +26,8 @@ from lockstep_api.wire import (
     Task,
     UpdateReport,
 )
+from lockstep_serving.rarely import Rarely
 from lockstep_workers.cloud.around import Sink, Tally
-from lockstep_workers.cloud.rarely import Rarely
 from lockstep_workers.cloud.sessions import Session, Sessions
 from lockstep_workers.errors import NoSession, RefusedUpdate, SessionTaken
 from lockstep_workers.learning.rounds import Round

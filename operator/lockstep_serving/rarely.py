@@ -1,7 +1,8 @@
 """Log lines that strangers can provoke: of each kind one in a while, with how many it stands for.
 
-Used by `cloud.reception`. Invariant: what is kept grows with the kinds, never with the calls; so
-a kind is named after what this program knows, never after what it was sent.
+Used by `bounded`, and by the cloud pod for refusals. Invariant: what is kept grows with the kinds,
+never with the calls; so a kind is named after what this program knows, never after what it was
+sent.
 """
 
 from collections.abc import Callable
