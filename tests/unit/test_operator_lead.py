@@ -58,6 +58,20 @@ async def wait(event: asyncio.Event) -> None:
     await asyncio.wait_for(event.wait(), STEP_S)
 
 
+async def cut_off(setup: Setup) -> asyncio.Task[None]:
+    """A leader that could not renew in time: `lead`, which goes on."""
+    clock = Hand()
+    elector = Elector(setup.kube, "lab", "lock", "a", FAST, clock)
+    running = asyncio.create_task(lead(setup.leader, elector))
+    await wait(setup.flags.watching)
+    setup.kube.fail = lambda verb, name: Unavailable("no route") if name == "lock" else None
+    clock.now_s += FAST.renew_within_s
+    async with asyncio.timeout(STEP_S):
+        while setup.flags.leading.is_set():  # noqa: ASYNC110 - cleared, which no event tells
+            await asyncio.sleep(0.01)
+    return running
+
+
 async def test_a_leader_that_lost_its_lease_ends_and_begins_no_pass(setup: Setup) -> None:
     elector = Elector(setup.kube, "lab", "lock", "a", FAST)
     running = asyncio.create_task(lead(setup.leader, elector))
@@ -75,15 +89,7 @@ async def test_a_leader_that_lost_its_lease_ends_and_begins_no_pass(setup: Setup
 
 
 async def test_a_leader_that_cannot_renew_waits_with_its_passes_and_goes_on(setup: Setup) -> None:
-    clock = Hand()
-    elector = Elector(setup.kube, "lab", "lock", "a", FAST, clock)
-    running = asyncio.create_task(lead(setup.leader, elector))
-    await wait(setup.flags.watching)
-    setup.kube.fail = lambda verb, name: Unavailable("no route") if name == "lock" else None
-    clock.now_s += FAST.renew_within_s
-    async with asyncio.timeout(STEP_S):
-        while setup.flags.leading.is_set():  # noqa: ASYNC110 - cleared, which no event tells
-            await asyncio.sleep(0.01)
+    running = await cut_off(setup)
     setup.runtime.seen(KEY)
     await settled()
     assert (setup.runtime.jobs, setup.passes) == (1, [])
@@ -98,15 +104,7 @@ async def test_a_leader_that_cannot_renew_waits_with_its_passes_and_goes_on(setu
 
 
 async def test_a_leader_that_is_stopped_while_it_cannot_renew_ends_at_once(setup: Setup) -> None:
-    clock = Hand()
-    elector = Elector(setup.kube, "lab", "lock", "a", FAST, clock)
-    running = asyncio.create_task(lead(setup.leader, elector))
-    await wait(setup.flags.watching)
-    setup.kube.fail = lambda verb, name: Unavailable("no route") if name == "lock" else None
-    clock.now_s += FAST.renew_within_s
-    async with asyncio.timeout(STEP_S):
-        while setup.flags.leading.is_set():  # noqa: ASYNC110 - cleared, which no event tells
-            await asyncio.sleep(0.01)
+    running = await cut_off(setup)
     running.cancel()  # as `app` does with one that does not lead
     await asyncio.gather(running, return_exceptions=True)
     assert setup.flags.stop.is_set()
