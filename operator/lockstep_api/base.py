@@ -5,6 +5,8 @@ import re
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from lockstep_api.text import few
+
 
 class ApiModel(BaseModel):
     """A frozen model whose fields are camelCase in YAML and JSON; an unknown field is an error."""
@@ -37,9 +39,8 @@ _NAMED = re.compile(r"[A-Za-z0-9_]{1,40}")
 def problems_of(error: ValidationError) -> str:
     """What is wrong with a message, for its sender: a few problems, and nothing that it sent."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    told = [f"{_place(one['loc'])}{one['msg']}" for one in found[:_MOST_PROBLEMS]]
-    more = len(found) - len(told)
-    return "; ".join(told) + (f" and {more} more" if more > 0 else "")
+    told = [f"{_place(one['loc'])}{one['msg']}" for one in found]
+    return few(told, _MOST_PROBLEMS, comma="; ")
 
 
 def _place(location: tuple[int | str, ...]) -> str:

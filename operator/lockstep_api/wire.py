@@ -18,6 +18,7 @@ from lockstep_api.base import WireModel
 from lockstep_api.spec import Actuator, Target
 from lockstep_api.spec.job import MOST_CLIENTS
 from lockstep_api.status import EnergyJoules
+from lockstep_api.text import cut
 
 MOST_LABELS = 1024
 """A device of more classes tells no histogram."""
@@ -33,7 +34,7 @@ _MOST_LOSS = 3.5e38
 
 
 def _cut(length: int) -> Callable[[str], str]:
-    return lambda text: text if len(text) <= length else f"{text[: length - 1]}…"
+    return lambda text: cut(text, length)
 
 
 def _few(most: int) -> Callable[[Any], Any]:

@@ -14,6 +14,8 @@ from types import FrameType
 
 from torch import nn
 
+from lockstep_api.text import cut
+
 _MOST = 700
 """Characters of an error's own text."""
 _OURS = ("lockstep_workers", "lockstep_api", "lockstep_serving")
@@ -61,7 +63,7 @@ def _text(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - its __str__ is the user's code, too
         text = "(its text cannot be had)"
     line = " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
-    return line if len(line) <= _MOST else f"{line[: _MOST - 1]}…"
+    return cut(line, _MOST)
 
 
 def _place(error: BaseException, own: str) -> str:

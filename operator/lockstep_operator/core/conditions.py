@@ -11,6 +11,7 @@ from typing import Literal
 from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import Condition, ConditionType, FederatedJobStatus, PlannedClient
+from lockstep_api.text import cut, few
 from lockstep_api.wire import ClientPlan, RoundReport
 from lockstep_operator.core.causes import Cause
 from lockstep_operator.core.model import Observed
@@ -60,7 +61,7 @@ def set_condition(
         type=type,
         status=found.status,
         reason=found.reason,
-        message=_cut(printable(found.message)),
+        message=cut(printable(found.message), _MAX_MESSAGE),
         observed_generation=generation,
         last_transition_time=old.last_transition_time if old and kept else timestamp(now),
     )
@@ -78,9 +79,9 @@ def readiness(observed: Observed, spec: FederatedJobSpec, *, found: Sequence[Cau
         return Finding("True", "AllPodsReady", f"all {len(wanted)} pods are ready")
     message = f"{len(missing)} of {len(wanted)} pods are not ready"
     if missing:
-        message = f"{message}: {_some(missing)}"
+        message = f"{message}: {few(missing, _SHOWN)}"
     if found:
-        why = _some([str(one) for one in found], "; ")
+        why = few([str(one) for one in found], _SHOWN, comma="; ")
         return Finding("False", found[0].reason, f"{why}; {message}")
     return Finding("False", PODS_NOT_READY, message)
 
@@ -116,13 +117,13 @@ def _degradations(status: FederatedJobStatus, report: JobState | None) -> Iterat
     if report is not None:
         off |= report.mismatches
     if off:
-        listed = _some([f"{client} ({why})" for client, why in sorted(off.items())])
+        listed = few([f"{client} ({why})" for client, why in sorted(off.items())], _SHOWN)
         yield "FrequencyNotApplied", f"frequency not as planned: {listed}"
     if _bypassed(status, report):
         message = "the cloud pod could not reach the planner and used the plan before again"
         yield "PlannerBypassed", message
     if slowed := _slowed(status, report):
-        listed = _some([f"{client} ({why})" for client, why in sorted(slowed.items())])
+        listed = few([f"{client} ({why})" for client, why in sorted(slowed.items())], _SHOWN)
         message = (
             f"devices keep to their CPU limits themselves, as they cannot be resized: {listed}; "
             "allow pods/resize, or set allocation.actuator: cooperative"
@@ -143,8 +144,8 @@ def telemetry(spec: FederatedJobSpec, report: JobState | None) -> Finding:
 
 def missing(report: RoundReport) -> str:
     """Who gave nothing to a round."""
-    everyone = len(report.lost) + len(report.clients)
-    return f"the last round went without {len(report.lost)} of {everyone}: {_some(report.lost)}"
+    everyone, who = len(report.lost) + len(report.clients), few(report.lost, _SHOWN)
+    return f"the last round went without {len(report.lost)} of {everyone}: {who}"
 
 
 def _slowed(status: FederatedJobStatus, report: JobState | None) -> dict[str, str]:
@@ -167,14 +168,3 @@ def _bypassed(status: FederatedJobStatus, report: JobState | None) -> bool:
     if report is not None and report.report is not None:
         return not report.report.planned
     return status.last_plan is not None and not status.last_plan.planned
-
-
-def _some(items: Sequence[str], comma: str = ", ") -> str:
-    """The first few items and how many more there are."""
-    more = len(items) - _SHOWN
-    listed = comma.join(items[:_SHOWN])
-    return f"{listed} and {more} more" if more > 0 else listed
-
-
-def _cut(message: str) -> str:
-    return message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…"

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from lockstep_api import names
 from lockstep_api.status import FINISHED
+from lockstep_api.text import few
 from lockstep_operator.core.children import child_refs, record_refs
 from lockstep_operator.core.model import JobView, Manifest, ObjectRef, Observed
 from lockstep_operator.core.support import unsupported
@@ -102,9 +103,8 @@ def names_taken(job: JobView, objects: Mapping[ObjectRef, Manifest]) -> dict[Obj
 def advice(others: Mapping[ObjectRef, Manifest]) -> str:
     """What is wrong with names that are taken, and what people can do."""
     shown = [described(ref, manifest) for ref, manifest in others.items()]
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return (
-        f"the job needs names that others have: {', '.join(shown[:_SHOWN])}{more}. They were not "
+        f"the job needs names that others have: {few(shown, _SHOWN)}. They were not "
         "touched, and the job has no pods. Make it under another name, or delete what nobody "
         "needs: it goes on by itself once its names are free"
     )

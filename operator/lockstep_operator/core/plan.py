@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from lockstep_allocator.fleet import Method
 from lockstep_api.spec import Actuator, AllocationPolicy, FederatedJobSpec
 from lockstep_api.status import LastPlan
+from lockstep_api.text import few
 from lockstep_api.wire import ClientPlan, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.allocate import allocate, cpu_milli, groups_by_client
 from lockstep_operator.core.insight import Insight
@@ -93,8 +94,7 @@ def _connected(spec: FederatedJobSpec, request: PlanRequest) -> list[str]:
     known = groups_by_client(spec)
     asked = {registration.client for registration in request.clients}
     if unknown := sorted(asked - known.keys()):
-        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-        raise UnfitRequest(f"no such clients in this job: {', '.join(unknown[:_SHOWN])}{more}")
+        raise UnfitRequest(f"no such clients in this job: {few(unknown, _SHOWN)}")
     return [client for client in known if client in asked]
 
 

@@ -18,6 +18,7 @@ from datetime import datetime
 from lockstep_allocator.fleet import Method
 from lockstep_api.spec import Actuator, FederatedJobSpec
 from lockstep_api.status import LastPlan
+from lockstep_api.text import few
 from lockstep_api.wire import Outcome, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.allocate import NotComputable
 from lockstep_operator.core.figures import from_report, from_telemetry, known_clients
@@ -132,9 +133,7 @@ def know(
 def _problems(problem: str | None, doubts: Sequence[str]) -> str | None:
     if not doubts:
         return problem
-    more = len(doubts) - _SHOWN
-    listed = "; ".join(doubts[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    told = f"figures that cannot be are left out: {listed}"
+    told = f"figures that cannot be are left out: {few(doubts, _SHOWN, comma='; ')}"
     return told if problem is None else f"{problem}; {told}"
 
 

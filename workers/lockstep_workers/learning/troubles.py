@@ -8,6 +8,7 @@ the answer to it was lost, counts once.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lockstep_api.text import few
 from lockstep_api.wire import ClientFailure
 
 MOST_FAILURES = 3
@@ -60,9 +61,8 @@ class Troubles:
         given_up = sorted(self.given_up().items())
         if not given_up:
             return None
-        said = "; ".join(f"client {client}: {why}" for client, why in given_up[:_SHOWN])
-        more = f" and {len(given_up) - _SHOWN} more" if len(given_up) > _SHOWN else ""
-        return f"given up after {MOST_FAILURES} errors of the user's code: {said}{more}"
+        said = few([f"client {client}: {why}" for client, why in given_up], _SHOWN, comma="; ")
+        return f"given up after {MOST_FAILURES} errors of the user's code: {said}"
 
 
 def too_few(clients: int, *, given_up: int, quorum: int | None) -> str | None:
