@@ -10,16 +10,14 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from lockstep_api import names
 from lockstep_api.names import Role
 from lockstep_operator.core.model import JobKey, ObjectRef
 from lockstep_operator.core.pace import Bucket, Buckets, Rate
+from lockstep_operator.core.recent import remember
 from lockstep_operator.errors import Forbidden, NotFound, TooManyCalls, Unauthenticated
 from lockstep_operator.kube import Kube, User
-
-_Value = TypeVar("_Value")
 
 CACHE_S = 60.0
 REFUSED_S = 10.0
@@ -128,19 +126,11 @@ class Authenticator:
         reviewed = await self._kube.review_token(token, names.PLANNER_AUDIENCE)
         self._users.pop(digest, None)
         if reviewed is None:
-            _keep(self._refused, digest, value=now_s + REFUSED_S)
+            remember(self._refused, digest, value=now_s + REFUSED_S, most=_MAX_CACHED)
             raise _not_valid()
-        _keep(self._users, digest, value=(reviewed, now_s + CACHE_S))
+        remember(self._users, digest, value=(reviewed, now_s + CACHE_S), most=_MAX_CACHED)
         return reviewed
 
 
 def _not_valid() -> Unauthenticated:
     return Unauthenticated(f"the token is not valid for audience {names.PLANNER_AUDIENCE}")
-
-
-def _keep(cache: dict[str, _Value], digest: str, *, value: _Value) -> None:
-    """In place of the oldest when there are too many."""
-    cache.pop(digest, None)
-    if len(cache) >= _MAX_CACHED:
-        del cache[next(iter(cache))]
-    cache[digest] = value

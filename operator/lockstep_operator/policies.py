@@ -10,12 +10,12 @@ import binascii
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
 
 from lockstep_allocator.policy import SHIPPED, InvalidPolicy, Policy, read_policy
 from lockstep_api import names
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef
 from lockstep_operator.core.ownership import Standing, standing
+from lockstep_operator.core.recent import remember
 from lockstep_operator.errors import KubeError, NotFound, PolicyUnavailable
 from lockstep_operator.kube import Kube
 
@@ -23,8 +23,6 @@ VOLUME = "volume/"
 BEGAN_WITH = "beganWith"
 """Entry of a learnt policy's ConfigMap: the policyRef that it began with."""
 _KEPT = 64
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
 
 
 @dataclass(slots=True)
@@ -102,10 +100,10 @@ class Policies:
         if (known := self._objects.get(ref)) is not None:
             now = await self.kube.metadata(ref)
             if known["metadata"]["resourceVersion"] == now["metadata"]["resourceVersion"]:
-                _keep(self._objects, ref, value=known)
+                remember(self._objects, ref, value=known, most=_KEPT)
                 return known
         found = await self.kube.get(ref)
-        _keep(self._objects, ref, value=found)
+        remember(self._objects, ref, value=found, most=_KEPT)
         return found
 
     def _from_object(self, ref: ObjectRef, found: Manifest) -> Policy:
@@ -130,16 +128,8 @@ class Policies:
         return None if found is None else self._keep(version, found)
 
     def _keep(self, version: tuple[str, str], policy: Policy) -> Policy:
-        _keep(self._read, version, value=policy)
+        remember(self._read, version, value=policy, most=_KEPT)
         return policy
-
-
-def _keep(kept: dict[_Key, _Value], key: _Key, *, value: _Value) -> None:
-    """Puts something last; what was not asked for longest goes when there are too many."""
-    kept.pop(key, None)
-    kept[key] = value
-    while len(kept) > _KEPT:
-        del kept[next(iter(kept))]
 
 
 @cache

@@ -5,6 +5,8 @@ Invariant: what is kept is bounded, however many ask.
 
 from dataclasses import dataclass, field
 
+from lockstep_operator.core.recent import remember
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -51,8 +53,6 @@ class Buckets:
 
     def of(self, key: str) -> Bucket:
         """The bucket of one who asks."""
-        bucket = self._by_key.pop(key, None) or Bucket(self.rate)
-        if len(self._by_key) >= self.most:
-            del self._by_key[next(iter(self._by_key))]
-        self._by_key[key] = bucket
+        bucket = self._by_key.get(key) or Bucket(self.rate)
+        remember(self._by_key, key, value=bucket, most=self.most)
         return bucket
