@@ -10,11 +10,11 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from lockstep_api.base import problems_of
-from lockstep_api.names import SESSION_HEADER, TENSORS
+from lockstep_api.names import TENSORS
 from lockstep_api.wire import ClientFailure, FailureAnswer
 from lockstep_workers.cloud.asgi import Scope, Send, send_body, send_json, small_body, start
 from lockstep_workers.cloud.reading import Receive
-from lockstep_workers.cloud.sessions import Session
+from lockstep_workers.cloud.sessions import Session, shown_key
 from lockstep_workers.errors import NoSession
 
 _CLIENT = r"/v1/clients/(?P<client>[a-z0-9-]{1,63})"
@@ -55,7 +55,7 @@ class Asides:
     ) -> None:
         """Once in a session."""
         try:
-            self._host.session_of(match["client"], _key(scope))
+            self._host.session_of(match["client"], shown_key(scope["headers"]))
         except NoSession as error:
             await send_json(send, 409, content={"message": str(error)}, close=True)
             return
@@ -76,7 +76,7 @@ class Asides:
             message = f"not a failure: {problems_of(error)}"
             await send_json(send, 422, content={"message": message}, close=True)
             return
-        await self._take(failure, match["client"], key=_key(scope), send=send)
+        await self._take(failure, match["client"], key=shown_key(scope["headers"]), send=send)
 
     async def _take(self, failure: ClientFailure, client: str, *, key: bytes, send: Send) -> None:
         if failure.client != client or not self._host.knows(client):
@@ -89,8 +89,3 @@ class Asides:
             await send_json(send, 409, content={"message": str(error)}, close=True)
         else:
             await send_json(send, 200, content=answer.model_dump())
-
-
-def _key(scope: Scope) -> bytes:
-    headers: dict[bytes, bytes] = dict(scope["headers"])
-    return headers.get(SESSION_HEADER.encode(), b"")

@@ -23,7 +23,6 @@ from lockstep_api.names import (
     PROTOCOL,
     PROTOCOL_HEADER,
     REPORT_HEADER,
-    SESSION_HEADER,
     TASK_HEADER,
     TENSORS,
 )
@@ -50,7 +49,7 @@ from lockstep_workers.cloud.asgi import (
 )
 from lockstep_workers.cloud.reading import Messages, Reader, Receive, Source
 from lockstep_workers.cloud.reception import Offer
-from lockstep_workers.cloud.sessions import Session, never
+from lockstep_workers.cloud.sessions import Session, never, shown_key
 from lockstep_workers.errors import Gone, NoSession, RefusedUpdate, SessionTaken
 from lockstep_workers.sockets import Options, is_silent
 from lockstep_workers.tensors import Flat, check_values, decode, max_body_bytes
@@ -163,7 +162,7 @@ class BulkRoutes:
             await send_json(send, registration.status, content=content, close=True)
             return
         opening = self._host.open_session(
-            registration, key=_key(headers), is_silent=_silence(scope)
+            registration, key=shown_key(scope["headers"]), is_silent=_silence(scope)
         )
         opened = asyncio.ensure_future(opening)
         if not await first(opened, receive):
@@ -217,7 +216,7 @@ class BulkRoutes:
             await no_content(send)
             return
         try:
-            session = self._host.session_of(client, _key(dict(scope["headers"])))
+            session = self._host.session_of(client, shown_key(scope["headers"]))
         except NoSession as error:
             await send_json(send, 409, content={"message": str(error)}, close=True)
             return
@@ -260,7 +259,8 @@ class BulkRoutes:
         offer: Offer | None = None
         try:
             number = int(match["round"])
-            offer = self._host.expect(match["client"], _key(headers), round_number=number)
+            key = shown_key(scope["headers"])
+            offer = self._host.expect(match["client"], key, round_number=number)
             _is_known(scope)
             report = _report(headers, offer.client, number=number)
             await self._take(offer, report, scope=scope, receive=receive)
@@ -300,11 +300,6 @@ class BulkRoutes:
             bytes=len(body),
         )
         self._host.add(offer, arrived, flat=flat)
-
-
-def _key(headers: Headers) -> bytes:
-    """What a request shows as the key of its session; empty: nothing."""
-    return headers.get(SESSION_HEADER.encode(), b"")
 
 
 def _silence(scope: Scope) -> Callable[[], bool]:

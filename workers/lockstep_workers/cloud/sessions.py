@@ -11,7 +11,7 @@ Invariant: a client has at most one session, and a key is good for as long as it
 import asyncio
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,11 @@ _KEY_BYTES = 32
 def new_key() -> str:
     """A key that nobody guesses."""
     return secrets.token_urlsafe(_KEY_BYTES)
+
+
+def shown_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """What a request shows as the key of its session; empty: nothing."""
+    return dict(headers).get(SESSION_HEADER.encode(), b"")
 
 
 def never() -> bool:
