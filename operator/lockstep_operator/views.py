@@ -20,8 +20,6 @@ from lockstep_operator.kube import ref_of
 
 _ANNOTATIONS = (HASH_ANNOTATION, COPIED_ANNOTATION)
 _OWNER = ("apiVersion", "kind", "name", "uid", "controller")
-_SMALL = {"u": 1e-6, "n": 1e-9}
-"""Suffixes that only the cluster's own objects have."""
 _MANY_RESTARTS = 3
 _MOST_CHARACTERS = 500
 _HARMLESS = frozenset({"ContainerCreating", "PodInitializing"})
@@ -252,21 +250,11 @@ def _requests(of: Manifest) -> Mapping[str, Any]:
 
 def amount(quantity: Any) -> float:
     """A quantity's value, in any notation that Kubernetes has; of what is none, 0."""
-    text = str(quantity)
     try:
-        scale = _SMALL.get(text[-1:])
-        value = parse_quantity(text) if scale is None else float(text[:-1]) * scale
-    except ValueError:
-        value = _decimal(text)
-    return value if math.isfinite(value) else 0.0
-
-
-def _decimal(text: str) -> float:
-    """With an exponent: 1e3."""
-    try:
-        return float(text)
+        value = parse_quantity(str(quantity))
     except ValueError:
         return 0.0
+    return value if math.isfinite(value) else 0.0
 
 
 def node_view(node: Manifest) -> NodeView:
