@@ -1,15 +1,14 @@
 """What an error in the user's code says to people: type, text, and the line of theirs it came from.
 
 Used by `entrypoints`, whose guard makes such an error one that ends the job, and by whoever names
-things of the user's code. Invariant: whatever
-the error is, even one whose own text cannot be had, the words are short and can be written down.
+things of the user's code. Invariant: whatever the error is, even one whose own text cannot be had,
+the words are short and can be written down.
 """
 
 import inspect
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
 from types import FrameType
 
 from torch import nn
@@ -72,14 +71,10 @@ def _place(error: BaseException, own: str) -> str:
         return f"{error.filename}:{error.lineno}"
     theirs = [
         f"{frame.f_code.co_filename}:{line}"
-        for frame, line in _frames(error)
+        for frame, line in traceback.walk_tb(error.__traceback__)
         if _is_theirs(frame, own)
     ]
     return theirs[-1] if theirs else ""
-
-
-def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
-    yield from traceback.walk_tb(error.__traceback__)
 
 
 def _is_theirs(frame: FrameType, own: str) -> bool:
@@ -94,7 +89,7 @@ def _is_theirs(frame: FrameType, own: str) -> bool:
 def _layer(error: BaseException) -> str:
     """Which layer of a model raised it, by its path in the model; empty: it came from none."""
     layers = [
-        layer for frame, _ in _frames(error)
+        layer for frame, _ in traceback.walk_tb(error.__traceback__)
         if isinstance(layer := frame.f_locals.get("self"), nn.Module)
     ]  # fmt: skip
     if not layers:
