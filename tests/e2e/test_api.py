@@ -105,11 +105,11 @@ RULES: list[tuple[Json, str]] = [
     ),
     (
         {"training.localSteps": {"fixed": 1, "budgetSeconds": 2}},
-        "training.localSteps: set exactly one of fixed, budgetSeconds and perDevice",
+        "training.localSteps: set exactly one of fixed, budgetSeconds, perDevice and planned",
     ),
     (
         {"training.localSteps": {}},
-        "training.localSteps: set exactly one of fixed, budgetSeconds and perDevice",
+        "training.localSteps: set exactly one of fixed, budgetSeconds, perDevice and planned",
     ),
     (
         {"training.target": {"value": 82}},
@@ -123,6 +123,27 @@ RULES: list[tuple[Json, str]] = [
     (
         {"strategy": {"name": "scaffold", "calibrationWeight": 1}},
         "strategy: calibrationWeight belongs to names calibrated and fedagrac only",
+    ),
+    ({"strategy": {"gradient": "full"}}, "strategy: gradient belongs to name calibrated only"),
+    (
+        {"strategy": {"name": "calibrated", "gradient": "minibatches"}},
+        "strategy: minibatches and gradient minibatches work only together",
+    ),
+    (
+        {"strategy": {"name": "calibrated", "minibatches": 3}},
+        "strategy: minibatches and gradient minibatches work only together",
+    ),
+    (
+        {"strategy": {"name": "fedavg", "option": "I"}},
+        "strategy: option belongs to name scaffold only",
+    ),
+    (
+        {"training.localSteps": {"budgetSeconds": 2}, "allocation": {"policy": "equalize"}},
+        "training.localSteps.budgetSeconds needs allocation.policy max",
+    ),
+    (
+        {"training.localSteps": {"planned": {}}, "allocation": {"policy": "max"}},
+        "training.localSteps.planned needs allocation.policy static, equalize or ppo",
     ),
     (
         {"strategy.name": "fedagrac", "training.momentum": 0.9},

@@ -21,6 +21,9 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("strategy.name scaffold", {"strategy": {"name": "scaffold"}}),
     ("strategy.name fedagrac", {"strategy": {"name": "fedagrac"}}),
     ("strategy.name calibrated", {"strategy": {"name": "calibrated"}}),
+    ("strategy.name fedadam", {"strategy": {"name": "fedadam"}}),
+    ("serverMomentum", {"strategy": {"name": "fedavg", "serverMomentum": 0.9}}),
+    ("serverLearningRate", {"strategy": {"name": "fedavg", "serverLearningRate": 2}}),
     ("clustering.method kl", {"clustering": {"method": "kl"}}),
     ("clustering.method random", {"clustering": {"method": "random"}}),
     ("offload", {"offload": {}}),
@@ -39,6 +42,10 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     (
         "training.localSteps.perDevice",
         {"training": {"rounds": 1, "localSteps": {"perDevice": STEPS}}},
+    ),
+    (
+        "training.localSteps.planned",
+        {"training": {"rounds": 1, "localSteps": {"planned": {}}}},
     ),
 ]
 FINE: list[dict[str, Any]] = [

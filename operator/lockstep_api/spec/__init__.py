@@ -29,6 +29,7 @@ from lockstep_api.spec.pods import (
 )
 from lockstep_api.spec.tiers import Clustering, Distillation, Mode, Offload
 from lockstep_api.spec.work import (
+    CalibrationGradient,
     Data,
     LocalSteps,
     Model,
@@ -36,6 +37,7 @@ from lockstep_api.spec.work import (
     Partition,
     PartitionScheme,
     PerDeviceSteps,
+    PlannedSteps,
     StrategyName,
     StrategySpec,
     Target,
@@ -46,6 +48,7 @@ __all__ = [
     "Actuator",
     "Allocation",
     "AllocationPolicy",
+    "CalibrationGradient",
     "CheckpointSpec",
     "Cloud",
     "Clustering",
@@ -65,6 +68,7 @@ __all__ = [
     "Partition",
     "PartitionScheme",
     "PerDeviceSteps",
+    "PlannedSteps",
     "PodTemplate",
     "PowerTableEntry",
     "Storage",

@@ -114,6 +114,16 @@ class FederatedJobSpec(ApiModel):
             "self.strategy.name != 'fedagrac' || self.training.momentum == 0.0",
             "strategy fedagrac needs training.momentum 0",
         ),
+        (
+            "!has(self.training.localSteps.budgetSeconds) || self.allocation.policy == 'max'",
+            "training.localSteps.budgetSeconds needs allocation.policy max: in a fixed time a lower"
+            " frequency only means fewer steps",
+        ),
+        (
+            "!has(self.training.localSteps.planned) || self.allocation.policy != 'max'",
+            "training.localSteps.planned needs allocation.policy static, equalize or ppo: with max"
+            " there is no frequency to plan",
+        ),
     )
 
     suspend: bool = False

@@ -19,6 +19,17 @@ class StrategyName(StrEnum):
     SCAFFOLD = "scaffold"
     FEDAGRAC = "fedagrac"
     CALIBRATED = "calibrated"
+    FEDADAM = "fedadam"
+    FEDYOGI = "fedyogi"
+
+
+class CalibrationGradient(StrEnum):
+    """Which gradient stands for a client in strategy calibrated."""
+
+    AVERAGE = "average"
+    FIRST = "first"
+    MINIBATCHES = "minibatches"
+    FULL = "full"
 
 
 class PartitionScheme(StrEnum):
@@ -107,14 +118,23 @@ class PerDeviceSteps(ApiModel):
     """Draw anew every round."""
 
 
+class PlannedSteps(ApiModel):
+    """Bounds of the numbers of local steps that the planner chooses."""
+
+    min_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 4
+    """Fewest local steps of a device in a round."""
+    max_ratio: Annotated[float, Field(ge=1, le=1000)] = 20.0
+    """Most steps of a device, as a multiple of the fewest that a device of the round has."""
+
+
 class LocalSteps(ApiModel):
     """How much each device trains in a round."""
 
     model_config = rules(
         (
-            "[has(self.fixed), has(self.budgetSeconds), has(self.perDevice)]"
+            "[has(self.fixed), has(self.budgetSeconds), has(self.perDevice), has(self.planned)]"
             ".filter(x, x).size() == 1",
-            "training.localSteps: set exactly one of fixed, budgetSeconds and perDevice",
+            "training.localSteps: set exactly one of fixed, budgetSeconds, perDevice and planned",
         )
     )
 
@@ -124,6 +144,10 @@ class LocalSteps(ApiModel):
     """Seconds of training per round; each device does as many steps as it can."""
     per_device: PerDeviceSteps | None = None
     """Unequal numbers of steps."""
+    planned: PlannedSteps | None = None
+    """The planner chooses each device's steps together with its frequency, so that all finish
+    together at the least expected time + energyWeight · energy of the whole job: slow devices run
+    at their maximum, fast ones do more steps. {} takes the default bounds."""
 
 
 class Target(ApiModel):
@@ -188,6 +212,19 @@ class StrategySpec(ApiModel):
             "self.name in ['calibrated', 'fedagrac'] || !has(self.calibrationWeight)",
             "strategy: calibrationWeight belongs to names calibrated and fedagrac only",
         ),
+        (
+            "self.name == 'calibrated' || !has(self.gradient)",
+            "strategy: gradient belongs to name calibrated only",
+        ),
+        (
+            "(has(self.gradient) && self.gradient == 'minibatches') == has(self.minibatches)",
+            "strategy: minibatches and gradient minibatches work only together;"
+            " set both, or remove both",
+        ),
+        (
+            "self.name == 'scaffold' || !has(self.option)",
+            "strategy: option belongs to name scaffold only",
+        ),
     )
 
     name: StrategyName = StrategyName.FEDAVG
@@ -197,7 +234,24 @@ class StrategySpec(ApiModel):
     deviation_weight: Annotated[float, Field(gt=-1, lt=1)] | None = None
     """Calibrated: λ of the model-deviation term, in (−1, 1); 0.1 when empty."""
     calibration_weight: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Calibrated, FedaGrac: weight of the gradient correction; 1 when empty."""
+    """Calibrated, FedaGrac: weight of the gradient correction; when empty 1 for calibrated, 0.03
+    for fedagrac."""
+    gradient: CalibrationGradient | None = None
+    """Calibrated: the gradient that stands for a client. `average` (when empty): the mean of its
+    round's own; `first`: that of its first mini-batch, as in CN112990488B; `minibatches` and
+    `full`: at the received model, of so many mini-batches or of all its examples. The last three
+    hold where learningRate · the most local steps ≤ 0.4."""
+    minibatches: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Calibrated with gradient minibatches: how many."""
+    option: Literal["I", "II"] | None = None
+    """SCAFFOLD: what a client's control variate becomes. `I`: its gradient at the received model;
+    `II` (when empty): the mean of its round's own gradients."""
+    server_learning_rate: Annotated[float, Field(gt=0, le=100)] | None = None
+    """What the mean change of the model is multiplied with at the server; when empty 1, for fedadam
+    and fedyogi 0.01."""
+    server_momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the last change that the server adds to the next; when empty 0, for fedadam and
+    fedyogi 0.9."""
 
 
 class Participation(ApiModel):

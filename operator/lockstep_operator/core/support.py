@@ -54,6 +54,14 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
         lambda s: s.training.local_steps.per_device is not None,
         "training.localSteps.perDevice is not supported yet: use localSteps.fixed",
     ),
+    (
+        lambda s: s.training.local_steps.planned is not None,
+        "training.localSteps.planned is not supported yet: use localSteps.fixed",
+    ),
+    (
+        lambda s: (s.strategy.server_learning_rate, s.strategy.server_momentum) != (None, None),
+        "strategy.serverLearningRate and serverMomentum are not supported yet: remove them",
+    ),
 )
 
 
