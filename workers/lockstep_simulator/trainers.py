@@ -1,0 +1,84 @@
+"""How the clients of a round train in one process; the simulation calls it once a round.
+
+Invariant: what comes of a client's order depends on that order and what was received alone: not on
+who else trains in the round, nor on where.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from lockstep_api.settings import JobSettings
+from lockstep_workers.data import Dataset
+from lockstep_workers.entrypoints import explained
+from lockstep_workers.learning.client import Client, LocalTask, Trained, deal, sgd_of
+from lockstep_workers.learning.parameters import flatten
+from lockstep_workers.learning.strategies import ClientMemory, Vector, build_strategy
+from lockstep_workers.models import build_model
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one client is to do in a round."""
+
+    client: str
+    task: LocalTask
+    memory: ClientMemory
+    """What it remembers that fits the task."""
+
+
+def training(order: Order) -> str:
+    """What is done for an order, when it has raised something."""
+    return f"client {order.client}: training in round {order.task.round} raised"
+
+
+class Trainer(Protocol):
+    """Trains clients."""
+
+    def train(self, received: Mapping[str, Vector], orders: Sequence[Order]) -> list[Trained]:
+        """What each order comes to, in their order; shares no memory with what is given.
+
+        Raises:
+            InvalidJob: the user's code raised, or the model cannot be trained so.
+        """
+
+
+def build_clients(job: JobSettings, dataset: Dataset) -> dict[str, Client]:
+    """All clients of a job by name; they share one model, so they train one after another.
+
+    Raises:
+        InvalidJob: the settings ask for what cannot be done.
+    """
+    parts = deal(job, dataset.train)
+    model = flatten(build_model(job.model, seed=job.training.seed))
+    strategy, sgd = build_strategy(job.strategy), sgd_of(job)
+    return {
+        name: Client(
+            name=name,
+            index=index,
+            examples=dataset.train.part(part),
+            model=model,
+            strategy=strategy,
+            sgd=sgd,
+            seed=job.training.seed,
+        )
+        for index, (name, part) in enumerate(zip(job.clients(), parts, strict=True))
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class OneByOne:
+    """Trains one client after another, as each does on its device."""
+
+    clients: Mapping[str, Client]
+    own: str | None = None
+    """The user's function that made their model; None: it is a built-in one."""
+
+    def train(self, received: Mapping[str, Vector], orders: Sequence[Order]) -> list[Trained]:
+        """As `Trainer.train`."""
+        return [self._train(received, order) for order in orders]
+
+    def _train(self, received: Mapping[str, Vector], order: Order) -> Trained:
+        with explained(training(order), own=self.own):
+            done = self.clients[order.client].train(received, order.task, memory=order.memory)
+        return replace(done, uploads={name: value.copy() for name, value in done.uploads.items()})
