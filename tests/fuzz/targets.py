@@ -78,7 +78,8 @@ from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples, read_idx
 from lockstep_workers.errors import CorruptCheckpoint, InvalidJob, RefusedUpdate
 from lockstep_workers.learning.rounds import Progress, Round
-from lockstep_workers.learning.strategies import ServerState, fedavg
+from lockstep_workers.learning.strategies import fedavg
+from lockstep_workers.learning.strategy import ServerState
 from lockstep_workers.planner_client import PlannerClient
 from lockstep_workers.tensors import check_values, decode, encode
 

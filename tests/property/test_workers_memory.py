@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep_workers.learning.memory import Memories
-from lockstep_workers.learning.strategies import ClientMemory
+from lockstep_workers.learning.strategy import ClientMemory
 
 ROUNDS = st.lists(
     st.tuples(

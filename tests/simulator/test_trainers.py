@@ -12,7 +12,8 @@ from lockstep_workers.data import Examples
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.client import Client
 from lockstep_workers.learning.parameters import flatten
-from lockstep_workers.learning.strategies import MODEL, NO_MEMORY, Strategy, Vector, fedavg
+from lockstep_workers.learning.strategies import fedavg
+from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, Strategy, Vector
 from lockstep_workers.learning.training import Sgd
 from lockstep_workers.models import build_model, mlp
 

@@ -6,7 +6,7 @@ from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import RoundPlan, RoundReport
 from lockstep_workers.cloud.checkpoint import Checkpoint
 from lockstep_workers.learning.rounds import Progress
-from lockstep_workers.learning.strategies import ServerState
+from lockstep_workers.learning.strategy import ServerState
 
 LIKE = {"model": np.zeros(5, np.float32), "control": np.zeros(5, np.float32)}
 

@@ -8,13 +8,8 @@ import numpy as np
 from lockstep_workers.data import Examples
 from lockstep_workers.learning.client import Client, LocalTask, Trained
 from lockstep_workers.learning.parameters import FlatModel, flatten
-from lockstep_workers.learning.strategies import (
-    NO_MEMORY,
-    ClientMemory,
-    Strategy,
-    Vector,
-    fedavg,
-)
+from lockstep_workers.learning.strategies import fedavg
+from lockstep_workers.learning.strategy import NO_MEMORY, ClientMemory, Strategy, Vector
 from lockstep_workers.learning.training import Pace, Sgd
 from lockstep_workers.models import mlp
 

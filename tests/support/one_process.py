@@ -10,7 +10,7 @@ from lockstep_api.settings import JobSettings
 from lockstep_workers.data import load_dataset
 from lockstep_workers.learning.client import build_client
 from lockstep_workers.learning.server import Server
-from lockstep_workers.learning.strategies import MODEL, NO_MEMORY, Strategy, Vector
+from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, Strategy, Vector
 from lockstep_workers.models import build_model
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lockstep_workers.learning.strategies import (
+from lockstep_workers.learning.strategy import (
     MODEL,
     ClientMemory,
     LocalPart,

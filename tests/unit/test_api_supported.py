@@ -6,7 +6,8 @@ from lockstep_api.spec import FederatedJobSpec, StrategyName, StrategySpec
 from lockstep_api.supported import STRATEGIES, choice
 from lockstep_operator.core.support import unsupported
 from lockstep_workers.errors import InvalidJob
-from lockstep_workers.learning.strategies import Strategy, build_strategy
+from lockstep_workers.learning.strategies import build_strategy
+from lockstep_workers.learning.strategy import Strategy
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lockstep_workers.learning.client import Client
 from lockstep_workers.learning.server import Server
-from lockstep_workers.learning.strategies import (
+from lockstep_workers.learning.strategies import fedavg
+from lockstep_workers.learning.strategy import (
     MODEL,
     NO_MEMORY,
     ClientMemory,
@@ -22,7 +23,6 @@ from lockstep_workers.learning.strategies import (
     Totals,
     Vector,
     by_examples,
-    fedavg,
     uniformly,
 )
 from lockstep_workers.learning.training import Sgd

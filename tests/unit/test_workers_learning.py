@@ -15,7 +15,8 @@ from lockstep_workers.data import Examples, as_batch, load_dataset, read_idx
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.evaluation import evaluate
 from lockstep_workers.learning.parameters import flatten
-from lockstep_workers.learning.strategies import MODEL, NO_MEMORY, LocalPlan, build_strategy
+from lockstep_workers.learning.strategies import build_strategy
+from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, LocalPlan
 from lockstep_workers.learning.training import Sgd, batches, train
 from lockstep_workers.models import build_model
 from tests.wire.jobs import write_idx

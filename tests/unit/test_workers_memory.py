@@ -7,7 +7,7 @@ import torch
 
 from lockstep_workers.device.memory import MemoryFile
 from lockstep_workers.learning.memory import Memories
-from lockstep_workers.learning.strategies import ClientMemory
+from lockstep_workers.learning.strategy import ClientMemory
 
 
 def file(folder: Path, **other: object) -> MemoryFile:

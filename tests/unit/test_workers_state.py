@@ -16,7 +16,8 @@ from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.client import Client
 from lockstep_workers.learning.constants import constants, pack, unpack
 from lockstep_workers.learning.parameters import flatten
-from lockstep_workers.learning.strategies import MODEL, fedavg
+from lockstep_workers.learning.strategies import fedavg
+from lockstep_workers.learning.strategy import MODEL
 from lockstep_workers.learning.training import Sgd, train
 from lockstep_workers.learning.trial import Trial, try_out
 from lockstep_workers.models import cnn, mlp

@@ -27,7 +27,8 @@ from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
 from lockstep_workers.device import connection as device
 from lockstep_workers.learning.constants import pack
-from lockstep_workers.learning.strategies import Strategy, fedavg
+from lockstep_workers.learning.strategies import fedavg
+from lockstep_workers.learning.strategy import Strategy
 from lockstep_workers.models import build_model
 from lockstep_workers.planner_client import PlannerClient
 from lockstep_workers.tensors import encode

@@ -35,7 +35,7 @@ from lockstep_workers.device.session import Opened, SessionKeeper
 from lockstep_workers.device.spending import Spent
 from lockstep_workers.errors import InvalidJob, NotAdmitted
 from lockstep_workers.learning.client import Client, LocalTask, Trained
-from lockstep_workers.learning.strategies import NO_MEMORY, ClientMemory, Vector
+from lockstep_workers.learning.strategy import NO_MEMORY, ClientMemory, Vector
 from lockstep_workers.learning.training import Pace
 from tests.support.clients import SayingClient, saying_client
 from tests.wire.cloud import Cloud, cloud

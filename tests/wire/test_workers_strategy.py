@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lockstep_workers.learning.strategies import MODEL, NO_MEMORY, LocalPlan, LocalResult
+from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, LocalPlan, LocalResult
 from lockstep_workers.tensors import decode, encode, split
 from tests.support.strategies import scaffold
 from tests.wire.cloud import cloud, devices, first_task

@@ -26,7 +26,7 @@ from lockstep_workers.errors import NoSession
 from lockstep_workers.learning.client import Client, LocalTask, Trained
 from lockstep_workers.learning.constants import constants
 from lockstep_workers.learning.parameters import flatten
-from lockstep_workers.learning.strategies import NO_MEMORY, ClientMemory, Vector
+from lockstep_workers.learning.strategy import NO_MEMORY, ClientMemory, Vector
 from lockstep_workers.learning.training import Pace
 from lockstep_workers.models import mlp
 from tests.support.clients import SayingClient, saying_client

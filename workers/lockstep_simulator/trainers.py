@@ -13,7 +13,8 @@ from lockstep_workers.data import Dataset
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.learning.client import Client, LocalTask, Trained, deal, sgd_of
 from lockstep_workers.learning.parameters import flatten
-from lockstep_workers.learning.strategies import ClientMemory, Vector, build_strategy
+from lockstep_workers.learning.strategies import build_strategy
+from lockstep_workers.learning.strategy import ClientMemory, Vector
 from lockstep_workers.models import build_model
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from lockstep_workers.errors import CorruptCheckpoint
 from lockstep_workers.files import write_whole
 from lockstep_workers.learning.rounds import Progress
-from lockstep_workers.learning.strategies import ServerState
+from lockstep_workers.learning.strategy import ServerState
 from lockstep_workers.tensors import Flat, header
 
 FORMAT = "lockstep-checkpoint/1"

@@ -37,7 +37,7 @@ from lockstep_workers.learning.rounds import (
     repeat_plan,
     round_report,
 )
-from lockstep_workers.learning.strategies import Strategy
+from lockstep_workers.learning.strategy import Strategy
 from lockstep_workers.learning.troubles import too_few
 from lockstep_workers.planner_client import PlannerClient
 

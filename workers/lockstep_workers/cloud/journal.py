@@ -21,7 +21,7 @@ from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.constants import pack, unpack
 from lockstep_workers.learning.parameters import FlatModel
 from lockstep_workers.learning.rounds import Progress
-from lockstep_workers.learning.strategies import ServerState
+from lockstep_workers.learning.strategy import ServerState
 
 _log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from lockstep_workers.cloud.holding import Holding
 from lockstep_workers.learning import server
-from lockstep_workers.learning.strategies import Strategy
+from lockstep_workers.learning.strategy import Strategy
 from lockstep_workers.tensors import decode, encode, split
 
 

@@ -35,7 +35,7 @@ from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import JobFailed, NoSession
 from lockstep_workers.learning.client import Trained
 from lockstep_workers.learning.constants import unpack
-from lockstep_workers.learning.strategies import NO_MEMORY, ClientMemory
+from lockstep_workers.learning.strategy import NO_MEMORY, ClientMemory
 
 _log = structlog.get_logger()
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from lockstep_workers.files import write_whole
 from lockstep_workers.learning.memory import Memories
-from lockstep_workers.learning.strategies import ClientMemory
+from lockstep_workers.learning.strategy import ClientMemory
 from lockstep_workers.tensors import header
 
 FORMAT = "lockstep-memory/1"

@@ -18,7 +18,8 @@ from lockstep_workers.entrypoints import explained
 from lockstep_workers.learning.constants import unchanged
 from lockstep_workers.learning.parameters import FlatModel, flatten
 from lockstep_workers.learning.partition import Indices, partition
-from lockstep_workers.learning.strategies import (
+from lockstep_workers.learning.strategies import build_strategy
+from lockstep_workers.learning.strategy import (
     MODEL,
     NO_MEMORY,
     ClientMemory,
@@ -26,7 +27,6 @@ from lockstep_workers.learning.strategies import (
     LocalResult,
     Strategy,
     Vector,
-    build_strategy,
 )
 from lockstep_workers.learning.training import Pace, Sgd, train
 from lockstep_workers.models import build_model

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lockstep_workers.learning.strategies import ClientMemory
+from lockstep_workers.learning.strategy import ClientMemory
 
 
 class BasedTask(Protocol):

@@ -12,7 +12,7 @@ from torch import nn
 from lockstep_workers.data import Examples
 from lockstep_workers.learning.evaluation import Evaluation, evaluate
 from lockstep_workers.learning.parameters import FlatModel, flatten, use_vector
-from lockstep_workers.learning.strategies import MODEL, ServerState, Strategy, Totals, Vector
+from lockstep_workers.learning.strategy import MODEL, ServerState, Strategy, Totals, Vector
 from lockstep_workers.learning.sums import Accumulator, InOrder, Share, Take
 from lockstep_workers.tensors import Flat, split
 

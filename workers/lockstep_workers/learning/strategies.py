@@ -1,168 +1,31 @@
-"""Federated optimisation strategies as pure functions, composed rather than inherited.
+"""The strategies that a job can ask for, composed rather than inherited, and which its spec means.
 
-A strategy says which flat vectors travel down (`broadcasts`) and up (`uploads`, each with its own
-weight in the mean), how a client corrects each local gradient, what it remembers, and what the
-server makes of the weighted means. The first vector is always the model. `learning.client` and
-`learning.server` call it; nothing here knows how vectors travel.
-
-What may be kept. Nothing that is handed in is changed, but for the gradient of a correction and the
-mean of an aggregation.
-- Received vectors stay as they are until `finish` has returned, and no longer: the next model is
-  read into the same buffer.
-- `LocalResult.weights` is the live model: the next training changes it.
-- `finish` may return any of these, uncopied: uploads are used before the next training begins, and
-  what is remembered is copied where it shares memory with them.
-- The mean lies in the memory of the round's sum: `aggregate` may change it in place and return it,
-  as it may return vectors of the last state; what stays in the state is copied before the next
-  round begins.
+Called by whoever builds a client or a server; `learning.strategy` says what a strategy may do.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lockstep_api.spec import StrategyName, StrategySpec
 from lockstep_api.supported import STRATEGIES, choice
 from lockstep_workers.errors import InvalidJob
+from lockstep_workers.learning.strategy import (
+    MODEL,
+    NO_MEMORY,
+    ClientMemory,
+    LocalPart,
+    LocalPlan,
+    LocalResult,
+    ServerState,
+    Strategy,
+    Totals,
+    Vector,
+    by_examples,
+)
 
-MODEL = "model"
 DEFAULT_MU = 0.01
-
-Vector = NDArray[np.float32]
-Correction = Callable[[Tensor, Tensor], None]
-"""(weights, gradient), both of shape (n,): changes the gradient in place before the SGD step."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerState:
-    """The server's vectors by name, each float32 of shape (n,); `model` is the global model."""
-
-    vectors: Mapping[str, Vector]
-
-
-@dataclass(frozen=True, slots=True)
-class ClientMemory:
-    """What a client keeps from the last round that it took part in."""
-
-    vectors: Mapping[str, Tensor] = field(default_factory=dict)
-    """By name, each float32 of shape (n,): those that the strategy `remembers`, or none."""
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    """By name: steps done, and the like."""
-
-
-NO_MEMORY = ClientMemory()
-"""Of a client that takes part for the first time, or has lost what it remembered."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalPlan:
-    """What a client is about to do."""
-
-    round: int
-    """The round, from 1."""
-    steps: int
-    """SGD steps asked for."""
-    learning_rate: float
-    momentum: float
-
-
-@dataclass(frozen=True, slots=True)
-class LocalResult:
-    """What local training leaves behind."""
-
-    weights: Tensor
-    """(n,) the local model after the last step."""
-    steps: int
-    """SGD steps done."""
-    examples: int
-    """Training examples that the client holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Figures of a closed round that the mean does not tell."""
-
-    accepted: int
-    """Updates in the mean."""
-    clients: int
-    """Clients of the job."""
-    weights: Mapping[str, float]
-    """Sum of the updates' weights, by upload."""
-    mean_steps: float
-    """Mean of the local steps, with the weights of the model."""
-
-
-class Weigh(Protocol):
-    """The weight of one vector of an update in its mean, from what its client reports."""
-
-    def __call__(self, *, examples: int, steps: int) -> float:
-        """A positive number; weights are normalised over the accepted updates."""
-
-
-Finish = Callable[[LocalResult], tuple[Mapping[str, Tensor], ClientMemory]]
-
-
-@dataclass(frozen=True, slots=True)
-class LocalPart:
-    """A client's part of a round under way; its two functions may share what they find out."""
-
-    correct: Correction | None
-    """Corrects each local gradient; None: there is nothing to correct."""
-    finish: Finish
-    """(result) → (what to upload, what to remember)."""
-
-
-Start = Callable[[Vector], ServerState]
-
-
-class Begin(Protocol):
-    """How a client begins its part of a round."""
-
-    def __call__(
-        self, received: Mapping[str, Tensor], /, *, plan: LocalPlan, memory: ClientMemory
-    ) -> LocalPart:
-        """The part, from the vectors received and what it remembers."""
-
-
-class Aggregate(Protocol):
-    """What the server makes of a round."""
-
-    def __call__(
-        self, state: ServerState, mean: Mapping[str, Vector], /, *, totals: Totals
-    ) -> ServerState:
-        """The next state, from the last one and the weighted mean of each upload."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Strategy:
-    """A federated optimisation method; see the module's head."""
-
-    broadcasts: tuple[str, ...]
-    """Vectors sent to a client with a task; the first is the model."""
-    uploads: Mapping[str, Weigh]
-    """Vectors that a client sends back, in order, and their weights; the first is its model."""
-    remembers: tuple[str, ...] = ()
-    """Vectors that a client keeps from round to round; without any it keeps nothing."""
-    start: Start
-    """Server: the initial model → the state before round 1; holds every broadcast vector."""
-    begin: Begin
-    """Client: what it received and remembers → its part of the round."""
-    aggregate: Aggregate
-    """Server: the state and the weighted mean of each upload → the next state."""
-
-
-def by_examples(*, examples: int, steps: int) -> float:
-    """The more examples a client holds, the more its vector counts."""
-    return float(examples)
-
-
-def uniformly(*, examples: int, steps: int) -> float:
-    """Every client's vector counts the same."""
-    return 1.0
 
 
 def _model_only(model: Vector) -> ServerState:

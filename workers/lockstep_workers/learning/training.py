@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from lockstep_workers.data import Examples, as_batch
 from lockstep_workers.learning.parameters import FlatModel, flat_gradient
-from lockstep_workers.learning.strategies import Correction
+from lockstep_workers.learning.strategy import Correction
 
 Pace = Callable[[], bool]
 """What a training calls between steps, so that somebody can hold it up; it says whether it wants to
