@@ -6,7 +6,7 @@ import pytest
 
 from lockstep_api.settings import GroupSettings
 from lockstep_workers.device.cgroup import CpuCgroup, CpuReading
-from lockstep_workers.device.spending import energy, spent
+from lockstep_workers.device.spending import NOTHING, Account, Spent, energy, spent
 from tests.wire.jobs import settings
 
 GROUP = GroupSettings(
@@ -120,3 +120,18 @@ def test_energy_by_source() -> None:
     radio = GROUP.model_copy(update={"transmit_watts": 1.5})
     sent = energy(job, radio, used=used, idle_s=2.0, upload_s=0.8)
     assert sent.model == pytest.approx(joules.model + 1.2)
+
+
+def test_an_account_tells_idle_time_uploads_and_what_was_not_taken() -> None:
+    job = settings(cloud_port=1, planner_port=2)
+    account = Account(job, GROUP)
+    used = Spent(compute_s=2.0, cpu_s=1.0, throttled_s=0.0, quota_cores=0.5, frequency_ghz=2.0)
+    first = account.trained(used, began_s=10.0, ended_s=12.0, download_s=1.5)
+    assert first == energy(job, GROUP, used=used, idle_s=1.5, upload_s=0.0)
+    account.uploaded(3.0, taken=False)
+    second = account.trained(used, began_s=20.0, ended_s=22.0, download_s=1.5)
+    assert second == energy(job, GROUP, used=used, idle_s=8.0, upload_s=3.0)
+    assert account.untold == first.plus(second)
+    account.uploaded(4.0, taken=True)
+    assert account.untold.model is None
+    assert account.waited(30.0) == energy(job, GROUP, used=NOTHING, idle_s=8.0, upload_s=4.0)

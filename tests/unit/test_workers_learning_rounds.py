@@ -13,10 +13,11 @@ from lockstep_api.wire import (
     RoundReport,
     UpdateReport,
 )
-from lockstep_workers.errors import RefusedUpdate
+from lockstep_workers.errors import JobFailed, RefusedUpdate
 from lockstep_workers.learning.rounds import (
     Progress,
     Round,
+    Tries,
     repeat_plan,
     round_report,
     target_reached,
@@ -144,3 +145,19 @@ def test_the_target(target: Target | None, reached: bool) -> None:
 def test_without_the_planner_the_last_plan_serves_again() -> None:
     again = repeat_plan(plan("a"), round_number=3)
     assert (again.round, again.planned, again.participants) == (3, False, plan("a").participants)
+
+
+def test_a_round_without_updates_is_tried_so_often_only_where_all_were_bad() -> None:
+    tries = Tries()
+    lost = Round(plan("a", "b"), began_s=0.0)
+    for client in lost.participants():
+        lost.lose(client, "its connection closed")
+    for _ in range(5):
+        assert "got no update and is repeated" in tries.fruitless(lost)
+    bad = Round(plan("a", "b"), began_s=0.0)
+    for client in bad.participants():
+        bad.reject(client, "not finite")
+    assert "it is repeated (try 1 of 3)" in tries.fruitless(bad)
+    assert "it is repeated (try 2 of 3)" in tries.fruitless(bad)
+    with pytest.raises(JobFailed, match=r"all updates were refused: .*not finite.* .tried 3 times"):
+        tries.fruitless(bad)

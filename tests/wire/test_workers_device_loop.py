@@ -27,6 +27,7 @@ from lockstep_api.wire import (
     UpdateReport,
 )
 from lockstep_workers.device import loop as device_loop
+from lockstep_workers.device import spending
 from lockstep_workers.device.connection import Answer, Work, connect, get_work, send_update
 from lockstep_workers.device.loop import DeviceLoop
 from lockstep_workers.device.metrics import DeviceMetrics
@@ -132,7 +133,7 @@ async def test_energy_of_a_refused_update_is_told_with_the_next_one(
 
     monkeypatch.setattr(device_loop, "send_update", refused_first)
     monkeypatch.setattr(
-        device_loop, "energy", lambda *_args, **_more: EnergyJoules(model=2.0, cpu=1.0)
+        spending, "energy", lambda *_args, **_more: EnergyJoules(model=2.0, cpu=1.0)
     )
     planner = FakePlanner(rounds=2, quorum=1, deadline_seconds=0.2)
     async with cloud(tmp_path, planner, replicas=2) as server:
@@ -215,7 +216,7 @@ async def test_a_device_accounts_for_all_the_time_that_it_is_on(
         uploads.append(upload_s > 0)
         return EnergyJoules(model=1.0, cpu=0.0)
 
-    monkeypatch.setattr(device_loop, "energy", record)
+    monkeypatch.setattr(spending, "energy", record)
     async with cloud(tmp_path, FakePlanner(rounds=3), replicas=1) as server:
         device = parts(server, saying_client())
         metrics = device.metrics

@@ -15,6 +15,7 @@ import structlog
 from torch import nn
 
 from lockstep_api.settings import JobSettings
+from lockstep_api.text import few
 from lockstep_api.wire import (
     NoticeReason,
     Outcome,
@@ -30,8 +31,10 @@ from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import JobFailed, PlannerUnreachable, WorkerError
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.learning.rounds import (
+    SHOWN,
     Progress,
     Round,
+    Tries,
     is_over,
     may_begin,
     repeat_plan,
@@ -45,8 +48,6 @@ _log = structlog.get_logger()
 _PLAN_WITHIN_S = 15.0
 _RETURN_WITHIN_S = 60.0
 """How long a resumed job without a deadline waits for all its clients to come back."""
-_TRIES = 3
-"""How often a round is played in which all updates are bad, or that cannot be settled."""
 _MISSING_LOG_S = (10.0, 30.0, 60.0)
 
 
@@ -87,8 +88,7 @@ class Job:
         self._began: float | None = None
         self._progress = Progress()
         self._settling: asyncio.Future[bool] | None = None
-        self._tries = 0
-        """How often the round after the last finished one has come to nothing."""
+        self._tries = Tries()
 
     def _now(self) -> float:
         """Seconds since round 1 began."""
@@ -273,7 +273,7 @@ class Job:
                 why = f"{type(error).__name__}: {error}"
                 self._try_again(f"round {done.number}: its updates could not be used: {why}")
                 return False
-        self._tries = 0
+        self._tries = Tries()
         return True
 
     async def _finish(self, done: Round) -> None:
@@ -295,19 +295,12 @@ class Job:
 
     def _repeat(self, done: Round) -> bool:
         """A round that no update reached changes nothing: it is planned anew, for who is there."""
-        if done.all_rejected():
-            self._try_again(f"round {done.number}: all updates were refused: {_why_lost(done)}")
-        else:
-            text = f"round {done.number} got no update and is repeated: {_why_lost(done)}"
-            self._journal.notify("Warning", NoticeReason.ROUND_REPEATED, message=text)
+        text = self._tries.fruitless(done)
+        self._journal.notify("Warning", NoticeReason.ROUND_REPEATED, message=text)
         return False
 
     def _try_again(self, why: str) -> None:
-        """A round of which everybody did his part came to nothing; so will others, but for luck."""
-        self._tries += 1
-        if self._tries >= _TRIES:
-            raise JobFailed(f"{why} (tried {self._tries} times)")
-        text = f"{why}; it is repeated (try {self._tries} of {_TRIES})"
+        text = self._tries.again(why)
         self._journal.notify("Warning", NoticeReason.ROUND_REPEATED, message=text)
 
     async def _evaluate(self) -> dict[str, float]:
@@ -343,12 +336,4 @@ class Job:
 
 
 def _missing(clients: list[str], waited_s: float) -> str:
-    return f"goes on without {_first(clients, ', ')}: not connected for {waited_s:.0f} s"
-
-
-def _first(items: list[str], separator: str) -> str:
-    return separator.join(items[:5]) + (f"{separator}…" if len(items) > 5 else "")
-
-
-def _why_lost(done: Round) -> str:
-    return _first([f"{client}: {why}" for client, why in sorted(done.lost.items())], "; ")
+    return f"goes on without {few(clients, SHOWN)}: not connected for {waited_s:.0f} s"

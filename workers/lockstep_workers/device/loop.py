@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import ClientFailure, Refusal, Task, UpdateReport
 from lockstep_workers.device.cgroup import CpuCgroup
 from lockstep_workers.device.connection import (
@@ -29,7 +28,7 @@ from lockstep_workers.device.connection import (
 from lockstep_workers.device.messages import TrainedRound, received, report, update_body
 from lockstep_workers.device.parts import Parts
 from lockstep_workers.device.session import Opened
-from lockstep_workers.device.spending import NOTHING, Spent, energy, spent
+from lockstep_workers.device.spending import Account, Spent, spent
 from lockstep_workers.device.throttle import Throttle
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import JobFailed, NoSession
@@ -70,21 +69,12 @@ class DeviceLoop:
         """The last one received: the next is read into its buffer."""
         self._memories = parts.memory.read()
         self._session = Opened(0, "")
-        self._unreported = EnergyJoules()
-        self._upload_s = 0.0
-        """Seconds of uploads since the last training."""
-        self._idle_since: float | None = None
-        """When the last training ended; None: no work yet, the device is not part of a round."""
+        self._account = Account(parts.job, self._group)
 
     def run(self) -> None:
         """Returns when the job is over."""
         self._rounds()
-        if self._idle_since is not None:
-            wait_s = time.monotonic() - self._idle_since
-            joules = energy(
-                self._p.job, self._group, used=NOTHING, idle_s=wait_s, upload_s=self._upload_s
-            )
-            self._p.metrics.waited(joules)
+        self._p.metrics.waited(self._account.waited(time.monotonic()))
 
     def _rounds(self) -> None:
         backoff = threading.Event()
@@ -174,20 +164,17 @@ class DeviceLoop:
     def _train(self, work: Work) -> Update:
         self._p.metrics.began(work.task, seconds=work.seconds, n_bytes=len(work.body))
         began = time.monotonic()
-        idle_s = work.seconds if self._idle_since is None else began - self._idle_since
         memory = self._memory_for(work.task)
         trained, body, used = self._spend(work, memory=memory or NO_MEMORY, began=began)
         self._remember(work.task, trained.memory)
-        joules = energy(self._p.job, self._group, used=used, idle_s=idle_s, upload_s=self._upload_s)
-        self._upload_s = 0.0
-        # Energy for an update that was not taken is told with the next one.
-        self._unreported = self._unreported.plus(joules)
+        ended = began + used.compute_s
+        joules = self._account.trained(used, began_s=began, ended_s=ended, download_s=work.seconds)
         done = TrainedRound(
             work=work,
             trained=trained,
             memory_round=None if memory is None else work.task.base_round,
             used=used,
-            energy=self._unreported,
+            energy=self._account.untold,
         )
         told = report(self._p.client, done)
         self._p.metrics.trained(told, joules)
@@ -223,12 +210,12 @@ class DeviceLoop:
             )
         body = update_body(trained)
         throttle.settle()  # under a quota too: it may have begun with a part of a period left over
-        self._idle_since, cpu_s = time.monotonic(), time.process_time() - cpu
+        ended, cpu_s = time.monotonic(), time.process_time() - cpu
         used = spent(
             self._group,
             before=before,
             after=self._cgroup.read(),
-            compute_s=self._idle_since - began,
+            compute_s=ended - began,
             cpu_s=cpu_s,
             throttle_cores=cores,
         )
@@ -249,10 +236,9 @@ class DeviceLoop:
         )
         self._update = None
         self._after = update.turn
-        self._upload_s += answer.seconds
-        self._p.metrics.uploaded(seconds=answer.seconds, n_bytes=len(update.body))
         # The first try may have arrived although its answer did not.
-        if answer.accepted or (update.sent_before and answer.reason == Refusal.DUPLICATE):
-            self._unreported = EnergyJoules()
-        else:
+        again = update.sent_before and answer.reason == Refusal.DUPLICATE
+        self._account.uploaded(answer.seconds, taken=answer.accepted or again)
+        self._p.metrics.uploaded(seconds=answer.seconds, n_bytes=len(update.body))
+        if not answer.accepted and not again:
             _log.warning("update refused", round=update.report.round, why=answer.message)

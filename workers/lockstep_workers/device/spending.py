@@ -1,6 +1,9 @@
-"""What a round's training cost a device: CPU time, the frequency it had, energy by source. Pure."""
+"""What a round's training cost a device: CPU time, the frequency it had, energy by source. Pure.
 
-from dataclasses import dataclass
+`device.loop` keeps an `Account`, and whoever plays devices in one process keeps one for each.
+"""
+
+from dataclasses import dataclass, field
 
 from lockstep_api.energy import cycles, frequency_ghz, modelled_joules
 from lockstep_api.settings import GroupSettings, JobSettings
@@ -72,3 +75,38 @@ def energy(
         transmit_s=upload_s,
     )
     return EnergyJoules(model=told_joules(modelled), cpu=told_joules(used.cpu_s * job.cpu_watts))
+
+
+@dataclass(slots=True)
+class Account:
+    """What a device has spent and not told yet; its clock, in seconds, is the caller's."""
+
+    job: JobSettings
+    group: GroupSettings
+    idle_since_s: float | None = None
+    """When the last training ended; None: no work yet, the device is not part of a round."""
+    upload_s: float = 0.0
+    """Seconds of uploads since the last training."""
+    untold: EnergyJoules = field(default_factory=EnergyJoules)
+    """Energy since the last update that was taken: one that was not is told with the next."""
+
+    def trained(
+        self, used: Spent, *, began_s: float, ended_s: float, download_s: float
+    ) -> EnergyJoules:
+        """A training is done; what it and the time before it took."""
+        idle_s = download_s if self.idle_since_s is None else began_s - self.idle_since_s
+        joules = energy(self.job, self.group, used=used, idle_s=idle_s, upload_s=self.upload_s)
+        self.idle_since_s, self.upload_s = ended_s, 0.0
+        self.untold = self.untold.plus(joules)
+        return joules
+
+    def uploaded(self, seconds: float, *, taken: bool) -> None:
+        """An update was sent; one that was taken has told what was to be told."""
+        self.upload_s += seconds
+        if taken:
+            self.untold = EnergyJoules()
+
+    def waited(self, now_s: float) -> EnergyJoules:
+        """What the time since the last training took, of a device that will not train again."""
+        idle_s = 0.0 if self.idle_since_s is None else now_s - self.idle_since_s
+        return energy(self.job, self.group, used=NOTHING, idle_s=idle_s, upload_s=self.upload_s)

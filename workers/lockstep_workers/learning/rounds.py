@@ -11,6 +11,7 @@ from pydantic import Field
 
 from lockstep_api.base import WireModel
 from lockstep_api.status import EnergyJoules
+from lockstep_api.text import few
 from lockstep_api.wire import (
     ClientPlan,
     ClientReport,
@@ -21,7 +22,12 @@ from lockstep_api.wire import (
     UpdateReport,
     told_loss,
 )
-from lockstep_workers.errors import RefusedUpdate
+from lockstep_workers.errors import JobFailed, RefusedUpdate
+
+SHOWN = 5
+"""Clients that a message names."""
+_TRIES = 3
+"""How often a round is played in which all updates are bad, or that cannot be settled."""
 
 
 @dataclass(slots=True)
@@ -144,6 +150,36 @@ class Round:
             return False
         everyone = len(self.plan.participants)
         return len(self.accepted) >= min(self.plan.quorum or everyone, everyone)
+
+
+@dataclass(slots=True)
+class Tries:
+    """How often the round after the last finished one has come to nothing; new for each round."""
+
+    count: int = 0
+
+    def fruitless(self, done: Round) -> str:
+        """What is to be said of a closed round without an update, which is planned once more.
+
+        Raises:
+            JobFailed: every participant gave an update, all were bad, and not for the first time.
+        """
+        why = few([f"{client}: {why}" for client, why in sorted(done.lost.items())], SHOWN,
+                  comma="; ")  # fmt: skip
+        if done.all_rejected():
+            return self.again(f"round {done.number}: all updates were refused: {why}")
+        return f"round {done.number} got no update and is repeated: {why}"
+
+    def again(self, why: str) -> str:
+        """A round of which everybody did his part came to nothing; so will others, but for luck.
+
+        Raises:
+            JobFailed: another try is of no use.
+        """
+        self.count += 1
+        if self.count >= _TRIES:
+            raise JobFailed(f"{why} (tried {self.count} times)")
+        return f"{why}; it is repeated (try {self.count} of {_TRIES})"
 
 
 class Progress(WireModel):
