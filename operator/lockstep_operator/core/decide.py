@@ -44,7 +44,7 @@ from lockstep_operator.core.ownership import (
     own,
 )
 from lockstep_operator.core.placement import CLOUD_POD, DoesNotFit, Placement, place
-from lockstep_operator.core.reminders import reminders
+from lockstep_operator.core.reminders import on_acceptance, reminders
 from lockstep_operator.core.status import (
     StatusDraft,
     connected,
@@ -98,7 +98,9 @@ def _decide(
         return _end(observed, ConditionType.FAILED, end=end, now=now)
     if others := names_taken(observed.job, observed.children):
         return _refuse_names(observed, spec, others=others, now=now)
-    return _run(observed, spec, settings=settings, now=now)
+    decision = _run(observed, spec, settings=settings, now=now)
+    notes = on_acceptance(spec, decision.status.phase)
+    return replace(decision, events=(*decision.events, *notes))
 
 
 def _after_the_end(observed: Observed, now: datetime) -> Decision:

@@ -6,7 +6,9 @@ Each has a pace of its own (`EventNote.every_s`, `once`): they are asked for as 
 from collections.abc import Sequence
 from datetime import datetime
 
+from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import ConditionType, FederatedJobStatus, Phase
+from lockstep_operator.core.advice import advised
 from lockstep_operator.core.causes import Cause, told
 from lockstep_operator.core.conditions import CLIENTS_MISSING, PODS_NOT_READY, missing, moment
 from lockstep_operator.core.model import EventNote
@@ -15,6 +17,7 @@ from lockstep_operator.core.state import JobState
 _PATIENCE_S = 60.0
 """How long pods may take to be ready, and between two events about clients that are missing."""
 _REMINDER_S = 600.0
+_BEFORE_ROUNDS = (Phase.PENDING, Phase.STARTING)
 
 Notes = tuple[tuple[EventNote, ...], float | None]
 """What is told, and the seconds after which to look again; None: time changes nothing."""
@@ -27,6 +30,11 @@ def reminders(
     parts = (_causes(status, why, now=now), (_missing(status, heard), None), _late(status, now))
     waits = [look_again_s for _, look_again_s in parts if look_again_s is not None]
     return tuple(note for notes, _ in parts for note in notes), min(waits, default=None)
+
+
+def on_acceptance(spec: FederatedJobSpec, phase: Phase | None) -> tuple[EventNote, ...]:
+    """What a user should know before the job runs: each time that it waits for its first round."""
+    return advised(spec) if phase in _BEFORE_ROUNDS else ()
 
 
 def _causes(status: FederatedJobStatus, why: Sequence[Cause], *, now: datetime) -> Notes:
