@@ -23,6 +23,8 @@ from lockstep_api.text import cut
 MOST_LABELS = 1024
 """A device of more classes tells no histogram."""
 MOST_NOTICES = 64
+MOST_NUMBERS = 16
+"""Numbers of a strategy."""
 MOST_TEXT = 1024
 """Characters of a sentence."""
 MOST_ACCOUNT = 4096
@@ -61,6 +63,8 @@ JobSeconds = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
 """Of a whole job."""
 Bytes = Annotated[int, Field(ge=0, le=2**40)]
 Deadline = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+NumberName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Accuracy = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Loss = Annotated[float, Field(ge=-_MOST_LOSS, le=_MOST_LOSS, allow_inf_nan=False)]
 
@@ -148,6 +152,12 @@ class Task(WireModel):
     fits. Empty: none is in it."""
     saved_round: Number = 0
     """The round that the job goes on from, should its cloud pod be lost now."""
+    mean_steps: Annotated[float, Field(ge=0, le=_MOST_INT)] = 0.0
+    """Mean of the steps asked of the round's participants, weighted by examples."""
+    numbers: Annotated[dict[NumberName, Finite], BeforeValidator(_few(MOST_NUMBERS))] = Field(
+        default_factory=dict
+    )
+    """What the strategy's server has to tell beside vectors."""
 
     def throttle_cores(self) -> float | None:
         """The same in cores."""

@@ -76,6 +76,7 @@ async def _serve(
                 job=job, strategy=fedavg(), module=Tiny(), test=test, metrics=metrics,
                 planner=PlannerClient(job, Path(folder) / "t", client=http),
                 journal=Journal(Store(Path(folder), job.uid), metrics, 1),
+                examples=dict.fromkeys(job.clients(), 10),
             )  # fmt: skip
             made = Job(parts)
             app = BulkRoutes(made.reception, ordinary_app(metrics))

@@ -85,7 +85,7 @@ from lockstep_workers.tensors import check_values, decode, encode
 
 Target = Callable[[bytes], None]
 N_VALUES = 6
-LIKE = {"model": np.zeros(N_VALUES, np.float32)}
+LIKE = ServerState({"model": np.zeros(N_VALUES, np.float32)}, {"seen": 0.0})
 MESSAGES = (Registration, UpdateReport, PlanRequest, RoundPlan, Outcome, JobSettings)
 
 
@@ -220,7 +220,7 @@ def _routes() -> tuple[Job, BulkRoutes]:
         job=job, strategy=fedavg(), module=nn.Linear(N_VALUES - 1, 1), metrics=metrics,
         test=Examples(np.zeros((1, N_VALUES - 1), np.float32), np.zeros(1, np.int64)),
         planner=PlannerClient(job, folder / "token", client=httpx2.AsyncClient()),
-        journal=Journal(Store(folder, "u"), metrics, 1),
+        journal=Journal(Store(folder, "u"), metrics, 1), examples={"d-0": 1},
     )  # fmt: skip
     made = Job(parts)
     return made, BulkRoutes(made.reception, ordinary_app(metrics))
@@ -267,7 +267,7 @@ async def _answer(scope: MutableMapping[str, Any], body: bytes) -> int | None:
     made.reception._sessions = Sessions(lambda: KEY)
     made.reception._sessions.open(REGISTRATION, never)
     made.reception.round = Round(plan, began_s=0.0)
-    made.server.begin(["d-0"])
+    made.server.begin(1, ["d-0"])
     pieces = [{"type": "http.request", "body": body, "more_body": False}]
     answers: list[MutableMapping[str, Any]] = []
 
@@ -290,7 +290,7 @@ def _whole_checkpoint() -> bytes:
         energy_joules=EnergyJoules(),
     )  # fmt: skip
     plan = RoundPlan(round=1, rounds=2, participants=[])
-    whole = Checkpoint(Progress().after(report, plan), ServerState(LIKE))
+    whole = Checkpoint(Progress().after(report, plan), LIKE)
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
         write_checkpoint(Path(file.name), whole, uid="u")
         return Path(file.name).read_bytes()

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep_workers.cloud.holding import Holding
+from lockstep_workers.learning.strategy import Contribution
 from lockstep_workers.learning.sums import Accumulator, InOrder, Share
 from lockstep_workers.tensors import Flat
 
-SHARE = Share((3.0,), steps=2)
+SHARE = Share((3.0,), Contribution(examples=3, steps=2))
 CLIENTS = [f"c-{i}" for i in range(6)]
 
 

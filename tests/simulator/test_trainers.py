@@ -1,7 +1,5 @@
 """How the clients of a round train in one process: as on their devices, whoever else trains."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from torch import Tensor, nn
@@ -16,16 +14,9 @@ from lockstep_workers.learning.strategies import fedavg
 from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, Strategy, Vector
 from lockstep_workers.learning.training import Sgd
 from lockstep_workers.models import build_model, mlp
+from tests.support.tasks import Task
 
 SIZES = (40, 5, 17, 64)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a client is asked to do."""
-
-    round: int
-    steps: int
 
 
 def examples(count: int, *, seed: int) -> Examples:

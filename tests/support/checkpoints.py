@@ -1,4 +1,4 @@
-"""A small checkpoint of two vectors, and the report of its round; for tests of what is kept."""
+"""A small checkpoint of two vectors and a number, and its round's report."""
 
 import numpy as np
 
@@ -8,7 +8,9 @@ from lockstep_workers.cloud.checkpoint import Checkpoint
 from lockstep_workers.learning.rounds import Progress
 from lockstep_workers.learning.strategy import ServerState
 
-LIKE = {"model": np.zeros(5, np.float32), "control": np.zeros(5, np.float32)}
+LIKE = ServerState(
+    {"model": np.zeros(5, np.float32), "control": np.zeros(5, np.float32)}, {"seen": 0.0}
+)
 
 
 def report(number: int) -> RoundReport:
@@ -22,5 +24,6 @@ def report(number: int) -> RoundReport:
 def checkpoint(number: int) -> Checkpoint:
     """The checkpoint after a round."""
     plan = RoundPlan(round=number, rounds=9, participants=[])
-    vectors = {name: vector + number for name, vector in LIKE.items()}
-    return Checkpoint(Progress(began_at=7.0).after(report(number), plan), ServerState(vectors))
+    vectors = {name: vector + number for name, vector in LIKE.vectors.items()}
+    state = ServerState(vectors, {"seen": number / 3})
+    return Checkpoint(Progress(began_at=7.0).after(report(number), plan), state)

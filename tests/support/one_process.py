@@ -1,6 +1,6 @@
 """A whole job in this process: the pure parts alone, without devices, bodies or files."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +10,9 @@ from lockstep_api.settings import JobSettings
 from lockstep_workers.data import load_dataset
 from lockstep_workers.learning.client import build_client
 from lockstep_workers.learning.server import Server
-from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, Strategy, Vector
+from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, Contribution, Strategy, Vector
 from lockstep_workers.models import build_model
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a client is asked to do."""
-
-    round: int
-    steps: int
+from tests.support.tasks import Task
 
 
 def play(
@@ -31,15 +24,20 @@ def play(
     dataset, names = load_dataset(job.data, datasets), job.clients()
     clients = [replace(build_client(job, n, dataset=dataset), strategy=strategy) for n in names]
     module = build_model(job.model, seed=job.training.seed)
-    server = Server(strategy, module, clients=len(names), deterministic=True)
+    held = {client.name: len(client.examples) for client in clients}
+    server = Server(strategy, module, examples=held, deterministic=True)
     memories = dict.fromkeys(names, NO_MEMORY)
     for number in range(1, rounds + 1):
-        server.begin(names)
+        server.begin(number, names)
+        base = number - 1 or None
+        task = Task(number, steps, base, mean_steps=steps, numbers=server.state.numbers)
         for client in clients:
-            memory, task = memories[client.name], Task(number, steps)
-            done = client.train(server.broadcast(), task, memory=memory)
+            done = client.train(server.broadcast(), task, memory=memories[client.name])
             update = np.concatenate(list(done.uploads.values()))
-            server.add(client.name, update, examples=len(client.examples), steps=done.steps)
+            contribution = Contribution(
+                len(client.examples), done.steps, memory_round=base, counted_round=base
+            )
+            server.add(client.name, update, contribution=contribution)
             memories[client.name] = done.memory
         server.aggregate()
     torch.set_num_threads(threads)

@@ -12,6 +12,7 @@ from lockstep_workers.learning.strategy import (
     LocalPart,
     LocalPlan,
     LocalResult,
+    Probe,
     ServerState,
     Strategy,
     Totals,
@@ -31,7 +32,7 @@ def scaffold() -> Strategy:
         return ServerState({MODEL: model, "c": np.zeros_like(model), "last": np.zeros_like(model)})
 
     def begin(
-        received: Mapping[str, Tensor], /, *, plan: LocalPlan, memory: ClientMemory
+        received: Mapping[str, Tensor], /, *, plan: LocalPlan, memory: ClientMemory, probe: Probe
     ) -> LocalPart:
         own = memory.vectors.get("c", torch.zeros_like(received["c"]))
 
@@ -49,7 +50,7 @@ def scaffold() -> Strategy:
     def aggregate(
         state: ServerState, mean: Mapping[str, Vector], /, *, totals: Totals
     ) -> ServerState:
-        c = state.vectors["c"] + mean["delta"] * (totals.accepted / totals.clients)
+        c = state.vectors["c"] + mean["delta"] * (len(totals.contributions) / totals.clients)
         return ServerState({MODEL: mean[MODEL], "c": c, "last": mean["delta"]})
 
     return Strategy(

@@ -1,6 +1,7 @@
 """Checkpoints: whole or not at all, checked when read; a corrupt one is passed over."""
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from lockstep_workers.cloud.checkpoint import (
 )
 from lockstep_workers.cloud.store import CHECKPOINT_FOLDER, Store
 from lockstep_workers.errors import CorruptCheckpoint
+from lockstep_workers.learning.strategy import ServerState
 from lockstep_workers.tensors import Flat
 from tests.support.checkpoints import LIKE, checkpoint, report
 
@@ -33,8 +35,9 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     assert size == path.stat().st_size
     found = read_checkpoint(path, uid="u", like=LIKE)
     assert found.progress == checkpoint(3).progress
-    for name in LIKE:
+    for name in LIKE.vectors:
         np.testing.assert_array_equal(found.state.vectors[name], np.full(5, 3, np.float32))
+    assert found.state.numbers == {"seen": 1.0}
     assert load_file(path)["model"].tolist() == [3.0] * 5, "any tool reads it"
 
 
@@ -47,6 +50,33 @@ def test_a_changed_byte_is_noticed(tmp_path: Path, where: int) -> None:
     path.write_bytes(data)
     with pytest.raises(CorruptCheckpoint, match=r"c\.safetensors"):
         read_checkpoint(path, uid="u", like=LIKE)
+
+
+def test_a_number_is_kept_bit_for_bit(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    whole = checkpoint(3)
+    third = replace(whole, state=replace(whole.state, numbers={"seen": 1 / 3}))
+    write_checkpoint(path, third, uid="u")
+    assert read_checkpoint(path, uid="u", like=LIKE).state.numbers == {"seen": 1 / 3}
+
+
+def test_a_changed_number_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    write_checkpoint(path, checkpoint(3), uid="u")
+    data = path.read_bytes()
+    told = rb"{\"seen\": 1.0}"
+    assert data.count(told) == 1
+    path.write_bytes(data.replace(told, rb"{\"seen\": 2.0}"))
+    with pytest.raises(CorruptCheckpoint, match="checksum"):
+        read_checkpoint(path, uid="u", like=LIKE)
+
+
+def test_a_state_without_numbers_is_read_from_a_file_that_names_none(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    plain = replace(LIKE, numbers={})
+    write_checkpoint(path, replace(checkpoint(3), state=plain), uid="u")
+    assert b"numbers" not in path.read_bytes()
+    assert read_checkpoint(path, uid="u", like=plain).state.numbers == {}
 
 
 @pytest.mark.parametrize("left", [0, 7, 100, -1])
@@ -64,7 +94,9 @@ def test_another_job_or_model_is_not_gone_on_from(tmp_path: Path) -> None:
     with pytest.raises(CorruptCheckpoint, match="another job"):
         read_checkpoint(path, uid="v", like=LIKE)
     with pytest.raises(CorruptCheckpoint, match=r"expected \{'model': \('F32', \[6\]\)\}"):
-        read_checkpoint(path, uid="u", like={"model": np.zeros(6, np.float32)})
+        read_checkpoint(path, uid="u", like=ServerState({"model": np.zeros(6, np.float32)}))
+    with pytest.raises(CorruptCheckpoint, match=r"numbers \['seen'\], expected \['since'\]"):
+        read_checkpoint(path, uid="u", like=replace(LIKE, numbers={"since": 0.0}))
 
 
 def test_a_file_that_is_far_too_large_is_not_opened(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """A client and a server in one process: what is kept, what is counted, what counts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -15,9 +14,11 @@ from lockstep_workers.learning.strategy import (
     MODEL,
     NO_MEMORY,
     ClientMemory,
+    Contribution,
     LocalPart,
     LocalPlan,
     LocalResult,
+    Probe,
     ServerState,
     Strategy,
     Totals,
@@ -29,14 +30,7 @@ from lockstep_workers.learning.training import Sgd
 from lockstep_workers.models import mlp
 from tests.support.clients import examples, small_model
 from tests.support.strategies import scaffold
-
-
-@dataclass(frozen=True)
-class Task:
-    """Something that a client can be asked to do."""
-
-    round: int
-    steps: int = 3
+from tests.support.tasks import Task
 
 
 def keeping() -> Strategy:
@@ -46,7 +40,7 @@ def keeping() -> Strategy:
         return ServerState({MODEL: model, "first": model, "last": model, "before": model})
 
     def begin(
-        received: Mapping[str, Tensor], /, *, plan: LocalPlan, memory: ClientMemory
+        received: Mapping[str, Tensor], /, *, plan: LocalPlan, memory: ClientMemory, probe: Probe
     ) -> LocalPart:
         def finish(result: LocalResult) -> tuple[Mapping[str, Tensor], ClientMemory]:
             moved = result.weights - received[MODEL]
@@ -107,18 +101,18 @@ def test_a_training_leaves_what_it_received_as_it_was() -> None:
 
 def test_what_a_server_keeps_is_not_changed_by_later_rounds() -> None:
     strategy = keeping()
-    server = Server(strategy, mlp(), clients=2)
+    server = Server(strategy, mlp(), examples={"d-0": 10, "d-1": 10})
     n = server.n_values // 2
     initial = server.state.vectors[MODEL].copy()
     for number in (1, 2, 3):
-        server.begin(["d-0"])
+        server.begin(number, ["d-0"])
         before = server.state.vectors[MODEL].copy()
         update = np.full(2 * n, float(number), np.float32)
-        server.add("d-0", update, examples=10, steps=3)
+        server.add("d-0", update, contribution=Contribution(10, 3))
         update.fill(np.nan)  # the buffer is read into again
         server.aggregate()
         assert (server.broadcast()[MODEL] == number).all()
-        server.begin(["d-0"])
+        server.begin(number + 1, ["d-0"])
         assert (server.state.vectors["first"] == initial).all()
         assert (server.state.vectors["before"] == before).all()
         assert (server.state.vectors["last"] == number).all()
@@ -148,21 +142,24 @@ def test_clients_that_share_a_model_train_as_with_one_each() -> None:
 
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_figures_of_a_round_come_with_its_sums(deterministic: bool) -> None:
-    """Sum of weights by vector, updates, mean steps by the model's weights: all an edge reports."""
-    server = Server(scaffold(), mlp(), clients=5, deterministic=deterministic)
-    server.begin(["d-0", "d-1", "d-2"])
+    """Sum of weights by vector, and what each update comes from: all that an edge reports."""
+    held = {f"d-{i}": 10 * (i + 1) for i in range(5)}
+    server = Server(scaffold(), mlp(), examples=held, deterministic=deterministic)
+    server.begin(7, ["d-0", "d-1", "d-2"])
     update = np.zeros(server.n_values, np.float32)
-    for name, held, steps in (("d-2", 30, 8), ("d-0", 10, 4)):
-        server.add(name, update, examples=held, steps=steps)
+    last, first = Contribution(30, 8, memory_round=4, counted_round=4), Contribution(10, 4)
+    for name, contribution in (("d-2", last), ("d-0", first)):
+        server.add(name, update, contribution=contribution)
     server.skip("d-1")
     totals = server.totals()
     assert totals == Totals(
-        accepted=2,
+        round=7,
+        contributions=(first, last) if deterministic else (last, first),
         clients=5,
+        examples=150,
         weights={MODEL: 40.0, "delta": 2.0},
-        mean_steps=(30 * 8 + 10 * 4) / 40,
     )
-    server.begin(["d-0"])
-    server.add("d-0", update, examples=10, steps=4)
-    assert server.totals().accepted == 1
+    server.begin(8, ["d-0"])
+    server.add("d-0", update, contribution=first)
+    assert (server.totals().round, server.totals().contributions) == (8, (first,))
     assert server.weight == 10

@@ -19,6 +19,7 @@ from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, LocalPlan
 from lockstep_workers.learning.training import Sgd, batches, train
 from lockstep_workers.models import build_model
+from tests.support.tasks import no_probe
 from tests.wire.jobs import write_idx
 
 RNG = np.random.default_rng(0)
@@ -50,7 +51,9 @@ def test_training_is_sgd_with_momentum_and_the_proximal_term(name: str, mu: floa
     plain = build_model(Model.model_validate({"name": name}), seed=1)
     strategy = build_strategy(StrategySpec(name=StrategyName.FEDPROX, mu=mu))
     plan = LocalPlan(round=1, steps=5, learning_rate=SGD.learning_rate, momentum=SGD.momentum)
-    part = strategy.begin({MODEL: model.vector.clone()}, plan=plan, memory=NO_MEMORY)
+    part = strategy.begin(
+        {MODEL: model.vector.clone()}, plan=plan, memory=NO_MEMORY, probe=no_probe
+    )
     train(model, EXAMPLES, steps=5, sgd=SGD, correction=part.correct, seed=(1, 2, 3))
     reference(plain, 5, mu)
     for got, wanted in zip(model.module.parameters(), plain.parameters(), strict=True):

@@ -11,10 +11,12 @@ from lockstep_api.wire import (
     Refusal,
     RoundPlan,
     RoundReport,
+    Task,
     UpdateReport,
 )
 from lockstep_workers.errors import JobFailed, RefusedUpdate
 from lockstep_workers.learning.rounds import (
+    Base,
     Progress,
     Round,
     Tries,
@@ -22,7 +24,10 @@ from lockstep_workers.learning.rounds import (
     round_report,
     target_reached,
 )
+from lockstep_workers.learning.strategy import Contribution
 from lockstep_workers.learning.sums import Accumulator, Share
+
+ONE = Contribution(examples=1, steps=1)
 
 
 def plan(*clients: str, **more: object) -> RoundPlan:
@@ -98,12 +103,37 @@ def test_the_mean_is_weighted_and_does_not_depend_on_the_block() -> None:
     total = Accumulator(200_000)
     vectors = rng.normal(size=(3, 200_000)).astype(np.float32)
     for weight, vector in zip((1.0, 2.0, 5.0), vectors, strict=True):
-        total.add(vector, Share((weight,)))
+        total.add(vector, Share((weight,), ONE))
     expected = np.average(vectors, axis=0, weights=[1, 2, 5])
     np.testing.assert_allclose(total.mean(), expected, rtol=1e-4, atol=1e-5)
     total.reset()
-    total.add(vectors[0], Share((4.0,)))
+    total.add(vectors[0], Share((4.0,), ONE))
     np.testing.assert_allclose(total.mean(), vectors[0], rtol=1e-6)
+
+
+def test_a_task_says_what_the_round_builds_on() -> None:
+    """Mean steps by examples of those who take part, whatever other clients hold."""
+    base = Base({"a": 1}, 1, {"a": 30, "b": 10, "c": 1000}, {"since": 1 / 3})
+    steps = {"a": 8, "b": 4}
+    chosen = [p.model_copy(update={"steps": steps[p.client]}) for p in plan("a", "b").participants]
+    now = Round(plan(participants=chosen), began_s=0, base=base)
+    first, second = now.task_of("a"), now.task_of("b")
+    assert first is not None
+    assert second is not None
+    assert (first.base_round, second.base_round, first.saved_round) == (1, None, 1)
+    assert first.mean_steps == second.mean_steps == (30 * 8 + 10 * 4) / 40
+    assert first.numbers == {"since": 1 / 3}
+    assert Task.model_validate_json(first.to_json()) == first
+
+
+def test_an_update_counts_as_its_report_and_the_round_say() -> None:
+    now = Round(plan("a", "b"), began_s=0, base=Base(counted={"a": 1}))
+    told = {name: update(name).update.model_copy(update={"memory_round": 1}) for name in "ab"}
+    known, claimed = (now.contribution(told[name]) for name in "ab")
+    assert known == Contribution(1, 1, memory_round=1, counted_round=1)
+    assert known.remembered
+    assert claimed == Contribution(1, 1, memory_round=1, counted_round=None)
+    assert not claimed.remembered, "nothing of it is in the model, whatever it says"
 
 
 def test_the_report_counts_who_is_missing_and_adds_up_energy() -> None:

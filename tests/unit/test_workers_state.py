@@ -21,7 +21,7 @@ from lockstep_workers.learning.strategy import MODEL
 from lockstep_workers.learning.training import Sgd, train
 from lockstep_workers.learning.trial import Trial, try_out
 from lockstep_workers.models import cnn, mlp
-from tests.support.one_process import Task
+from tests.support.tasks import Task
 
 SGD = Sgd(0.1, 0.9, 8)
 

@@ -118,6 +118,7 @@ async def cloud(
         made = Job(
             Parts(
                 job=job, strategy=strategy or fedavg(), module=made_of,
+                examples=dict.fromkeys(job.clients(), 10),
                 test=test, planner=PlannerClient(job, folder / "token", client=http),
                 journal=Journal(Store(folder, job.uid), metrics, every_rounds), metrics=metrics,
                 constants=pack(made_of),

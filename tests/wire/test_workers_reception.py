@@ -14,6 +14,7 @@ from lockstep_workers.cloud.asgi import App
 from lockstep_workers.cloud.bulk import BulkRoutes
 from lockstep_workers.cloud.reception import Reception
 from lockstep_workers.device import connection as device
+from lockstep_workers.learning.strategy import Contribution
 from lockstep_workers.tensors import Flat, decode, encode
 from tests.wire.cloud import report
 from tests.wire.jobs import free_port, serving
@@ -31,9 +32,9 @@ class Sum:
     skipped: list[str] = field(default_factory=list)
     constants: bytes = b""
 
-    def add(self, client: str, flat: Flat, *, examples: int, steps: int) -> None:
+    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
         """Adds an update."""
-        self.total += np.float32(examples) * flat
+        self.total += np.float32(contribution.examples) * flat
 
     def skip(self, client: str) -> None:
         """Remembers who gave nothing."""

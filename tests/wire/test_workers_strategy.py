@@ -8,6 +8,7 @@ import torch
 from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, LocalPlan, LocalResult
 from lockstep_workers.tensors import decode, encode, split
 from tests.support.strategies import scaffold
+from tests.support.tasks import no_probe
 from tests.wire.cloud import cloud, devices, first_task
 from tests.wire.jobs import FakePlanner
 
@@ -51,11 +52,11 @@ async def test_each_vector_of_an_update_has_a_weight_of_its_own(tmp_path: Path) 
 def test_a_client_remembers_and_corrects() -> None:
     strategy = scaffold()
     received = {MODEL: torch.ones(3), "c": torch.full((3,), 0.5)}
-    part = strategy.begin(received, plan=PLAN, memory=NO_MEMORY)
+    part = strategy.begin(received, plan=PLAN, memory=NO_MEMORY, probe=no_probe)
     upload, memory = part.finish(LocalResult(torch.zeros(3), steps=5, examples=1))
     torch.testing.assert_close(memory.vectors["c"], torch.full((3,), 1.5))
     torch.testing.assert_close(upload["delta"], torch.full((3,), 1.5))
-    correct = strategy.begin(received, plan=PLAN, memory=memory).correct
+    correct = strategy.begin(received, plan=PLAN, memory=memory, probe=no_probe).correct
     assert correct is not None
     gradient = torch.zeros(3)
     correct(torch.ones(3), gradient)

@@ -6,6 +6,7 @@ Whoever owns one (`cloud.job`) hands both in, so that it knows neither of a job 
 from typing import Protocol
 
 from lockstep_api.wire import Refusal
+from lockstep_workers.learning.strategy import Contribution
 from lockstep_workers.tensors import Flat
 
 
@@ -24,7 +25,7 @@ class Sink(Protocol):
     def constants(self) -> bytes:
         """What it takes over of the model once, before its first round."""
 
-    def add(self, client: str, flat: Flat, *, examples: int, steps: int) -> None:
+    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
         """Takes a checked update; `flat` is valid during the call only."""
 
     def skip(self, client: str) -> None:

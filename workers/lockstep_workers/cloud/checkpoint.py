@@ -1,11 +1,12 @@
 """Checkpoints of a job's rounds: written whole or not at all, checked when read, the newest N kept.
 
 Called by `cloud.store`. A checkpoint is one safetensors file: the server's vectors, and in its
-metadata the progress, the job's UID and a SHA-256 over both. No random state is in it, because none
-lives from round to round: every draw is seeded by (seed, client, round).
+metadata its numbers, the progress, the job's UID and a SHA-256 over all. No random state is in it,
+because none lives from round to round: every draw is seeded by (seed, client, round).
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -55,46 +56,47 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, *, uid: str) -> int:
         OSError: the volume is full or broken; nothing was changed.
     """
     vectors = checkpoint.state.vectors
-    text = checkpoint.progress.to_json()
-    metadata = {
-        "format": FORMAT,
-        "uid": uid,
-        "progress": text,
-        "sha256": _digest(uid, text, vectors=vectors),
-    }
+    told = {"format": FORMAT, "uid": uid, "progress": checkpoint.progress.to_json()}
+    if checkpoint.state.numbers:
+        told["numbers"] = json.dumps(dict(checkpoint.state.numbers), allow_nan=False)
+    metadata = told | {"sha256": _digest(told, vectors)}
     head = header({name: vector.shape for name, vector in vectors.items()}, metadata)
     write_whole(path, head, *(_bytes(vector) for vector in vectors.values()))
     return len(head) + sum(vector.nbytes for vector in vectors.values())
 
 
-def read_checkpoint(path: Path, *, uid: str, like: Mapping[str, Flat]) -> Checkpoint:
+def read_checkpoint(path: Path, *, uid: str, like: ServerState) -> Checkpoint:
     """Reads and checks a checkpoint.
 
     Args:
         path: the file.
         uid: UID of the job that it must belong to.
-        like: vectors of the names and shapes that it must hold.
+        like: a state of the names and shapes that it must hold.
 
     Raises:
         CorruptCheckpoint: damaged, cut off, of another job or of another model.
     """
     try:
-        allowed = sum(vector.nbytes for vector in like.values()) + _MAX_METADATA_BYTES
+        allowed = sum(vector.nbytes for vector in like.vectors.values()) + _MAX_METADATA_BYTES
         if (size := path.stat().st_size) > allowed:
             raise CorruptCheckpoint(f"{path.name} has {size} bytes, at most {allowed} are expected")
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             names = list(file.keys())
-            _check_shapes(path, {name: file.get_slice(name) for name in names}, like=like)
-            vectors = {name: file.get_tensor(name) for name in like}
+            _check_shapes(path, {name: file.get_slice(name) for name in names}, like=like.vectors)
+            vectors = {name: file.get_tensor(name) for name in like.vectors}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise CorruptCheckpoint(f"{path.name} cannot be read: {error}") from error
-    text = _checked(path, metadata, vectors=vectors, uid=uid)
+    _check(path, metadata, vectors=vectors, uid=uid)
     try:
-        progress = Progress.model_validate_json(text)
+        progress = Progress.model_validate_json(metadata.get("progress", ""))
     except ValidationError as error:
         raise CorruptCheckpoint(f"{path.name}: its progress cannot be read: {error}") from error
-    return Checkpoint(progress, ServerState(vectors))
+    numbers = json.loads(metadata.get("numbers", "{}"))
+    if numbers.keys() != like.numbers.keys():
+        found, expected = sorted(numbers), sorted(like.numbers)
+        raise CorruptCheckpoint(f"{path.name} holds the numbers {found}, expected {expected}")
+    return Checkpoint(progress, ServerState(vectors, numbers))
 
 
 def _check_shapes(path: Path, slices: Mapping[str, object], *, like: Mapping[str, Flat]) -> None:
@@ -105,23 +107,23 @@ def _check_shapes(path: Path, slices: Mapping[str, object], *, like: Mapping[str
         raise CorruptCheckpoint(f"{path.name} holds {found}, expected {expected}")
 
 
-def _checked(
+def _check(
     path: Path, metadata: Mapping[str, str], *, vectors: Mapping[str, Flat], uid: str
-) -> str:
-    """The progress of a checkpoint whose format, owner and checksum are right."""
+) -> None:
+    """Whether a checkpoint's format, owner and checksum are right."""
     if metadata.get("format") != FORMAT:
         raise CorruptCheckpoint(f"{path.name} is not in the format {FORMAT}")
-    text = metadata.get("progress", "")
-    if metadata.get("sha256") != _digest(metadata.get("uid", ""), text, vectors=vectors):
+    if metadata.get("sha256") != _digest(metadata, vectors):
         raise CorruptCheckpoint(f"{path.name} does not match its checksum")
     if metadata.get("uid") != uid:
         raise CorruptCheckpoint(f"{path.name} belongs to another job")
-    return text
 
 
-def _digest(uid: str, progress: str, *, vectors: Mapping[str, Flat]) -> str:
+def _digest(metadata: Mapping[str, str], vectors: Mapping[str, Flat]) -> str:
+    """Of all that is told but the digest itself; numbers only where there are some."""
     digest = hashlib.sha256()
-    for text in (FORMAT, uid, progress):
+    told = [metadata.get(key, "") for key in ("format", "uid", "progress")]
+    for text in [*told, *filter(None, [metadata.get("numbers")])]:
         digest.update(f"{len(text)}:{text}".encode())
     for name in sorted(vectors):
         digest.update(f"{name}:{vectors[name].size}".encode())

@@ -7,7 +7,7 @@ Invariant: `server.state` is the state after round `_progress.round` whenever `_
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ from lockstep_workers.errors import JobFailed, PlannerUnreachable, WorkerError
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.learning.rounds import (
     SHOWN,
+    Base,
     Progress,
     Round,
     Tries,
@@ -58,6 +59,8 @@ class Parts:
     job: JobSettings
     strategy: Strategy
     module: nn.Module
+    examples: Mapping[str, int]
+    """Training examples of each client of the job."""
     test: Examples
     planner: PlannerClient
     journal: Journal
@@ -79,7 +82,7 @@ class Job:
         self.server = Server(
             parts.strategy,
             parts.module,
-            clients=len(clients),
+            examples=parts.examples,
             deterministic=self._patient,
             constants=parts.constants,
         )
@@ -243,15 +246,16 @@ class Job:
             self._began = self._p.clock()
             update = {"began_at": self._p.wall_clock()}
             self._progress = self._progress.model_copy(update=update)
-        self.server.begin([p.client for p in plan.participants])
+        self.server.begin(plan.round, [p.client for p in plan.participants])
         self._p.metrics.model_bytes.set(len(self.server.body))
         self._p.metrics.began(plan)
-        return await self.reception.play(
-            plan,
-            patient=self._patient,
+        base = Base(
             counted=self._progress.counted,
             saved_round=self._journal.saved_round,
+            examples=self._p.examples,
+            numbers=self.server.state.numbers,
         )
+        return await self.reception.play(plan, patient=self._patient, base=base)
 
     async def _settle(self, done: Round) -> bool:
         """Averages, evaluates, reports and saves a closed round; False when it has to be repeated.

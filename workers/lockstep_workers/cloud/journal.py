@@ -56,8 +56,8 @@ class Journal:
         self.notices = [notice for notice in self.notices if notice not in request.notices]
 
     async def resume(self, like: ServerState) -> Checkpoint | None:
-        """The newest checkpoint that can be read, of vectors `like` these."""
-        found = await asyncio.to_thread(self.store.resume, like.vectors)
+        """The newest checkpoint that can be read, of a state `like` this."""
+        found = await asyncio.to_thread(self.store.resume, like)
         for problem in found.corrupt:
             self.notify("Warning", NoticeReason.CHECKPOINT_CORRUPT, message=f"checkpoint {problem}")
         if found.checkpoint is None:

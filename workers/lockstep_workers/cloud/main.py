@@ -126,13 +126,14 @@ async def _tell(pod: Pod, error: JobFailed) -> None:
 def _parts(pod: Pod) -> Parts:
     """Everything that a job needs; errors in the settings show here."""
     job = pod.job
-    module, dataset = load_and_try(job, pod.environment.datasets)
-    constants = pod.journal.constants(module)
+    loaded = load_and_try(job, pod.environment.datasets)
+    constants = pod.journal.constants(loaded.module)
     return Parts(
         job=job,
         strategy=build_strategy(job.strategy),
-        module=module,
-        test=dataset.test,
+        module=loaded.module,
+        examples=loaded.examples,
+        test=loaded.dataset.test,
         planner=pod.planner,
         journal=pod.journal,
         metrics=pod.metrics,

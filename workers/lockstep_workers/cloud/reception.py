@@ -30,7 +30,7 @@ from lockstep_serving.rarely import Rarely
 from lockstep_workers.cloud.around import Sink, Tally
 from lockstep_workers.cloud.sessions import Session, Sessions
 from lockstep_workers.errors import NoSession, RefusedUpdate, SessionTaken
-from lockstep_workers.learning.rounds import Round
+from lockstep_workers.learning.rounds import NO_BASE, Base, Round
 from lockstep_workers.learning.troubles import Troubles
 from lockstep_workers.tensors import Flat
 
@@ -213,7 +213,7 @@ class Reception:
         update = report.update
         self.check(offer, update)
         assert self.round is not None
-        self._sink.add(update.client, flat, examples=update.examples, steps=update.steps)
+        self._sink.add(update.client, flat, contribution=self.round.contribution(update))
         self.round.accept(report)
         self._tally.took()
         self._pulse.set()
@@ -332,8 +332,7 @@ class Reception:
         plan: RoundPlan,
         *,
         patient: bool = False,
-        counted: Mapping[str, int] | None = None,
-        saved_round: int = 0,
+        base: Base = NO_BASE,
     ) -> Round:
         """One round, from handing out the sink's body until it closes; see `Round`."""
         self._logged.clear()
@@ -343,8 +342,7 @@ class Reception:
             plan,
             began_s=self._now(),
             patient=patient,
-            counted=counted or {},
-            saved_round=saved_round,
+            base=base,
             turn=self._turn,
         )
         for client in now.participants():

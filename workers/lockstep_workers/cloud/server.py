@@ -4,7 +4,7 @@ Owned by the job. Invariant: between two rounds every vector of the state is in 
 a round the vectors that travel live in `body`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
@@ -22,15 +22,15 @@ class Server(server.Server):
         strategy: Strategy,
         module: nn.Module,
         *,
-        clients: int,
+        examples: Mapping[str, int],
         deterministic: bool,
         constants: bytes = b"",
     ) -> None:
-        """At the module's initial weights; `deterministic` adds updates in the plan's order."""
+        """At the module's initial weights; see `learning.server`."""
         super().__init__(
             strategy,
             module,
-            clients=clients,
+            examples=examples,
             deterministic=deterministic,
             put=Holding().put,
         )
@@ -39,13 +39,13 @@ class Server(server.Server):
         self.body = bytearray()
         """What a device receives in the current round."""
 
-    def begin(self, participants: Sequence[str]) -> None:
+    def begin(self, round_number: int, participants: Sequence[str]) -> None:
         """Starts a round: makes its body and empties the sums."""
         sent = self.broadcast()
         self.body = encode(list(sent.values()))
         size = sum(vector.size for vector in sent.values())
         self.move(split(decode(self.body, n_values=size), tuple(sent)))
-        super().begin(participants)
+        super().begin(round_number, participants)
 
     def aggregate(self, missing: Iterable[str] = ()) -> None:
         """Makes the next state from the sums of a round with at least one update."""

@@ -3,7 +3,6 @@
 Owned by the journal.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from lockstep_workers.errors import CorruptCheckpoint
 from lockstep_workers.files import write_whole
 from lockstep_workers.learning.parameters import FlatModel
 from lockstep_workers.learning.saving import model_file
-from lockstep_workers.tensors import Flat
+from lockstep_workers.learning.strategy import ServerState
 
 MODEL_FILE = "model.safetensors"
 HISTORY_FILE = "history.jsonl"
@@ -66,8 +65,8 @@ class Store:
 
     # -- checkpoints -----------------------------------------------------------------------------
 
-    def resume(self, like: Mapping[str, Flat]) -> Found:
-        """The newest readable checkpoint, whose vectors must be `like` these; cuts the history."""
+    def resume(self, like: ServerState) -> Found:
+        """The newest readable checkpoint, whose state must be `like` this; cuts the history."""
         corrupt: list[str] = []
         checkpoint: Checkpoint | None = None
         for path in checkpoints(self._checkpoints):

@@ -18,17 +18,19 @@ from lockstep_workers.entrypoints import explained
 from lockstep_workers.learning.constants import unchanged
 from lockstep_workers.learning.parameters import FlatModel, flatten
 from lockstep_workers.learning.partition import Indices, partition
+from lockstep_workers.learning.probing import gradient_at
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.strategy import (
     MODEL,
     NO_MEMORY,
     ClientMemory,
+    LocalPart,
     LocalPlan,
     LocalResult,
     Strategy,
     Vector,
 )
-from lockstep_workers.learning.training import Pace, Sgd, train
+from lockstep_workers.learning.training import Pace, Sgd, Steps, train
 from lockstep_workers.models import build_model
 
 
@@ -42,6 +44,18 @@ class LocalTask(Protocol):
     @property
     def steps(self) -> int:
         """SGD steps asked for."""
+
+    @property
+    def base_round(self) -> int | None:
+        """The round of the client's last update that is in the model; None: none is."""
+
+    @property
+    def mean_steps(self) -> float:
+        """Mean of the steps asked of the round's participants, weighted by examples."""
+
+    @property
+    def numbers(self) -> Mapping[str, float]:
+        """Of the server's state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +104,12 @@ class Client:
 
         Args:
             received: the strategy's broadcasts by name; must not change before this returns.
-            task: round and steps.
+            task: round, steps, and what the server tells of its state.
             memory: what was remembered in the last round that counted.
             pace: called between steps and may hold them up.
         """
-        given = {name: torch.from_numpy(vector) for name, vector in received.items()}
-        with torch.no_grad():
-            self.model.vector.copy_(given[MODEL])
-        plan = LocalPlan(task.round, task.steps, self.sgd.learning_rate, self.sgd.momentum)
-        part = self.strategy.begin(given, plan=plan, memory=memory)
         with unchanged(self.model.module):
+            part = self.begin(received, task, memory=memory, pace=pace)
             steps = train(
                 self.model,
                 self.examples,
@@ -109,11 +119,53 @@ class Client:
                 seed=(self.seed, self.index, task.round),
                 pace=pace,
             )
-        result = LocalResult(self.model.vector, steps.done, len(self.examples))
-        uploads, remembered = part.finish(result)
+        return self.finish(part, self.model.vector, steps=steps, received=received)
+
+    def begin(
+        self,
+        received: Mapping[str, Vector],
+        task: LocalTask,
+        *,
+        memory: ClientMemory = NO_MEMORY,
+        pace: Pace | None = None,
+    ) -> LocalPart:
+        """A training up to its first step, for who takes the steps: its model is the received one.
+
+        Arguments as `train`.
+        """
+        given = {name: torch.from_numpy(vector) for name, vector in received.items()}
+        with torch.no_grad():
+            self.model.vector.copy_(given[MODEL])
+        plan = LocalPlan(
+            task.round,
+            task.steps,
+            self.sgd.learning_rate,
+            self.sgd.momentum,
+            base_round=task.base_round,
+            mean_steps=task.mean_steps,
+            numbers=task.numbers,
+        )
+
+        def probe(minibatches: int | None = None) -> Tensor:
+            return gradient_at(
+                self.model,
+                self.examples,
+                minibatches=minibatches,
+                batch_size=self.sgd.batch_size,
+                seed=(self.seed, self.index, task.round, 1),
+                pace=pace,
+            )
+
+        return self.strategy.begin(given, plan=plan, memory=memory, probe=probe)
+
+    def finish(
+        self, part: LocalPart, weights: Tensor, *, steps: Steps, received: Mapping[str, Vector]
+    ) -> Trained:
+        """What a training comes to whose steps ended at these weights."""
+        uploads, remembered = part.finish(LocalResult(weights, steps.done, len(self.examples)))
         return Trained(
             {name: uploads[name].numpy() for name in self.strategy.uploads},
-            self._own(remembered, [*received.values(), self.model.vector.numpy()]),
+            self._own(remembered, [*received.values(), weights.numpy()]),
             steps.done,
             steps.loss,
         )

@@ -23,11 +23,36 @@ from lockstep_api.wire import (
     told_loss,
 )
 from lockstep_workers.errors import JobFailed, RefusedUpdate
+from lockstep_workers.learning.strategy import Contribution
 
 SHOWN = 5
 """Clients that a message names."""
 _TRIES = 3
 """How often a round is played in which all updates are bad, or that cannot be settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a round builds on, of which tasks tell their clients."""
+
+    counted: Mapping[str, int] = field(default_factory=dict)
+    """The round of each client's last update that is in the model."""
+    saved_round: int = 0
+    """The round that the job goes on from, should it end now."""
+    examples: Mapping[str, int] = field(default_factory=dict)
+    """Training examples by client; one that is missing counts as one."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """Of the strategy's state."""
+
+    def mean_steps(self, plan: RoundPlan) -> float:
+        """Mean of the steps that a plan asks for, weighted by examples."""
+        weights = [self.examples.get(one.client, 1) for one in plan.participants]
+        steps = (w * one.steps for w, one in zip(weights, plan.participants, strict=True))
+        return sum(steps) / sum(weights)
+
+
+NO_BASE = Base()
+"""Of a round that builds on nothing but its model."""
 
 
 @dataclass(slots=True)
@@ -41,10 +66,7 @@ class Round:
     plan: RoundPlan
     began_s: float
     patient: bool = False
-    counted: Mapping[str, int] = field(default_factory=dict)
-    """The round of each client's last update that is in the model."""
-    saved_round: int = 0
-    """The round that the job goes on from, should it end now."""
+    base: Base = NO_BASE
     turn: int = 1
     """Tells it from the rounds before it, also from one of the same number that is done again."""
     accepted: dict[str, ClientReport] = field(default_factory=dict)
@@ -53,10 +75,12 @@ class Round:
     """The lost clients whose update was bad."""
     refused: dict[Refusal, int] = field(default_factory=dict)
     _waiting: dict[str, ClientPlan] = field(init=False)
+    _mean_steps: float = field(init=False)
 
     def __post_init__(self) -> None:
         """At first all participants are waited for."""
         self._waiting = {p.client: p for p in self.plan.participants}
+        self._mean_steps = self.base.mean_steps(self.plan) if self._waiting else 0.0
 
     @property
     def number(self) -> int:
@@ -86,8 +110,10 @@ class Round:
             steps=plan.steps,
             frequency_ghz=plan.frequency_ghz,
             throttle_milli=plan.throttle_milli(),
-            base_round=self.counted.get(client),
-            saved_round=self.saved_round,
+            base_round=self.base.counted.get(client),
+            saved_round=self.base.saved_round,
+            mean_steps=self._mean_steps,
+            numbers=dict(self.base.numbers),
         )
 
     def lose(self, client: str, why: str) -> bool:
@@ -130,6 +156,15 @@ class Round:
         if report.client not in self._waiting:
             message = f"{report.client} is not waited for: {self.lost.get(report.client, 'not in')}"
             raise RefusedUpdate(Refusal.NOT_IN_ROUND, message)
+
+    def contribution(self, report: UpdateReport) -> Contribution:
+        """What an update with this report comes from."""
+        return Contribution(
+            examples=report.examples,
+            steps=report.steps,
+            memory_round=report.memory_round,
+            counted_round=self.base.counted.get(report.client),
+        )
 
     def accept(self, report: ClientReport) -> None:
         """Notes an update that was added."""

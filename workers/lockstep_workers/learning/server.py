@@ -5,6 +5,7 @@ two rounds every vector of the state is in memory once.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -12,7 +13,14 @@ from torch import nn
 from lockstep_workers.data import Examples
 from lockstep_workers.learning.evaluation import Evaluation, evaluate
 from lockstep_workers.learning.parameters import FlatModel, flatten, use_vector
-from lockstep_workers.learning.strategy import MODEL, ServerState, Strategy, Totals, Vector
+from lockstep_workers.learning.strategy import (
+    MODEL,
+    Contribution,
+    ServerState,
+    Strategy,
+    Totals,
+    Vector,
+)
 from lockstep_workers.learning.sums import Accumulator, InOrder, Share, Take
 from lockstep_workers.tensors import Flat, split
 
@@ -34,12 +42,21 @@ class Server:
         strategy: Strategy,
         module: nn.Module,
         *,
-        clients: int,
+        examples: Mapping[str, int],
         deterministic: bool = False,
         put: Put = copied,
     ) -> None:
-        """At the module's initial weights; `deterministic` adds updates in the plan's order."""
-        self._strategy, self._clients, self._put = strategy, clients, put
+        """At the module's initial weights.
+
+        Args:
+            strategy: the method.
+            module: the model.
+            examples: training examples of each client of the job.
+            deterministic: adds updates in the plan's order.
+            put: puts those that are ahead of their turn aside.
+        """
+        self._strategy, self._examples, self._put = strategy, examples, put
+        self._round = 0
         self.model: FlatModel = flatten(module)
         self.n_values = self.model.vector.numel() * len(strategy.uploads)
         """Values of an update."""
@@ -56,10 +73,11 @@ class Server:
         """Figures of what has been added in this round, at least one update."""
         weights = dict(zip(self._strategy.uploads, self._sum.weights, strict=True))
         return Totals(
-            accepted=self._sum.accepted,
-            clients=self._clients,
+            round=self._round,
+            contributions=tuple(self._sum.contributions),
+            clients=len(self._examples),
+            examples=sum(self._examples.values()),
             weights=weights,
-            mean_steps=self._sum.mean_steps,
         )
 
     def go_on_from(self, state: ServerState) -> None:
@@ -71,9 +89,9 @@ class Server:
         """What a client receives: the state's own vectors, to be read only."""
         return {name: self.state.vectors[name] for name in self._strategy.broadcasts}
 
-    def begin(self, participants: Sequence[str]) -> None:
+    def begin(self, round_number: int, participants: Sequence[str]) -> None:
         """Starts a round: empties the sums; what of the state lies in their memory is copied."""
-        vectors = self.state.vectors
+        self._round, vectors = round_number, self.state.vectors
         self.move({n: v.copy() for n, v in vectors.items() if self._sum.holds(v)})
         self._sum.reset()
         if self._in_order is not None:
@@ -81,13 +99,14 @@ class Server:
 
     def move(self, vectors: Mapping[str, Vector]) -> None:
         """From now on these vectors of the state live here: equal ones, in another place."""
-        self.go_on_from(ServerState({**self.state.vectors, **vectors}))
+        self.go_on_from(replace(self.state, vectors={**self.state.vectors, **vectors}))
 
-    def add(self, client: str, flat: Flat, *, examples: int, steps: int) -> None:
+    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
         """Adds an update, or keeps a copy of it until its turn."""
+        examples, steps = contribution.examples, contribution.steps
         uploads = self._strategy.uploads.values()
         weights = tuple(weigh(examples=examples, steps=steps) for weigh in uploads)
-        share = Share(weights, steps)
+        share = Share(weights, contribution)
         if self._in_order is None:
             self._sum.add(flat, share)
         elif self._in_order.is_next(client):

@@ -18,6 +18,7 @@ from lockstep_workers.learning.strategy import (
     LocalPart,
     LocalPlan,
     LocalResult,
+    Probe,
     ServerState,
     Strategy,
     Totals,
@@ -36,12 +37,14 @@ def _upload_model(result: LocalResult) -> tuple[Mapping[str, Tensor], ClientMemo
     return {MODEL: result.weights}, NO_MEMORY
 
 
-def _plain(_: Mapping[str, Tensor], /, *, plan: LocalPlan, memory: ClientMemory) -> LocalPart:
+def _plain(
+    _: Mapping[str, Tensor], /, *, plan: LocalPlan, memory: ClientMemory, probe: Probe
+) -> LocalPart:
     return LocalPart(None, _upload_model)
 
 
 def _take_mean(state: ServerState, mean: Mapping[str, Vector], /, *, totals: Totals) -> ServerState:
-    return ServerState({**state.vectors, MODEL: mean[MODEL]})
+    return replace(state, vectors={**state.vectors, MODEL: mean[MODEL]})
 
 
 def fedavg() -> Strategy:
@@ -59,9 +62,10 @@ def with_proximal(base: Strategy, mu: float) -> Strategy:
     """Adds μ·(w − w_global) to each local gradient (FedProx, Li et al. 2020, eq. 2)."""
 
     def begin(
-        received: Mapping[str, Tensor], /, *, plan: LocalPlan, memory: ClientMemory
+        received: Mapping[str, Tensor], /, *, plan: LocalPlan, memory: ClientMemory, probe: Probe
     ) -> LocalPart:
-        part, anchor = base.begin(received, plan=plan, memory=memory), received[MODEL]
+        part = base.begin(received, plan=plan, memory=memory, probe=probe)
+        anchor = received[MODEL]
 
         def correct(weights: Tensor, gradient: Tensor) -> None:
             if part.correct is not None:

@@ -18,7 +18,7 @@ mean of an aggregation.
   round begins.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -30,14 +30,19 @@ MODEL = "model"
 
 Vector = NDArray[np.float32]
 Correction = Callable[[Tensor, Tensor], None]
-"""(weights, gradient), both of shape (n,): changes the gradient in place before the SGD step."""
+"""(weights, gradient), both of shape (n,): changes the gradient in place before the SGD step. It is
+called once a step, first of all with the raw gradient; momentum comes after it. Weights may be any
+vector, not only the model's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """The server's vectors by name, each float32 of shape (n,); `model` is the global model."""
+    """What the server has; it is in checkpoints."""
 
     vectors: Mapping[str, Vector]
+    """By name, each float32 of shape (n,); `model` is the global model."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """By name, finite; every one that the method has is in its `start`, and goes with each task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,18 @@ class LocalPlan:
     """SGD steps asked for."""
     learning_rate: float
     momentum: float
+    base_round: int | None = None
+    """The round of the client's last update that is in the model; None: none is. One whose memory
+    is empty although there is such a round has lost it."""
+    mean_steps: float = 0.0
+    """Mean of the steps asked of the round's participants, weighted by examples."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """The server's."""
+
+    @property
+    def effective_rate(self) -> float:
+        """How far a lasting gradient of length 1 moves the weights in a step."""
+        return self.learning_rate / (1.0 - self.momentum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +96,38 @@ class LocalResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Contribution:
+    """What an accepted update comes from."""
+
+    examples: int
+    """Training examples that its client holds."""
+    steps: int
+    """SGD steps done."""
+    memory_round: int | None = None
+    """The round whose memory the client trained with, as it says; None: without one."""
+    counted_round: int | None = None
+    """The round of the client's last update before this one that is in the model; None: none is."""
+
+    @property
+    def remembered(self) -> bool:
+        """Whether the client had the memory that fits the model."""
+        return self.memory_round is not None and self.memory_round == self.counted_round
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
     """Figures of a closed round that the mean does not tell."""
 
-    accepted: int
-    """Updates in the mean."""
+    round: int
+    """The round, from 1."""
+    contributions: Sequence[Contribution]
+    """Of each update in the mean, in the order in which they were added."""
     clients: int
     """Clients of the job."""
+    examples: int
+    """Training examples of all of them."""
     weights: Mapping[str, float]
     """Sum of the updates' weights, by upload."""
-    mean_steps: float
-    """Mean of the local steps, with the weights of the model."""
 
 
 class Weigh(Protocol):
@@ -115,11 +153,24 @@ class LocalPart:
 Start = Callable[[Vector], ServerState]
 
 
+class Probe(Protocol):
+    """The client's gradient at the received model; asked for before `begin` returns, or never."""
+
+    def __call__(self, minibatches: int | None = None) -> Tensor:
+        """(n,) the mean over so many mini-batches, or (None) over all examples of the client."""
+
+
 class Begin(Protocol):
     """How a client begins its part of a round."""
 
     def __call__(
-        self, received: Mapping[str, Tensor], /, *, plan: LocalPlan, memory: ClientMemory
+        self,
+        received: Mapping[str, Tensor],
+        /,
+        *,
+        plan: LocalPlan,
+        memory: ClientMemory,
+        probe: Probe,
     ) -> LocalPart:
         """The part, from the vectors received and what it remembers."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lockstep_workers.learning.strategy import Contribution
 from lockstep_workers.tensors import Flat
 
 _BLOCK = 1 << 16
@@ -20,8 +21,8 @@ class Share:
 
     weights: tuple[float, ...]
     """Its weight in the mean of each of its vectors."""
-    steps: float = 0.0
-    """Local steps behind it."""
+    contribution: Contribution
+    """What it comes from."""
 
 
 class Accumulator:
@@ -34,16 +35,15 @@ class Accumulator:
         self._scratch = np.empty(min(n_values, _BLOCK), np.float32)
         self.weights: list[float] = []
         """The sum of the weights, by vector."""
-        self.accepted = 0
-        """Updates that were added."""
-        self._weighted_steps = 0.0
+        self.contributions: list[Contribution] = []
+        """What the updates come from, in the order in which they were added."""
         self.reset()
 
     def reset(self) -> None:
         """Starts a round."""
         self._sum.fill(0.0)
         self.weights = [0.0] * len(self._parts)
-        self.accepted, self._weighted_steps = 0, 0.0
+        self.contributions = []
 
     def add(self, flat: Flat, share: Share) -> None:
         """Adds each vector times its weight in place, a block that fits the cache at a time."""
@@ -53,13 +53,7 @@ class Accumulator:
                 scaled = np.multiply(block, np.float32(weight), out=self._scratch[: block.size])
                 np.add(here, scaled, out=here)
             self.weights[index] += weight
-        self.accepted += 1
-        self._weighted_steps += share.weights[0] * share.steps
-
-    @property
-    def mean_steps(self) -> float:
-        """Mean of the updates' steps, with the weights of the first vector."""
-        return self._weighted_steps / self.weights[0]
+        self.contributions.append(share.contribution)
 
     def mean(self) -> Flat:
         """Turns the sums into weighted means, in place; the vector is valid until `reset`."""

@@ -95,11 +95,11 @@ def train(
             losses.append(loss)
             if pace is not None and pace():
                 hooks.close()
-                _pace_layers(model.module, pace, hooks=hooks)
+                pace_layers(model.module, pace, hooks=hooks)
     return Steps(len(losses), float(torch.stack(losses).mean()))
 
 
-def _pace_layers(module: torch.nn.Module, pace: Pace, *, hooks: ExitStack) -> None:
+def pace_layers(module: torch.nn.Module, pace: Pace, *, hooks: ExitStack) -> None:
     """Calls `pace` after each layer's part of the forward and of the backward pass.
 
     A single operation of a layer is not interrupted.

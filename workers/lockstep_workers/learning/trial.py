@@ -6,7 +6,7 @@ and not with pods that start again and again.
 Invariant: afterwards the model has the weights that it had before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,18 @@ class Trial:
     """The user's function that made the model; None: it is a built-in one."""
 
 
-def load_and_try(job: JobSettings, datasets: Path) -> tuple[nn.Module, Dataset]:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a job trains with."""
+
+    module: nn.Module
+    """Its model, at the initial weights."""
+    dataset: Dataset
+    examples: Mapping[str, int]
+    """Training examples of each client."""
+
+
+def load_and_try(job: JobSettings, datasets: Path) -> Loaded:
     """A job's model at its initial weights and its data, both tried.
 
     Raises:
@@ -51,7 +62,8 @@ def load_and_try(job: JobSettings, datasets: Path) -> tuple[nn.Module, Dataset]:
     parts = deal(job, dataset.train)
     module = build_model(job.model, seed=job.training.seed)
     try_out(module, Trial(dataset, parts, sgd_of(job), job.model.entrypoint))
-    return module, dataset
+    examples = {name: len(part) for name, part in zip(job.clients(), parts, strict=True)}
+    return Loaded(module, dataset, examples)
 
 
 def try_out(module: nn.Module, trial: Trial) -> None:
