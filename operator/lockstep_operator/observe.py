@@ -12,7 +12,6 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FINISHED, FederatedJobStatus
 from lockstep_operator.cluster_state import ClusterState
 from lockstep_operator.core.model import (
@@ -24,6 +23,7 @@ from lockstep_operator.core.model import (
     Observed,
 )
 from lockstep_operator.core.ownership import names_taken, needed_names
+from lockstep_operator.core.spec import parse_spec
 from lockstep_operator.core.status import needs_place
 from lockstep_operator.errors import InvalidSpec, NotFound
 from lockstep_operator.kube import Kube, job_ref
@@ -115,23 +115,6 @@ def job_view(body: Manifest) -> JobView:
         status=_status(body.get("status", {})),
         created_at=datetime.fromisoformat(meta["creationTimestamp"]).timestamp(),
     )
-
-
-def parse_spec(spec: Manifest) -> FederatedJobSpec:
-    """The spec as a model.
-
-    Raises:
-        InvalidSpec: with the path and what is wrong, as a user would write it.
-    """
-    try:
-        return FederatedJobSpec.model_validate(spec)
-    except ValidationError as error:
-        lines = (f"{_path(item['loc'])}: {item['msg']}" for item in error.errors())
-        raise InvalidSpec("; ".join(lines)) from error
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    return ".".join(("spec", *map(str, location)))
 
 
 def _status(status: Manifest) -> FederatedJobStatus:

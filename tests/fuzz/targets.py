@@ -60,9 +60,10 @@ from lockstep_operator.core.decide import decide
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import JobKey, JobView, NodeView, Observed, Settings
 from lockstep_operator.core.planning import Basis, draw, hear, know
+from lockstep_operator.core.spec import parse_spec
 from lockstep_operator.core.state import JobState
 from lockstep_operator.errors import InvalidSpec, UnfitRequest
-from lockstep_operator.observe import job_view, parse_spec
+from lockstep_operator.observe import job_view
 from lockstep_workers.cloud.bulk import BulkRoutes
 from lockstep_workers.cloud.checkpoint import (
     Checkpoint,

@@ -2,9 +2,9 @@
 
 import pytest
 
+from lockstep_operator.core.spec import parse_spec
 from lockstep_operator.errors import Refused, Unavailable
 from lockstep_operator.kube import job_ref
-from lockstep_operator.observe import parse_spec
 from lockstep_operator.planner import EVENTS_OF_A_JOB
 from lockstep_operator.runtime import Runtime
 from lockstep_operator.views import condition as find
