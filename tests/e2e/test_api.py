@@ -13,14 +13,20 @@ from typing import Any
 import pytest
 
 from lockstep_operator.crd import crd
+from lockstep_simulator.manifest import Refused, checked
 from tests.cluster import api
 from tests.support.manifests import (
     ABSENT,
+    EDGES,
+    FIELDS,
     MINIMAL,
-    REFUSED_BY_RULES,
-    REFUSED_BY_SCHEMA,
+    NAME_MESSAGE,
+    ODD,
+    RULES,
     TAKEN,
+    all_messages,
     changed,
+    job_manifest,
 )
 from tests.support.patience import PATIENCE_S
 
@@ -31,7 +37,6 @@ CRD_FILE = ROOT / "crds" / "lockstep.dev_federatedjobs.yaml"
 
 Json = dict[str, Any]
 
-EDGES = [{"name": "near"}]
 # A job with everything that can be fixed. The operator refuses it (mode split), and it is
 # suspended: no pod ever starts.
 FULL: Json = {
@@ -59,14 +64,8 @@ def kubectl(*words: str, stdin: str | None = None) -> tuple[int, str]:
 
 def apply(namespace: str, spec: Json, *, name: str = "job", dry: bool = True) -> tuple[int, str]:
     """`kubectl apply` of a job; `dry` asks the apiserver, but stores nothing."""
-    job = {
-        "apiVersion": "lockstep.dev/v1alpha1",
-        "kind": "FederatedJob",
-        "metadata": {"name": name},
-        "spec": spec,
-    }
-    words = ["-n", namespace, "apply", "-f", "-"]
-    return kubectl(*words, *(["--dry-run=server"] if dry else []), stdin=json.dumps(job))
+    words = ["-n", namespace, "apply", "-f", "-", *(["--dry-run=server"] if dry else [])]
+    return kubectl(*words, stdin=json.dumps(job_manifest(spec, name=name)))
 
 
 @pytest.fixture(scope="module")
@@ -88,131 +87,6 @@ def stored(jobs: str) -> str:
     return jobs
 
 
-TOGETHER = "quorum and roundDeadlineSeconds work only together; set both, or remove both"
-# (fields, part of the message): rules across fields first, then single fields.
-RULES: list[tuple[Json, str]] = [
-    ({"model.entrypoint": "a:b"}, "model: set exactly one of name and entrypoint"),
-    ({"model": {"args": {"a": 1}}}, "model: set exactly one of name and entrypoint"),
-    ({"data": {}}, "data: set exactly one of name and entrypoint"),
-    ({"data.partition": {"alpha": 0.5}}, "data.partition: alpha belongs to scheme dirichlet only"),
-    (
-        {"data.partition": {"scheme": "dirichlet", "shardsPerClient": 2}},
-        "data.partition: shardsPerClient belongs to scheme shards only",
-    ),
-    (
-        {"training.localSteps": {"perDevice": {"min": 5, "max": 4}}},
-        "localSteps.perDevice: min must be at most max",
-    ),
-    (
-        {"training.localSteps": {"fixed": 1, "budgetSeconds": 2}},
-        "training.localSteps: set exactly one of fixed, budgetSeconds, perDevice and planned",
-    ),
-    (
-        {"training.localSteps": {}},
-        "training.localSteps: set exactly one of fixed, budgetSeconds, perDevice and planned",
-    ),
-    (
-        {"training.target": {"value": 82}},
-        "training.target: accuracy is a share, so value must be at most 1",
-    ),
-    ({"strategy": {"mu": 0.1}}, "strategy: mu belongs to name fedprox only"),
-    (
-        {"strategy": {"name": "fedprox", "deviationWeight": 0.1}},
-        "strategy: deviationWeight belongs to name calibrated only",
-    ),
-    (
-        {"strategy": {"name": "scaffold", "calibrationWeight": 1}},
-        "strategy: calibrationWeight belongs to names calibrated and fedagrac only",
-    ),
-    ({"strategy": {"gradient": "full"}}, "strategy: gradient belongs to name calibrated only"),
-    (
-        {"strategy": {"name": "calibrated", "gradient": "minibatches"}},
-        "strategy: minibatches and gradient minibatches work only together",
-    ),
-    (
-        {"strategy": {"name": "calibrated", "minibatches": 3}},
-        "strategy: minibatches and gradient minibatches work only together",
-    ),
-    (
-        {"strategy": {"name": "fedavg", "option": "I"}},
-        "strategy: option belongs to name scaffold only",
-    ),
-    (
-        {"training.localSteps": {"budgetSeconds": 2}, "allocation": {"policy": "equalize"}},
-        "training.localSteps.budgetSeconds needs allocation.policy max",
-    ),
-    (
-        {"training.localSteps": {"planned": {}}, "allocation": {"policy": "max"}},
-        "training.localSteps.planned needs allocation.policy static, equalize or ppo",
-    ),
-    (
-        {"strategy.name": "fedagrac", "training.momentum": 0.9},
-        "strategy fedagrac needs training.momentum 0",
-    ),
-    (
-        {"participation": {"quorum": 2, "roundDeadlineSeconds": 30}},
-        "participation.quorum must be at most the number of devices",
-    ),
-    ({"participation.quorum": 1}, f"participation: {TOGETHER}"),
-    ({"participation.roundDeadlineSeconds": 30}, f"participation: {TOGETHER}"),
-    ({"mode": "hierarchical"}, "mode hierarchical and mode split need at least one entry in edges"),
-    ({"edges": EDGES}, "edges belong to mode hierarchical or split; remove them or change mode"),
-    ({"mode": "split", "edges": EDGES}, "mode split needs model.cut"),
-    ({"distillation": {"enabled": True}}, "distillation belongs to mode split only"),
-    (
-        {"devices.0.frequency": {"minGHz": 2, "maxGHz": 1}},
-        "frequency: minGHz must be at most maxGHz",
-    ),
-    (
-        {"devices.0.uplink": {"trace": "lte", "mbps": 10}},
-        "uplink/downlink: set only one of trace and mbps",
-    ),
-    ({"devices.0.downlink": {}}, "uplink/downlink: set trace, mbps or latencyMs"),
-    (
-        {"devices.0.energy": {"kappa": 1e-28, "table": [{"ghz": 1, "watts": 2}]}},
-        "energy: set only one of kappa and table",
-    ),
-    (
-        {"devices.0.energy": {"table": [{"ghz": 2, "watts": 3}, {"ghz": 1, "watts": 4}]}},
-        "energy.table: watts must not fall when ghz rises",
-    ),
-    ({"devices.0.name": "cloud"}, "devices: the name cloud is the cloud pod's"),
-    ({"devices.0.cpuAtMax": "0m"}, "must be a quantity of more than 0, such as 500m, 2 or 256Mi"),
-    ({"devices.0.memory": 0}, "must be a quantity of more than 0, such as 500m, 2 or 256Mi"),
-    ({"cloud.memory": "1 GB"}, "must be a quantity of more than 0, such as 500m, 2 or 256Mi"),
-    ({"allocation.policyRef": "mine"}, "allocation: policyRef belongs to policy ppo only"),
-    ({"allocation.online": True}, "allocation: online belongs to policy ppo only"),
-    *REFUSED_BY_RULES,
-]
-FIELDS: list[tuple[Json, str]] = [
-    ({"training.rounds": ABSENT}, "spec.training.rounds: Required value"),
-    ({"devices": ABSENT}, "spec.devices: Required value"),
-    ({"devices": []}, "spec.devices in body should have at least 1 items"),
-    ({"devices": [{"name": "a"}, {"name": "a"}]}, 'spec.devices[1]: Duplicate value: {"name":"a"}'),
-    (
-        {"devices.0.energy": {"table": [{"ghz": 1, "watts": 2}, {"ghz": 1.0, "watts": 3}]}},
-        "spec.devices[0].energy.table[1]: Duplicate value",
-    ),
-    ({"devices.0.name": "Fast_1"}, "spec.devices[0].name in body should match"),
-    ({"devices.0.replicas": 0}, "spec.devices[0].replicas in body should be greater than or equal"),
-    ({"devices.0.frequency": {"minGHz": 0, "maxGHz": 1}}, "should be greater than 0"),
-    ({"devices.0.frequency": {"minGHz": 1, "maxGHz": 2400}}, "should be less than or equal to 10"),
-    ({"training.rounds": 0}, "spec.training.rounds in body should be greater than or equal to 1"),
-    ({"training.rounds": "many"}, "spec.training.rounds in body must be of type integer"),
-    ({"training.momentum": 1}, "spec.training.momentum in body should be less than 1"),
-    ({"training.learningRate": 0}, "spec.training.learningRate in body should be greater than 0"),
-    ({"participation.fraction": 1.5}, "in body should be less than or equal to 1"),
-    ({"strategy.name": "fedavgg"}, 'spec.strategy.name: Unsupported value: "fedavgg"'),
-    ({"mode": "p2p"}, '"federated", "hierarchical", "split"'),
-    ({"data.name": "mnist"}, 'supported values: "fashion-mnist"'),
-    ({"training.round": 3}, 'unknown field "spec.training.round"'),
-    ({"devices.0.cpu": "1"}, 'unknown field "spec.devices[0].cpu"'),
-    ({"suspend": "yes"}, "spec.suspend in body must be of type boolean"),
-    ({"startDeadlineSeconds": 0}, "spec.startDeadlineSeconds in body should be greater than"),
-    *REFUSED_BY_SCHEMA,
-]
-
-
 @pytest.mark.parametrize(("changes", "message"), RULES + FIELDS)
 def test_a_wrong_manifest_is_refused(jobs: str, changes: Json, message: str) -> None:
     code, said = apply(jobs, changed(MINIMAL, changes))
@@ -220,13 +94,32 @@ def test_a_wrong_manifest_is_refused(jobs: str, changes: Json, message: str) -> 
     assert message in said
 
 
+def sentences(said: str) -> set[str]:
+    """What kubectl says of a refused job, a sentence for each thing that is wrong.
+
+    Left out is what the apiserver says a second time, of no field.
+    """
+    if "strict decoding error: " in said:
+        return set(said.strip().partition("strict decoding error: ")[2].split(", "))
+    lines = said.partition(" is invalid: ")[2].strip().splitlines()
+    plain = {line.removeprefix("* ").removeprefix("<nil>: Invalid value: null: ") for line in lines}
+    return {line for line in plain if not line.startswith('<nil>: Invalid value: ""')}
+
+
+@pytest.mark.parametrize("changes", [case[0] for case in (*RULES, *FIELDS, *ODD)])
+def test_a_check_without_a_cluster_says_what_the_apiserver_says(jobs: str, changes: Json) -> None:
+    spec = changed(MINIMAL, changes)
+    code, said = apply(jobs, spec)
+    assert code != 0, said
+    with pytest.raises(Refused) as found:
+        checked(job_manifest(spec))
+    assert set(found.value.sentences) == sentences(said)
+
+
 @pytest.mark.parametrize("changes", TAKEN)
 def test_what_kubernetes_takes_of_pods_is_taken_of_jobs(jobs: str, changes: Json) -> None:
     code, said = apply(jobs, changed(MINIMAL, changes))
     assert code == 0, said
-
-
-NAME_MESSAGE = "metadata.name: use lower-case letters, digits and -, and begin with a letter"
 
 
 @pytest.mark.parametrize("name", ["my.job", "1st"])
@@ -293,15 +186,6 @@ def test_other_fields_may_change(stored: str, changes: Json) -> None:
     assert code == 0, said
 
 
-def all_messages(schema: Any) -> Iterator[str]:
-    """The message of every rule in a schema."""
-    if isinstance(schema, dict):
-        for rule in schema.get("x-kubernetes-validations", []):
-            yield rule["message"]
-        for value in schema.values():
-            yield from all_messages(value)
-
-
 def test_every_rule_refuses_a_manifest_here() -> None:
     shown = {message for _, message in RULES}
     shown |= {f"{field} cannot be changed: delete the job and apply it anew" for field in FIXED}
@@ -311,13 +195,8 @@ def test_every_rule_refuses_a_manifest_here() -> None:
 
 def test_the_apiserver_fills_in_the_defaults(jobs: str) -> None:
     words = ("-n", jobs, "create", "-f", "-", "--dry-run=server", "-o", "json")
-    job = {
-        "apiVersion": "lockstep.dev/v1alpha1",
-        "kind": "FederatedJob",
-        "metadata": {"name": "small"},
-        "spec": MINIMAL,
-    }
-    spec = json.loads(api.kubectl(*words, stdin=json.dumps(job)))["spec"]
+    job = json.dumps(job_manifest(MINIMAL, name="small"))
+    spec = json.loads(api.kubectl(*words, stdin=job))["spec"]
     assert spec == {
         "suspend": False,
         "mode": "federated",

@@ -1,12 +1,14 @@
-"""Values of a job's spec that Kubernetes would refuse of its pods, and odd ones that it takes.
+"""Manifests that are refused, each with what is said of it, and odd ones that are taken.
 
-The tests of the models and of the apiserver try each of them.
+The tests of the models, of the apiserver and of the check without one try each of them.
 """
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 from lockstep_api.quantity import BYTES_MESSAGE, CORES_MESSAGE
+from lockstep_api.spec import StrategyName
 from lockstep_api.spec.kubernetes import key_message
 
 Json = dict[str, Any]
@@ -132,4 +134,257 @@ TAKEN: list[Json] = [
     {"devices.0.cpuAtMax": 1, "devices.0.cpuAtStart": 1},
     {"cloud": {"cpu": "500m", "cpuLimit": 2}},
     {"devices.0.uplink": {"trace": "lte.home"}},
+]
+
+NAME_MESSAGE = "metadata.name: use lower-case letters, digits and -, and begin with a letter"
+
+EDGES = [{"name": "near"}]
+ONLY_TOGETHER = "work only together; set both, or remove both"
+TOGETHER = f"quorum and roundDeadlineSeconds {ONLY_TOGETHER}"
+# (fields, part of the message): rules across fields first, then single fields.
+RULES: list[tuple[Json, str]] = [
+    ({"model.entrypoint": "a:b"}, "model: set exactly one of name and entrypoint"),
+    ({"model": {"args": {"a": 1}}}, "model: set exactly one of name and entrypoint"),
+    ({"data": {}}, "data: set exactly one of name and entrypoint"),
+    ({"data.partition": {"alpha": 0.5}}, "data.partition: alpha belongs to scheme dirichlet only"),
+    (
+        {"data.partition": {"scheme": "dirichlet", "shardsPerClient": 2}},
+        "data.partition: shardsPerClient belongs to scheme shards only",
+    ),
+    (
+        {"training.localSteps": {"perDevice": {"min": 5, "max": 4}}},
+        "localSteps.perDevice: min must be at most max",
+    ),
+    (
+        {"training.localSteps": {"fixed": 1, "budgetSeconds": 2}},
+        "training.localSteps: set exactly one of fixed, budgetSeconds, perDevice and planned",
+    ),
+    (
+        {"training.localSteps": {}},
+        "training.localSteps: set exactly one of fixed, budgetSeconds, perDevice and planned",
+    ),
+    (
+        {"training.target": {"value": 82}},
+        "training.target: accuracy is a share, so value must be at most 1",
+    ),
+    ({"strategy": {"mu": 0.1}}, "strategy: mu belongs to name fedprox only"),
+    (
+        {"strategy": {"name": "fedprox", "deviationWeight": 0.1}},
+        "strategy: deviationWeight belongs to name calibrated only",
+    ),
+    (
+        {"strategy": {"name": "scaffold", "calibrationWeight": 1}},
+        "strategy: calibrationWeight belongs to names calibrated and fedagrac only",
+    ),
+    ({"strategy": {"gradient": "full"}}, "strategy: gradient belongs to name calibrated only"),
+    (
+        {"strategy": {"name": "calibrated", "gradient": "minibatches"}},
+        f"strategy: minibatches and gradient minibatches {ONLY_TOGETHER}",
+    ),
+    (
+        {"strategy": {"name": "calibrated", "minibatches": 3}},
+        f"strategy: minibatches and gradient minibatches {ONLY_TOGETHER}",
+    ),
+    (
+        {"strategy": {"name": "fedavg", "option": "I"}},
+        "strategy: option belongs to name scaffold only",
+    ),
+    (
+        {"training.localSteps": {"budgetSeconds": 2}, "allocation": {"policy": "equalize"}},
+        "training.localSteps.budgetSeconds needs allocation.policy max: in a "
+        "fixed time a lower frequency only means fewer steps",
+    ),
+    (
+        {"training.localSteps": {"planned": {}}, "allocation": {"policy": "max"}},
+        "training.localSteps.planned needs allocation.policy static, equalize "
+        "or ppo: with max there is no frequency to plan",
+    ),
+    (
+        {"strategy.name": "fedagrac", "training.momentum": 0.9},
+        "strategy fedagrac needs training.momentum 0",
+    ),
+    (
+        {"participation": {"quorum": 2, "roundDeadlineSeconds": 30}},
+        "participation.quorum must be at most the number of devices",
+    ),
+    ({"participation.quorum": 1}, f"participation: {TOGETHER}"),
+    ({"participation.roundDeadlineSeconds": 30}, f"participation: {TOGETHER}"),
+    ({"mode": "hierarchical"}, "mode hierarchical and mode split need at least one entry in edges"),
+    ({"edges": EDGES}, "edges belong to mode hierarchical or split; remove them or change mode"),
+    ({"mode": "split", "edges": EDGES}, "mode split needs model.cut"),
+    ({"distillation": {"enabled": True}}, "distillation belongs to mode split only"),
+    (
+        {"devices.0.frequency": {"minGHz": 2, "maxGHz": 1}},
+        "frequency: minGHz must be at most maxGHz",
+    ),
+    (
+        {"devices.0.uplink": {"trace": "lte", "mbps": 10}},
+        "uplink/downlink: set only one of trace and mbps",
+    ),
+    ({"devices.0.downlink": {}}, "uplink/downlink: set trace, mbps or latencyMs"),
+    (
+        {"devices.0.energy": {"kappa": 1e-28, "table": [{"ghz": 1, "watts": 2}]}},
+        "energy: set only one of kappa and table",
+    ),
+    (
+        {"devices.0.energy": {"table": [{"ghz": 2, "watts": 3}, {"ghz": 1, "watts": 4}]}},
+        "energy.table: watts must not fall when ghz rises",
+    ),
+    ({"devices.0.name": "cloud"}, "devices: the name cloud is the cloud pod's"),
+    ({"devices.0.cpuAtMax": "0m"}, "must be a quantity of more than 0, such as 500m, 2 or 256Mi"),
+    ({"devices.0.memory": 0}, "must be a quantity of more than 0, such as 500m, 2 or 256Mi"),
+    ({"cloud.memory": "1 GB"}, "must be a quantity of more than 0, such as 500m, 2 or 256Mi"),
+    ({"allocation.policyRef": "mine"}, "allocation: policyRef belongs to policy ppo only"),
+    ({"allocation.online": True}, "allocation: online belongs to policy ppo only"),
+    *REFUSED_BY_RULES,
+]
+FIELDS: list[tuple[Json, str]] = [
+    ({"training.rounds": ABSENT}, "spec.training.rounds: Required value"),
+    ({"devices": ABSENT}, "spec.devices: Required value"),
+    ({"devices": []}, "spec.devices in body should have at least 1 items"),
+    ({"devices": [{"name": "a"}, {"name": "a"}]}, 'spec.devices[1]: Duplicate value: {"name":"a"}'),
+    (
+        {"devices.0.energy": {"table": [{"ghz": 1, "watts": 2}, {"ghz": 1.0, "watts": 3}]}},
+        "spec.devices[0].energy.table[1]: Duplicate value",
+    ),
+    ({"devices.0.name": "Fast_1"}, "spec.devices[0].name in body should match"),
+    ({"devices.0.replicas": 0}, "spec.devices[0].replicas in body should be greater than or equal"),
+    ({"devices.0.frequency": {"minGHz": 0, "maxGHz": 1}}, "should be greater than 0"),
+    ({"devices.0.frequency": {"minGHz": 1, "maxGHz": 2400}}, "should be less than or equal to 10"),
+    ({"training.rounds": 0}, "spec.training.rounds in body should be greater than or equal to 1"),
+    ({"training.rounds": "many"}, "spec.training.rounds in body must be of type integer"),
+    ({"training.momentum": 1}, "spec.training.momentum in body should be less than 1"),
+    ({"training.learningRate": 0}, "spec.training.learningRate in body should be greater than 0"),
+    ({"participation.fraction": 1.5}, "in body should be less than or equal to 1"),
+    ({"strategy.name": "fedavgg"}, 'spec.strategy.name: Unsupported value: "fedavgg"'),
+    ({"mode": "p2p"}, '"federated", "hierarchical", "split"'),
+    ({"data.name": "mnist"}, 'supported values: "fashion-mnist"'),
+    ({"training.round": 3}, 'unknown field "spec.training.round"'),
+    ({"devices.0.cpu": "1"}, 'unknown field "spec.devices[0].cpu"'),
+    ({"suspend": "yes"}, "spec.suspend in body must be of type boolean"),
+    ({"startDeadlineSeconds": 0}, "spec.startDeadlineSeconds in body should be greater than"),
+    *REFUSED_BY_SCHEMA,
+]
+
+
+def all_messages(schema: Any) -> Iterator[str]:
+    """The message of every rule in a schema."""
+    if isinstance(schema, dict):
+        for rule in schema.get("x-kubernetes-validations", []):
+            yield rule["message"]
+        for value in schema.values():
+            yield from all_messages(value)
+
+
+def job_manifest(spec: Json, *, name: str = "job") -> Json:
+    """A FederatedJob as a user writes it."""
+    return {
+        "apiVersion": "lockstep.dev/v1alpha1",
+        "kind": "FederatedJob",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+UNCHECKED = (
+    "some validation rules were not checked because the object was invalid; correct the existing "
+    "errors to complete validation"
+)
+# (fields, all that is said of them): several things that are wrong at once, or of the wrong type.
+ODD: list[tuple[Json, list[str]]] = [
+    (
+        {"strategy.mu": 0.1, "mode": "split"},
+        [
+            "spec: Invalid value: mode hierarchical and mode split need at least one entry in "
+            "edges",
+            "spec: Invalid value: mode split needs model.cut",
+            "spec.strategy: Invalid value: strategy: mu belongs to name fedprox only",
+        ],
+    ),
+    (
+        {"training.momentum": 1, "strategy.mu": 0.5},
+        [
+            "spec.training.momentum: Invalid value: 1: spec.training.momentum in body should be "
+            "less than 1",
+            "spec.strategy: Invalid value: strategy: mu belongs to name fedprox only",
+        ],
+    ),
+    (
+        {"training.rounds": True, "training.batchSize": 0},
+        [
+            'spec.training.rounds: Invalid value: "boolean": spec.training.rounds in body must be '
+            'of type integer: "boolean"',
+            "spec.training.batchSize: Invalid value: 0: spec.training.batchSize in body should be "
+            "greater than or equal to 1",
+            UNCHECKED,
+        ],
+    ),
+    ({"training.rounds": None}, ["spec.training.rounds: Required value", UNCHECKED]),
+    (
+        {"training": ABSENT, "model": ABSENT},
+        ["spec.model: Required value", "spec.training: Required value", UNCHECKED],
+    ),
+    (
+        {"a": 1, "training.b": 2, "training.rounds": 0},
+        ['unknown field "spec.training.b"', 'unknown field "spec.a"'],
+    ),
+    (
+        {"strategy.name": 5},
+        [
+            'spec.strategy.name: Invalid value: "integer": spec.strategy.name in body must be of '
+            'type string: "integer"',
+            "spec.strategy.name: Unsupported value: 5: supported values: "
+            + ", ".join(f'"{name}"' for name in StrategyName),
+            UNCHECKED,
+        ],
+    ),
+    (
+        {"podTemplate": {"labels": {str(number): "x" for number in range(40)}}},
+        ["spec.podTemplate.labels: Too many: 40: must have at most 32 items", UNCHECKED],
+    ),
+    (
+        {"devices": [{"name": "a"}] * 65},
+        [
+            "spec.devices: Too many: 65: must have at most 64 items",
+            'spec.devices[1]: Duplicate value: {"name":"a"}',
+            UNCHECKED,
+        ],
+    ),
+    (
+        {"devices.0.cpuAtMax": "abc", "devices.0.cpuAtStart": "2"},
+        [
+            'spec.devices[0]: Invalid value: "object": quantities must match the regular '
+            "expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$' evaluating rule: devices: "
+            "cpuAtStart must be at least cpuAtMax",
+            'spec.devices[0].cpuAtMax: Invalid value: "abc": must be a quantity of more than 0, '
+            "such as 500m, 2 or 256Mi",
+        ],
+    ),
+    (
+        {"training.learningRate": 2.5e-7, "training.momentum": 1.5, "devices.0.name": "é"},
+        [
+            "spec.training.momentum: Invalid value: 1.5: spec.training.momentum in body should be "
+            "less than 1",
+            'spec.devices[0].name: Invalid value: "é": spec.devices[0].name in body should match '
+            "'^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'",
+        ],
+    ),
+    (
+        {"training.learningRate": 1.5e25, "training.momentum": 1234567.5},
+        [
+            "spec.training.learningRate: Invalid value: 1.5e+25: spec.training.learningRate in "
+            "body should be less than or equal to 1e+12",
+            "spec.training.momentum: Invalid value: 1.2345675e+06: spec.training.momentum in body "
+            "should be less than 1",
+        ],
+    ),
+    (
+        {"devices.0.energy": {"kappa": 1.5e13, "idleWatts": -2.5e-7}},
+        [
+            "spec.devices[0].energy.kappa: Invalid value: 15000000000000: "
+            "spec.devices[0].energy.kappa in body should be less than or equal to 1000000000000",
+            "spec.devices[0].energy.idleWatts: Invalid value: -2.5e-07: "
+            "spec.devices[0].energy.idleWatts in body should be greater than or equal to 0",
+        ],
+    ),
 ]
