@@ -61,6 +61,7 @@ Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
 """Of a round, at most 115 days."""
 JobSeconds = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
 """Of a whole job."""
+Budget = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0, le=2**40)]
 Deadline = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 NumberName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
@@ -142,7 +143,9 @@ class Task(WireModel):
     turn: Counted
     """Grows with every task, also when a round is done again: a device asks for one after it."""
     steps: Counted
-    """Local SGD steps."""
+    """Local SGD steps, at most."""
+    budget_seconds: Budget | None = None
+    """Seconds of training after which it begins no further step; empty: it does all steps."""
     frequency_ghz: Ghz
     """The frequency that was asked for, in GHz."""
     throttle_milli: Counted | None = None
@@ -310,7 +313,9 @@ class ClientPlan(WireModel):
     cpu_milli: Counted
     """The CPU limit for it, in millicores."""
     steps: Counted
-    """Local SGD steps."""
+    """Local SGD steps, at most."""
+    budget_seconds: Budget | None = None
+    """Seconds of training after which the device begins no further step."""
     actuator: Actuator = Actuator.RESIZE
     """`resize`: its pod has the limit; `cooperative`: the device is told to keep to it."""
     applied: bool

@@ -10,7 +10,7 @@ from lockstep_workers.learning.client import Client, LocalTask, Trained
 from lockstep_workers.learning.parameters import FlatModel, flatten
 from lockstep_workers.learning.strategies import fedavg
 from lockstep_workers.learning.strategy import NO_MEMORY, ClientMemory, Strategy, Vector
-from lockstep_workers.learning.training import Pace, Sgd
+from lockstep_workers.learning.training import Enough, Pace, Sgd
 from lockstep_workers.models import mlp
 
 
@@ -27,6 +27,7 @@ class SayingClient(Client):
         *,
         memory: ClientMemory = NO_MEMORY,
         pace: Pace | None = None,
+        enough: Enough | None = None,
     ) -> Trained:
         """An update with the value of the round in all vectors, after as many steps as asked."""
         self.trained.append(task.round)

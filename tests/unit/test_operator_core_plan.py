@@ -78,7 +78,7 @@ def planned(**change: Any) -> RoundPlan:
 
 
 def test_policy_max_gives_every_device_its_maximum() -> None:
-    assert allocate(spec(), ["slow-1", "fast-0"], steps=40, insight=NOTHING_KNOWN) == {
+    assert allocate(spec(), {"slow-1": 40, "fast-0": 40}, insight=NOTHING_KNOWN) == {
         "slow-1": 1.0,
         "fast-0": 2.0,
     }
@@ -86,10 +86,16 @@ def test_policy_max_gives_every_device_its_maximum() -> None:
 
 def test_policy_static_gives_every_device_the_cores_of_the_slowest() -> None:
     static = spec(allocation={"policy": "static"})
-    levels = allocate(static, ["fast-0", "slow-0"], steps=40, insight=NOTHING_KNOWN)
+    levels = allocate(static, {"fast-0": 40, "slow-0": 40}, insight=NOTHING_KNOWN)
     groups = groups_by_client(static)
     assert levels == pytest.approx({"fast-0": 0.8, "slow-0": 1.0})
     assert [cpu_milli(groups[client], level) for client, level in levels.items()] == [400, 400]
+
+
+def test_policy_static_gives_more_steps_more_cores_before_work_was_measured() -> None:
+    static = spec(allocation={"policy": "static"})
+    levels = allocate(static, {"fast-0": 20, "slow-0": 4}, insight=NOTHING_KNOWN)
+    assert levels == pytest.approx({"fast-0": 2.0, "slow-0": 0.5})  # 20 steps/1 core, 4/0.2
 
 
 def test_policy_static_stays_above_the_minimum() -> None:
@@ -98,13 +104,13 @@ def test_policy_static_stays_above_the_minimum() -> None:
         {"name": "slow", "cpuAtMax": "100m", "frequency": ghz(0.2, 1.0)},
     ]
     static = spec(allocation={"policy": "static"}, devices=devices)
-    assert allocate(static, ["fast-0"], steps=40, insight=NOTHING_KNOWN) == {"fast-0": 0.5}
+    assert allocate(static, {"fast-0": 40}, insight=NOTHING_KNOWN) == {"fast-0": 0.5}
 
 
 @pytest.mark.parametrize("policy", ["equalize", "ppo"])
 def test_until_work_was_measured_everyone_runs_at_the_maximum(policy: str) -> None:
     job = spec(allocation={"policy": policy})
-    asked = allocate(job, ["fast-0", "slow-0"], steps=40, insight=NOTHING_KNOWN)
+    asked = allocate(job, {"fast-0": 40, "slow-0": 40}, insight=NOTHING_KNOWN)
     assert asked == {"fast-0": 2.0, "slow-0": 1.0}
 
 
@@ -153,7 +159,7 @@ def test_clients_of_another_job_are_refused_by_name() -> None:
 
 
 def test_steps_of_a_later_version_are_an_error() -> None:
-    job = spec(training={"rounds": 1, "localSteps": {"budgetSeconds": 1}})
+    job = spec(training={"rounds": 1, "localSteps": {"planned": {}}})
     with pytest.raises(InvalidSpec, match="localSteps"):
         plan_round(job, request("fast-0"))
 
@@ -207,7 +213,7 @@ def test_one_event_tells_of_the_first_plan_that_falls_back() -> None:
 
 
 def planned_client(entry: ClientPlan) -> PlannedClient:
-    return PlannedClient.model_validate(entry.model_dump(exclude={"steps"}))
+    return PlannedClient.model_validate(entry.model_dump(exclude={"steps", "budget_seconds"}))
 
 
 def test_a_measured_frequency_may_be_off_by_more() -> None:

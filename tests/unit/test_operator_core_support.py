@@ -36,14 +36,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ),
     ("devices[].name cloud", {"devices": [{"name": "cloud"}]}),
     (
-        "training.localSteps.budgetSeconds",
-        {"training": {"rounds": 1, "localSteps": {"budgetSeconds": 1}}},
-    ),
-    (
-        "training.localSteps.perDevice",
-        {"training": {"rounds": 1, "localSteps": {"perDevice": STEPS}}},
-    ),
-    (
         "training.localSteps.planned",
         {"training": {"rounds": 1, "localSteps": {"planned": {}}}},
     ),
@@ -54,6 +46,8 @@ FINE: list[dict[str, Any]] = [
     {"allocation": {"policy": "static"}},
     {"allocation": {"policy": "equalize"}},
     {"allocation": {"policy": "ppo", "policyRef": "mine"}},
+    {"training": {"rounds": 1, "localSteps": {"budgetSeconds": 1}}},
+    {"training": {"rounds": 1, "localSteps": {"perDevice": STEPS}}},
     {"clustering": {"method": "none"}},
     {"distillation": {"enabled": False}},
     {"edges": []},

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lockstep_allocator.baselines import maximum
 from lockstep_allocator.observation import EDGES_S
@@ -105,6 +107,7 @@ def spec(**allocation: Any) -> FederatedJobSpec:
 
 
 CLIENTS = ("fast-0", "fast-1", "slow-0", "slow-1")
+STEPS = dict.fromkeys(CLIENTS, 10)
 
 
 def insight(**changes: ClientInsight) -> Insight:
@@ -114,7 +117,10 @@ def insight(**changes: ClientInsight) -> Insight:
 
 
 def finish_s(
-    job: FederatedJobSpec, ghz: dict[str, float], uploads: dict[str, float]
+    job: FederatedJobSpec,
+    ghz: dict[str, float],
+    uploads: dict[str, float],
+    steps: dict[str, int] = STEPS,
 ) -> list[float]:
     """When each device is done, reckoned from CPU limits, not from cycles."""
     groups = {g.name: g for g in job.devices}
@@ -124,40 +130,66 @@ def finish_s(
         cores = limit_cores(
             f, cpu_at_max={"1": 1.0, "500m": 0.5}[group.cpu_at_max], max_ghz=group.frequency.max_ghz
         )
-        done.append(10 * 0.1 / cores + uploads[client])
+        done.append(steps[client] * 0.1 / cores + uploads[client])
     return done
 
 
 def test_equalize_makes_devices_finish_together() -> None:
     job = spec(policy="equalize", energyWeight=0.001)
     slower = ClientInsight(slots_mbps=(4.0,) * SLOTS, work_per_step=0.1, upload_mbit=8.0)
-    ghz = allocate(job, CLIENTS, steps=10, insight=insight(slow_1=slower))
+    ghz = allocate(job, STEPS, insight=insight(slow_1=slower))
     assert ghz["slow-1"] == pytest.approx(1.0)
     assert ghz["fast-0"] < 1.0
     done = finish_s(job, ghz, {"fast-0": 1, "fast-1": 1, "slow-0": 1, "slow-1": 2})
     assert max(done) - min(done) < 1e-3
 
 
+@given(
+    steps=st.lists(st.integers(8, 12), min_size=4, max_size=4),
+    upload_s=st.lists(st.floats(1.0, 1.5), min_size=4, max_size=4),
+)
+def test_equalize_makes_devices_with_unequal_steps_finish_together(
+    steps: list[int], upload_s: list[float]
+) -> None:
+    job = spec(policy="equalize", energyWeight=0.001)
+    asked = dict(zip(CLIENTS, steps, strict=True))
+    uploads = dict(zip(CLIENTS, upload_s, strict=True))
+    known = {
+        client: ClientInsight(slots_mbps=(8 / s,) * SLOTS, work_per_step=0.1, upload_mbit=8.0)
+        for client, s in uploads.items()
+    }
+    done = finish_s(job, allocate(job, asked, insight=Insight(known)), uploads, asked)
+    assert max(done) - min(done) < 2e-3
+
+
 def test_a_device_that_has_another_frequency_is_planned_with_that() -> None:
     job = spec(policy="equalize", energyWeight=0.001)
-    free = allocate(job, CLIENTS, steps=10, insight=insight())
-    bound = allocate(job, CLIENTS, steps=10, insight=insight(), fixed={"slow-0": 0.5})
+    free = allocate(job, STEPS, insight=insight())
+    bound = allocate(job, STEPS, insight=insight(), fixed={"slow-0": 0.5})
     assert bound["fast-0"] < free["fast-0"]  # it has to wait for slow-0 anyway
     assert bound["slow-1"] < free["slow-1"]
 
 
 def test_what_nobody_measured_is_taken_from_the_others() -> None:
     job = spec(policy="equalize", energyWeight=0.001)
-    unknown = allocate(job, CLIENTS, steps=10, insight=insight(fast_1=ClientInsight()))
-    known = allocate(job, CLIENTS, steps=10, insight=insight())
+    unknown = allocate(job, STEPS, insight=insight(fast_1=ClientInsight()))
+    known = allocate(job, STEPS, insight=insight())
     assert unknown == pytest.approx(known)
+
+
+def test_a_round_of_devices_that_nobody_measured_is_planned_by_what_the_others_said() -> None:
+    """With a share of the devices a round, those of the next one may all be new."""
+    job = spec(policy="equalize", energyWeight=0.001)
+    asked = {"fast-1": 10, "slow-1": 10}
+    known = insight(fast_1=ClientInsight(), slow_1=ClientInsight())
+    assert allocate(job, asked, insight=known) == pytest.approx(
+        allocate(job, asked, insight=insight())
+    )
 
 
 def test_a_trained_policy_decides_and_stays_in_range() -> None:
     job = spec(policy="ppo")
-    asked = allocate(
-        job, CLIENTS, steps=10, insight=insight(), policy=lambda seen: 3 * maximum(seen)
-    )
+    asked = allocate(job, STEPS, insight=insight(), policy=lambda seen: 3 * maximum(seen))
     assert asked == {"fast-0": 2.0, "fast-1": 2.0, "slow-0": 1.0, "slow-1": 1.0}
 
 
@@ -182,7 +214,5 @@ def test_static_goes_by_the_mean_bandwidth() -> None:
     steady = ClientInsight(
         slots_mbps=(8.0,) * SLOTS, mean_mbps=8.0, work_per_step=0.1, upload_mbit=8.0
     )
-    changing = allocate(job, CLIENTS, steps=10, insight=insight(fast_0=now_slow))
-    assert changing == pytest.approx(
-        allocate(job, CLIENTS, steps=10, insight=insight(fast_0=steady))
-    )
+    changing = allocate(job, STEPS, insight=insight(fast_0=now_slow))
+    assert changing == pytest.approx(allocate(job, STEPS, insight=insight(fast_0=steady)))

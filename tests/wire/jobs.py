@@ -59,6 +59,7 @@ class FakePlanner:
 
     rounds: int = 3
     steps: int = 20
+    budget_seconds: float | None = None
     target: Target | None = None
     quorum: int | None = None
     deadline_seconds: float | None = None
@@ -90,9 +91,12 @@ class FakePlanner:
         """The plan for a request."""
         self.requests.append(request)
         chosen = [
-            ClientPlan(client=c, frequency_ghz=2.0, cpu_milli=500, steps=self.steps, applied=True)
+            ClientPlan(
+                client=c, frequency_ghz=2.0, cpu_milli=500, steps=self.steps,
+                budget_seconds=self.budget_seconds, applied=True,
+            )
             for c in self.choose(request)
-        ]
+        ]  # fmt: skip
         return RoundPlan(
             round=request.round, rounds=self.rounds, target=self.target, participants=chosen,
             quorum=self.quorum, deadline_seconds=self.deadline_seconds,

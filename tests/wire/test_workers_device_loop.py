@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from lockstep_api.budget import MOST_STEPS
 from lockstep_api.spec import Actuator
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import (
@@ -36,9 +37,10 @@ from lockstep_workers.device.session import Opened, SessionKeeper
 from lockstep_workers.device.spending import Spent
 from lockstep_workers.errors import InvalidJob, NotAdmitted
 from lockstep_workers.learning.client import Client, LocalTask, Trained
+from lockstep_workers.learning.strategies import fedavg
 from lockstep_workers.learning.strategy import NO_MEMORY, ClientMemory, Vector
-from lockstep_workers.learning.training import Pace
-from tests.support.clients import SayingClient, saying_client
+from lockstep_workers.learning.training import Enough, Pace, Sgd
+from tests.support.clients import SayingClient, examples, saying_client, small_model
 from tests.wire.cloud import Cloud, cloud
 from tests.wire.jobs import FakePlanner, free_port
 
@@ -90,6 +92,42 @@ async def test_the_steps_that_were_done_are_reported_not_those_that_were_asked_f
         report = (await server.planner.outcome).report
         assert report is not None
         assert [client.update.steps for client in report.clients] == [3]
+
+
+async def test_a_device_whose_budget_is_used_up_sends_what_it_has_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that ticks at each look: one look a step, after that of the training's start."""
+    ticks = itertools.count(1000)
+    clock = SimpleNamespace(monotonic=lambda: next(ticks), process_time=time.process_time)
+    monkeypatch.setattr(device_loop, "time", clock)
+    planner = FakePlanner(rounds=3, steps=MOST_STEPS, budget_seconds=6.5)
+    async with cloud(tmp_path, planner, replicas=1) as server:
+        async with running(server, real_client()) as done:
+            await asyncio.wait_for(done, 20)
+        reports = [request.report for request in planner.requests[1:]]
+        reports.append((await planner.outcome).report)
+    assert [one.update.steps for report in reports if report for one in report.clients] == [7] * 3
+
+
+async def test_a_budget_that_is_no_more_than_a_moment_has_room_for_one_step(
+    tmp_path: Path,
+) -> None:
+    planner = FakePlanner(rounds=1, steps=MOST_STEPS, budget_seconds=1e-9)
+    async with cloud(tmp_path, planner, replicas=1) as server:
+        async with running(server, real_client()) as done:
+            await asyncio.wait_for(done, 20)
+        report = (await planner.outcome).report
+    assert report is not None
+    assert [one.update.steps for one in report.clients] == [1]
+
+
+def real_client() -> Client:
+    """One that trains."""
+    return Client(
+        name="d-0", index=0, examples=examples(), model=small_model(), strategy=fedavg(),
+        sgd=Sgd(0.05, 0.0, 4), seed=0,
+    )  # fmt: skip
 
 
 async def test_an_update_outlives_its_connection(
@@ -242,6 +280,7 @@ async def test_a_task_with_a_throttle_reaches_the_training(tmp_path: Path) -> No
             *,
             memory: ClientMemory = NO_MEMORY,
             pace: Pace | None = None,
+            enough: Enough | None = None,
         ) -> Trained:
             assert pace is not None
             until = time.process_time() + 0.02

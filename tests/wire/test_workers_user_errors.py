@@ -27,7 +27,7 @@ from lockstep_workers.learning.client import Client, LocalTask, Trained
 from lockstep_workers.learning.constants import constants
 from lockstep_workers.learning.parameters import flatten
 from lockstep_workers.learning.strategy import NO_MEMORY, ClientMemory, Vector
-from lockstep_workers.learning.training import Pace
+from lockstep_workers.learning.training import Enough, Pace
 from lockstep_workers.models import mlp
 from tests.support.clients import SayingClient, saying_client
 from tests.support.patience import PATIENCE_S
@@ -49,6 +49,7 @@ class Failing(SayingClient):
         *,
         memory: ClientMemory = NO_MEMORY,
         pace: Pace | None = None,
+        enough: Enough | None = None,
     ) -> Trained:
         """Says the round, or raises."""
         done = super().train(received, task, memory=memory, pace=pace)

@@ -109,13 +109,15 @@ class PerDeviceSteps(ApiModel):
     model_config = rules(("self.min <= self.max", "localSteps.perDevice: min must be at most max"))
 
     distribution: Literal["uniform", "gaussian", "linear", "extreme"] = "uniform"
-    """How the numbers are spread between min and max (extreme: one device has max, others min)."""
+    """How the numbers are spread between min and max. `uniform`: each as often; `gaussian`: around
+    the middle, with a standard deviation of a quarter of the range; `linear`: evenly over the
+    devices, in an order that is drawn; `extreme`: one device has max, all others min."""
     min: Annotated[int, Field(ge=1, le=1_000_000)]
     """Fewest local steps of a round."""
     max: Annotated[int, Field(ge=1, le=1_000_000)]
     """Most local steps of a round."""
     redraw: bool = False
-    """Draw anew every round."""
+    """Draw anew every round; else once for the job. training.seed seeds it."""
 
 
 class PlannedSteps(ApiModel):
@@ -141,7 +143,9 @@ class LocalSteps(ApiModel):
     fixed: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """The same number of SGD steps (mini-batches) on every device."""
     budget_seconds: Positive | None = None
-    """Seconds of training per round; each device does as many steps as it can."""
+    """Seconds of training per round; each device does as many steps as it can, one at least. The
+    planner asks for as many as fit in, once work was measured, and the device begins no step after
+    them. What clocks decide no seed repeats, deterministic or not."""
     per_device: PerDeviceSteps | None = None
     """Unequal numbers of steps."""
     planned: PlannedSteps | None = None

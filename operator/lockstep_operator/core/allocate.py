@@ -32,22 +32,20 @@ def groups_by_client(spec: FederatedJobSpec) -> dict[str, DeviceGroup]:
 
 def allocate(
     spec: FederatedJobSpec,
-    clients: Sequence[str],
+    steps: Mapping[str, int],
     *,
-    steps: int,
     insight: Insight,
     policy: Method | None = None,
     fixed: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """The frequency of each of `clients` in GHz.
+    """The frequency of each client in GHz.
 
-    Until work was measured once, `static` levels the devices by cpuAtMax and every other policy
-    lets them run at their maximum.
+    Until work was measured once, `static` levels the devices by cpuAtMax and steps, and every other
+    policy lets them run at their maximum.
 
     Args:
         spec: of the job.
-        clients: who takes part.
-        steps: local steps of each.
+        steps: who takes part → local steps.
         insight: what is known of them.
         policy: the trained policy; None stands for the equaliser.
         fixed: client → the frequency that it has, whatever is asked, in GHz.
@@ -59,14 +57,14 @@ def allocate(
     groups = groups_by_client(spec)
     fixed = fixed or {}
     if spec.allocation.policy is AllocationPolicy.MAX:
-        return {client: groups[client].frequency.max_ghz for client in clients}
-    members = [Member(client, groups[client], steps, fixed.get(client)) for client in clients]
+        return {client: groups[client].frequency.max_ghz for client in steps}
+    members = [Member(client, groups[client], k, fixed.get(client)) for client, k in steps.items()]
     asked = _asked(spec, members, insight=insight, policy=policy)
     if asked is None:
-        return _before_measured(spec, clients)
+        return _before_measured(spec, steps)
     return {
         client: _within(groups[client], float(ghz))
-        for client, ghz in zip(clients, asked, strict=True)
+        for client, ghz in zip(steps, asked, strict=True)
     }
 
 
@@ -98,17 +96,19 @@ def _method(name: AllocationPolicy, policy: Method | None) -> Method:
     return policy if name is AllocationPolicy.PPO and policy is not None else equalize_10s
 
 
-def _before_measured(spec: FederatedJobSpec, clients: Sequence[str]) -> dict[str, float]:
+def _before_measured(spec: FederatedJobSpec, steps: Mapping[str, int]) -> dict[str, float]:
     groups = groups_by_client(spec)
     if spec.allocation.policy is not AllocationPolicy.STATIC:
-        return {client: groups[client].frequency.max_ghz for client in clients}
+        return {client: groups[client].frequency.max_ghz for client in steps}
     slowest = min(parse_quantity(group.cpu_at_max) for group in spec.devices)
-    return {client: _level(groups[client], slowest) for client in clients}
+    length = {client: k / parse_quantity(groups[client].cpu_at_max) for client, k in steps.items()}
+    longest = max([*length.values(), min(steps.values(), default=0) / slowest])
+    return {client: _level(groups[client], length[client] / longest) for client in steps}
 
 
-def _level(group: DeviceGroup, cores: float) -> float:
-    """The frequency at which `group` has as many `cores` as the slowest group at its maximum."""
-    return _within(group, group.frequency.max_ghz * cores / parse_quantity(group.cpu_at_max))
+def _level(group: DeviceGroup, share: float) -> float:
+    """The frequency at which `group` computes for 1/`share` of the time that it does at most."""
+    return _within(group, group.frequency.max_ghz * share)
 
 
 def cpu_milli(group: DeviceGroup, ghz: float) -> int:

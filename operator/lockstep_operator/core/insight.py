@@ -158,6 +158,7 @@ class Member:
     client: str
     group: DeviceGroup
     steps: int
+    """Local steps that it is asked for."""
     fixed_ghz: float | None = None
     """The frequency that it has whatever is asked; None: what is asked."""
 
@@ -167,18 +168,15 @@ def observation_of(
 ) -> Observation | None:
     """The devices as the allocator sees them (one fleet); None: no work was ever measured."""
     known = [insight.of(member.client) for member in members]
-    work_cores = _alike([one.work_per_step for one in known])
+    work_cores = work_per_step([member.client for member in members], insight)
     if work_cores is None:
         return None
-    sizes = _filled([one.upload_mbit for one in known])
-    slots = [_slots_of(one) for one in known]
-    usual = _filled([float(np.mean(one)) if one is not None else None for one in slots])
-    filled = [
-        one
-        if one is not None
-        else np.full(len(EDGES_S) - 1, _NO_UPLOAD_MBPS if usual is None else usual[i])
-        for i, one in enumerate(slots)
-    ]
+    everyone = insight.clients.values()
+    usual_mbit = _usual(one.upload_mbit for one in everyone) or 0.0
+    sizes = _filled([one.upload_mbit for one in known], usual_mbit)
+    usual_mbps = _usual(_mean(_slots_of(one)) for one in everyone)
+    unknown = np.full(len(EDGES_S) - 1, _NO_UPLOAD_MBPS if usual_mbps is None else usual_mbps)
+    filled = [unknown if slots is None else slots for slots in map(_slots_of, known)]
     history = np.maximum(np.array(filled), LEAST_MBPS)[None]
     recent = recent_mbps(history)
     last = np.array([[one.last_mbps or recent[0, i] for i, one in enumerate(known)]])
@@ -189,32 +187,41 @@ def observation_of(
     return Observation(devices=devices, slots_mbps=history, last_mbps=last, mean_mbps=mean)
 
 
+def _mean(slots: Array | None) -> float | None:
+    return None if slots is None else float(np.mean(slots))
+
+
 def _slots_of(one: ClientInsight) -> Array | None:
     if one.slots_mbps is not None:
         return np.array(one.slots_mbps)
     return None if one.last_mbps is None else np.full(len(EDGES_S) - 1, one.last_mbps)
 
 
-def _alike(values: Sequence[float | None]) -> Array | None:
-    """Missing values filled; all devices do the same steps, so none is far from the median."""
-    filled = _filled(values)
-    if filled is None:
+def work_per_step(clients: Sequence[str], insight: Insight) -> Array | None:
+    """Core-seconds of a step of each of `clients`; None: no work was ever measured.
+
+    Steps are the same work on all devices, however many they do: none is far from the median.
+    """
+    usual = _usual(one.work_per_step for one in insight.clients.values())
+    if usual is None:
         return None
-    usual = float(np.median([value for value in values if value is not None]))
+    filled = _filled([insight.of(client).work_per_step for client in clients], usual)
     return np.clip(filled, usual / _UNLIKE, usual * _UNLIKE)
 
 
-def _filled(values: Sequence[float | None]) -> Array | None:
-    """Missing values replaced by the median of the others; None: all are missing."""
+def _usual(values: Iterable[float | None]) -> float | None:
+    """The median of those that are known; None: all are missing."""
     known = [value for value in values if value is not None]
-    if not known:
-        return None
-    usual = float(np.median(known))
+    return float(np.median(known)) if known else None
+
+
+def _filled(values: Sequence[float | None], usual: float) -> Array:
+    """Missing values replaced by what is usual."""
     return np.array([usual if value is None else value for value in values])
 
 
 def _devices(
-    members: Sequence[Member], work_cores: Array, *, sizes: Array | None, energy_weight: float
+    members: Sequence[Member], work_cores: Array, *, sizes: Array, energy_weight: float
 ) -> Devices:
     groups = [member.group for member in members]
     curves = [
@@ -231,7 +238,7 @@ def _devices(
     ]  # fmt: skip
     low = [m.fixed_ghz or curve.efficient_ghz for m, curve in zip(members, curves, strict=True)]
     high = [m.fixed_ghz or m.group.frequency.max_ghz for m in members]
-    upload = np.full(len(members), 1e-6) if sizes is None else np.maximum(sizes, 1e-6)
+    upload = np.maximum(sizes, 1e-6)
     return Devices(
         work=np.array([work]),
         upload=upload[None],

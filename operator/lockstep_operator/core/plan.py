@@ -15,7 +15,8 @@ from lockstep_operator.core.allocate import allocate, cpu_milli, groups_by_clien
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote
 from lockstep_operator.core.sampling import sample
-from lockstep_operator.errors import InvalidSpec, UnfitRequest
+from lockstep_operator.core.steps import local_steps
+from lockstep_operator.errors import UnfitRequest
 
 QUOTA_TOLERANCE = 0.05
 MEASURED_TOLERANCE = 0.15
@@ -57,8 +58,8 @@ def plan_round(
         seed=spec.training.seed,
         round=request.round,
     )
-    steps = _steps(spec)
-    asked = allocate(spec, chosen, steps=steps, insight=insight, policy=policy)
+    steps = local_steps(spec, chosen, round=request.round, insight=insight)
+    asked = allocate(spec, steps, insight=insight, policy=policy)
     return RoundPlan(
         round=request.round,
         rounds=spec.training.rounds,
@@ -80,11 +81,10 @@ def replanned(
     """The plan for devices of which some have a frequency of their own, whatever is asked.
 
     What devices whose limits are not in force are asked for stays: as soon as it can be applied,
-    it is.
+    it is. Steps stay.
     """
-    steps = _steps(spec)
-    clients = [entry.client for entry in plan.participants]
-    asked = allocate(spec, clients, steps=steps, insight=insight, policy=policy, fixed=has_ghz)
+    steps = {entry.client: entry.steps for entry in plan.participants}
+    asked = allocate(spec, steps, insight=insight, policy=policy, fixed=has_ghz)
     kept = {e.client: e.frequency_ghz for e in plan.participants if not e.applied}
     return plan.model_copy(update={"participants": _participants(spec, asked | kept, steps=steps)})
 
@@ -98,15 +98,8 @@ def _connected(spec: FederatedJobSpec, request: PlanRequest) -> list[str]:
     return [client for client in known if client in asked]
 
 
-def _steps(spec: FederatedJobSpec) -> int:
-    steps = spec.training.local_steps.fixed
-    if steps is None:
-        raise InvalidSpec("training.localSteps needs fixed: nothing else is supported yet")
-    return steps
-
-
 def _participants(
-    spec: FederatedJobSpec, asked: Mapping[str, float], *, steps: int
+    spec: FederatedJobSpec, asked: Mapping[str, float], *, steps: Mapping[str, int]
 ) -> list[ClientPlan]:
     groups = groups_by_client(spec)
     return [
@@ -114,7 +107,8 @@ def _participants(
             client=client,
             frequency_ghz=ghz,
             cpu_milli=cpu_milli(groups[client], ghz),
-            steps=steps,
+            steps=steps[client],
+            budget_seconds=spec.training.local_steps.budget_seconds,
             applied=False,
         )
         for client, ghz in asked.items()

@@ -47,16 +47,8 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
         "devices[].name cloud is the name of the cloud pod's placement: use another name",
     ),
     (
-        lambda s: s.training.local_steps.budget_seconds is not None,
-        "training.localSteps.budgetSeconds is not supported yet: use localSteps.fixed",
-    ),
-    (
-        lambda s: s.training.local_steps.per_device is not None,
-        "training.localSteps.perDevice is not supported yet: use localSteps.fixed",
-    ),
-    (
         lambda s: s.training.local_steps.planned is not None,
-        "training.localSteps.planned is not supported yet: use localSteps.fixed",
+        "training.localSteps.planned is not supported yet: use fixed, perDevice or budgetSeconds",
     ),
     (
         lambda s: (s.strategy.server_learning_rate, s.strategy.server_momentum) != (None, None),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from lockstep_api.budget import is_used_up
 from lockstep_api.wire import ClientFailure, Refusal, Task, UpdateReport
 from lockstep_workers.device.cgroup import CpuCgroup
 from lockstep_workers.device.connection import (
@@ -35,6 +36,7 @@ from lockstep_workers.errors import JobFailed, NoSession
 from lockstep_workers.learning.client import Trained
 from lockstep_workers.learning.constants import unpack
 from lockstep_workers.learning.strategy import NO_MEMORY, ClientMemory
+from lockstep_workers.learning.training import Enough
 
 _log = structlog.get_logger()
 
@@ -207,6 +209,7 @@ class DeviceLoop:
                 work.task,
                 memory=memory,
                 pace=None if cores is None else throttle,
+                enough=_enough(work.task, began),
             )
         body = update_body(trained)
         throttle.settle()  # under a quota too: it may have begun with a part of a period left over
@@ -242,3 +245,11 @@ class DeviceLoop:
         self._p.metrics.uploaded(seconds=answer.seconds, n_bytes=len(update.body))
         if not answer.accepted and not again:
             _log.warning("update refused", round=update.report.round, why=answer.message)
+
+
+def _enough(task: Task, began_s: float) -> Enough | None:
+    """Says when a training that began then has used its budget up; None: it has none."""
+    budget_s = task.budget_seconds
+    if budget_s is None:
+        return None
+    return lambda: is_used_up(budget_s, elapsed_s=time.monotonic() - began_s)

@@ -30,7 +30,7 @@ from lockstep_workers.learning.strategy import (
     Strategy,
     Vector,
 )
-from lockstep_workers.learning.training import Pace, Sgd, Steps, train
+from lockstep_workers.learning.training import Enough, Pace, Sgd, Steps, train
 from lockstep_workers.models import build_model
 
 
@@ -43,7 +43,7 @@ class LocalTask(Protocol):
 
     @property
     def steps(self) -> int:
-        """SGD steps asked for."""
+        """SGD steps asked for, at most."""
 
     @property
     def base_round(self) -> int | None:
@@ -99,6 +99,7 @@ class Client:
         *,
         memory: ClientMemory = NO_MEMORY,
         pace: Pace | None = None,
+        enough: Enough | None = None,
     ) -> Trained:
         """Local training from the received vectors, which stay as they are.
 
@@ -107,6 +108,7 @@ class Client:
             task: round, steps, and what the server tells of its state.
             memory: what was remembered in the last round that counted.
             pace: called between steps and may hold them up.
+            enough: asked between steps whether to end before all that were asked for are done.
         """
         with unchanged(self.model.module):
             part = self.begin(received, task, memory=memory, pace=pace)
@@ -118,6 +120,7 @@ class Client:
                 correction=part.correct,
                 seed=(self.seed, self.index, task.round),
                 pace=pace,
+                enough=enough,
             )
         return self.finish(part, self.model.vector, steps=steps, received=received)
 

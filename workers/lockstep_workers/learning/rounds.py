@@ -108,6 +108,7 @@ class Round:
             round=self.number,
             turn=self.turn,
             steps=plan.steps,
+            budget_seconds=plan.budget_seconds,
             frequency_ghz=plan.frequency_ghz,
             throttle_milli=plan.throttle_milli(),
             base_round=self.base.counted.get(client),

@@ -17,6 +17,8 @@ from lockstep_workers.learning.strategy import Correction
 Pace = Callable[[], bool]
 """What a training calls between steps, so that somebody can hold it up; it says whether it wants to
 be called within steps too, as they are long."""
+Enough = Callable[[], bool]
+"""What a training asks after each step: whether it ends with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,9 @@ def train(
     correction: Correction | None,
     seed: tuple[int, ...],
     pace: Pace | None = None,
+    enough: Enough | None = None,
 ) -> Steps:
-    """Does `steps` SGD steps on `model` in place.
+    """Does at most `steps` SGD steps on `model` in place, and one at least.
 
     Args:
         model: the model, at the received weights.
@@ -77,6 +80,7 @@ def train(
         seed: entropy of the order of the examples and of what the model draws (dropout): (job's
             seed, client's index, round).
         pace: called between steps and, when it asks for that, between the layers of the model.
+        enough: asked between steps; the first one that it is enough after is the last.
     """
     entropy = np.random.SeedSequence(seed)
     torch.manual_seed(int(entropy.generate_state(1)[0]))
@@ -96,6 +100,8 @@ def train(
             if pace is not None and pace():
                 hooks.close()
                 pace_layers(model.module, pace, hooks=hooks)
+            if enough is not None and enough():
+                break
     return Steps(len(losses), float(torch.stack(losses).mean()))
 
 
