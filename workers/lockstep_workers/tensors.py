@@ -52,6 +52,11 @@ def header(shapes: Mapping[str, Sequence[int]], metadata: Mapping[str, str] | No
     return head(parts, metadata)
 
 
+def body_bytes(n_values: int) -> int:
+    """Size of the body of so many values."""
+    return len(header({TENSOR: [n_values]})) + 4 * n_values
+
+
 def encode(vectors: Sequence[Flat]) -> bytearray:
     """One body with the vectors one after another."""
     first = header({TENSOR: [sum(v.size for v in vectors)]})

@@ -1,12 +1,13 @@
 """An emulated link: paces what a device sends and receives, and adds a delay.
 
-Used by `connection`. A token bucket whose tokens are the integral of the bandwidth since the
-transfer began, so that a sleep that took too long (a CPU quota parks the process for up to 100 ms)
-is made up for at the next piece, and nothing adds up.
+Used by `connection`; whoever plays devices in one process asks `Link.end_s`. A token bucket whose
+tokens are the integral of the bandwidth since the transfer began, so that a sleep that took too
+long (a CPU quota parks the process for up to 100 ms) is made up for at the next piece, and nothing
+adds up.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,12 +100,22 @@ class Link:
     def _position_s(self, trace: Trace, at_s: float) -> float:
         return (at_s - self.origin_s + self.offset_s) % trace.duration_s
 
-    def carried_mbit(self, since_s: float) -> float:
-        """Mbit that it could have carried since a moment on the wall clock; NaN without a trace."""
+    def end_s(self, size: int, at_s: float) -> float:
+        """When a transfer that begins at a moment of the wall clock has arrived, on that clock."""
+        if self.trace is None:
+            return at_s + self.delay_s
+        position_s = self._position_s(self.trace, at_s)
+        return Transfer(self.trace, position_s, at_s + self.delay_s, size).end_s()
+
+    def carried_mbit(self, since_s: float, until_s: float | None = None) -> float:
+        """Mbit that it could have carried between two moments on the wall clock (until now).
+
+        NaN without a trace.
+        """
         if self.trace is None:
             return float("nan")
         begin_s = self._position_s(self.trace, since_s)
-        passed_s = max(0.0, self.wall_clock() - since_s)
+        passed_s = max(0.0, (self.wall_clock() if until_s is None else until_s) - since_s)
         bits = self.trace.bits_until(begin_s + passed_s) - self.trace.bits_until(begin_s)
         return bits / 1e6
 
@@ -141,9 +152,27 @@ def build_links(job: JobSettings, client: str, *, folder: Path) -> Links:
 def build_link(
     settings: LinkSettings | None, folder: Path, *, seed: int, client: int, origin_s: float
 ) -> Link:
-    """The link of one device.
+    """The link of one device, whose traces lie in a folder; errors as `link_of`."""
+    name = None if settings is None else settings.trace
+    files = [] if name is None else _files(folder / name)
+    return link_of(settings, files, seed=seed, client=client, origin_s=origin_s)
 
-    Which file of the ConfigMap it takes, and where in it it stands at `origin_s`, is drawn.
+
+File = tuple[str, Callable[[], bytes]]
+"""A file's name, and how to read it."""
+
+
+def link_of(
+    settings: LinkSettings | None,
+    files: Sequence[File],
+    *,
+    seed: int,
+    client: int,
+    origin_s: float,
+) -> Link:
+    """The link of one device, from the files of its ConfigMap, by name.
+
+    Which of them it takes, and where in it it stands at `origin_s`, is drawn.
 
     Raises:
         InvalidJob: the trace is missing or none.
@@ -153,22 +182,25 @@ def build_link(
     if settings.trace is None:
         trace = None if settings.mbps is None else Trace.constant(settings.mbps)
         return Link(trace, delay_s=settings.latency_s)
-    files = _files(folder / settings.trace, settings.trace)
+    if not files:
+        raise InvalidJob(_no_trace(settings.trace))
     drawn = draw_link(seed=seed, client=client, n_traces=len(files))
-    file = files[drawn.trace]
+    name, read = files[drawn.trace]
     try:
-        source = f"ConfigMap {settings.trace}, key {file.name}"
-        trace = parse_trace(text_of(file.read_bytes(), source), source=source)
+        source = f"ConfigMap {settings.trace}, key {name}"
+        trace = parse_trace(text_of(read(), source), source=source)
     except (InvalidTrace, OSError) as error:
         raise InvalidJob(f"bandwidth trace: {error}") from error
     return Link(trace, drawn.offset_s(trace), origin_s, settings.latency_s)
 
 
-def _files(folder: Path, name: str) -> list[Path]:
+def _files(folder: Path) -> list[File]:
     found = sorted(folder.glob("*.csv")) if folder.is_dir() else []
-    if not found:
-        raise InvalidJob(
-            f"bandwidth trace: ConfigMap {name} is not there, or has no key that ends in .csv: "
-            f"kubectl create configmap {name} --from-file=trace.csv"
-        )
-    return found
+    return [(file.name, file.read_bytes) for file in found]
+
+
+def _no_trace(name: str) -> str:
+    return (
+        f"bandwidth trace: ConfigMap {name} is not there, or has no key that ends in .csv: "
+        f"kubectl create configmap {name} --from-file=trace.csv"
+    )

@@ -53,12 +53,16 @@ class Loaded:
 
 
 def load_and_try(job: JobSettings, datasets: Path) -> Loaded:
-    """A job's model at its initial weights and its data, both tried.
+    """A job's model at its initial weights and its data, both tried; errors as `tried`."""
+    return tried(job, load_dataset(job.data, datasets))
+
+
+def tried(job: JobSettings, dataset: Dataset) -> Loaded:
+    """A job's model at its initial weights, tried with a data set.
 
     Raises:
         InvalidJob: the settings, or the user's code that they name, cannot be trained with.
     """
-    dataset = load_dataset(job.data, datasets)
     parts = deal(job, dataset.train)
     module = build_model(job.model, seed=job.training.seed)
     try_out(module, Trial(dataset, parts, sgd_of(job), job.model.entrypoint))

@@ -1,0 +1,279 @@
+"""Runs a FederatedJob in this process: the rounds of `cloud.job`, without pods, HTTP or waiting.
+
+Whoever simulates (the CLI, benches) iterates over `simulate`. Plans come from the operator's
+planning step, rounds from `learning.rounds`, training from the workers' clients, times and joules
+from the workers' own accounts on a virtual clock (`emulation`): nothing is decided here a second
+time. Invariant: the rounds depend on the setup alone, which has all seeds.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lockstep_allocator.fleet import Method
+from lockstep_api.settings import JobSettings, job_settings
+from lockstep_api.spec import AllocationPolicy, FederatedJobSpec
+from lockstep_api.wire import PlanRequest, Registration, RoundPlan, RoundReport
+from lockstep_simulator.emulation import USUAL, Overheads, Traces, build_devices
+from lockstep_simulator.observing import Telemetry
+from lockstep_simulator.planning import LivePlanner, Planner
+from lockstep_simulator.playing import Field
+from lockstep_simulator.repeating import repeating
+from lockstep_simulator.trainers import OneByOne, Trainer, build_clients
+from lockstep_simulator.work import Work
+from lockstep_workers.data import Dataset
+from lockstep_workers.entrypoints import explained
+from lockstep_workers.errors import InvalidJob
+from lockstep_workers.learning.client import Client
+from lockstep_workers.learning.constants import pack, unpack
+from lockstep_workers.learning.evaluation import Evaluation
+from lockstep_workers.learning.rounds import Progress, Round, Tries, is_over, round_report
+from lockstep_workers.learning.server import Server
+from lockstep_workers.learning.strategies import build_strategy
+from lockstep_workers.learning.trial import tried
+from lockstep_workers.tensors import body_bytes
+
+_CPU_WATTS = 10.0
+_FAILURES = 0x6C05
+"""Tells the draw of failures from others of the same seed."""
+_WHY_GONE = "it gave no update (--failures)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """The clients of a job, and what they were made from."""
+
+    job: JobSettings
+    dataset: Dataset
+    clients: Mapping[str, Client]
+
+
+TrainerOf = Callable[[Crew], AbstractContextManager[Trainer]]
+WorkOf = Callable[[Mapping[str, Client]], Work]
+
+
+def one_by_one(crew: Crew) -> AbstractContextManager[Trainer]:
+    """Clients train one after another, in this process."""
+    return nullcontext(OneByOne(crew.clients, own=crew.job.model.entrypoint))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What is simulated; the spec has the seed, the strategy and all else that the job says."""
+
+    spec: FederatedJobSpec
+    dataset: Dataset
+    work: WorkOf
+    """Core-seconds of a step (`work`)."""
+    name: str = "job"
+    namespace: str = "default"
+    traces: Traces = field(default_factory=dict)
+    """The ConfigMaps with bandwidth traces that the spec names."""
+    policy: Method | None = None
+    """For allocation.policy ppo; None: the one that comes with Lockstep."""
+    failures: float = 0.0
+    """Chance that a participant gives no update in a round."""
+    planner: Planner | None = None
+    """Plans the rounds; None: as the operator does."""
+    trainer: TrainerOf = one_by_one
+    overheads: Overheads = USUAL
+    cpu_watts: float = _CPU_WATTS
+    """Of a busy core, for energy of source `cpu`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedRound:
+    """A finished round; what it took counts from the job's start."""
+
+    round: int
+    accuracy: float
+    loss: float
+    time_s: float
+    """Virtual seconds since round 1 began."""
+    energy_j: float
+    """Modelled energy of all devices, as their updates told it."""
+    bytes: int
+    """Of all accepted updates."""
+    steps: Mapping[str, int]
+    """Client → steps done, of the round's accepted updates."""
+    clients: tuple[str, ...]
+    """The round's participants."""
+    plan: RoundPlan
+    report: RoundReport
+
+
+def simulate(setup: Setup) -> Iterator[SimulatedRound]:
+    """The rounds of a job, each as soon as it is done.
+
+    Raises:
+        InvalidJob: the job asks for what cannot be done, or the user's code raised.
+        JobFailed: a round came to nothing, as often as a job may try.
+    """
+    with simulation(setup) as job:
+        yield from job.rounds()
+
+
+@contextmanager
+def simulation(setup: Setup) -> Iterator["Simulation"]:
+    """A job, for who also wants what it leaves behind; errors as `simulate`."""
+    with ExitStack() as stack:
+        yield Simulation(setup, stack)
+
+
+class Simulation:
+    """A job under way; `simulation` makes it."""
+
+    def __init__(self, setup: Setup, stack: ExitStack) -> None:
+        """At the initial weights; what is made for it is given back to `stack`.
+
+        Raises:
+            InvalidJob: the job cannot be simulated.
+        """
+        check(setup)
+        self._setup, self.job = setup, settings_of(setup)
+        with repeating(deterministic=self._deterministic):
+            loaded = tried(self.job, setup.dataset)
+            clients = build_clients(self.job, setup.dataset)
+            first = next(iter(clients.values()))
+            unpack(
+                first.model.module, pack(loaded.module)
+            )  # all share it, as they share the constants
+            work = setup.work(clients)
+            crew = Crew(job=self.job, dataset=setup.dataset, clients=clients)
+            trainer = stack.enter_context(setup.trainer(crew))
+        devices = build_devices(self.job, traces=setup.traces, work=work, overheads=setup.overheads)
+        self._telemetry = Telemetry(devices, up_since_s=-setup.overheads.start_s)
+        self.server = Server(
+            build_strategy(self.job.strategy),
+            loaded.module,
+            examples=loaded.examples,
+            deterministic=self._deterministic,
+        )
+        self._field = Field(
+            clients=clients,
+            devices=devices,
+            server=self.server,
+            trainer=trainer,
+            telemetry=self._telemetry,
+            examples=loaded.examples,
+            memories={},
+            down_bytes=body_bytes(first.n_received),
+            up_bytes=body_bytes(self.server.n_values),
+            patient=self._deterministic,
+        )
+        self._planner = setup.planner or LivePlanner(setup.spec, self._telemetry, setup.policy)
+        self._registered = [
+            Registration(client=name, incarnation="simulated", examples=count)
+            for name, count in sorted(loaded.examples.items())
+        ]
+        self._progress = Progress()
+        self._now_s, self._bytes = 0.0, 0
+
+    @property
+    def _deterministic(self) -> bool:
+        return self._setup.spec.training.deterministic
+
+    def rounds(self) -> Iterator[SimulatedRound]:
+        """The rounds until the job is over."""
+        over = None
+        while over is None:
+            with repeating(deterministic=self._deterministic):
+                done = self._round()
+            if done is None:
+                return
+            yield done
+            over = is_over(done.plan, done.report)
+
+    def _round(self) -> SimulatedRound | None:
+        """The next round; one that no update reached is planned and played once more."""
+        tries = Tries()
+        while (plan := self._plan()) is not None:
+            gone = {**self._failing(), **self._planner.gone(plan.round)}
+            done, self._now_s = self._field.play(plan, self._progress, now_s=self._now_s, gone=gone)
+            if done.accepted:
+                return self._settled(done)
+            tries.fruitless(done)
+            self._now_s += self._setup.overheads.between_s
+        return None
+
+    def _plan(self) -> RoundPlan | None:
+        last = self._progress
+        request = PlanRequest(round=last.round + 1, clients=self._registered, report=last.report)
+        return self._planner.plan(request, now_s=self._now_s)
+
+    def _failing(self) -> dict[str, str]:
+        """Who gives nothing to the coming round, drawn for each client and try."""
+        chance, clients = self._setup.failures, self.job.clients()
+        if not chance:
+            return {}
+        entropy = (self.job.training.seed, _FAILURES, self._field.turn)
+        drawn = np.random.default_rng(np.random.SeedSequence(entropy)).random(len(clients))
+        failing = (client for client, one in zip(clients, drawn, strict=True) if one < chance)
+        return dict.fromkeys(failing, _WHY_GONE)
+
+    def _settled(self, done: Round) -> SimulatedRound:
+        """Averages, evaluates and reports a closed round."""
+        self.server.aggregate(done.waiting())
+        result = self._evaluated(done.number)
+        report = round_report(
+            done,
+            self._progress,
+            now_s=self._now_s,
+            result={"accuracy": result.accuracy, "loss": result.loss},
+        )
+        self._progress = self._progress.after(report, done.plan)
+        self._bytes += sum(one.bytes for one in report.clients)
+        time_s, self._now_s = self._now_s, self._now_s + self._setup.overheads.between_s
+        return SimulatedRound(
+            round=report.round,
+            accuracy=result.accuracy,
+            loss=result.loss,
+            time_s=time_s,
+            energy_j=report.energy_joules.model or 0.0,
+            bytes=self._bytes,
+            steps={one.update.client: one.update.steps for one in report.clients},
+            clients=tuple(done.participants()),
+            plan=done.plan,
+            report=report,
+        )
+
+    def _evaluated(self, number: int) -> Evaluation:
+        what = f"evaluating the model after round {number} raised"
+        with explained(what, own=self.job.model.entrypoint):
+            return self.server.evaluate(self._setup.dataset.test)
+
+
+def settings_of(setup: Setup) -> JobSettings:
+    """The settings that the workers of the job would have."""
+    return job_settings(
+        setup.spec,
+        namespace=setup.namespace,
+        job=setup.name,
+        uid="simulated",
+        created_at=0.0,
+        cloud_url="http://simulated",
+        planner_url="http://simulated",
+        cpu_watts=setup.cpu_watts,
+    )
+
+
+def check(setup: Setup) -> None:
+    """Whether it can be simulated.
+
+    Raises:
+        InvalidJob: it cannot; says what to change.
+    """
+    allocation = setup.spec.allocation
+    if allocation.online:
+        raise InvalidJob(
+            "allocation.online: a policy that goes on learning is not simulated; "
+            "use --set allocation.online=false"
+        )
+    ppo = allocation.policy is AllocationPolicy.PPO
+    if ppo and allocation.policy_ref is not None and setup.policy is None:
+        raise InvalidJob(
+            f"allocation.policyRef {allocation.policy_ref}: what is in the cluster cannot be read "
+            "from here; give the policy's file with --policy, or remove policyRef"
+        )

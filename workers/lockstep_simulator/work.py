@@ -1,0 +1,69 @@
+"""How much CPU a step of a job's training takes: measured here, given, or from a cluster's history.
+
+The CLI asks once, before round 1. In core-seconds of one thread, by client.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from statistics import median
+
+from lockstep_api.wire import RoundReport
+from lockstep_workers.errors import InvalidJob
+from lockstep_workers.learning.client import Client
+from lockstep_workers.learning.training import train
+
+Work = Mapping[str, float]
+"""Client → core-seconds of a step."""
+
+_MEASURED_S = 1.0
+_STEPS = 8
+"""Steps between two looks at the clock."""
+
+
+def measured(
+    clients: Mapping[str, Client],
+    *,
+    cpu: Callable[[], float] = time.process_time,
+    seconds: float = _MEASURED_S,
+) -> Work:
+    """What this machine needs for the first client's steps, on one thread; for all clients.
+
+    The client's model is trained meanwhile, and stands where it stood afterwards.
+    """
+    client = next(iter(clients.values()))
+    before = client.model.vector.clone()
+    _steps(client)  # the first ones load code and warm caches
+    began, done = cpu(), 0
+    while (used := cpu() - began) < seconds or not done:
+        _steps(client)
+        done += _STEPS
+    client.model.vector.copy_(before)
+    return dict.fromkeys(clients, used / done)
+
+
+def given(seconds: float) -> Callable[[Iterable[str]], Work]:
+    """The same for all clients."""
+    return lambda clients: dict.fromkeys(clients, seconds)
+
+
+def _steps(client: Client) -> None:
+    sgd, examples = client.sgd, client.examples
+    train(client.model, examples, steps=_STEPS, sgd=sgd, correction=None, seed=(0,))
+
+
+def from_history(clients: Iterable[str], reports: Iterable[RoundReport]) -> Work:
+    """The median over the rounds of each client; one that never took part has that of the others.
+
+    Raises:
+        InvalidJob: nobody took part.
+    """
+    seen: dict[str, list[float]] = {}
+    for report in reports:
+        for one in report.clients:
+            found = one.update.cpu_seconds / one.update.steps
+            seen.setdefault(one.update.client, []).append(found)
+    if not seen:
+        raise InvalidJob("the history has no round with an update: give one of a job that trained")
+    of = {client: median(values) for client, values in seen.items()}
+    usual = median(of.values())
+    return {client: of.get(client, usual) for client in clients}
