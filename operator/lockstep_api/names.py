@@ -173,5 +173,5 @@ SESSION_HEADER = "lockstep-session"
 PROTOCOL_HEADER = "lockstep-protocol"
 PROTOCOL = "3"
 """Of what devices and cloud pod say to each other; who names none (1) knows of no session keys,
-2 of no numbers in tasks."""
+2 of no numbers and budgets in tasks."""
 TENSORS = "application/vnd.lockstep.safetensors"

@@ -95,12 +95,23 @@ class PlannedClient(ApiModel):
     """The frequency asked for, in GHz."""
     cpu_milli: int
     """The CPU limit asked for, in millicores."""
+    steps: int | None = None
+    """Local steps asked for; empty where its budget of seconds alone bounds them."""
     actuator: Actuator = Actuator.RESIZE
     """`resize`: its pod was given the limit; `cooperative`: the device keeps to it itself."""
     applied: bool
     """Whether the limit was applied before the round began."""
     reason: str | None = None
     """Why it was not applied, or why the device keeps to it itself although resize was asked."""
+
+
+_BY_CLIENT = Field(
+    max_length=64,
+    json_schema_extra={
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["client"],
+    },
+)
 
 
 class LastPlan(ApiModel):
@@ -110,17 +121,32 @@ class LastPlan(ApiModel):
     """The round planned for."""
     planned: bool
     """False: the planner could not be reached and the plan before was used again."""
-    clients: Annotated[
-        list[PlannedClient],
-        Field(
-            max_length=64,
-            json_schema_extra={
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["client"],
-            },
-        ),
-    ]
+    clients: Annotated[list[PlannedClient], _BY_CLIENT]
     """The round's clients."""
+
+
+class TrainedClient(ApiModel):
+    """One client of the last finished round."""
+
+    client: str
+    """The client's name."""
+    steps_asked: int | None = None
+    """Local steps that its plan asked for; empty where a budget of seconds alone bounded them."""
+    steps_done: int
+    """Local steps behind its update."""
+
+
+class LastRound(ApiModel):
+    """What became of the last finished round."""
+
+    round: int
+    """The round."""
+    seconds: float
+    """Seconds from handing out the model to its update."""
+    upload_bytes: int
+    """Bytes of all updates that the model was made of."""
+    clients: Annotated[list[TrainedClient], _BY_CLIENT]
+    """The clients whose updates those were, cut to the first 64."""
 
 
 class PlacedPods(ApiModel):
@@ -188,6 +214,8 @@ class FederatedJobStatus(ApiModel):
     """Where the pods were placed."""
     last_plan: LastPlan | None = None
     """The plan of the newest round."""
+    last_round: LastRound | None = None
+    """Steps and bytes of the last finished round."""
 
     def condition(self, type: ConditionType) -> Condition | None:
         """The condition of a type; None when nothing was said about it."""

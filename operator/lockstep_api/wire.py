@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from lockstep_api.base import WireModel
+from lockstep_api.budget import bound_steps
 from lockstep_api.spec import Actuator, Target
 from lockstep_api.spec.job import MOST_CLIENTS
 from lockstep_api.status import EnergyJoules
@@ -162,6 +163,10 @@ class Task(WireModel):
     )
     """What the strategy's server has to tell beside vectors."""
 
+    def asked_steps(self) -> int | None:
+        """The steps as people are told them; None: the budget alone bounds them."""
+        return bound_steps(self.steps, self.budget_seconds)
+
     def throttle_cores(self) -> float | None:
         """The same in cores."""
         return None if self.throttle_milli is None else self.throttle_milli / 1000
@@ -231,6 +236,8 @@ class ClientReport(WireModel):
     the wait for its turn to be read. docs/metrics.md tells it from the other bandwidths."""
     bytes: Bytes
     """Size of the update in bytes."""
+    asked_steps: Counted | None = None
+    """Local SGD steps of its plan; empty where its budget alone bounded them."""
 
 
 class RoundReport(WireModel):
@@ -260,6 +267,10 @@ class RoundReport(WireModel):
     """Loss on the held-out data in nats."""
     energy_joules: EnergyJoules
     """Energy of all devices since round 1, in J by source."""
+
+    def upload_bytes(self) -> int:
+        """Of all updates."""
+        return sum(one.bytes for one in self.clients)
 
 
 class NoticeReason(StrEnum):
@@ -322,6 +333,10 @@ class ClientPlan(WireModel):
     """Whether the limit is in force (cooperative: the pod's own limit leaves room for it)."""
     reason: Sentence | None = None
     """Why it is not, or why the device has to keep to it itself although resize was asked for."""
+
+    def asked_steps(self) -> int | None:
+        """The steps as people are told them; None: the budget alone bounds them."""
+        return bound_steps(self.steps, self.budget_seconds)
 
     def throttle_milli(self) -> int | None:
         """What the device has to keep itself to, in millicores; None: nothing."""

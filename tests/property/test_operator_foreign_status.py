@@ -36,6 +36,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "completionTime": TIMES,
     "placement": st.just([{"name": "cloud", "nodes": ["elsewhere"]}]),
     "lastPlan": st.just({"round": 10**6, "planned": False, "clients": []}),
+    "lastRound": st.just({"round": 9, "seconds": 1, "uploadBytes": 2, "clients": []}),
     "conditions": st.sampled_from(["none", "turned", "ended"]),
 }
 

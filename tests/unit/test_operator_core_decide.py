@@ -80,7 +80,7 @@ def test_what_is_not_supported_is_refused_until_the_spec_is_mended() -> None:
 
 def test_a_refused_edit_leaves_a_running_job_alone() -> None:
     seen = running()
-    held = edited(seen, training={"rounds": 9, "localSteps": {"budgetSeconds": 1}})
+    held = edited(seen, training={"rounds": 9}, offload={})
     decision = step(held)
     assert (decision.status.phase, decision.apply, decision.delete) == (Phase.REFUSED, (), ())
     assert step(edited(after(held, decision))).status.phase is Phase.RUNNING

@@ -213,7 +213,7 @@ def test_one_event_tells_of_the_first_plan_that_falls_back() -> None:
 
 
 def planned_client(entry: ClientPlan) -> PlannedClient:
-    return PlannedClient.model_validate(entry.model_dump(exclude={"steps", "budget_seconds"}))
+    return PlannedClient.model_validate(entry.model_dump(exclude={"budget_seconds"}))
 
 
 def test_a_measured_frequency_may_be_off_by_more() -> None:

@@ -1,9 +1,11 @@
 """What the status of a job says: numbers, conditions and what is degraded."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from lockstep_api.budget import MOST_STEPS
 from lockstep_api.status import ConditionType
 from lockstep_operator.core.conditions import Finding, set_condition
 from lockstep_operator.core.model import (
@@ -33,6 +35,51 @@ def test_a_report_is_shown_with_few_digits() -> None:
     assert (status.accuracy, status.loss, status.elapsed_seconds) == (0.6543, 0.9877, 12.3)
     assert status.energy_joules is not None
     assert (status.energy_joules.model, status.energy_joules.cpu) == (1.23, 7.0)
+
+
+def test_the_last_round_is_shown_with_its_steps_and_bytes() -> None:
+    clients = [done("d-0", steps=20, asked=20), done("d-1", steps=9, asked=None)]
+    heard = JobState(report=report(2, clients=clients, seconds=1.23456), plan=plan(3))
+    status = running(heard).job.status.model_dump(by_alias=True, exclude_none=True)
+    assert status["lastRound"] == {
+        "round": 2,
+        "seconds": 1.235,
+        "uploadBytes": 2_000,
+        "clients": [
+            {"client": "d-0", "stepsAsked": 20, "stepsDone": 20},
+            {"client": "d-1", "stepsDone": 9},
+        ],
+    }
+
+
+def test_the_last_round_is_cut_to_64_clients() -> None:
+    clients = [done(f"d-{index}", steps=1, asked=1) for index in range(70)]
+    status = running(JobState(report=report(2, clients=clients), plan=plan(3))).job.status
+    assert status.last_round is not None
+    assert len(status.last_round.clients) == 64
+    assert status.last_round.upload_bytes == 70_000
+
+
+def test_the_last_plan_says_the_steps_that_it_asks_for() -> None:
+    counted, open_ended = plan(3).participants
+    budget = {"steps": MOST_STEPS, "budget_seconds": 2.0}
+    participants = [counted, open_ended.model_copy(update=budget)]
+    heard = JobState(plan=plan(3).model_copy(update={"participants": participants}))
+    status = running(heard).job.status.model_dump(by_alias=True, exclude_none=True)
+    assert [one.get("steps") for one in status["lastPlan"]["clients"]] == [10, None]
+
+
+def done(client: str, *, steps: int, asked: int | None) -> dict[str, Any]:
+    """An update in order, of 1,000 bytes."""
+    update = {
+        "client": client, "round": 2, "examples": 1, "steps": steps, "downloadSeconds": 0,
+        "computeSeconds": 1, "cpuSeconds": 1, "throttledSeconds": 0, "frequencyGHz": 1,
+        "energyJoules": {},
+    }  # fmt: skip
+    return {
+        "update": update, "arrivedSeconds": 1, "uploadSeconds": 1, "bytes": 1000,
+        "askedSteps": asked,
+    }  # fmt: skip
 
 
 def test_numbers_that_json_cannot_hold_are_left_out() -> None:

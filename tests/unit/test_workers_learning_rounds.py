@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lockstep_api.budget import MOST_STEPS
 from lockstep_api.spec import Target
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import (
@@ -46,6 +47,22 @@ def update(client: str, *, round_number: int = 2) -> ClientReport:
         energy_joules=EnergyJoules(model=3.0),
     )  # fmt: skip
     return ClientReport(update=report, arrived_seconds=0, upload_seconds=0, bytes=0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "budget_seconds", "asked"), [(7, None, 7), (7, 2.0, 7), (MOST_STEPS, 2.0, None)]
+)
+def test_an_accepted_update_says_how_many_steps_were_asked_for(
+    steps: int, budget_seconds: float | None, asked: int | None
+) -> None:
+    (entry,) = plan("a").participants
+    told = entry.model_copy(update={"steps": steps, "budget_seconds": budget_seconds})
+    now = Round(plan("a").model_copy(update={"participants": [told]}), began_s=0)
+    task = now.task_of("a")
+    assert task is not None
+    assert (task.steps, task.budget_seconds) == (steps, budget_seconds)
+    now.accept(update("a"))
+    assert [one.asked_steps for one in now.accepted.values()] == [asked]
 
 
 def test_a_round_closes_when_all_are_in_or_lost() -> None:

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from lockstep_allocator.bandwidth import Trace
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import Refusal, Task, UpdateReport
+from lockstep_api.wire import ClientReport, Refusal, RoundReport, Task, UpdateReport
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.device.link import Link, Links
 from lockstep_workers.device.metrics import DeviceMetrics
@@ -47,7 +47,7 @@ def test_a_device_counts_its_own_energy_and_uploads() -> None:
         energy_joules=EnergyJoules(model=9.0, cpu=8.0),
     )  # fmt: skip
     metrics.began(
-        Task(round=1, turn=1, steps=7, frequency_ghz=1.5, throttle_milli=300),
+        Task(round=1, turn=1, steps=9, budget_seconds=2, frequency_ghz=1.5, throttle_milli=300),
         seconds=0.5,
         n_bytes=100,
     )
@@ -59,6 +59,7 @@ def test_a_device_counts_its_own_energy_and_uploads() -> None:
         return metrics.registry.get_sample_value(name, labels | more)
 
     assert value("lockstep_steps_total") == 7
+    assert (value("lockstep_steps_asked"), value("lockstep_steps_done")) == (9, 7)
     assert value("lockstep_throttled_seconds_total") == 0.5
     assert value("lockstep_work_core_seconds") == 1
     assert value("lockstep_cpu_seconds_total") == 1
@@ -75,3 +76,25 @@ def test_refusals_are_counted_by_reason() -> None:
     metrics.refused(Refusal.SHAPE)
     labels = {"job": "j", "reason": "shape"}
     assert metrics.registry.get_sample_value("lockstep_updates_refused_total", labels) == 1
+
+
+def test_the_bytes_of_all_updates_of_a_round_are_told() -> None:
+    updates = [
+        UpdateReport(
+            client=client, round=1, examples=1, steps=7, download_seconds=0, compute_seconds=2,
+            cpu_seconds=1, throttled_seconds=0, frequency_ghz=1, energy_joules=EnergyJoules(),
+        )
+        for client in ("d-0", "d-1")
+    ]  # fmt: skip
+    metrics = CloudMetrics("j")
+    clients = [
+        ClientReport(update=one, arrived_seconds=1, upload_seconds=1, bytes=700) for one in updates
+    ]
+    metrics.ended(
+        RoundReport(
+            round=1, planned=True, seconds=1, elapsed_seconds=1, clients=clients,
+            energy_joules=EnergyJoules(),
+        )
+    )  # fmt: skip
+    name = "lockstep_last_round_upload_bytes"
+    assert metrics.registry.get_sample_value(name, {"job": "j"}) == 1400

@@ -17,9 +17,11 @@ from lockstep_api.status import (
     EnergyJoules,
     FederatedJobStatus,
     LastPlan,
+    LastRound,
     Phase,
     PlacedPods,
     PlannedClient,
+    TrainedClient,
 )
 from lockstep_api.wire import ClientPlan, RoundPlan, RoundReport
 from lockstep_operator.core.conditions import Finding, moment, set_condition, timestamp
@@ -34,7 +36,7 @@ from lockstep_operator.core.model import (
 from lockstep_operator.core.placement import CLOUD_POD, Placement, pod_sets
 from lockstep_operator.core.state import JobState
 
-_MAX_PLANNED = 64
+_MOST_SHOWN = 64
 _WARNINGS = (Phase.PENDING, Phase.REFUSED, Phase.FAILED)
 
 
@@ -151,7 +153,23 @@ def _from_report(status: FederatedJobStatus, report: RoundReport | None) -> dict
         "loss": _rounded(report.loss, 4, before=status.loss),
         "elapsed_seconds": round(report.elapsed_seconds, 1),
         "energy_joules": _energy(report.energy_joules),
+        "last_round": _last_round(report),
     }
+
+
+def _last_round(report: RoundReport) -> LastRound:
+    clients = [
+        TrainedClient(
+            client=done.update.client, steps_asked=done.asked_steps, steps_done=done.update.steps
+        )
+        for done in report.clients[:_MOST_SHOWN]
+    ]
+    return LastRound(
+        round=report.round,
+        seconds=round(report.seconds, 3),
+        upload_bytes=report.upload_bytes(),
+        clients=clients,
+    )
 
 
 def _is_possible(status: FederatedJobStatus) -> bool:
@@ -176,7 +194,7 @@ def _from_plan(status: FederatedJobStatus, plan: RoundPlan | None) -> dict[str, 
     old = status.last_plan
     if plan is None or (old is not None and plan.round < old.round):
         return {}
-    shown = [_planned(entry) for entry in plan.participants[:_MAX_PLANNED]]
+    shown = [_planned(entry) for entry in plan.participants[:_MOST_SHOWN]]
     return {"last_plan": LastPlan(round=plan.round, planned=plan.planned, clients=shown)}
 
 
@@ -185,6 +203,7 @@ def _planned(entry: ClientPlan) -> PlannedClient:
         client=entry.client,
         frequency_ghz=entry.frequency_ghz,
         cpu_milli=entry.cpu_milli,
+        steps=entry.asked_steps(),
         actuator=entry.actuator,
         applied=entry.applied,
         reason=entry.reason,

@@ -19,6 +19,9 @@ class CloudMetrics:
         self.round = self._gauge("lockstep_round", "Finished rounds")
         self.rounds = self._gauge("lockstep_rounds", "Rounds of the job")
         self.last_seconds = self._gauge("lockstep_last_round_seconds", "Seconds of the last round")
+        self.upload_bytes = self._gauge(
+            "lockstep_last_round_upload_bytes", "Bytes of the last round's updates"
+        )
         self.evaluate_seconds = self._gauge(
             "lockstep_evaluate_seconds", "Seconds of the last evaluation"
         )
@@ -117,6 +120,7 @@ class CloudMetrics:
     def _show(self, report: RoundReport) -> None:
         self.round.set(report.round)
         self.last_seconds.set(report.seconds)
+        self.upload_bytes.set(report.upload_bytes())
         if report.accuracy is not None:
             self.accuracy.set(report.accuracy)
             self.loss.set(float("nan") if report.loss is None else report.loss)

@@ -47,6 +47,10 @@ class DeviceMetrics:
             "lockstep_frequency_applied_ghz", "Frequency that it had in its last round, in GHz"
         )
         self.limit = self._gauge("lockstep_cpu_limit_cores", "CPU quota in cores; 0: none")
+        self.steps_asked = self._gauge(
+            "lockstep_steps_asked", "Local SGD steps of the plan; 0: a budget alone bounds them"
+        )
+        self.steps_done = self._gauge("lockstep_steps_done", "Local SGD steps of its last round")
         self.throttle = self._gauge(
             "lockstep_throttle_cores", "Cores that it keeps itself to; 0: its quota alone holds it"
         )
@@ -94,6 +98,7 @@ class DeviceMetrics:
         """A task and its model have arrived."""
         self.round.set(task.round)
         self.asked.set(task.frequency_ghz)
+        self.steps_asked.set(task.asked_steps() or 0)
         self.throttle.set(task.throttle_cores() or 0.0)
         self._download.inc(seconds)
         self._download_bytes.inc(n_bytes)
@@ -105,6 +110,7 @@ class DeviceMetrics:
         self.train_loss.set(math.nan if report.train_loss is None else report.train_loss)
         self._compute.inc(report.compute_seconds)
         self._steps.inc(report.steps)
+        self.steps_done.set(report.steps)
         self._cpu.inc(report.cpu_seconds)
         self.work.set(report.cpu_seconds)
         self._throttled.inc(report.throttled_seconds)

@@ -169,8 +169,9 @@ class Round:
 
     def accept(self, report: ClientReport) -> None:
         """Notes an update that was added."""
-        del self._waiting[report.update.client]
-        self.accepted[report.update.client] = report
+        plan = self._waiting.pop(report.update.client)
+        told = report.model_copy(update={"asked_steps": plan.asked_steps()})
+        self.accepted[report.update.client] = told
 
     def deadline_s(self) -> float | None:
         """When the round may close with the quorum; None when there is no deadline."""
