@@ -65,12 +65,18 @@ class Dataset:
 
 def as_batch(examples: Examples, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Normalised inputs (b, …) in float32 and labels (b,) of the chosen examples."""
-    x = torch.from_numpy(examples.inputs[chosen]).float()
+    x = normalised(examples.inputs[chosen], examples)
+    return x, torch.from_numpy(examples.labels[chosen])
+
+
+def normalised(inputs: NDArray[Any], examples: Examples) -> Tensor:
+    """What a model sees of inputs that come from these examples, in float32."""
+    x = torch.from_numpy(inputs).float()
     if examples.mean:
         x.sub_(examples.mean)
     if examples.scale != 1.0:
         x.div_(examples.scale)
-    return x, torch.from_numpy(examples.labels[chosen])
+    return x
 
 
 def label_histogram(examples: Examples, classes: int) -> list[int]:

@@ -118,11 +118,15 @@ class Client:
                 steps=task.steps,
                 sgd=self.sgd,
                 correction=part.correct,
-                seed=(self.seed, self.index, task.round),
+                seed=self.seed_of(task),
                 pace=pace,
                 enough=enough,
             )
         return self.finish(part, self.model.vector, steps=steps, received=received)
+
+    def seed_of(self, task: LocalTask) -> tuple[int, ...]:
+        """Entropy of a training: of its mini-batches, and of what the model draws."""
+        return (self.seed, self.index, task.round)
 
     def begin(
         self,

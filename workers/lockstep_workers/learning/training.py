@@ -49,6 +49,14 @@ def batches(
             yield order[start : start + batch_size]
 
 
+def drawn(
+    n_examples: int, *, batch_size: int, seed: tuple[int, ...]
+) -> Iterator[NDArray[np.int64]]:
+    """The mini-batches of a training with this seed, without end."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    return batches(n_examples, batch_size=batch_size, rng=rng)
+
+
 def be_deterministic() -> None:
     """One thread, and only algorithms that repeat bit for bit: for this process, from now on.
 
@@ -82,17 +90,15 @@ def train(
         pace: called between steps and, when it asks for that, between the layers of the model.
         enough: asked between steps; the first one that it is enough after is the last.
     """
-    entropy = np.random.SeedSequence(seed)
-    torch.manual_seed(int(entropy.generate_state(1)[0]))
-    rng = np.random.default_rng(entropy)
+    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
     velocity = torch.zeros_like(model.vector) if sgd.momentum else None
-    drawn = batches(len(examples.labels), batch_size=sgd.batch_size, rng=rng)
+    chosen = drawn(len(examples), batch_size=sgd.batch_size, seed=seed)
     model.module.train()
     gradient = flat_gradient(model)
     losses = []
     with ExitStack() as hooks:
         for _ in range(steps):
-            batch = as_batch(examples, next(drawn))
+            batch = as_batch(examples, next(chosen))
             loss = _step(
                 model, batch, gradient=gradient, sgd=sgd, correction=correction, velocity=velocity
             )
@@ -138,10 +144,13 @@ def _step(
     loss = cross_entropy(model.module(x), y)
     loss.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        step = gradient
         if correction is not None:
-            correction(model.vector, step)
-        if velocity is not None:
-            step = velocity.mul_(sgd.momentum).add_(step)
-        model.vector.add_(step, alpha=-sgd.learning_rate)
+            correction(model.vector, gradient)
+        descend(model.vector, gradient, sgd=sgd, velocity=velocity)
     return loss.detach()
+
+
+def descend(weights: Tensor, gradient: Tensor, *, sgd: Sgd, velocity: Tensor | None) -> None:
+    """A step against the gradient, in place; all of one shape. Velocity: with momentum only."""
+    step = gradient if velocity is None else velocity.mul_(sgd.momentum).add_(gradient)
+    weights.add_(step, alpha=-sgd.learning_rate)
