@@ -67,6 +67,27 @@ def build_clients(job: JobSettings, dataset: Dataset) -> dict[str, Client]:
     }
 
 
+class Way(Trainer, Protocol):
+    """How clients train; where and when a unit is done does not matter to what comes of it."""
+
+    def units(self, orders: Sequence[Order]) -> list[list[int]]:
+        """Places of the orders that are done together: every one once, the longest first."""
+
+    def train_unit(self, received: Mapping[str, Vector], orders: Sequence[Order]) -> list[Trained]:
+        """What the orders of a unit come to, in their order; errors as `Trainer.train`."""
+
+
+def train_all(
+    way: Way, received: Mapping[str, Vector], *, orders: Sequence[Order]
+) -> list[Trained]:
+    """All units, one after another, in this process; errors as `Trainer.train`."""
+    done: dict[int, Trained] = {}
+    for places in way.units(orders):
+        trained = way.train_unit(received, [orders[place] for place in places])
+        done.update(zip(places, trained, strict=True))
+    return [done[place] for place in range(len(orders))]
+
+
 @dataclass(frozen=True, slots=True)
 class OneByOne:
     """Trains one client after another, as each does on its device."""
@@ -75,11 +96,24 @@ class OneByOne:
     own: str | None = None
     """The user's function that made their model; None: it is a built-in one."""
 
+    def units(self, orders: Sequence[Order]) -> list[list[int]]:
+        """Each alone; those with most steps first."""
+        return [[place] for place in by_steps(orders)]
+
+    def train_unit(self, received: Mapping[str, Vector], orders: Sequence[Order]) -> list[Trained]:
+        """As `Way.train_unit`."""
+        return [self._train(received, order) for order in orders]
+
     def train(self, received: Mapping[str, Vector], orders: Sequence[Order]) -> list[Trained]:
         """As `Trainer.train`."""
-        return [self._train(received, order) for order in orders]
+        return train_all(self, received, orders=orders)
 
     def _train(self, received: Mapping[str, Vector], order: Order) -> Trained:
         with explained(training(order), own=self.own):
             done = self.clients[order.client].train(received, order.task, memory=order.memory)
         return replace(done, uploads={name: value.copy() for name, value in done.uploads.items()})
+
+
+def by_steps(orders: Sequence[Order]) -> list[int]:
+    """Places of the orders, those with most steps first."""
+    return sorted(range(len(orders)), key=lambda place: -orders[place].task.steps)
