@@ -33,6 +33,9 @@ from lockstep_simulator.yaml_stream import documents
 
 Traces = Mapping[str, Mapping[str, str]]
 
+FROM_FILE = "lockstep_simulator.examples:npz"
+"""`data.entrypoint` of a job whose examples come from a file."""
+
 _UNCHECKED = (
     "some validation rules were not checked because the object was invalid; correct the existing "
     "errors to complete validation"
@@ -62,6 +65,22 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class DataFile:
+    """An npz file of examples that a simulated job has instead of those of its manifest."""
+
+    path: Path
+    standardise: bool = False
+    """Each feature less its mean and by its deviation over the training part."""
+
+    def in_place_of(self, data: Mapping[str, Json], *, seed: int) -> Mapping[str, Json]:
+        """`spec.data`, for a job with this seed."""
+        arguments = {"path": str(self.path.resolve()), "seed": seed}
+        if self.standardise:
+            arguments["standardise"] = True
+        return {"entrypoint": FROM_FILE, "args": arguments, "partition": data["partition"]}
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """A job as a cluster would have taken it."""
 
@@ -78,6 +97,7 @@ def load_manifest(
     sets: Sequence[str] = (),
     traces: Traces | None = None,
     job: str | None = None,
+    data: DataFile | None = None,
 ) -> Manifest:
     """The job of a YAML stream, with its ConfigMaps.
 
@@ -86,6 +106,7 @@ def load_manifest(
         sets: `path=value` to change the spec with, as helm has it.
         traces: ConfigMaps that are not in the stream; one in the stream wins.
         job: the name of the job, if the stream has several.
+        data: a file of examples, which stands in for the name or entrypoint of `spec.data`.
 
     Raises:
         Refused: it is no such stream, or a cluster would refuse the job.
@@ -93,7 +114,7 @@ def load_manifest(
     found = list(documents(text, refuse=Refused))
     body = _chosen([one for one in found if one.get("kind") == names.KIND], job=job)
     _apply_sets(body, sets)
-    spec = checked(body)
+    spec = checked(body, data=data)
     metadata = body["metadata"]
     namespace = metadata.get("namespace") or "default"
     there = {**(traces or {}), **trace_maps(found, namespace=namespace)}
@@ -180,8 +201,8 @@ def _apply_sets(body: dict[str, Json], sets: Sequence[str]) -> None:
         raise Refused([str(error)]) from error
 
 
-def checked(body: Mapping[str, Json]) -> FederatedJobSpec:
-    """The spec of a job that a cluster would take.
+def checked(body: Mapping[str, Json], *, data: DataFile | None = None) -> FederatedJobSpec:
+    """The spec of a job that a cluster would take; with other data, once that is known.
 
     Raises:
         Refused: it would not.
@@ -198,7 +219,10 @@ def checked(body: Mapping[str, Json]) -> FederatedJobSpec:
     job = with_defaults(asked, _schema())
     if wrong := _refusals(job):
         raise Refused(wrong)
-    return _supported(job["spec"])
+    spec = job["spec"]
+    if data is not None:
+        spec = {**spec, "data": data.in_place_of(spec["data"], seed=spec["training"]["seed"])}
+    return _supported(spec)
 
 
 @functools.cache

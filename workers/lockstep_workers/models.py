@@ -1,6 +1,7 @@
 """The model of a job: a built-in one by name, or what the user's function returns."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,18 +31,43 @@ def mlp(*, hidden: int = 128, inputs: int = 28 * 28, classes: int = 10) -> nn.Mo
     )
 
 
-def cnn(*, channels: int = 16, classes: int = 10) -> nn.Module:
-    """Two 5×5 convolutions with GroupNorm and pooling for (1, 28, 28) images."""
+def cnn(
+    *, channels: int = 16, classes: int = 10, colours: int = 1, height: int = 28, width: int = 28
+) -> nn.Module:
+    """Two 5×5 convolutions with GroupNorm and pooling for (colours, height, width) images."""
     _check("channels", channels, multiple_of=4)
-    _check("classes", classes, multiple_of=1)
+    for name, value in (("classes", classes), ("colours", colours)):
+        _check(name, value, multiple_of=1)
+    for name, value in (("height", height), ("width", width)):
+        if not isinstance(value, int) or value < 4:
+            raise ValueError(f"{name} must be at least 4 pixels, not {value!r}")
+    pixels = (height // 4) * (width // 4)
     return nn.Sequential(
-        nn.Conv2d(1, channels, 5, padding=2), nn.GroupNorm(4, channels), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(channels, 2 * channels, 5, padding=2), nn.GroupNorm(4, 2 * channels), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2 * channels * 7 * 7, classes),
+        nn.Conv2d(colours, channels, 5, padding=2), nn.GroupNorm(4, channels), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Conv2d(channels, 2 * channels, 5, padding=2),
+        nn.GroupNorm(4, 2 * channels), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(2 * channels * pixels, classes),
     )  # fmt: skip
 
 
 _BUILT_IN: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": cnn}
+
+
+def sized_args(name: str, *, shape: Sequence[int], classes: int) -> dict[str, int]:
+    """The arguments with which a built-in model takes inputs of a shape.
+
+    Raises:
+        InvalidJob: it takes no such inputs.
+    """
+    if name == "mlp":
+        return {"inputs": math.prod(shape), "classes": classes}
+    if len(shape) != 3:
+        raise InvalidJob(
+            f"model.name {name} takes images, (channels, height, width), not examples of shape "
+            f"{tuple(shape)}: use mlp"
+        )
+    colours, height, width = shape
+    return {"classes": classes, "colours": colours, "height": height, "width": width}
 
 
 def build_model(spec: Model, *, seed: int) -> nn.Module:
