@@ -7,7 +7,15 @@ from collections.abc import Sequence
 
 from lockstep_api.spec import StrategyName
 
-STRATEGIES = (StrategyName.FEDAVG, StrategyName.FEDPROX)
+STRATEGIES = (
+    StrategyName.FEDAVG,
+    StrategyName.FEDPROX,
+    StrategyName.FEDNOVA,
+    StrategyName.SCAFFOLD,
+    StrategyName.FEDAGRAC,
+    StrategyName.FEDADAM,
+    StrategyName.FEDYOGI,
+)
 
 
 def choice(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from lockstep_workers.learning.strategy import Strategy
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_supported_strategy_is_accepted_and_built(name: StrategyName) -> None:
     assert unsupported(job(name)) == []
-    assert isinstance(build_strategy(StrategySpec(name=name)), Strategy)
+    assert isinstance(build_strategy(StrategySpec(name=name), momentum=0.0), Strategy)
 
 
 @pytest.mark.parametrize("name", [name for name in StrategyName if name not in STRATEGIES])
@@ -22,7 +22,7 @@ def test_any_other_is_refused_by_both_planes_in_the_same_words(name: StrategyNam
     (sentence,) = unsupported(job(name))
     assert sentence == f"strategy.name {name} is not supported yet: {advice}"
     with pytest.raises(InvalidJob, match=advice):
-        build_strategy(StrategySpec(name=name))
+        build_strategy(StrategySpec(name=name), momentum=0.0)
 
 
 @pytest.mark.parametrize(

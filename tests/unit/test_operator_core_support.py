@@ -17,13 +17,7 @@ STEPS = {"distribution": "uniform", "min": 1, "max": 2}
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("mode hierarchical", {"mode": "hierarchical"}),
     ("mode split", {"mode": "split"}),
-    ("strategy.name fednova", {"strategy": {"name": "fednova"}}),
-    ("strategy.name scaffold", {"strategy": {"name": "scaffold"}}),
-    ("strategy.name fedagrac", {"strategy": {"name": "fedagrac"}}),
     ("strategy.name calibrated", {"strategy": {"name": "calibrated"}}),
-    ("strategy.name fedadam", {"strategy": {"name": "fedadam"}}),
-    ("serverMomentum", {"strategy": {"name": "fedavg", "serverMomentum": 0.9}}),
-    ("serverLearningRate", {"strategy": {"name": "fedavg", "serverLearningRate": 2}}),
     ("clustering.method kl", {"clustering": {"method": "kl"}}),
     ("clustering.method random", {"clustering": {"method": "random"}}),
     ("offload", {"offload": {}}),
@@ -43,6 +37,8 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 FINE: list[dict[str, Any]] = [
     {},
     {"strategy": {"name": "fedprox", "mu": 0.1}},
+    {"strategy": {"name": "scaffold", "option": "I"}},
+    {"strategy": {"name": "fedavg", "serverMomentum": 0.9, "serverLearningRate": 2}},
     {"allocation": {"policy": "static"}},
     {"allocation": {"policy": "equalize"}},
     {"allocation": {"policy": "ppo", "policyRef": "mine"}},

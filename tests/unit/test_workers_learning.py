@@ -49,7 +49,7 @@ def reference(model: nn.Module, steps: int, mu: float) -> None:
 def test_training_is_sgd_with_momentum_and_the_proximal_term(name: str, mu: float) -> None:
     model = flatten(build_model(Model.model_validate({"name": name}), seed=1))
     plain = build_model(Model.model_validate({"name": name}), seed=1)
-    strategy = build_strategy(StrategySpec(name=StrategyName.FEDPROX, mu=mu))
+    strategy = build_strategy(StrategySpec(name=StrategyName.FEDPROX, mu=mu), momentum=SGD.momentum)
     plan = LocalPlan(round=1, steps=5, learning_rate=SGD.learning_rate, momentum=SGD.momentum)
     part = strategy.begin(
         {MODEL: model.vector.clone()}, plan=plan, memory=NO_MEMORY, probe=no_probe
@@ -133,11 +133,6 @@ def test_evaluation_counts() -> None:
 def test_arguments_that_a_model_does_not_take(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidJob, match=message):
         build_model(Model(name="mlp", args=arguments), seed=0)
-
-
-def test_a_strategy_of_a_later_version_is_refused() -> None:
-    with pytest.raises(InvalidJob, match="use fedavg or fedprox"):
-        build_strategy(StrategySpec(name=StrategyName.SCAFFOLD))
 
 
 def test_idx_files(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def build_clients(job: JobSettings, dataset: Dataset) -> dict[str, Client]:
     """
     parts = deal(job, dataset.train)
     model = flatten(build_model(job.model, seed=job.training.seed))
-    strategy, sgd = build_strategy(job.strategy), sgd_of(job)
+    sgd = sgd_of(job)
+    strategy = build_strategy(job.strategy, momentum=sgd.momentum)
     return {
         name: Client(
             name=name,

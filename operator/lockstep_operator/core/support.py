@@ -50,10 +50,6 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
         lambda s: s.training.local_steps.planned is not None,
         "training.localSteps.planned is not supported yet: use fixed, perDevice or budgetSeconds",
     ),
-    (
-        lambda s: (s.strategy.server_learning_rate, s.strategy.server_momentum) != (None, None),
-        "strategy.serverLearningRate and serverMomentum are not supported yet: remove them",
-    ),
 )
 
 

@@ -130,7 +130,7 @@ def _parts(pod: Pod) -> Parts:
     constants = pod.journal.constants(loaded.module)
     return Parts(
         job=job,
-        strategy=build_strategy(job.strategy),
+        strategy=build_strategy(job.strategy, momentum=job.training.momentum),
         module=loaded.module,
         examples=loaded.examples,
         test=loaded.dataset.test,

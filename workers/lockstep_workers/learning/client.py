@@ -218,7 +218,7 @@ def build_client(job: JobSettings, name: str, *, dataset: Dataset) -> Client:
         index=index,
         examples=dataset.train.part(deal(job, dataset.train)[index]),
         model=flatten(build_model(job.model, seed=training.seed)),
-        strategy=build_strategy(job.strategy),
+        strategy=build_strategy(job.strategy, momentum=training.momentum),
         sgd=sgd_of(job),
         seed=training.seed,
     )

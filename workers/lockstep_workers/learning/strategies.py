@@ -11,6 +11,14 @@ from torch import Tensor
 from lockstep_api.spec import StrategyName, StrategySpec
 from lockstep_api.supported import STRATEGIES, choice
 from lockstep_workers.errors import InvalidJob
+from lockstep_workers.learning.fedagrac import DEFAULT_WEIGHT, fedagrac
+from lockstep_workers.learning.normalised import with_normalised_steps
+from lockstep_workers.learning.scaffold import scaffold
+from lockstep_workers.learning.server_optimizer import (
+    Adaptive,
+    with_adaptive_server,
+    with_server_optimizer,
+)
 from lockstep_workers.learning.strategy import (
     MODEL,
     NO_MEMORY,
@@ -27,6 +35,7 @@ from lockstep_workers.learning.strategy import (
 )
 
 DEFAULT_MU = 0.01
+_ADAPTIVE = (StrategyName.FEDADAM, StrategyName.FEDYOGI)
 
 
 def _model_only(model: Vector) -> ServerState:
@@ -77,14 +86,40 @@ def with_proximal(base: Strategy, mu: float) -> Strategy:
     return replace(base, begin=begin)
 
 
-def build_strategy(spec: StrategySpec) -> Strategy:
-    """The strategy that a job asks for.
+def build_strategy(spec: StrategySpec, *, momentum: float) -> Strategy:
+    """The strategy that a job asks for, whose clients train with this momentum.
 
     Raises:
         InvalidJob: this version does not have it.
     """
-    if spec.name is StrategyName.FEDAVG:
-        return fedavg()
-    if spec.name is StrategyName.FEDPROX:
-        return with_proximal(fedavg(), DEFAULT_MU if spec.mu is None else spec.mu)
+    return _with_server(_method(spec, momentum), spec)
+
+
+def _method(spec: StrategySpec, momentum: float) -> Strategy:
+    """What clients do and how their updates are combined."""
+    match spec.name:
+        case StrategyName.FEDAVG | StrategyName.FEDADAM | StrategyName.FEDYOGI:
+            return fedavg()
+        case StrategyName.FEDPROX:
+            return with_proximal(fedavg(), DEFAULT_MU if spec.mu is None else spec.mu)
+        case StrategyName.FEDNOVA:
+            return with_normalised_steps(fedavg(), momentum=momentum)
+        case StrategyName.SCAFFOLD:
+            return scaffold(at_start=spec.option == "I")
+        case StrategyName.FEDAGRAC:
+            weight = spec.calibration_weight
+            return fedagrac(weight=DEFAULT_WEIGHT if weight is None else weight)
     raise InvalidJob(f"strategy {spec.name} is not in this version: use {choice(STRATEGIES)}")
+
+
+def _with_server(method: Strategy, spec: StrategySpec) -> Strategy:
+    """The method with the server's own optimiser around it, if there is one."""
+    rate, momentum = spec.server_learning_rate, spec.server_momentum
+    if spec.name in _ADAPTIVE:
+        given = {"learning_rate": rate, "beta1": momentum}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        adaptive = Adaptive(**chosen, yogi=spec.name is StrategyName.FEDYOGI)
+        return with_adaptive_server(method, adaptive)
+    return with_server_optimizer(
+        method, learning_rate=1.0 if rate is None else rate, momentum=momentum or 0.0
+    )
