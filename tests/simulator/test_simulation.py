@@ -220,7 +220,7 @@ def test_learning_is_that_of_a_job_in_one_process_bit_for_bit(
     made = setup(job)
     settings = settings_of(made)
     monkeypatch.setattr("tests.support.one_process.load_dataset", lambda *_: DATASET)
-    strategy = build_strategy(settings.strategy)
+    strategy = build_strategy(settings.strategy, momentum=settings.training.momentum)
     expected = play(settings, tmp_path, strategy=strategy, rounds=4, steps=STEPS)
     with simulation(made) as started:
         list(started.rounds())

@@ -146,7 +146,7 @@ class Simulation:
         devices = build_devices(self.job, traces=setup.traces, work=work, overheads=setup.overheads)
         self._telemetry = Telemetry(devices, up_since_s=-setup.overheads.start_s)
         self.server = Server(
-            build_strategy(self.job.strategy),
+            build_strategy(self.job.strategy, momentum=self.job.training.momentum),
             loaded.module,
             examples=loaded.examples,
             deterministic=self._deterministic,
