@@ -40,7 +40,11 @@ def with_server_optimizer(
         lasting += delta
         return np.multiply(lasting, learning_rate, out=delta), {MOMENTUM: lasting}
 
-    return base if (learning_rate, momentum) == (1.0, 0.0) else _with_server(base, fresh, step)
+    return (
+        base
+        if (learning_rate, momentum) == (1.0, 0.0)
+        else _with_server(base, fresh=fresh, step=step)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +82,10 @@ def with_adaptive_server(base: Strategy, adaptive: Adaptive) -> Strategy:
         change *= adaptive.learning_rate
         return change, {MOMENTUM: first, SECOND_MOMENT: second}
 
-    return _with_server(base, fresh, step)
+    return _with_server(base, fresh=fresh, step=step)
 
 
-def _with_server(base: Strategy, fresh: _Fresh, step: _Step) -> Strategy:
+def _with_server(base: Strategy, *, fresh: _Fresh, step: _Step) -> Strategy:
     """The strategy with a server that makes this step of what each round asks for."""
 
     def start(model: Vector) -> ServerState:
