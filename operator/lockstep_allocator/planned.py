@@ -25,9 +25,9 @@ from lockstep_allocator.equalize import equalize
 from lockstep_allocator.powers import Powers
 
 _GOLDEN = 0.5 * (np.sqrt(5) - 1)
-_EXACT = 1e-4
+_EXACT = 1e-3
 """Of price and fewest steps, relative: the cost, which is flat there, is off by its square."""
-_EXACT_TIME = 1e-3
+_EXACT_TIME = 3e-3
 _NEAR = (1 / 1.02, 1.02, 1 / 1.2, 1.2, 1 / 2, 2)
 _TURNS = 100
 _TRIED = 12
@@ -222,17 +222,17 @@ class _Task:
         """(N,) what can be done; in the least time floats may have it a little below `least`."""
         return np.maximum(self.devices.max_ghz[0] * left_s / self.cycles, self.least)
 
-    def steps_for(self, price: float, left_s: Array) -> Array:
+    def steps_for(self, price: float, left_s: Array, *, near: float | None) -> Array:
         """The best steps when a weighted step is worth `price` s."""
         worth = price * self.share / np.maximum(self.weight * self.cycles, _TINY)
         wanted = np.maximum(self.powers.clock(worth) * left_s / self.cycles, self.least)
         most = self.most(left_s)
         fewest = float(wanted.min())
         if wanted.max() > self.ratio * fewest:
-            fewest = self._fewest(price, wanted, left_s=left_s)
+            fewest = self._fewest(price, wanted, left_s=left_s, near=near)
         return np.clip(wanted, fewest, np.minimum(self.ratio * fewest, most))
 
-    def _fewest(self, price: float, wanted: Array, *, left_s: Array) -> float:
+    def _fewest(self, price: float, wanted: Array, *, left_s: Array, near: float | None) -> float:
         """The best fewest steps: for more, who has them pays, and who may have the most gains."""
 
         def dearer(many: float, who: NDArray[np.bool_]) -> float:
@@ -243,16 +243,18 @@ class _Task:
             most = self.ratio * fewest
             return dearer(fewest, wanted < fewest) + self.ratio * dearer(most, wanted > most)
 
-        return _root(rising, self.least, float(self.most(left_s).min()))[1]
+        within = self.least, float(self.most(left_s).min())
+        return _root(rising, within, near=near)[1]
 
 
 @dataclass(slots=True)
 class _Seek:
-    """Looks for the best steps of one T after the other; the price is near that of the last."""
+    """Looks for the best steps of one T after the other, from what was found for the last."""
 
     task: _Task
     latest_s: float
     price: float | None = None
+    fewest: float | None = None
 
     def at(self, left_s: float) -> _Point:
         """Those for a T that leaves so much to the device of the longest upload."""
@@ -260,16 +262,19 @@ class _Seek:
         left = finish_s - task.upload_s
 
         def rising(price: float) -> float:
-            cost, mean = task.cost(task.steps_for(price, left), finish_s)
+            steps = task.steps_for(price, left, near=self.fewest)
+            self.fewest = float(steps.min())
+            cost, mean = task.cost(steps, finish_s)
             return price * mean * (mean + task.half) - task.half * cost
 
         cost, _ = task.cost(task.most(left), finish_s)
         bound = task.half * cost / (task.least * (task.least + task.half))
-        low, high = _root(rising, 0.0, bound, near=self.price)
+        low, high = _root(rising, (0.0, bound), near=self.price)
         self.price = high
-        return self._between(task.steps_for(low, left), task.steps_for(high, left), finish_s)
+        ends = (task.steps_for(price, left, near=self.fewest) for price in (low, high))
+        return self._between(*ends, finish_s=finish_s)
 
-    def _between(self, fewer: Array, more: Array, finish_s: float) -> _Point:
+    def _between(self, fewer: Array, more: Array, *, finish_s: float) -> _Point:
         """Where energy is linear in steps, the best ones lie between those of two prices."""
         task = self.task
         (cost, mean), (most, last) = (task.cost(steps, finish_s) for steps in (fewer, more))
@@ -284,12 +289,13 @@ class _Seek:
 
 
 def _root(
-    rising: Callable[[float], float], low: float, high: float, *, near: float | None = None
+    rising: Callable[[float], float], within: tuple[float, float], *, near: float | None
 ) -> tuple[float, float]:
     """Points around the zero of a function that rises, also in jumps; or the end that is nearest.
 
     Regula falsi (Illinois), with a bisection at every third turn for the jumps.
     """
+    low, high = within
     for guess in () if near is None else (near * factor for factor in _NEAR):
         if low < guess < high:
             low, high = (low, guess) if rising(guess) >= 0 else (guess, high)

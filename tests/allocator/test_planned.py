@@ -87,17 +87,17 @@ cases = st.builds(drawn, st.integers(0, 2**31), st.integers(1, 12))
 
 
 @given(case=st.builds(drawn, st.integers(0, 2**31), st.integers(1, 3)))
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=8)
 def test_no_whole_plan_is_cheaper_by_a_thousandth(case: Case) -> None:
     """Nor does a whole plan cost less than the bound of plans that need not be whole."""
     plan = case.plan()
     every = case.costs(case.every(20))
     assert plan.cost <= every.min() * 1.001
-    assert every.min() >= plan.bound * (1 - 1e-4)
+    assert every.min() >= plan.bound * (1 - 1e-3)
 
 
 @given(case=cases)
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 def test_plans_keep_to_their_bounds_and_are_what_they_say(case: Case) -> None:
     plan, devices = case.plan(), case.devices
     assert plan.steps.min() >= case.wish.least
@@ -113,7 +113,7 @@ def test_plans_keep_to_their_bounds_and_are_what_they_say(case: Case) -> None:
 
 
 @given(case=cases)
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 def test_equal_steps_at_equalised_clocks_never_cost_less(case: Case) -> None:
     count = case.devices.shape[1]
     equal = np.arange(case.wish.least, 150.0)[:, None].repeat(count, axis=1)
@@ -121,11 +121,11 @@ def test_equal_steps_at_equalised_clocks_never_cost_less(case: Case) -> None:
 
 
 @given(case=cases)
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 def test_a_dearer_joule_never_makes_the_job_take_more_of_them(case: Case) -> None:
     """Rounds times joules fall and rounds times seconds rise, but for the rounding of steps."""
     had: tuple[float, float] | None = None
-    for energy_weight in (0.01, 0.1, 1.0, 10.0):
+    for energy_weight in (0.03, 0.3, 3.0):
         plan = case.weighted(energy_weight).plan()
         each = replace(case.devices, work=case.devices.work * plan.steps)
         rounds = 1 + case.wish.half_steps / float(plan.steps @ case.wish.share)
@@ -140,7 +140,7 @@ def test_a_dearer_joule_never_makes_the_job_take_more_of_them(case: Case) -> Non
 
 
 @given(case=cases, seed=st.integers(0, 2**31))
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=8)
 def test_the_order_of_devices_does_not_matter(case: Case, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(case.devices.shape[1])
     names = ("weight",)
