@@ -1,0 +1,1 @@
+"""Measures the strategies beside each other: `python -m tests.bench.strategies` (`__main__`)."""
