@@ -16,6 +16,7 @@ from lockstep_allocator.fleet import Method
 from lockstep_api.settings import JobSettings, job_settings
 from lockstep_api.spec import AllocationPolicy, FederatedJobSpec
 from lockstep_api.wire import PlanRequest, Registration, RoundPlan, RoundReport
+from lockstep_simulator.batched import way_of
 from lockstep_simulator.emulation import USUAL, Overheads, Traces, build_devices
 from lockstep_simulator.observing import Telemetry
 from lockstep_simulator.planning import LivePlanner, Planner
@@ -59,6 +60,11 @@ def one_by_one(crew: Crew) -> AbstractContextManager[Trainer]:
     return nullcontext(OneByOne(crew.clients, own=crew.job.model.entrypoint))
 
 
+def together(crew: Crew) -> AbstractContextManager[Trainer]:
+    """Clients of small models train in groups, in this process: the same to float error."""
+    return nullcontext(way_of(crew.clients, own=crew.job.model.entrypoint))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """What is simulated; the spec has the seed, the strategy and all else that the job says."""
@@ -77,7 +83,8 @@ class Setup:
     """Chance that a participant gives no update in a round."""
     planner: Planner | None = None
     """Plans the rounds; None: as the operator does."""
-    trainer: TrainerOf = one_by_one
+    trainer: TrainerOf = together
+    """How clients train; those of a job that repeats bit for bit train as on pods."""
     overheads: Overheads = USUAL
     cpu_watts: float = _CPU_WATTS
     """Of a busy core, for energy of source `cpu`."""
@@ -140,10 +147,13 @@ class Simulation:
             unpack(
                 first.model.module, pack(loaded.module)
             )  # all share it, as they share the constants
-            work = setup.work(clients)
+            self.work = setup.work(clients)
             crew = Crew(job=self.job, dataset=setup.dataset, clients=clients)
-            trainer = stack.enter_context(setup.trainer(crew))
-        devices = build_devices(self.job, traces=setup.traces, work=work, overheads=setup.overheads)
+            trainer_of = one_by_one if self._deterministic else setup.trainer
+            trainer = stack.enter_context(trainer_of(crew))
+        devices = build_devices(
+            self.job, traces=setup.traces, work=self.work, overheads=setup.overheads
+        )
         self._telemetry = Telemetry(devices, up_since_s=-setup.overheads.start_s)
         self.server = Server(
             build_strategy(self.job.strategy, momentum=self.job.training.momentum),

@@ -3,12 +3,20 @@
 The CLI asks once, before round 1. In core-seconds of one thread, by client.
 """
 
+import hashlib
+import json
+import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from statistics import median
+
+import torch
 
 from lockstep_api.wire import RoundReport
 from lockstep_workers.errors import InvalidJob
+from lockstep_workers.files import write_whole
 from lockstep_workers.learning.client import Client
 from lockstep_workers.learning.training import train
 
@@ -39,6 +47,46 @@ def measured(
         done += _STEPS
     client.model.vector.copy_(before)
     return dict.fromkeys(clients, used / done)
+
+
+def on_this_machine(clients: Mapping[str, Client], *, memory: Path, anew: bool = False) -> Work:
+    """As `measured`, but once: what was measured is kept in the file `memory`.
+
+    So a simulation that is done again has the same times. `anew` forgets it.
+    """
+    key, kept = _key(next(iter(clients.values()))), _kept(memory)
+    if anew or key not in kept:
+        kept[key] = next(iter(measured(clients).values()))
+        with suppress(OSError):  # a folder that cannot be written to: it is measured each time
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(memory, json.dumps(kept, indent=1).encode())
+    return dict.fromkeys(clients, kept[key])
+
+
+def _kept(memory: Path) -> dict[str, float]:
+    try:
+        found = json.loads(memory.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    numbers = found.items() if isinstance(found, dict) else ()
+    return {key: one for key, one in numbers if isinstance(one, float) and one > 0}
+
+
+def _key(client: Client) -> str:
+    """What the work of a step depends on."""
+    shape, kind = client.examples.inputs.shape[1:], client.examples.inputs.dtype
+    batch = min(client.sgd.batch_size, len(client.examples))
+    parts = [client.model.module, shape, kind, batch, client.sgd.momentum > 0, torch.__version__]
+    text = "\n".join(str(part) for part in [*parts, platform.machine(), _cpu()])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("model name")), "")
 
 
 def given(seconds: float) -> Callable[[Iterable[str]], Work]:
