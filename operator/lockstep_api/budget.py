@@ -8,6 +8,11 @@ _ROUNDING = 1e-9
 """A step that ends with the budget fits into it."""
 
 
+def step_seconds(work_core_s: float, *, cores: float) -> float:
+    """What a step takes whose work is so many core-seconds: a device trains in one thread."""
+    return work_core_s / min(cores, 1.0)
+
+
 def steps_within(budget_s: float, *, step_s: float) -> int:
     """Whole local steps of `step_s` that fit into `budget_s`; at least 1."""
     if step_s * MOST_STEPS <= budget_s:

@@ -136,6 +136,13 @@ def test_a_budget_is_turned_into_steps_where_work_is_known() -> None:
     assert asked == {"fast-0": 20, "slow-0": 10}  # 0.1 s and 0.2 s a step
 
 
+def test_a_device_of_several_cores_trains_on_one() -> None:
+    job = spec(budgetSeconds=2)
+    devices = [job.devices[0].model_copy(update={"cpu_at_max": "3"})]
+    several = job.model_copy(update={"devices": devices})
+    assert steps(several, ["fast-0"], insight=known(fast_0=0.1)) == {"fast-0": 20}
+
+
 def test_a_step_that_ends_with_the_budget_fits_into_it() -> None:
     asked = steps(spec(budgetSeconds=0.3), ["fast-0"], insight=known(fast_0=0.1))
     assert asked == {"fast-0": 3}

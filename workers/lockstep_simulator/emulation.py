@@ -8,7 +8,7 @@ Invariant: a device does one thing after another; the next begins when the last 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lockstep_api.budget import steps_done
+from lockstep_api.budget import step_seconds, steps_done
 from lockstep_api.settings import GroupSettings, JobSettings, LinkSettings
 from lockstep_api.spec import Actuator
 from lockstep_api.status import EnergyJoules
@@ -108,7 +108,7 @@ class VirtualDevice:
     def _trained(self, plan: ClientPlan) -> tuple[int, Spent]:
         """The steps that it does and what they take: one thread, held to the plan's millicores."""
         cores = plan.cpu_milli / 1000
-        step_s = self.work_per_step / min(cores, 1.0)
+        step_s = step_seconds(self.work_per_step, cores=cores)
         steps = steps_done(plan.steps, budget_s=plan.budget_seconds, step_s=step_s)
         itself = plan.actuator is Actuator.COOPERATIVE
         reading = CpuReading(quota_cores=None if itself else cores, throttled_s=None)

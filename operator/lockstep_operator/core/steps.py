@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator, SeedSequence, default_rng
 from numpy.typing import NDArray
 
-from lockstep_api.budget import MOST_STEPS, steps_within
+from lockstep_api.budget import MOST_STEPS, step_seconds, steps_within
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import FederatedJobSpec, PerDeviceSteps
 from lockstep_operator.core.allocate import groups_by_client
@@ -94,7 +94,7 @@ def _within(
         return dict.fromkeys(clients, MOST_STEPS)
     cores = _cores(spec)
     return {
-        client: steps_within(budget_s, step_s=float(core_s) / cores[client])
+        client: steps_within(budget_s, step_s=step_seconds(float(core_s), cores=cores[client]))
         for client, core_s in zip(clients, work, strict=True)
     }
 
