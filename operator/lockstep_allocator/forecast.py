@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lockstep_allocator.devices import Array
 from lockstep_allocator.networks import Weights, forecast_network, sigmoid
-from lockstep_allocator.observation import Seen
+from lockstep_allocator.observation import Observation, Seen, see
 
 COMPONENTS = 5
 CENTRES = np.linspace(-1, 1, COMPONENTS, dtype=np.float32)
@@ -21,6 +21,8 @@ LEAST_SCALE = 0.015
 _GRID = np.exp(np.linspace(-0.6, 1.6, 56))
 """Moments relative to the equaliser's T."""
 _LEAST = 1e-6
+_MOST_SCALE = 0.5
+"""e to the power of a logistic variable has the mean πs/sin(πs) for s < 1."""
 
 Mixture = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 """(E, N, K) weights, locations and scales of log(u/û)."""
@@ -98,6 +100,14 @@ class Outlook:
             moved = compute_s * np.exp(step * np.clip(asked - worth, -2, 2))
             compute_s = np.clip(moved, shortest, longest)
         return compute_s
+
+
+def expected_upload_s(forecaster: Forecaster, observation: Observation) -> Array:
+    """(E, N) means of the upload times that are expected; far tails count as nearer."""
+    seen = see(observation)
+    mix, centre, scale = (part.astype(float) for part in forecaster.mixture(seen))
+    scale = np.minimum(scale, _MOST_SCALE) * np.pi
+    return seen.upload_s * (mix * np.exp(centre) * scale / np.sin(scale)).sum(-1)
 
 
 def look_ahead(forecaster: Forecaster, seen: Seen) -> Outlook:

@@ -4,7 +4,7 @@ Features of a device are relative to the equaliser's round, so that a policy tha
 works at another; a few absolute ones stand beside them (see docs/allocation.md).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -67,6 +67,10 @@ class Observation:
     def upload_s(self, mbps: Array) -> Array:
         """(E, N) seconds of an upload at this bandwidth."""
         return self.devices.upload / np.maximum(mbps, LEAST_MBPS)
+
+    def with_steps(self, steps: NDArray[np.int64]) -> "Observation":
+        """Where the work is that of a step: devices that do so many (N,)."""
+        return replace(self, devices=replace(self.devices, work=self.devices.work * steps))
 
     def rows(self, index: NDArray[np.int64]) -> "Observation":
         """Some of the environments."""

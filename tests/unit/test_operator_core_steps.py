@@ -13,7 +13,6 @@ from lockstep_api.spec import FederatedJobSpec, PerDeviceSteps
 from lockstep_operator.core.insight import ClientInsight, Insight
 from lockstep_operator.core.plan import NOTHING_KNOWN
 from lockstep_operator.core.steps import drawn_steps, local_steps
-from lockstep_operator.errors import InvalidSpec
 
 CLIENTS = [*(f"fast-{i}" for i in range(6)), *(f"slow-{i}" for i in range(4))]
 DISTRIBUTIONS = ("uniform", "gaussian", "linear", "extreme")
@@ -165,8 +164,3 @@ def test_a_device_that_was_never_measured_is_reckoned_by_the_others() -> None:
 def test_steps_that_take_no_time_are_bounded() -> None:
     asked = steps(spec(budgetSeconds=1e9), ["fast-0"], insight=known(fast_0=1e-9))
     assert asked == {"fast-0": MOST_STEPS}
-
-
-def test_steps_that_are_planned_with_frequencies_are_not_of_these_rules() -> None:
-    with pytest.raises(InvalidSpec, match="localSteps"):
-        steps(spec(planned={}))

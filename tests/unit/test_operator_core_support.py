@@ -29,10 +29,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
         {"data": {"name": "fashion-mnist", "partition": {"scheme": "natural"}}},
     ),
     ("devices[].name cloud", {"devices": [{"name": "cloud"}]}),
-    (
-        "training.localSteps.planned",
-        {"training": {"rounds": 1, "localSteps": {"planned": {}}}},
-    ),
 ]
 FINE: list[dict[str, Any]] = [
     {},
@@ -44,6 +40,7 @@ FINE: list[dict[str, Any]] = [
     {"allocation": {"policy": "ppo", "policyRef": "mine"}},
     {"training": {"rounds": 1, "localSteps": {"budgetSeconds": 1}}},
     {"training": {"rounds": 1, "localSteps": {"perDevice": STEPS}}},
+    {"training": {"rounds": 1, "localSteps": {"planned": {}}}, "allocation": {"policy": "ppo"}},
     {"clustering": {"method": "none"}},
     {"distillation": {"enabled": False}},
     {"edges": []},

@@ -62,6 +62,10 @@ class Insight:
     clients: Mapping[str, ClientInsight] = field(default_factory=dict)
     problem: str | None = None
     """Why telemetry is not what it should be; empty: it is."""
+    examples: Mapping[str, int] = field(default_factory=dict)
+    """Client → training examples that it holds."""
+    half_steps: float | None = None
+    """What the job's rounds say of the worth of steps (`worth`); None: nothing."""
 
     def of(self, client: str) -> ClientInsight:
         """What is known of a client."""

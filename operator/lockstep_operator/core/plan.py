@@ -14,6 +14,7 @@ from lockstep_api.wire import ClientPlan, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.allocate import allocate, cpu_milli, groups_by_client
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote
+from lockstep_operator.core.planned import planned_steps
 from lockstep_operator.core.sampling import sample
 from lockstep_operator.core.steps import local_steps
 from lockstep_operator.errors import UnfitRequest
@@ -48,7 +49,6 @@ def plan_round(
 
     Raises:
         UnfitRequest: the request names clients that are not of this job.
-        InvalidSpec: the job asks for steps that cannot be planned.
         NotComputable: what is known has no answer.
     """
     connected = _connected(spec, request)
@@ -58,7 +58,7 @@ def plan_round(
         seed=spec.training.seed,
         round=request.round,
     )
-    steps = local_steps(spec, chosen, round=request.round, insight=insight)
+    steps = local_steps(spec, chosen, round=request.round, insight=insight, policy=policy)
     asked = allocate(spec, steps, insight=insight, policy=policy)
     return RoundPlan(
         round=request.round,
@@ -81,9 +81,13 @@ def replanned(
     """The plan for devices of which some have a frequency of their own, whatever is asked.
 
     What devices whose limits are not in force are asked for stays: as soon as it can be applied,
-    it is. Steps stay.
+    it is. Steps stay, but for those that are planned with frequencies.
     """
     steps = {entry.client: entry.steps for entry in plan.participants}
+    if (rule := spec.training.local_steps.planned) is not None:
+        steps = planned_steps(
+            spec, [*steps], rule=rule, insight=insight, policy=policy, fixed=has_ghz
+        )
     asked = allocate(spec, steps, insight=insight, policy=policy, fixed=has_ghz)
     kept = {e.client: e.frequency_ghz for e in plan.participants if not e.applied}
     return plan.model_copy(update={"participants": _participants(spec, asked | kept, steps=steps)})

@@ -34,6 +34,7 @@ from lockstep_operator.core.plan import (
     replanned,
 )
 from lockstep_operator.core.state import FinishedRound, JobState, PlannedRound
+from lockstep_operator.core.worth import half_steps, prior_half_steps, with_round
 
 _SHOWN = 3
 
@@ -101,6 +102,7 @@ def _with_report(
     state: JobState, report: RoundReport, *, spec: FederatedJobSpec, off: dict[str, str]
 ) -> JobState:
     plan = () if state.plan is None else state.plan.participants
+    planned = spec.training.local_steps.planned is not None
     unlimited = {one.client for one in plan if not one.applied}
     believed = from_report(report, spec, unlimited=unlimited)
     measured = {
@@ -112,6 +114,7 @@ def _with_report(
         report=report,
         mismatches=off,
         measured={**state.measured, **measured},
+        history=with_round(state.history, report) if planned else (),
         doubts=believed.doubts,
     )
 
@@ -119,7 +122,19 @@ def _with_report(
 def know(
     state: JobState, request: PlanRequest, *, telemetry: Insight | None, spec: FederatedJobSpec
 ) -> Insight:
-    """What is known of the devices: from telemetry (None: it was not asked), and from reports."""
+    """What is known: of devices from telemetry (None: it was not asked) and reports, of the worth
+    of steps from the job's rounds."""
+    known = _known(state, request, telemetry=telemetry, spec=spec)
+    if spec.training.local_steps.planned is None:
+        return known
+    half = half_steps(state.history, prior=prior_half_steps(spec.strategy))
+    examples = {one.client: one.examples for one in request.clients}
+    return replace(known, half_steps=half, examples=examples)
+
+
+def _known(
+    state: JobState, request: PlanRequest, *, telemetry: Insight | None, spec: FederatedJobSpec
+) -> Insight:
     if telemetry is None:
         return Insight(state.measured)
     if telemetry.problem is not None:
@@ -142,7 +157,6 @@ def draw(state: JobState, request: PlanRequest, *, basis: Basis) -> Drawn:
 
     Raises:
         UnfitRequest: the request names clients that are not of this job.
-        InvalidSpec: the job asks for steps that cannot be planned.
     """
     plan, uncomputable = _planned(request, basis)
     if basis.spec.allocation.actuator is Actuator.COOPERATIVE:

@@ -11,6 +11,7 @@ from datetime import datetime
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import Notice, Outcome, RoundPlan, RoundReport
 from lockstep_operator.core.insight import ClientInsight, Insight
+from lockstep_operator.core.worth import History
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class JobState:
     """Client → what its reports say of it, the newest that is known."""
     doubts: tuple[str, ...] = ()
     """What the newest report says of devices that cannot be."""
+    history: History = ()
+    """What the finished rounds of a job say of the worth of steps, where these are planned."""
     notices: tuple[Notice, ...] = ()
     """Those of the last request: a cloud pod repeats them until a request is answered."""
     on: PlannedRound | None = None

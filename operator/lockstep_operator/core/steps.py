@@ -11,12 +11,13 @@ import numpy as np
 from numpy.random import Generator, SeedSequence, default_rng
 from numpy.typing import NDArray
 
+from lockstep_allocator.fleet import Method
 from lockstep_api.budget import MOST_STEPS, step_seconds, steps_within
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import FederatedJobSpec, PerDeviceSteps
 from lockstep_operator.core.allocate import groups_by_client
 from lockstep_operator.core.insight import Insight, work_per_step
-from lockstep_operator.errors import InvalidSpec
+from lockstep_operator.core.planned import planned_steps
 
 _STREAM = 0x57E9
 """Tells these draws from others of the same seed and round."""
@@ -27,12 +28,17 @@ Numbers = NDArray[np.int64]
 
 
 def local_steps(
-    spec: FederatedJobSpec, clients: Sequence[str], *, round: int, insight: Insight
+    spec: FederatedJobSpec,
+    clients: Sequence[str],
+    *,
+    round: int,
+    insight: Insight,
+    policy: Method | None = None,
 ) -> dict[str, int]:
     """The steps of each of `clients`, who are of the job.
 
     Raises:
-        InvalidSpec: the job's steps are not of one of the rules below.
+        NotComputable: what is known has no answer.
     """
     rule = spec.training.local_steps
     if rule.fixed is not None:
@@ -42,9 +48,10 @@ def local_steps(
             rule.per_device, [*groups_by_client(spec)], seed=spec.training.seed, round=round
         )
         return {client: drawn[client] for client in clients}
-    if rule.budget_seconds is not None:
-        return _within(rule.budget_seconds, spec, clients=clients, insight=insight)
-    raise InvalidSpec("training.localSteps needs fixed, perDevice or budgetSeconds")
+    if rule.planned is not None:
+        return planned_steps(spec, clients, rule=rule.planned, insight=insight, policy=policy)
+    assert rule.budget_seconds is not None  # the CRD demands one of the four
+    return _within(rule.budget_seconds, spec, clients=clients, insight=insight)
 
 
 def drawn_steps(

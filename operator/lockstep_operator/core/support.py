@@ -46,10 +46,6 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
         lambda s: any(group.name == Role.CLOUD for group in s.devices),
         "devices[].name cloud is the name of the cloud pod's placement: use another name",
     ),
-    (
-        lambda s: s.training.local_steps.planned is not None,
-        "training.localSteps.planned is not supported yet: use fixed, perDevice or budgetSeconds",
-    ),
 )
 
 
