@@ -40,10 +40,10 @@ def test_a_job_gets_children_and_an_event_and_is_left_unmarked(operator: Operato
 
 
 def test_an_unsupported_job_is_refused_in_words(operator: Operator) -> None:
-    create(operator.namespace, job("ahead", strategy={"name": "scaffold"}))
+    create(operator.namespace, job("ahead", clustering={"method": "kl"}))
     seen = wait_for_phase(operator.namespace, "ahead", "Refused")
     assert message(seen, "Accepted").startswith("NotSupported: ")
-    assert "scaffold" in message(seen, "Accepted")
+    assert "clustering.method kl" in message(seen, "Accepted")
     assert children(operator.namespace, "ahead") == []
 
 
@@ -100,7 +100,7 @@ def test_a_restart_changes_nothing(operator: Operator) -> None:
     before = identities(operator.namespace, "steady")
     assert operator.stop() == 0
     operator.start()
-    create(operator.namespace, job("other", strategy={"name": "scaffold"}))
+    create(operator.namespace, job("other", clustering={"method": "kl"}))
     wait_for_phase(operator.namespace, "other", "Refused")  # the new operator is at work
     assert identities(operator.namespace, "steady") == before
 

@@ -66,11 +66,11 @@ def test_an_unreadable_spec_is_refused() -> None:
 
 
 def test_what_is_not_supported_is_refused_until_the_spec_is_mended() -> None:
-    seen = fresh(offload={}, strategy={"name": "scaffold"})
+    seen = fresh(offload={}, clustering={"method": "kl"})
     decision = step(seen)
     assert said(decision, ConditionType.ACCEPTED) == ("False", "NotSupported")
     message = condition(decision.status, ConditionType.ACCEPTED).message
-    assert "strategy.name scaffold" in message
+    assert "clustering.method kl" in message
     assert "offload" in message
     mended = step(edited(after(seen, decision)))
     assert mended.status.phase is Phase.STARTING

@@ -17,7 +17,6 @@ STEPS = {"distribution": "uniform", "min": 1, "max": 2}
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("mode hierarchical", {"mode": "hierarchical"}),
     ("mode split", {"mode": "split"}),
-    ("strategy.name calibrated", {"strategy": {"name": "calibrated"}}),
     ("clustering.method kl", {"clustering": {"method": "kl"}}),
     ("clustering.method random", {"clustering": {"method": "random"}}),
     ("offload", {"offload": {}}),
@@ -35,6 +34,7 @@ FINE: list[dict[str, Any]] = [
     {"strategy": {"name": "fedprox", "mu": 0.1}},
     {"strategy": {"name": "scaffold", "option": "I"}},
     {"strategy": {"name": "fedavg", "serverMomentum": 0.9, "serverLearningRate": 2}},
+    {"strategy": {"name": "calibrated", "deviationWeight": 0.2, "gradient": "first"}},
     {"allocation": {"policy": "static"}},
     {"allocation": {"policy": "equalize"}},
     {"allocation": {"policy": "ppo", "policyRef": "mine"}},

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lockstep_api.spec import StrategySpec
+from lockstep_api.spec import CalibrationGradient, StrategySpec
+from lockstep_workers.learning.calibrated import Calibration, calibrated
 from lockstep_workers.learning.fedagrac import fedagrac
 from lockstep_workers.learning.normalised import with_normalised_steps
 from lockstep_workers.learning.scaffold import scaffold
@@ -24,6 +25,7 @@ CLIENTS = {
     "c": Quadratic((1.0, 1.0), (1.0, 2.0), steps=5, examples=2),
 }
 MOMENTUM = 0.5
+FIRST = CalibrationGradient.FIRST
 
 
 def played(strategy: Strategy) -> Vector:
@@ -50,6 +52,14 @@ MEANT: list[tuple[dict[str, Any], Strategy]] = [
     ({"name": "fedagrac"}, fedagrac(weight=0.03)),
     ({"name": "fedagrac", "calibrationWeight": 0}, fedagrac(weight=0.0)),
     ({"name": "fedagrac", "calibrationWeight": 1}, fedagrac(weight=1.0)),
+    ({"name": "calibrated"}, calibrated(Calibration(weight=1.0, deviation_weight=0.1))),
+    (
+        {"name": "calibrated", "deviationWeight": -0.5},
+        calibrated(Calibration(deviation_weight=-0.5)),
+    ),
+    ({"name": "calibrated", "deviationWeight": 0}, calibrated(Calibration(deviation_weight=0.0))),
+    ({"name": "calibrated", "calibrationWeight": 0.5}, calibrated(Calibration(weight=0.5))),
+    ({"name": "calibrated", "gradient": "first"}, calibrated(Calibration(gradient=FIRST))),
     ({"serverLearningRate": 2}, server(learning_rate=2.0)),
     ({"serverMomentum": 0.9}, server(momentum=0.9)),
     ({"serverMomentum": 0.9, "serverLearningRate": 0.1}, server(momentum=0.9, learning_rate=0.1)),

@@ -13,8 +13,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from lockstep_api.settings import JobSettings
-from lockstep_api.spec import CheckpointSpec, Target
+from lockstep_api.spec import CheckpointSpec, StrategyName, StrategySpec, Target
 from lockstep_api.wire import PlanRequest, RoundReport
+from lockstep_workers.learning.strategies import build_strategy, fedavg
 from tests.support.one_process import play
 from tests.support.patience import PATIENCE_S
 from tests.support.strategies import scaffold
@@ -198,6 +199,7 @@ async def run_to_the_end(
     kills: dict[int, tuple[str, ...]],
     *,
     program: str = "lockstep_workers",
+    strategy: StrategySpec | None = None,
     momentum: float = 0.9,
     every_rounds: int = 1,
     between_rounds: bool = False,
@@ -211,7 +213,12 @@ async def run_to_the_end(
     watch = Watch(planner)
     job = settings(
         cloud_port=free_port(), planner_port=free_port(), deterministic=True, momentum=momentum
-    ).model_copy(update={"checkpoint": CheckpointSpec(every_rounds=every_rounds)})
+    ).model_copy(
+        update={
+            "checkpoint": CheckpointSpec(every_rounds=every_rounds),
+            "strategy": strategy or StrategySpec(),
+        }
+    )
     prepare(folder, job)
     makers: dict[str, Callable[[], AbstractAsyncContextManager[asyncio.subprocess.Process]]] = {
         "cloud": partial(cloud, folder, job, program=program),
@@ -279,6 +286,26 @@ async def test_nor_do_they_where_clients_remember(tmp_path: Path) -> None:
     for report in reports:
         remembered = {client.update.memory_round for client in report.clients}
         assert remembered == {report.round - 1 or None}
+
+
+@pytest.mark.slow
+async def test_nor_do_they_in_a_calibrated_job(tmp_path: Path) -> None:
+    """As above, with what the method keeps: vectors and numbers at the server, two at a client."""
+    model, reports = await run_to_the_end(
+        tmp_path,
+        {3: ("d-2",), 4: ("cloud", "d-0")},
+        strategy=StrategySpec(name=StrategyName.CALIBRATED),
+        momentum=0.0,
+        every_rounds=2,
+        between_rounds=True,
+    )
+    job = JobSettings.model_validate_json((tmp_path / "job.json").read_bytes())
+    strategy = build_strategy(job.strategy, momentum=0.0)
+    expected = play(job, tmp_path / "datasets", strategy=strategy, rounds=6, steps=20)
+    assert model.endswith(expected.tobytes())
+    plain = play(job, tmp_path / "datasets", strategy=fedavg(), rounds=6, steps=20)
+    assert not model.endswith(plain.tobytes()), "it is the method's own model"
+    assert [report.round for report in reports].count(3) == 2, "round 3 was done again"
 
 
 @pytest.mark.slow

@@ -5,11 +5,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lockstep_api.spec import StrategyName, StrategySpec
+from lockstep_api.wire import Task
+from lockstep_workers.learning.latest import MEAN, SINCE
+from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, LocalPlan, LocalResult
 from lockstep_workers.tensors import decode, encode, split
 from tests.support.strategies import scaffold
 from tests.support.tasks import no_probe
-from tests.wire.cloud import cloud, devices, first_task
+from tests.wire.cloud import cloud, devices, first_task, tasks
 from tests.wire.jobs import FakePlanner
 
 PLAN = LocalPlan(round=1, steps=5, learning_rate=0.1, momentum=0.0)
@@ -47,6 +51,38 @@ async def test_each_vector_of_an_update_has_a_weight_of_its_own(tmp_path: Path) 
         received = split(decode(work.body, n_values=2 * n), (MODEL, "c"))
         np.testing.assert_allclose(received[MODEL], (10 * 1 + 30 * 5) / 40, rtol=1e-6)
         np.testing.assert_allclose(received["c"], (1 + 5) / 2 * 2 / 3, rtol=1e-6)
+
+
+async def test_a_device_that_has_lost_its_memory_makes_the_mean_of_gradients_begin_anew(
+    tmp_path: Path,
+) -> None:
+    """From its report, which names no memory although an update of it is in the model."""
+    planner = FakePlanner(rounds=4)
+    strategy = build_strategy(StrategySpec(name=StrategyName.CALIBRATED), momentum=0.0)
+    async with (
+        cloud(tmp_path, planner, strategy=strategy, replicas=2) as server,
+        devices(server, 2) as made,
+    ):
+        n = server.n_values // 2
+
+        async def play(number: int, *changes: float, memory: list[int | None]) -> Task:
+            for each, change, remembered in zip(made, changes, memory, strict=True):
+                body = encode([np.ones(n, np.float32), np.full(n, change, np.float32)])
+                answer = await each.send(number, body=body, memory_round=remembered)
+                assert answer[0] == 200
+            return (await tasks(made, number, of_round=number + 1))[0].task
+
+        def mean() -> float:
+            return float(server.vectors.state.vectors[MEAN][0])
+
+        await first_task(made)
+        task = await play(1, 1.0, 3.0, memory=[None, None])
+        assert (mean(), task.numbers[SINCE], task.base_round) == (2.0, 0.0, 1)
+        task = await play(2, 1.0, 5.0, memory=[1, None])
+        # d-0's has grown by 1; d-1 is at 5, and in the place of its 3 the mean goes.
+        assert (mean(), task.numbers[SINCE]) == ((1 + 3 + 1 + 5 - 2) / 2, 2.0)
+        await play(3, 2.0, 6.0, memory=[2, 2])
+        assert mean() == (2 + 6) / 2, "both gave all they had"
 
 
 def test_a_client_remembers_and_corrects() -> None:

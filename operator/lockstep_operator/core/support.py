@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from lockstep_api.names import Role
 from lockstep_api.spec import FederatedJobSpec, Mode, PartitionScheme
-from lockstep_api.supported import STRATEGIES, choice
 
 Check = Callable[[FederatedJobSpec], bool]
 
@@ -21,10 +20,6 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
     (
         lambda s: s.mode is not Mode.FEDERATED,
         "mode {s.mode} is not supported yet: use federated",
-    ),
-    (
-        lambda s: s.strategy.name not in STRATEGIES,
-        "strategy.name {s.strategy.name} is not supported yet: use " + choice(STRATEGIES),
     ),
     (
         lambda s: s.clustering is not None and s.clustering.method != "none",

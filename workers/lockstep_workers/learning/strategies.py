@@ -9,8 +9,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from lockstep_api.spec import StrategyName, StrategySpec
-from lockstep_api.supported import STRATEGIES, choice
-from lockstep_workers.errors import InvalidJob
+from lockstep_workers.learning.calibrated import calibrated, calibration_of
 from lockstep_workers.learning.fedagrac import DEFAULT_WEIGHT, fedagrac
 from lockstep_workers.learning.normalised import with_normalised_steps
 from lockstep_workers.learning.scaffold import scaffold
@@ -87,11 +86,7 @@ def with_proximal(base: Strategy, mu: float) -> Strategy:
 
 
 def build_strategy(spec: StrategySpec, *, momentum: float) -> Strategy:
-    """The strategy that a job asks for, whose clients train with this momentum.
-
-    Raises:
-        InvalidJob: this version does not have it.
-    """
+    """The strategy that a job asks for, whose clients train with this momentum."""
     return _with_server(_method(spec, momentum), spec)
 
 
@@ -106,10 +101,11 @@ def _method(spec: StrategySpec, momentum: float) -> Strategy:
             return with_normalised_steps(fedavg(), momentum=momentum)
         case StrategyName.SCAFFOLD:
             return scaffold(at_start=spec.option == "I")
+        case StrategyName.CALIBRATED:
+            return calibrated(calibration_of(spec))
         case StrategyName.FEDAGRAC:
             weight = spec.calibration_weight
             return fedagrac(weight=DEFAULT_WEIGHT if weight is None else weight)
-    raise InvalidJob(f"strategy {spec.name} is not in this version: use {choice(STRATEGIES)}")
 
 
 def _with_server(method: Strategy, spec: StrategySpec) -> Strategy:
