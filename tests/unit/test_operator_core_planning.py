@@ -9,9 +9,11 @@ import pytest
 
 from lockstep_allocator.baselines import maximum
 from lockstep_allocator.observation import EDGES_S
+from lockstep_api.budget import steps_done
 from lockstep_api.spec import Actuator, FederatedJobSpec
-from lockstep_api.wire import Outcome, PlanRequest, RoundPlan, RoundReport
+from lockstep_api.wire import ClientPlan, Outcome, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.insight import ClientInsight, Insight
+from lockstep_operator.core.learn import record_of
 from lockstep_operator.core.model import EventNote
 from lockstep_operator.core.plan import with_applied
 from lockstep_operator.core.planning import Basis, draw, ended, hear, know, limits, redraw, settle
@@ -23,11 +25,12 @@ UPLOAD_S = {"d-0": 1.0, "d-1": 1.0, "d-2": 2.0}
 WORK_PER_STEP = 0.05
 
 
-def spec(**allocation: Any) -> FederatedJobSpec:
+def spec(*, steps: dict[str, Any] | None = None, **allocation: Any) -> FederatedJobSpec:
     return FederatedJobSpec.model_validate(
         {
             "model": {"name": "mlp"}, "data": {"name": "fashion-mnist"},
-            "training": {"rounds": 9, "localSteps": {"fixed": 10}}, "allocation": allocation,
+            "training": {"rounds": 9, "localSteps": steps or {"fixed": 10}},
+            "allocation": allocation,
             "devices": [{"name": "d", "replicas": 3, "cpuAtMax": "1",
                          "frequency": {"minGHz": 0.5, "maxGHz": 2.0}}],
         }
@@ -96,19 +99,22 @@ class World:
 
     def report(self, plan: RoundPlan) -> Mapping[str, Any]:
         """How the devices did what was planned."""
-        done = [self._update(one.client, one.frequency_ghz) for one in plan.participants]
+        done = [self._update(one) for one in plan.participants]
         seconds = max(one["arrivedSeconds"] for one in done)
         return {
             "round": plan.round, "planned": True, "seconds": seconds, "elapsedSeconds": seconds,
             "clients": done, "energyJoules": {"model": 1.0},
         }  # fmt: skip
 
-    def _update(self, client: str, asked_ghz: float) -> dict[str, Any]:
-        ghz = self.stuck.get(client, asked_ghz)
-        compute_s = 10 * WORK_PER_STEP / (ghz / 2.0)
+    def _update(self, asked: ClientPlan) -> dict[str, Any]:
+        client = asked.client
+        ghz = self.stuck.get(client, asked.frequency_ghz)
+        step_s = WORK_PER_STEP / (ghz / 2.0)
+        steps = steps_done(asked.steps, budget_s=asked.budget_seconds, step_s=step_s)
+        compute_s = steps * step_s
         update = {
-            "client": client, "round": 1, "examples": 1, "steps": 10, "downloadSeconds": 0,
-            "computeSeconds": compute_s, "cpuSeconds": 10 * WORK_PER_STEP, "throttledSeconds": 0,
+            "client": client, "round": 1, "examples": 1, "steps": steps, "downloadSeconds": 0,
+            "computeSeconds": compute_s, "cpuSeconds": steps * WORK_PER_STEP, "throttledSeconds": 0,
             "frequencyGHz": ghz, "energyJoules": {"model": 0.1},
         }  # fmt: skip
         return {
@@ -168,6 +174,60 @@ def test_a_device_whose_limit_stays_is_planned_around() -> None:
     assert world.mismatches == 0  # its limit was not told to be in force
     world.stuck = {}
     assert all(one.applied for one in world.plays(3).participants)
+
+
+def unequal(least: int, most: int) -> dict[str, Any]:
+    """Steps that are drawn anew every round, each number once."""
+    rule = {"distribution": "linear", "min": least, "max": most, "redraw": True}
+    return {"perDevice": rule}
+
+
+def test_devices_with_unequal_steps_finish_together() -> None:
+    world = World(spec(policy="equalize", energyWeight=0.001, steps=unequal(20, 36)))
+    world.plays(1)
+    drawn = set()
+    for number in range(2, 9):
+        plan = world.plays(number)
+        steps = [one.steps for one in plan.participants]
+        assert sorted(steps) == [20, 28, 36]
+        assert spread_s(world, plan) < 0.01
+        drawn.add(tuple(steps))
+    assert len(drawn) > 1
+
+
+def test_a_plan_around_a_device_whose_limit_stays_keeps_the_steps() -> None:
+    rule = unequal(20, 36)
+    job = spec(policy="equalize", energyWeight=0.001, steps=rule)
+    world, free = World(job, stuck={"d-1": 0.5}), World(job)
+    for number in (1, 2, 3):
+        stuck, other = world.plays(number), free.plays(number)
+        assert [one.steps for one in stuck.participants] == [
+            one.steps for one in other.participants
+        ]
+    assert ghz(stuck)[0] < ghz(other)[0]
+
+
+def test_a_budget_is_planned_from_the_work_that_the_first_round_showed() -> None:
+    world = World(spec(steps={"budgetSeconds": 2.02}))
+    first = world.plays(1)
+    assert [(one.asked_steps(), one.budget_seconds) for one in first.participants] == [
+        (None, 2.02)
+    ] * 3
+    assert [one["update"]["steps"] for one in world.report(first)["clients"]] == [41] * 3
+    second = world.plays(2)
+    assert [(one.steps, one.budget_seconds) for one in second.participants] == [(40, 2.02)] * 3
+
+
+def test_a_record_of_a_round_has_the_work_of_each_devices_own_steps() -> None:
+    world = World(spec(policy="ppo", online=True, steps=unequal(20, 36)))
+    world.plays(1, 2, 3, telemetry=measured(8, 8, 8))
+    finished = world.finished[-1]
+    record = record_of(finished)
+    assert record is not None
+    steps = [one.steps for one in finished.planned.plan.participants]
+    assert sorted(steps) == [20, 28, 36]
+    work = [2.0 * WORK_PER_STEP * count for count in steps]  # Gcycles at 1 core and 2 GHz
+    assert record.observation.devices.work[0] == pytest.approx(work)
 
 
 def test_a_limit_that_was_said_to_be_in_force_is_held_against_the_report() -> None:
