@@ -218,6 +218,16 @@ def test_a_budget_is_planned_from_the_work_that_the_first_round_showed() -> None
     assert [(one.steps, one.budget_seconds) for one in second.participants] == [(40, 2.02)] * 3
 
 
+def test_a_device_that_has_less_than_its_cores_is_asked_for_what_it_can_do_in_a_budget() -> None:
+    world = World(spec(steps={"budgetSeconds": 2.02}), stuck={"d-1": 0.5})
+    world.plays(1)
+    plan = world.plays(2)
+    assert [one.steps for one in plan.participants] == [40, 10, 40]
+    assert [one["update"]["steps"] for one in world.report(plan)["clients"]] == [40, 10, 40]
+    world.stuck = {}
+    assert [one.steps for one in world.plays(3, 4).participants] == [40] * 3
+
+
 def test_a_record_of_a_round_has_the_work_of_each_devices_own_steps() -> None:
     world = World(spec(policy="ppo", online=True, steps=unequal(20, 36)))
     world.plays(1, 2, 3, telemetry=measured(8, 8, 8))

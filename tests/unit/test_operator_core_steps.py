@@ -147,6 +147,17 @@ def test_a_step_that_ends_with_the_budget_fits_into_it() -> None:
     assert asked == {"fast-0": 3}
 
 
+def test_a_device_that_did_not_get_its_cores_is_asked_for_what_it_can_do() -> None:
+    """Strategies reckon with the steps that are asked for: they should be those that are done."""
+    clients = {
+        "fast-0": ClientInsight(work_per_step=0.1, step_s=0.25),
+        "fast-1": ClientInsight(work_per_step=0.1, step_s=0.1),
+        "slow-0": ClientInsight(work_per_step=0.1, step_s=0.1),  # its limit was not in force yet
+    }
+    asked = steps(spec(budgetSeconds=2), [*clients], insight=Insight(clients))
+    assert asked == {"fast-0": 8, "fast-1": 20, "slow-0": 5}
+
+
 def test_a_budget_has_room_for_one_step_at_least() -> None:
     asked = steps(spec(budgetSeconds=0.01), ["fast-0"], insight=known(fast_0=5.0))
     assert asked == {"fast-0": 1}

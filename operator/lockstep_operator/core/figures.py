@@ -80,6 +80,7 @@ def _from_update(
     return ClientInsight(
         last_mbps=None if mbps is None else min(mbps, MOST_MBPS),
         work_per_step=_work(done, cores, doubts=doubts),
+        step_s=min(update.compute_seconds, done.arrived_seconds) / update.steps,
         upload_mbit=mbit,
         has_ghz=_frequency(update.client, update.frequency_ghz, group=group, doubts=doubts),
         most_work=_most_work(done, cores) / update.steps,

@@ -45,6 +45,8 @@ class ClientInsight:
     """Bandwidth of its last upload."""
     work_per_step: float | None = None
     """W: core-seconds of CPU that a local step takes."""
+    step_s: float | None = None
+    """Seconds that a step of its last training took."""
     upload_mbit: float | None = None
     """Size of its last update."""
     has_ghz: float | None = None

@@ -94,15 +94,20 @@ _DRAWS = {"uniform": _uniform, "gaussian": _gaussian, "linear": _linear, "extrem
 def _within(
     budget_s: float, spec: FederatedJobSpec, *, clients: Sequence[str], insight: Insight
 ) -> dict[str, int]:
-    """What fits into the budget at the maximum frequency; nobody knows it before work was measured,
-    so that the devices' own clocks bound it."""
+    """What fits into the budget at the maximum frequency, or at the pace of a device that had less
+    than its cores; nobody knows it before work was measured: then the devices' own clocks bound it.
+    """
     work = work_per_step(clients, insight)
     if work is None:
         return dict.fromkeys(clients, MOST_STEPS)
     cores = _cores(spec)
-    return {
-        client: steps_within(budget_s, step_s=step_seconds(float(core_s), cores=cores[client]))
+    step_s = {
+        client: step_seconds(float(core_s), cores=cores[client])
         for client, core_s in zip(clients, work, strict=True)
+    }
+    return {
+        client: steps_within(budget_s, step_s=max(least_s, insight.of(client).step_s or 0.0))
+        for client, least_s in step_s.items()
     }
 
 
