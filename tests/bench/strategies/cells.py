@@ -165,7 +165,6 @@ class Run:
             "training": {
                 "rounds": cell.rounds, "batchSize": BATCH, "learningRate": self.rate,
                 "momentum": cell.momentum, "seed": self.seed, "localSteps": cell.steps,
-                "deterministic": True,
             },
             "strategy": dict(self.method.strategy),
             "participation": {"fraction": cell.fraction},

@@ -113,7 +113,8 @@ def _missing(bench: Bench, cell: Cell) -> str:
 
 def _head(bench: Bench, command: str) -> str:
     data = "; ".join(f"{role}: {source.identity}" for role, source in bench.sources.items())
-    left_out = [cell.name for cell in CELLS if cell not in bench.cells]
+    there = {cell.name for cell in bench.cells}
+    left_out = [cell.name for cell in CELLS if cell.name not in there]
     return (
         f"Written by `{command}` on {os.cpu_count()} cores ({platform.machine()}), Python "
         f"{platform.python_version()}, torch {torch.__version__}, one thread a run; "

@@ -117,7 +117,7 @@ class Bench:
         for cell in self.cells:
             for name in cell.methods:
                 yield from self._missing(cell, METHODS[name])
-            for rate in self._third(cell):
+            for rate in self._third(cell) if CALIBRATED in cell.methods else ():
                 yield from self._not_known(cell, METHODS[CALIBRATED], rate)
 
     def third(self, cell: Cell) -> float | None:
