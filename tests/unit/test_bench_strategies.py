@@ -27,7 +27,7 @@ from tests.bench.strategies.figures import (
     promising,
     rounds_ratio,
 )
-from tests.bench.strategies.goals import Goal, goals
+from tests.bench.strategies.goals import FLOORS, Goal, goals
 from tests.bench.strategies.page import page
 from tests.bench.strategies.runs import SAME_RATE, Bench, Results, play
 
@@ -135,10 +135,20 @@ def test_the_first_seed_goes_first_through_all_rates(bench: Bench) -> None:
     rates = CELL["p-ext"].rates(METHODS[FEDAVG])
     for rate in rates:
         know(bench, Run(first.cell, first.method, rate, 0), curve(0.7 if rate < 0.1 else 0.5))
-    mine = [run for run in bench.missing() if run.cell is first.cell and run.method is first.method]
+    mine = [run for run in bench.missing() if (run.cell, run.method) == (first.cell, first.method)]
     assert {(run.rate, run.seed) for run in mine} == {
         (rate, seed) for rate in rates if rate < 0.1 for seed in (1, 2)
     }
+
+
+def test_what_numbers_to_reach_are_about_is_run_before_all_else(bench: Bench) -> None:
+    needed = {(cell.name, name) for cell in CELLS for name in cell.first}
+    order = [(run.cell.name, run.method.name) for run in bench.missing()]
+    first = list(dict.fromkeys(order))[: len(needed)]
+    assert set(first) == needed
+    assert {
+        (floor.cell, name) for floor in FLOORS for name in (floor.method, floor.against)
+    } <= needed
 
 
 def test_calibrated_is_also_run_at_a_third_of_the_best_rate_of_fedavg(bench: Bench) -> None:

@@ -98,6 +98,8 @@ class Cell:
     momentum: float = 0.0
     model: Mapping[str, Any] = field(default_factory=lambda: {"name": "mlp"})
     methods: tuple[str, ...] = USUAL
+    first: tuple[str, ...] = ()
+    """Methods that a number to reach is about: they are run before all others."""
     clients: int = CLIENTS
 
     def rates(self, method: Method) -> tuple[float, ...]:
@@ -116,11 +118,16 @@ _P, _F, _D1 = "20 % participation", "full participation", "Dirichlet 0.1"
 _E, _R = "one client 100 steps, the others 5", "that client redrawn every round"
 _L, _U = "steps linear 2 to 40", "steps uniform 2 to 40, redrawn"
 CELLS = (
-    Cell("p-ext", f"MLP, {_D1}, {_P}, {_E}", "images", EXTREME, 0.2, 100, 0.75, methods=EVERY),
-    Cell("p-extR", f"MLP, {_D1}, {_P}, {_R}", "images", REDRAWN, 0.2, 100, 0.75),
-    Cell("p-equal", f"MLP, {_D1}, {_P}, 10 steps each", "images", EQUAL, 0.2, 100, 0.75),
-    Cell("ext", f"MLP, {_D1}, {_F}, {_E}", "images", EXTREME, 1.0, 50, 0.78, methods=EVERY),
-    Cell("users", f"MLP, natural users, {_F}, {_E}", "users", EXTREME, 1.0, 50, 0.76, alpha=None),
+    Cell("p-ext", f"MLP, {_D1}, {_P}, {_E}", "images", EXTREME, 0.2, 100, 0.75, methods=EVERY,
+         first=(FEDAVG, CALIBRATED, DAMPED, SCAFFOLD)),
+    Cell("p-extR", f"MLP, {_D1}, {_P}, {_R}", "images", REDRAWN, 0.2, 100, 0.75,
+         first=(FEDAVG, CALIBRATED, SCAFFOLD)),
+    Cell("p-equal", f"MLP, {_D1}, {_P}, 10 steps each", "images", EQUAL, 0.2, 100, 0.75,
+         first=(FEDAVG, CALIBRATED)),
+    Cell("ext", f"MLP, {_D1}, {_F}, {_E}", "images", EXTREME, 1.0, 50, 0.78, methods=EVERY,
+         first=(FEDAVG, CALIBRATED, DOUBLED)),
+    Cell("users", f"MLP, natural users, {_F}, {_E}", "users", EXTREME, 1.0, 50, 0.76, alpha=None,
+         first=(FEDAVG, CALIBRATED)),
     Cell("p-lin", f"MLP, {_D1}, {_P}, {_L}", "images", LINEAR, 0.2, 100, 0.75),
     Cell("lin", f"MLP, {_D1}, {_F}, {_L}", "images", LINEAR, 1.0, 50, 0.78, methods=FULL),
     Cell("p-uniR", f"MLP, {_D1}, {_P}, {_U}", "images", UNIFORM, 0.2, 100, 0.75),

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
@@ -115,10 +114,9 @@ class Bench:
     def missing(self) -> Iterator[Run]:
         """The runs that are to be done as far as is known by now, the most important first."""
         for cell in self.cells:
-            for name in cell.methods:
-                yield from self._missing(cell, METHODS[name])
-            for rate in self._third(cell) if CALIBRATED in cell.methods else ():
-                yield from self._not_known(cell, METHODS[CALIBRATED], rate)
+            yield from self._missing_in(cell, [name for name in cell.first if name in cell.methods])
+        for cell in self.cells:
+            yield from self._missing_in(cell, cell.methods)
 
     def third(self, cell: Cell) -> float | None:
         """A third of fedavg's best learning rate in a cell."""
@@ -136,6 +134,12 @@ class Bench:
 
     def _same(self, cell: Cell) -> list[float]:
         return [] if cell.momentum else [SAME_RATE]
+
+    def _missing_in(self, cell: Cell, methods: Sequence[str]) -> Iterator[Run]:
+        for name in methods:
+            yield from self._missing(cell, METHODS[name])
+        for rate in self._third(cell) if CALIBRATED in methods else ():
+            yield from self._not_known(cell, METHODS[CALIBRATED], rate)
 
     def _missing(self, cell: Cell, method: Method) -> Iterator[Run]:
         rates, first = cell.rates(method), self.seeds[0]
@@ -174,9 +178,14 @@ def _next(bench: Bench, running: Iterable[Run], jobs: int, *, until: float) -> l
     """What free processes begin."""
     if time.monotonic() >= until:
         return []
-    busy = list(running)
-    free = (run for run in bench.missing() if run not in busy)
-    return list(islice(free, jobs - len(busy)))
+    busy, chosen = list(running), []
+    for run in bench.missing():
+        if len(busy) == jobs:
+            break
+        if run not in busy:
+            busy.append(run)
+            chosen.append(run)
+    return chosen
 
 
 def _keep(bench: Bench, run: Run, future: Future[tuple[Curve, float]]) -> None:
