@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from torch import Tensor, nn
 
 from lockstep_api.spec import Model
-from lockstep_simulator.batched import Batched, way_of
+from lockstep_simulator.batched import Batched, fastest
 from lockstep_simulator.gradients import MOST_VALUES, Gradients, functional, perceptron
 from lockstep_simulator.trainers import OneByOne, Order
 from lockstep_workers.data import Examples
@@ -234,7 +234,7 @@ def test_models_that_cannot_train_together_train_one_by_one(
     made = clients(build())
     given, asked = start(made), orders(2, 2)
     with capture_logs() as logs:
-        way = way_of(made, own=None)
+        way = fastest(OneByOne(made))
     assert [one["event"] for one in logs] == ["clients train one by one"]
     assert why in logs[0]["why"]
     np.testing.assert_array_equal(made["d-0"].model.vector, given[MODEL])

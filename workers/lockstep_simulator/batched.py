@@ -8,10 +8,12 @@ that it does not matter in which process one trains.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import structlog
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lockstep_simulator.gradients import Batch, Gradients, at_once
@@ -41,11 +43,20 @@ class Batched:
     """How they train by themselves: so does a group of which one raised something."""
     gradients: Gradients
 
+    @property
+    def clients(self) -> Mapping[str, Client]:
+        """Those who train."""
+        return self.alone.clients
+
+    @property
+    def most(self) -> int:
+        """So many that their weights stay in a core's caches."""
+        n_values = next(iter(self.clients.values())).model.vector.numel()
+        return max(1, min(_MOST_CLIENTS, _GROUP_BYTES // (4 * n_values)))
+
     def units(self, orders: Sequence[Order]) -> list[list[int]]:
         """Groups of about equal size; those with most steps first."""
-        n_values = next(iter(self.alone.clients.values())).model.vector.numel()
-        most = max(1, min(_MOST_CLIENTS, _GROUP_BYTES // (4 * n_values)))
-        count = max(-(-len(orders) // most), min(_FEW_GROUPS, len(orders) // 2), 1)
+        count = max(-(-len(orders) // self.most), min(_FEW_GROUPS, len(orders) // 2), 1)
         parts = np.array_split(by_steps(orders), count)
         return [part.tolist() for part in parts if len(part)]
 
@@ -62,7 +73,7 @@ class Batched:
         return train_all(self, received, orders=orders)
 
     def _train(self, received: Mapping[str, Vector], orders: Sequence[Order]) -> list[Trained]:
-        group = [self.alone.clients[order.client] for order in orders]
+        group = [self.clients[order.client] for order in orders]
         with unchanged(group[0].model.module):
             parts = [
                 client.begin(received, order.task, memory=order.memory)
@@ -76,21 +87,26 @@ class Batched:
         ]
 
 
-def way_of(clients: Mapping[str, Client], *, own: str | None) -> Way:
-    """In groups, where that is faster and comes to the same, else one by one.
-
-    Args:
-        clients: the clients of a job, who share a model.
-        own: the user's function that made it, if one did.
-    """
-    alone = OneByOne(clients, own)
-    first = next(iter(clients.values()))
+def batched(alone: OneByOne) -> Batched | str:
+    """The same clients in groups; or, in words, why they had better train one by one."""
+    first = next(iter(alone.clients.values()))
     sample = as_batch(first.examples, np.arange(min(_TRIED, len(first.examples))))
     found = at_once(first.model, sample)
+    return found if isinstance(found, str) else Batched(alone, found)
+
+
+def fastest(alone: OneByOne) -> Way:
+    """In groups, where that is faster and comes to the same, else one by one."""
+    found = batched(alone)
     if isinstance(found, str):
         _log.info("clients train one by one", why=found)
         return alone
-    return Batched(alone, found)
+    return found
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A new array that lies as tensors lie, so that products are the same bit for bit."""
+    return torch.empty(shape, dtype=getattr(torch, dtype.name)).numpy()
 
 
 def _steps(losses: Sequence[Tensor]) -> Steps:
@@ -145,7 +161,7 @@ class _Training:
         chosen = [next(drawn) for drawn in self._drawn[:count]]
         size = max(map(len, chosen))
         every = self._group[0].examples
-        inputs = np.empty((count, size, *every.inputs.shape[1:]), every.inputs.dtype)
+        inputs = _aligned((count, size, *every.inputs.shape[1:]), every.inputs.dtype)
         labels = np.empty((count, size), np.int64)
         shares = np.zeros((count, size), np.float32)
         for place, (client, mine) in enumerate(zip(self._group, chosen, strict=False)):

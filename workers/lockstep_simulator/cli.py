@@ -18,6 +18,7 @@ from rich.console import Console
 
 from lockstep_simulator.manifest import DataFile, Manifest, Refused, load_manifest, read_traces
 from lockstep_simulator.preparing import Options, setup_of
+from lockstep_simulator.processes import usable_cores
 from lockstep_simulator.progress import showing, table
 from lockstep_simulator.running import FAILED, INTERRUPTED, Ended, run
 from lockstep_simulator.simulation import Setup, SimulatedRound
@@ -95,6 +96,10 @@ def simulate(
     one_by_one: Annotated[
         bool, typer.Option("--one-by-one", help="Train as devices do, one client after another.")
     ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(help="That train; all cores when empty. Results are the same.", min=1),
+    ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object a round, then one with the summary.")
     ] = False,
@@ -117,6 +122,7 @@ def simulate(
         policy=policy,
         failures=failures,
         one_by_one=one_by_one,
+        processes=usable_cores() if processes is None else processes,
     )
     with explained() as told:
         file = None if data is None else DataFile(data, standardise=standardise)

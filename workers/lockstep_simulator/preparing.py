@@ -36,6 +36,7 @@ class Options:
     policy: Path | None = None
     failures: float = 0.0
     one_by_one: bool = False
+    processes: int = 1
 
 
 def setup_of(
@@ -64,7 +65,8 @@ def setup_of(
         policy=_policy(options.policy),
         failures=options.failures,
         planner=None if plans is None else Replay.of(spec, plans),
-        trainer=one_by_one if options.one_by_one else together,
+        way=one_by_one if options.one_by_one else together,
+        processes=options.processes,
     )
 
 

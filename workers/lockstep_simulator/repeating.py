@@ -24,4 +24,5 @@ def repeating(*, deterministic: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(before, warn_only=warns)
+        if deterministic:  # for whom that costs nothing any more: it imports much
+            torch.use_deterministic_algorithms(before, warn_only=warns)

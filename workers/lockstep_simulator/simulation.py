@@ -7,7 +7,7 @@ time. Invariant: the rounds depend on the setup alone, which has all seeds.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,13 +16,14 @@ from lockstep_allocator.fleet import Method
 from lockstep_api.settings import JobSettings, job_settings
 from lockstep_api.spec import AllocationPolicy, FederatedJobSpec
 from lockstep_api.wire import PlanRequest, Registration, RoundPlan, RoundReport
-from lockstep_simulator.batched import way_of
+from lockstep_simulator.batched import fastest
 from lockstep_simulator.emulation import USUAL, Overheads, Traces, build_devices
 from lockstep_simulator.observing import Telemetry
 from lockstep_simulator.planning import LivePlanner, Planner
 from lockstep_simulator.playing import Field
+from lockstep_simulator.processes import in_processes
 from lockstep_simulator.repeating import repeating
-from lockstep_simulator.trainers import OneByOne, Trainer, build_clients
+from lockstep_simulator.trainers import OneByOne, Way, build_clients
 from lockstep_simulator.work import Work
 from lockstep_workers.data import Dataset
 from lockstep_workers.entrypoints import explained
@@ -51,18 +52,18 @@ class Crew:
     clients: Mapping[str, Client]
 
 
-TrainerOf = Callable[[Crew], AbstractContextManager[Trainer]]
+WayOf = Callable[[Crew], Way]
 WorkOf = Callable[[Mapping[str, Client]], Work]
 
 
-def one_by_one(crew: Crew) -> AbstractContextManager[Trainer]:
-    """Clients train one after another, in this process."""
-    return nullcontext(OneByOne(crew.clients, own=crew.job.model.entrypoint))
+def one_by_one(crew: Crew) -> Way:
+    """Clients train one after another, as on their devices."""
+    return OneByOne(crew.clients, own=crew.job.model.entrypoint)
 
 
-def together(crew: Crew) -> AbstractContextManager[Trainer]:
-    """Clients of small models train in groups, in this process: the same to float error."""
-    return nullcontext(way_of(crew.clients, own=crew.job.model.entrypoint))
+def together(crew: Crew) -> Way:
+    """Clients of small models train in groups: the same to float error."""
+    return fastest(OneByOne(crew.clients, own=crew.job.model.entrypoint))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +84,10 @@ class Setup:
     """Chance that a participant gives no update in a round."""
     planner: Planner | None = None
     """Plans the rounds; None: as the operator does."""
-    trainer: TrainerOf = together
+    way: WayOf = together
     """How clients train; those of a job that repeats bit for bit train as on pods."""
+    processes: int = 1
+    """How many train; results do not depend on it."""
     overheads: Overheads = USUAL
     cpu_watts: float = _CPU_WATTS
     """Of a busy core, for energy of source `cpu`."""
@@ -149,8 +152,8 @@ class Simulation:
             )  # all share it, as they share the constants
             self.work = setup.work(clients)
             crew = Crew(job=self.job, dataset=setup.dataset, clients=clients)
-            trainer_of = one_by_one if self._deterministic else setup.trainer
-            trainer = stack.enter_context(trainer_of(crew))
+            way = (one_by_one if self._deterministic else setup.way)(crew)
+            trainer = in_processes(way, self.job, processes=setup.processes)
         devices = build_devices(
             self.job, traces=setup.traces, work=self.work, overheads=setup.overheads
         )
@@ -165,7 +168,7 @@ class Simulation:
             clients=clients,
             devices=devices,
             server=self.server,
-            trainer=trainer,
+            trainer=stack.enter_context(trainer),
             telemetry=self._telemetry,
             examples=loaded.examples,
             memories={},

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from lockstep_api.settings import JobSettings
-from lockstep_workers.data import Dataset
+from lockstep_workers.data import Dataset, Examples
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.learning.client import Client, LocalTask, Trained, deal, sgd_of
-from lockstep_workers.learning.parameters import flatten
+from lockstep_workers.learning.parameters import FlatModel, flatten
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.strategy import ClientMemory, Vector
 from lockstep_workers.models import build_model
@@ -52,24 +52,39 @@ def build_clients(job: JobSettings, dataset: Dataset) -> dict[str, Client]:
     """
     parts = deal(job, dataset.train)
     model = flatten(build_model(job.model, seed=job.training.seed))
+    return clients_of(job, [dataset.train.part(part) for part in parts], model=model)
+
+
+def clients_of(
+    job: JobSettings, held: Sequence[Examples], *, model: FlatModel
+) -> dict[str, Client]:
+    """All clients of a job by name, each with the examples that it holds; errors as above."""
     sgd = sgd_of(job)
     strategy = build_strategy(job.strategy, momentum=sgd.momentum)
     return {
         name: Client(
             name=name,
             index=index,
-            examples=dataset.train.part(part),
+            examples=examples,
             model=model,
             strategy=strategy,
             sgd=sgd,
             seed=job.training.seed,
         )
-        for index, (name, part) in enumerate(zip(job.clients(), parts, strict=True))
+        for index, (name, examples) in enumerate(zip(job.clients(), held, strict=True))
     }
 
 
 class Way(Trainer, Protocol):
     """How clients train; where and when a unit is done does not matter to what comes of it."""
+
+    @property
+    def clients(self) -> Mapping[str, Client]:
+        """Those who train; they share a model."""
+
+    @property
+    def most(self) -> int:
+        """Orders of a unit, at most."""
 
     def units(self, orders: Sequence[Order]) -> list[list[int]]:
         """Places of the orders that are done together: every one once, the longest first."""
@@ -96,6 +111,11 @@ class OneByOne:
     clients: Mapping[str, Client]
     own: str | None = None
     """The user's function that made their model; None: it is a built-in one."""
+
+    @property
+    def most(self) -> int:
+        """One."""
+        return 1
 
     def units(self, orders: Sequence[Order]) -> list[list[int]]:
         """Each alone; those with most steps first."""
