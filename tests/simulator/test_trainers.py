@@ -8,13 +8,15 @@ import torch
 from structlog.testing import capture_logs
 from torch import Tensor, nn
 
-from lockstep_api.spec import Model
+from lockstep_api.spec import CalibrationGradient, Model
 from lockstep_simulator.batched import Batched, fastest
 from lockstep_simulator.gradients import MOST_VALUES, Gradients, functional, perceptron
 from lockstep_simulator.trainers import OneByOne, Order
 from lockstep_workers.data import Examples
 from lockstep_workers.errors import InvalidJob
+from lockstep_workers.learning.calibrated import Calibration, calibrated
 from lockstep_workers.learning.client import Client, Trained
+from lockstep_workers.learning.latest import SINCE
 from lockstep_workers.learning.parameters import FlatModel, flatten
 from lockstep_workers.learning.strategies import fedavg, with_proximal
 from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, ClientMemory, Strategy, Vector
@@ -52,8 +54,13 @@ def clients(
 def orders(*steps: int, memories: Sequence[ClientMemory] = ()) -> list[Order]:
     """What the first clients are to do in a round."""
     memories = memories or [NO_MEMORY] * len(steps)
+    numbers = {SINCE: 0.0}
     return [
-        Order(f"d-{i}", Task(2 if memory.vectors else 1, count), memory)
+        Order(
+            f"d-{i}",
+            Task(2, count, 1, numbers=numbers) if memory.vectors else Task(1, count),
+            memory,
+        )
         for i, (count, memory) in enumerate(zip(steps, memories, strict=True))
     ]
 
@@ -154,7 +161,14 @@ def test_clients_that_train_together_end_as_one_by_one(
     assert_close(found, expected)
 
 
-@pytest.mark.parametrize("strategy", [with_proximal(fedavg(), 0.5), scaffold()])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        with_proximal(fedavg(), 0.5),
+        scaffold(),
+        *(calibrated(Calibration(gradient=kind, minibatches=2)) for kind in CalibrationGradient),
+    ],
+)
 def test_together_each_client_has_its_own_correction_and_memory(strategy: Strategy) -> None:
     made = clients(strategy=strategy)
     given, way = start(made), batched(made, perceptron(made["d-0"].model.module))
