@@ -289,19 +289,30 @@ async def test_nor_do_they_where_clients_remember(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_nor_do_they_in_a_calibrated_job(tmp_path: Path) -> None:
-    """As above, with what the method keeps: vectors and numbers at the server, two at a client."""
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        StrategySpec(name=StrategyName.CALIBRATED),
+        StrategySpec(name=StrategyName.SCAFFOLD, server_momentum=0.9, server_learning_rate=0.5),
+        StrategySpec(name=StrategyName.FEDYOGI),
+    ],
+    ids=["calibrated", "scaffold with server momentum", "fedyogi"],
+)
+async def test_nor_do_they_where_the_server_has_more_than_a_model(
+    tmp_path: Path, strategy: StrategySpec
+) -> None:
+    """As above, with what the methods keep: vectors and numbers at the server, and at clients."""
     model, reports = await run_to_the_end(
         tmp_path,
         {3: ("d-2",), 4: ("cloud", "d-0")},
-        strategy=StrategySpec(name=StrategyName.CALIBRATED),
+        strategy=strategy,
         momentum=0.0,
         every_rounds=2,
         between_rounds=True,
     )
     job = JobSettings.model_validate_json((tmp_path / "job.json").read_bytes())
-    strategy = build_strategy(job.strategy, momentum=0.0)
-    expected = play(job, tmp_path / "datasets", strategy=strategy, rounds=6, steps=20)
+    method = build_strategy(job.strategy, momentum=0.0)
+    expected = play(job, tmp_path / "datasets", strategy=method, rounds=6, steps=20)
     assert model.endswith(expected.tobytes())
     plain = play(job, tmp_path / "datasets", strategy=fedavg(), rounds=6, steps=20)
     assert not model.endswith(plain.tobytes()), "it is the method's own model"

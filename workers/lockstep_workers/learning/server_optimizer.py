@@ -25,7 +25,7 @@ both vectors that come out are new, or lie in the change."""
 def with_server_optimizer(
     base: Strategy, *, learning_rate: float = 1.0, momentum: float = 0.0
 ) -> Strategy:
-    """FedAvgM (Hsu et al. 2019, section 4.3): m ← β·m + Δ, x ← x + η·m; momentum is not damped.
+    """FedAvgM (Hsu et al. 2019): m ← β·m + Δ, x ← x + η·m; momentum is not damped.
 
     With 1 and 0 it is the strategy itself.
     """
@@ -40,11 +40,9 @@ def with_server_optimizer(
         lasting += delta
         return np.multiply(lasting, learning_rate, out=delta), {MOMENTUM: lasting}
 
-    return (
-        base
-        if (learning_rate, momentum) == (1.0, 0.0)
-        else _with_server(base, fresh=fresh, step=step)
-    )
+    if (learning_rate, momentum) == (1.0, 0.0):
+        return base
+    return _with_server(base, fresh=fresh, step=step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
