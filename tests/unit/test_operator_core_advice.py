@@ -1,13 +1,17 @@
 """Learning rates that seldom learn well: which jobs are told, what they are told, and once."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_operator.core.advice import LEARNING_RATE_UNUSUAL, advised, unusual
 from lockstep_operator.reconcile import reconcile
 from tests.support.kube import KEY, cluster_with, job_body, make_deps
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
 def spec(
@@ -69,15 +73,35 @@ def test_fedagrac_with_a_weight_near_1_is_judged_as_corrected() -> None:
     assert len(unusual(spec("fedagrac", 0.2, calibrationWeight=1))) == 1
 
 
+LASTING = {"budgetSeconds": 60}
+"""So many steps that momentum counts in full."""
+
+
 def test_momentum_counts_and_does_not_suit_corrections() -> None:
-    assert unusual(spec("fedavg", 0.02, momentum=0.9)) == []  # counts as 0.2
-    [told] = unusual(spec("fedavg", 0.1, momentum=0.9))
+    assert unusual(spec("fedavg", 0.02, momentum=0.9, localSteps=LASTING)) == []  # counts as 0.2
+    [told] = unusual(spec("fedavg", 0.1, momentum=0.9, localSteps=LASTING))
     assert "0.1 (with momentum 0.9 it counts as 1) is far above 0.2" in told
     assert told.endswith("set about 0.02")
     for strategy in ("calibrated", "scaffold"):
-        [warned] = unusual(spec(strategy, 0.005, momentum=0.9))
+        [warned] = unusual(spec(strategy, 0.005, momentum=0.9, localSteps=LASTING))
         assert warned.startswith(f"training.momentum 0.9 with strategy {strategy} repeats each")
         assert warned.endswith("training.learningRate 0.005 counts as 0.05: set momentum 0")
+
+
+def test_momentum_counts_less_in_short_rounds() -> None:
+    """It starts at 0 in each: over one step it is nothing, over ten not yet half of what it is."""
+    assert unusual(spec("fedavg", 0.4, momentum=0.9, steps=1)) == []
+    assert unusual(spec("fedavg", 0.09, momentum=0.9, steps=10)) == []
+    [told] = unusual(spec("fedavg", 0.1, momentum=0.9, steps=10))
+    assert "(with momentum 0.9 it counts as 0.41)" in told
+    assert len(unusual(spec("fedavg", 0.05, momentum=0.9, steps=1000))) == 1
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda path: path.name)
+def test_no_example_is_unusual(path: Path) -> None:
+    jobs = [one for one in yaml.safe_load_all(path.read_text()) if one["kind"] == "FederatedJob"]
+    for job in jobs:
+        assert unusual(FederatedJobSpec.model_validate(job["spec"])) == []
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,21 @@ def unusual(spec: FederatedJobSpec) -> list[str]:
     return [*_momentum(spec), *_rate(spec), *_steps(spec)]
 
 
+def _factor(spec: FederatedJobSpec) -> float:
+    """How much further momentum m carries a step: 1/(1 − m) times, less where a round is short.
+
+    Its state starts at 0 in every round, so of K gradients the j-th last counts (1 − mʲ)/(1 − m).
+    """
+    momentum, steps = spec.training.momentum, _most_steps(spec)
+    lasting = 1.0 / (1.0 - momentum)
+    if steps is None:
+        return lasting
+    return lasting * (1.0 - momentum * (1.0 - momentum**steps) * lasting / steps)
+
+
 def _rate_of(spec: FederatedJobSpec) -> float:
-    """What a step comes to in the end: momentum m repeats it 1/(1 − m) times."""
-    return round(spec.training.learning_rate / (1.0 - spec.training.momentum), 12)
+    """What a step comes to, in learning rates."""
+    return round(spec.training.learning_rate * _factor(spec), 12)
 
 
 def _is_corrected(spec: FederatedJobSpec) -> bool:
@@ -77,7 +89,7 @@ def _rate(spec: FederatedJobSpec) -> Iterator[str]:
     yield (
         f"training.learningRate {spec.training.learning_rate:g}{_counted(spec)} is far "
         f"{'above' if is_high else 'below'} {suits:g}, what suits strategy {strategy} with model "
-        f"{model}{rule}: {why}; set about {suits * (1 - spec.training.momentum):.2g}"
+        f"{model}{rule}: {why}; set about {suits / _factor(spec):.2g}"
     )
 
 
@@ -95,7 +107,7 @@ def _steps(spec: FederatedJobSpec) -> Iterator[str]:
         f"strategy.{which} takes gradients at the received model, which holds up to "
         f"learningRate · local steps = {_MOST_AT_START:g}, and here it is "
         f"{_rate_of(spec) * most:.3g} ({most} steps): lower training.learningRate to "
-        f"{_MOST_AT_START / most * (1 - spec.training.momentum):.2g}, or do without it"
+        f"{_MOST_AT_START / most / _factor(spec):.2g}, or do without it"
     )
 
 
