@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockstep_workers.learning.fedagrac import fedagrac
+from lockstep_workers.learning.latest import MEAN
 from lockstep_workers.learning.normalised import with_normalised_steps
-from lockstep_workers.learning.scaffold import CONTROL, scaffold
+from lockstep_workers.learning.scaffold import OWN, SHARE, scaffold
 from lockstep_workers.learning.server_optimizer import (
     Adaptive,
     with_adaptive_server,
@@ -75,7 +76,7 @@ OPPOSED: Clients = {
 
 @pytest.mark.parametrize("name", ["scaffold", "scaffold-I", "fedagrac-1", "server-momentum"])
 @given(those=clients())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_unequal_steps_end_at_the_true_optimum(name: str, those: Clients) -> None:
     job = QuadraticJob(method(name), those, RATE)
     np.testing.assert_allclose(job.play(200), true_optimum(those), atol=2e-3)
@@ -174,6 +175,15 @@ def test_equal_steps_and_curvature_make_it_fedavg(name: str, those: Clients) -> 
         np.testing.assert_allclose(job.play(), plain.play(), atol=1e-4)
 
 
+def control(job: QuadraticJob) -> tuple[np.ndarray, np.ndarray]:
+    """(what c is at the server, what clients remember of it)."""
+    held, state = sum(one.examples for one in job.clients.values()), job.server.state
+    remembered = np.zeros(DIMENSIONS)
+    for name, memory in job.memories.items():
+        remembered += job.clients[name].examples / held * memory.vectors[OWN].numpy()
+    return state.vectors[MEAN] * state.numbers[SHARE], remembered
+
+
 @given(those=clients(), data=st.data())
 @settings(max_examples=30, deadline=None)
 def test_the_control_variate_is_the_mean_of_what_clients_remember(
@@ -181,15 +191,26 @@ def test_the_control_variate_is_the_mean_of_what_clients_remember(
 ) -> None:
     """Whoever takes part, and whatever is trained but lost, late or refused."""
     job = QuadraticJob(scaffold(), those, RATE)
-    held = sum(one.examples for one in those.values())
     some = st.lists(st.sampled_from([*those]), min_size=1, unique=True)
     for _ in range(data.draw(st.integers(1, 5))):
         chosen = data.draw(some)
         job.begin(chosen)
         updates = [job.train(name) for name in chosen]
         job.end(updates[: data.draw(st.integers(1, len(updates)))])
-        mean = sum(
-            those[name].examples / held * memory.vectors[CONTROL].numpy()
-            for name, memory in job.memories.items()
-        )
-        np.testing.assert_allclose(job.server.state.vectors[CONTROL], mean, atol=1e-4)
+        np.testing.assert_allclose(*control(job), atol=1e-4)
+
+
+@given(those=clients(), data=st.data())
+@settings(max_examples=20, deadline=None)
+def test_a_lost_control_variate_is_forgotten_once_everybody_was_there(
+    those: Clients, data: st.DataObject
+) -> None:
+    job = QuadraticJob(scaffold(), those, RATE)
+    some = st.lists(st.sampled_from([*those]), min_size=1, unique=True)
+    for _ in range(data.draw(st.integers(1, 4))):
+        job.play(1, data.draw(some))
+        for name in data.draw(some):
+            job.memories.pop(name, None)
+    job.play(2)
+    np.testing.assert_allclose(*control(job), atol=1e-4)
+    np.testing.assert_allclose(job.play(200), true_optimum(those), atol=2e-3)

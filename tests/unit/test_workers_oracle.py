@@ -98,15 +98,17 @@ def ours(strategy: Strategy, rounds: Sequence[list[int]]) -> Curve:
             )
             for i in CLIENTS
         ]  # fmt: skip
-        memories = dict.fromkeys(CLIENTS, NO_MEMORY)
+        memories, counted = dict.fromkeys(CLIENTS, NO_MEMORY), dict[int, int]()
         for number, chosen in enumerate(rounds, 1):
             server.begin(number, [f"d-{i}" for i in chosen])
             for i in chosen:
-                task = Task(number, STEPS[i])
+                last, numbers = counted.get(i), server.state.numbers
+                task = Task(number, STEPS[i], base_round=last, numbers=numbers)
                 done = clients[i].train(server.broadcast(), task, memory=memories[i])
                 flat = np.concatenate(list(done.uploads.values()))
-                server.add(f"d-{i}", flat, contribution=Contribution(HELD, done.steps))
-                memories[i] = done.memory
+                given = Contribution(HELD, done.steps, memory_round=last, counted_round=last)
+                server.add(f"d-{i}", flat, contribution=given)
+                memories[i], counted[i] = done.memory, number
             server.aggregate()
             yield server.state.vectors["model"]
 

@@ -1,8 +1,9 @@
 """The mean of the gradients that all clients have told last, however long ago each did. Pure.
 
-Strategies that correct by what a client's gradient is beside everybody's use it (`calibrated`). The
-server keeps the mean, weighted by examples, and nothing of any client: each uploads what its vector
-has changed by since its last update that is in the model (CHANGE), or all of it.
+Strategies that correct by what a client's gradient is beside everybody's use it (`calibrated`,
+`scaffold`). The server keeps the mean, weighted by examples, and nothing of any client: each
+uploads what its vector has changed by since its last update that is in the model (CHANGE), or all
+of it.
 
 A client that has lost its memory cannot say what to take away. Then a generation begins: the mean
 of that moment (BEFORE) stands in for whoever has given nothing since, and everybody's next upload
@@ -36,14 +37,16 @@ CHANGE = "gradient_change"
 """Of an update."""
 SINCE = "gradients_since"
 """Of the server's numbers: the round before this generation's first; clients know it."""
-_SEEN, _RENEWED = "gradients_seen", "gradients_renewed"
-"""Of the server's numbers: examples of the clients in the model, and of those in it since."""
+SEEN = "gradients_seen"
+"""Of the server's numbers: examples of the clients in the model."""
+_RENEWED = "gradients_renewed"
+"""The same of those in it since this generation began."""
 
 
 def with_mean(model: Vector) -> ServerState:
     """The state before round 1: nobody has told anything."""
     vectors = {MODEL: model, MEAN: np.zeros_like(model), BEFORE: np.zeros_like(model)}
-    return ServerState(vectors, {SINCE: 0.0, _SEEN: 0.0, _RENEWED: 0.0})
+    return ServerState(vectors, {SINCE: 0.0, SEEN: 0.0, _RENEWED: 0.0})
 
 
 def told(new: Tensor, old: Tensor | None, *, plan: LocalPlan) -> Tensor:
@@ -70,12 +73,12 @@ def folded(state: ServerState, change: Vector, *, totals: Totals, weight: float)
     first = examples(lambda one: one.counted_round is None)
     again = examples(lambda one: one.counted_round is not None and one.counted_round <= since)
     lost = examples(lambda one: (one.counted_round or 0) > since and not one.remembered)
-    seen, renewed = state.numbers[_SEEN] + first, state.numbers[_RENEWED] + first + again
+    seen, renewed = state.numbers[SEEN] + first, state.numbers[_RENEWED] + first + again
     change *= np.float32(weight / seen)
-    change += state.vectors[MEAN] * np.float32((state.numbers[_SEEN] - lost) / seen)
+    change += state.vectors[MEAN] * np.float32((state.numbers[SEEN] - lost) / seen)
     if again:
         change -= state.vectors[BEFORE] * np.float32(again / seen)
     vectors = {**state.vectors, MEAN: change}
     if lost:  # the mean stood in for what it had told: from here on nobody's is known
         vectors[BEFORE], since, renewed = change, float(totals.round), 0.0
-    return ServerState(vectors, {**state.numbers, SINCE: since, _SEEN: seen, _RENEWED: renewed})
+    return ServerState(vectors, {**state.numbers, SINCE: since, SEEN: seen, _RENEWED: renewed})

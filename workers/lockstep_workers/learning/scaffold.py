@@ -1,17 +1,17 @@
 """SCAFFOLD: control variates take out of each step what is the client's own direction.
 
-`learning.strategies` builds it. Invariant: c is the mean of all clients' control variates with the
-weights of the model, so that the job ends where the clients' gradients cancel out, however unequal
-their steps are.
+`learning.strategies` builds it. Invariant: c is the sum of all clients' control variates with their
+shares of the job's examples, which are their weights in the model too: so the job ends where the
+clients' gradients cancel out, however unequal their steps are.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
 from torch import Tensor
 
 from lockstep_workers.learning.gradients import RawMean
+from lockstep_workers.learning.latest import CHANGE, MEAN, SEEN, folded, told, with_mean
 from lockstep_workers.learning.strategy import (
     MODEL,
     ClientMemory,
@@ -26,8 +26,10 @@ from lockstep_workers.learning.strategy import (
     by_examples,
 )
 
-CONTROL = "control"
-CHANGE = "control-change"
+OWN = "control"
+"""What a client remembers: its cᵢ."""
+SHARE = "control_share"
+"""Of the server's numbers: the clients that have a cᵢ, by their share of the job's examples."""
 
 
 def scaffold(*, at_start: bool = False) -> Strategy:
@@ -36,15 +38,17 @@ def scaffold(*, at_start: bool = False) -> Strategy:
     A client's new cᵢ is its gradient at the received model over all its examples (`at_start`:
     option I, line 12) or the mean of its round's raw gradients (option II, which the paper
     recovers from the displacement; under momentum only the gradients themselves are right).
-    Clients of unequal size have unequal weights in c as in the model; of equal size the rule is
-    the paper's, c ← c + |S|/N · mean(Δcᵢ) (line 17).
+    Until its first round it is 0. So c is the mean over those that have one (`latest`) times
+    their share; with clients of equal size, c ← c + |S|/N · mean(Δcᵢ) (line 17).
     """
 
     def begin(
         received: Mapping[str, Tensor], /, *, plan: LocalPlan, memory: ClientMemory, probe: Probe
     ) -> LocalPart:
-        own, mean = memory.vectors.get(CONTROL), RawMean()
-        shift = received[CONTROL] if own is None else received[CONTROL] - own
+        own, mean = memory.vectors.get(OWN), RawMean()
+        shift = received[MEAN] * plan.numbers[SHARE]
+        if own is not None:
+            shift -= own
         first = probe() if at_start else None
 
         def correct(_weights: Tensor, gradient: Tensor) -> None:
@@ -54,15 +58,15 @@ def scaffold(*, at_start: bool = False) -> Strategy:
 
         def finish(result: LocalResult) -> tuple[Mapping[str, Tensor], ClientMemory]:
             new = mean.take() if first is None else first
-            change = new if own is None else new - own
-            return {MODEL: result.weights, CHANGE: change}, ClientMemory({CONTROL: new})
+            uploads = {MODEL: result.weights, CHANGE: told(new, own, plan=plan)}
+            return uploads, ClientMemory({OWN: new})
 
         return LocalPart(correct, finish)
 
     return Strategy(
-        broadcasts=(MODEL, CONTROL),
+        broadcasts=(MODEL, MEAN),
         uploads={MODEL: by_examples, CHANGE: by_examples},
-        remembers=(CONTROL,),
+        remembers=(OWN,),
         start=_start,
         begin=begin,
         aggregate=_aggregate,
@@ -70,11 +74,12 @@ def scaffold(*, at_start: bool = False) -> Strategy:
 
 
 def _start(model: Vector) -> ServerState:
-    return ServerState({MODEL: model, CONTROL: np.zeros_like(model)})
+    state = with_mean(model)
+    return replace(state, numbers={**state.numbers, SHARE: 0.0})
 
 
 def _aggregate(state: ServerState, mean: Mapping[str, Vector], /, *, totals: Totals) -> ServerState:
-    control = mean[CHANGE]
-    control *= totals.weights[CHANGE] / totals.examples
-    control += state.vectors[CONTROL]
-    return replace(state, vectors={**state.vectors, MODEL: mean[MODEL], CONTROL: control})
+    after = folded(state, mean[CHANGE], totals=totals, weight=totals.weights[CHANGE])
+    share = after.numbers[SEEN] / totals.examples
+    vectors = {**after.vectors, MODEL: mean[MODEL]}
+    return replace(after, vectors=vectors, numbers={**after.numbers, SHARE: share})
