@@ -15,14 +15,21 @@ from typing import Annotated, Any
 import structlog
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
+from lockstep_simulator.grid import cases, read_seeds
 from lockstep_simulator.manifest import DataFile, Manifest, Refused, load_manifest, read_traces
+from lockstep_simulator.overrides import BadSetting
+from lockstep_simulator.plots import check_file, plot_run
 from lockstep_simulator.preparing import Options, setup_of
 from lockstep_simulator.processes import usable_cores
 from lockstep_simulator.progress import showing, table
+from lockstep_simulator.rows import read_rows
 from lockstep_simulator.running import FAILED, INTERRUPTED, Ended, run
 from lockstep_simulator.simulation import Setup, SimulatedRound
 from lockstep_simulator.summing_up import round_json, summary_json, summed_up
+from lockstep_simulator.sweep import Base, Sweep, prepared, run_all
+from lockstep_simulator.sweep_shown import draw, failures_of, showing_runs, table_of
 from lockstep_workers.errors import JobFailed
 
 app = typer.Typer(
@@ -58,6 +65,34 @@ Failures = Annotated[
 ]
 
 
+Standardise = Annotated[
+    bool, typer.Option("--standardise", help="Each feature of --data less its mean, scaled.")
+]
+JobName = Annotated[
+    str | None, typer.Option("--job", help="Which job, if the manifest has several.")
+]
+History = Annotated[
+    Path | None, typer.Option(help="A cluster job's history.jsonl: its work per step.")
+]
+PolicyFile = Annotated[Path | None, typer.Option(help="Policy file for allocation.policy ppo.")]
+OneByOneToo = Annotated[
+    bool, typer.Option("--one-by-one", help="Train as devices do, one client after another.")
+]
+
+
+def _picture(path: Path | None) -> Path | None:
+    """Refuses a picture of a kind that there is not, before anything runs."""
+    if path is not None and (wrong := check_file(path)) is not None:
+        raise typer.BadParameter(wrong)
+    return path
+
+
+Plot = Annotated[
+    Path | None,
+    typer.Option(help="A picture of what came of it: .png, .svg or .html.", callback=_picture),
+]
+
+
 @app.callback()
 def _commands() -> None:
     """A FederatedJob in one process: a cluster's manifest, on a virtual clock."""
@@ -68,34 +103,24 @@ def simulate(
     job: JobFile,
     *,
     data: Data = None,
-    standardise: Annotated[
-        bool, typer.Option("--standardise", help="Each feature of --data less its mean, scaled.")
-    ] = False,
+    standardise: Standardise = False,
     strategy: Annotated[str | None, typer.Option(help="strategy.name")] = None,
     rounds: Annotated[int | None, typer.Option(help="training.rounds", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="training.seed", min=0)] = None,
     set_: Sets = None,
-    name: Annotated[
-        str | None, typer.Option("--job", help="Which job, if the manifest has several.")
-    ] = None,
+    name: JobName = None,
     traces: TracesOf = None,
     failures: Failures = 0.0,
     work_per_step: WorkPerStep = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Measure the work of a step anew.")
     ] = False,
-    history: Annotated[
-        Path | None, typer.Option(help="A cluster job's history.jsonl: its work per step.")
-    ] = None,
+    history: History = None,
     plans: Annotated[
         Path | None, typer.Option(help="The same: its plans are played again, with its work.")
     ] = None,
-    policy: Annotated[
-        Path | None, typer.Option(help="Policy file for allocation.policy ppo.")
-    ] = None,
-    one_by_one: Annotated[
-        bool, typer.Option("--one-by-one", help="Train as devices do, one client after another.")
-    ] = False,
+    policy: PolicyFile = None,
+    one_by_one: OneByOneToo = False,
     processes: Annotated[
         int | None,
         typer.Option(help="That train; all cores when empty. Results are the same.", min=1),
@@ -106,6 +131,7 @@ def simulate(
     save_model: Annotated[
         Path | None, typer.Option(help="Where to write the final model (safetensors).")
     ] = None,
+    plot: Plot = None,
 ) -> None:
     """Run a FederatedJob in this process: its plans, its training, a virtual clock and energy."""
     said = {"strategy.name": strategy, "training.rounds": rounds, "training.seed": seed}
@@ -129,6 +155,8 @@ def simulate(
         manifest = read_manifest(job, sets, name=name, traces=traces, data=file)
         setup = setup_of(manifest, options, say=told.print)
         ended = _shown(setup, told, as_json=json_, model=save_model)
+        if plot is not None and ended.rounds:
+            draw_run(setup, ended.rounds, path=plot)
     raise typer.Exit(_CODES.get(ended.result, 0))
 
 
@@ -160,8 +188,35 @@ def _shown(setup: Setup, told: Console, *, as_json: bool, model: Path | None) ->
     return ended
 
 
+def draw_run(setup: Setup, rounds: list[SimulatedRound], *, path: Path) -> None:
+    """Draws a run.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    spec, target = setup.spec, setup.spec.training.target
+    reached = target.value if target is not None and target.metric == "accuracy" else None
+    title = (
+        f"{setup.name}: {spec.strategy.name}, {spec.clients()} devices, "
+        f"frequencies by {spec.allocation.policy}"
+    )
+    plot_run(rounds, path, title=title, target=reached)
+
+
 def _print_json(content: dict[str, Any]) -> None:
     typer.echo(json.dumps(content, separators=(",", ":")))
+
+
+def read_text(file: Path) -> str:
+    """The text of a manifest.
+
+    Raises:
+        Refused: it cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused([f"cannot read {file}: {error}"]) from error
 
 
 def read_manifest(
@@ -177,12 +232,98 @@ def read_manifest(
     Raises:
         Refused: it cannot be read, or a cluster would refuse it.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused([f"cannot read {file}: {error}"]) from error
     beside = None if traces is None else read_traces(traces)
-    return load_manifest(text, sets=sets, traces=beside, job=name, data=data)
+    return load_manifest(read_text(file), sets=sets, traces=beside, job=name, data=data)
+
+
+class _Command(TyperCommand):
+    """`--parallel` without a number means all cores."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Puts the number in."""
+        bare = [
+            place
+            for place, one in enumerate(args)
+            if one == "--parallel" and not "".join(args[place + 1 : place + 2]).isdecimal()
+        ]
+        for place in reversed(bare):
+            args[place] = f"--parallel={usable_cores()}"
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=_Command)
+def sweep(
+    job: JobFile,
+    *,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="path=one,two: each value is run (repeatable: each with each)."),
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(help="training.seed of the runs of each setting: 0,1,2 or 0-9.")
+    ] = "",
+    parallel: Annotated[
+        int | None,
+        typer.Option(help="Runs at a time; as many as there are cores when empty.", min=1),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The csv: a row for each run and round.")] = Path(
+        "sweep.csv"
+    ),
+    plot: Plot = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the runs that the csv has already.")
+    ] = False,
+    rounds: Annotated[int | None, typer.Option(help="training.rounds", min=1)] = None,
+    data: Data = None,
+    standardise: Standardise = False,
+    name: JobName = None,
+    traces: TracesOf = None,
+    failures: Failures = 0.0,
+    work_per_step: WorkPerStep = None,
+    history: History = None,
+    policy: PolicyFile = None,
+    one_by_one: OneByOneToo = False,
+) -> None:
+    """Run a FederatedJob with each combination of values and each seed: a csv and a picture."""
+    options = Options(
+        memory=memory_file(),
+        work_per_step=work_per_step,
+        history=history,
+        policy=policy,
+        failures=failures,
+        one_by_one=one_by_one,
+    )
+    with explained() as told:
+        base = Base(
+            text=read_text(job),
+            traces={} if traces is None else read_traces(traces),
+            job=name,
+            data=None if data is None else DataFile(data, standardise=standardise),
+            options=options,
+            sets=() if rounds is None else (f"training.rounds={rounds}",),
+        )
+        runs = cases(set_ or [], read_seeds(seeds) if seeds else [])
+        kept = read_rows(out) if resume else {}
+        ready = prepared(base, runs, kept=kept, say=told.print)
+        _swept(ready, out, parallel=parallel or usable_cores(), told=told)
+        drawn = plot or out.with_suffix(".png")
+        if draw(ready, drawn, name=job.stem):
+            told.print(f"{out} and {drawn} are written", soft_wrap=True, markup=False)
+        typer.echo(table_of(ready))
+        for sentence in (failed := failures_of(ready)):
+            told.print(f"failed: {sentence}", style="red", soft_wrap=True, markup=False)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _swept(ready: Sweep, out: Path, *, parallel: int, told: Console) -> None:
+    """Runs a sweep; Ctrl-C ends it with what there is."""
+    try:
+        with showing_runs(told, ready) as progress:
+            run_all(ready, out, parallel=parallel, progress=progress)
+    except KeyboardInterrupt as error:
+        done = len(ready.outcomes)
+        told.print(f"stopped: {out} has {done} of {len(ready.runs)} runs, --resume goes on with it")
+        raise typer.Exit(130) from error
 
 
 @contextmanager
@@ -192,6 +333,9 @@ def explained() -> Iterator[Console]:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         yield told
+    except BadSetting as error:
+        told.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
+        raise typer.Exit(1) from error
     except Refused as error:
         for sentence in error.sentences:
             told.print(f"error: {sentence}", style="red", soft_wrap=True, markup=False)
