@@ -30,6 +30,7 @@ LANES = {
     "test_policies": "jobs-2",
     "test_train": "jobs-2",
     "test_causes": "jobs-2",
+    "test_calibrated": "jobs-2",
 }
 
 
