@@ -153,7 +153,7 @@ def prepare(name: str, phase: str) -> None:
     if phase == "Pending":
         job["spec"]["cloud"] = {"cpu": "100"}
     if phase == "Refused":
-        job["spec"]["strategy"] = {"name": "scaffold"}
+        job["spec"]["clustering"] = {"method": "kl"}
     if phase == "Starting":
         job["spec"]["devices"][0]["memory"] = "16Mi"  # it never gets there
     if phase == "Failed":
