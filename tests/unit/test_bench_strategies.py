@@ -196,6 +196,21 @@ def test_a_goal_is_reached_or_missed_by_the_paired_difference(bench: Bench) -> N
     assert "**missed**" in page(bench, "a command")
 
 
+def test_rounds_are_compared_where_each_is_fastest_and_where_it_is_most_accurate(
+    bench: Bench,
+) -> None:
+    cell, small, large = CELL["ext"], 0.03, 0.1
+    know_all(bench, "ext", {FEDAVG: 0.80}, reached_in=10)
+    for rate, final, reached_in in ((small, 0.82, 9), (large, 0.81, 6)):
+        for seed in bench.seeds:
+            run = Run(cell, METHODS[CALIBRATED], rate, seed)
+            know(bench, run, curve(final, reached_in=reached_in))
+    found = named(bench, ": calibrated against fedavg ≤ 0.75")
+    assert found.measured.startswith("0.60 (lr 0.1 and 0.05)")
+    assert found.measured.endswith("lr 0.03 and 0.05: 0.90")
+    assert found.reached
+
+
 def test_a_seed_far_behind_is_named(bench: Bench) -> None:
     cell = CELL["ext"]
     know_all(bench, "ext", {FEDAVG: 0.8})

@@ -82,6 +82,22 @@ def best_rate(by_rate: Mapping[float, BySeed], seeds: Sequence[int]) -> float | 
     return max(whole, key=lambda rate: statistics.fmean(whole[rate][s].final for s in seeds))
 
 
+def fastest_rate(
+    by_rate: Mapping[float, BySeed], seeds: Sequence[int], *, target: float
+) -> float | None:
+    """The learning rate with the fewest rounds to a target, of those run with all seeds."""
+    whole = {rate: runs for rate, runs in by_rate.items() if set(seeds) <= set(runs)}
+    if not whole:
+        return None
+    return min(whole, key=lambda rate: mean_rounds(whole[rate], target))
+
+
+def mean_rounds(runs: BySeed, target: float) -> float:
+    """Mean rounds to a target; a run that did not reach it counts with all its rounds."""
+    found = ((curve.rounds_to(target), len(curve.accuracy)) for curve in runs.values())
+    return statistics.fmean(most if rounds is None else rounds for rounds, most in found)
+
+
 def promising(first: Mapping[float, Curve]) -> list[float]:
     """The learning rates that are worth other seeds, from the runs of the first."""
     top = max((curve.final for curve in first.values()), default=0.0)
@@ -133,6 +149,5 @@ def rounds_ratio(of: BySeed, against: BySeed, *, target: float) -> Ratio | None:
     reached = [rounds for rounds in mine if rounds is not None]
     if not reached or len(reached) < len(mine):
         return None
-    other = [(curve.rounds_to(target), len(curve.accuracy)) for curve in against.values()]
-    theirs = statistics.fmean(most if rounds is None else rounds for rounds, most in other)
-    return Ratio(statistics.fmean(reached) / theirs, any(rounds is None for rounds, _ in other))
+    censored = any(curve.rounds_to(target) is None for curve in against.values())
+    return Ratio(statistics.fmean(reached) / mean_rounds(against, target), censored)

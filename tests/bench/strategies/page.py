@@ -138,10 +138,11 @@ def _head(bench: Bench, command: str) -> str:
 
 def _legend() -> str:
     return (
-        "In names m is `serverMomentum` and s `serverLearningRate`; the rest are the defaults. "
-        "† marks a best learning rate at an edge of its grid. Rounds, simulated seconds, joules of "
-        "all devices, and bytes both ways are to the first round at the target, in the mean over "
-        "the seeds that reached it.\n"
+        "In names m is `serverMomentum`, s `serverLearningRate`, w `calibrationWeight`. † marks a "
+        "best learning rate at an edge of its grid. Ratios of rounds are judged with each method "
+        "at the learning rate that reaches the target soonest. Rounds, simulated seconds, joules "
+        "of all devices, and megabytes of updates are to the first round at the target, in the "
+        "mean over the seeds that reached it.\n"
     )
 
 

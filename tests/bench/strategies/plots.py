@@ -53,8 +53,11 @@ def _bars(axes: Axes, bench: Bench, cell: Cell) -> None:
 def _curves(bench: Bench, file: Path) -> None:
     """Mean accuracy by round with its spread, one panel a cell."""
     figure = Figure(figsize=(12, 8), layout="constrained")
-    cells = [cell for cell in bench.cells if cell.name in CURVES]
-    for axes, cell in zip(figure.subplots(2, 2).flat, cells, strict=False):
+    cells = [cell for cell in bench.cells if cell.name in CURVES and lines(bench, cell)]
+    panels = list(figure.subplots(2, 2).flat)
+    for axes in panels[len(cells) :]:
+        axes.set_axis_off()
+    for axes, cell in zip(panels, cells, strict=False):
         for one in lines(bench, cell)[:6]:
             every = points(1) * np.array([curve.accuracy for curve in one.runs.values()])
             rounds = np.arange(1, every.shape[1] + 1)

@@ -33,7 +33,7 @@ from tests.bench.strategies.cells import (
     rounded,
 )
 from tests.bench.strategies.examples import Source, load
-from tests.bench.strategies.figures import BySeed, Curve, best_rate, promising
+from tests.bench.strategies.figures import BySeed, Curve, best_rate, fastest_rate, promising
 
 FAR = 0.08
 """A target so far from tuned fedavg's final accuracy tells nothing."""
@@ -97,6 +97,12 @@ class Bench:
         """A method at its best learning rate, with all seeds; None: it is not known yet."""
         by_rate = self.known(cell, METHODS[name])
         rate = best_rate(by_rate, self.seeds)
+        return None if rate is None else (rate, by_rate[rate])
+
+    def fastest(self, cell: Cell, name: str) -> tuple[float, BySeed] | None:
+        """A method at the learning rate that reaches the target soonest; None: not known yet."""
+        by_rate = self.known(cell, METHODS[name])
+        rate = fastest_rate(by_rate, self.seeds, target=self.target(cell))
         return None if rate is None else (rate, by_rate[rate])
 
     def target(self, cell: Cell) -> float:
