@@ -16,7 +16,7 @@ RUN := $(if $(wildcard $(STAMP)),$(PY),$(SMALL)/bin/python)
 LOAD := $(RUN) -m tests.cluster load $$($(RUN) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-strategies bench-joint chaos fuzz clean
+.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-fidelity bench-strategies bench-joint chaos fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -104,6 +104,10 @@ bench-planning: venv ## measures how long a plan takes for 50, 500 and 10,000 de
 
 bench-scale: venv ## measures what jobs of 100 to 5,000 devices cost the operator (kwok, cluster up)
 	$(PY) -m tests.bench.scale
+
+bench-fidelity: venv ## compares simulated jobs with real pods (cluster up, HISTORY=dir), writes docs/benchmarks
+	$(PY) images/build.py
+	$(PY) -m tests.bench.fidelity --history $(or $(HISTORY),build/fidelity)
 
 fuzz: venv ## fuzzes everything that strangers' bytes reach (FUZZ_SECONDS=60 for each target)
 	$(PY) -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)

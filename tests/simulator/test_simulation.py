@@ -95,7 +95,7 @@ def test_steps_drawn_per_device_are_done() -> None:
 
 
 def test_overheads_count_between_rounds_and_with_each_transfer() -> None:
-    overheads = Overheads(transfer_s=0.01, between_s=2.0, start_s=0.0)
+    overheads = Overheads(transfer_s=0.01, beside_s=0.0, between_s=2.0, start_s=0.0)
     done = rounds(spec(group("d")), overheads=overheads)
     assert seconds(done) == pytest.approx([0.02 + STEPS * WORK] * 3)
     assert [one.time_s for one in done] == pytest.approx([0.12, 2.24, 4.36])

@@ -12,7 +12,7 @@ from lockstep_workers.data import Dataset, Examples
 
 WORK = 0.02
 """Core-seconds of a step."""
-NONE = Overheads(transfer_s=0.0, between_s=0.0, start_s=0.0)
+NONE = Overheads(transfer_s=0.0, beside_s=0.0, between_s=0.0, start_s=0.0)
 
 
 def examples(count: int, *, seed: int) -> Examples:

@@ -5,8 +5,11 @@ workers' own `Link`, what a training cost of their `spending`: only the clock is
 Invariant: a device does one thing after another; the next begins when the last has ended.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from lockstep_api.budget import step_seconds, steps_done
 from lockstep_api.settings import GroupSettings, JobSettings, LinkSettings
@@ -16,6 +19,7 @@ from lockstep_api.wire import ClientPlan
 from lockstep_workers.device.cgroup import CpuReading
 from lockstep_workers.device.link import Link, Links, link_of
 from lockstep_workers.device.spending import Account, Spent, spent
+from lockstep_workers.device.throttle import PERIOD_S
 
 Traces = Mapping[str, Mapping[str, str]]
 """ConfigMap → key → csv."""
@@ -26,15 +30,19 @@ class Overheads:
     """What takes time on pods beside computing and sending, in seconds; docs/simulate.md has how
     they were measured."""
 
-    transfer_s: float = 0.003
+    transfer_s: float = 0.008
     """Of each transfer: a request, its answer."""
-    between_s: float = 0.5
+    beside_s: float = 0.006
+    """Core-seconds that a device's pod uses before it trains, in the mean: receiving, scrapes."""
+    between_s: float = 0.8
     """From the end of a round to the begin of the next: average, evaluation, plan, CPU limits."""
     start_s: float = 10.0
     """From the job's creation, when emulated links begin, to round 1."""
 
 
 USUAL = Overheads()
+_BESIDE = 0xBE51DE
+"""Tells a draw from others of the same seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +78,18 @@ class VirtualDevice:
     work_per_step: float
     """Core-seconds."""
     overheads: Overheads
+    seed: tuple[int, int]
+    """The job's, and the client's number: they draw what varies from round to round."""
     free_s: float = 0.0
     """When it can begin something new."""
 
-    def run(self, plan: ClientPlan, *, at_s: float, down_bytes: int, up_bytes: int) -> Trip:
-        """Its part of a round that it hears of `at_s`."""
+    def run(
+        self, plan: ClientPlan, *, turn: int, at_s: float, down_bytes: int, up_bytes: int
+    ) -> Trip:
+        """Its part of a round that it hears of `at_s`; `turn` tells it from others."""
         start_s = max(at_s, self.free_s)
         began_s = self._moved(self.links.down, down_bytes, at_s=start_s)
-        steps, used = self._trained(plan)
+        steps, used = self._trained(plan, self._beside_s(turn))
         trained_s = began_s + used.compute_s
         download_s = began_s - start_s
         self.account.trained(used, began_s=began_s, ended_s=trained_s, download_s=download_s)
@@ -105,21 +117,44 @@ class VirtualDevice:
         start_s = self.overheads.start_s
         return link.end_s(size, start_s + at_s) - start_s + self.overheads.transfer_s
 
-    def _trained(self, plan: ClientPlan) -> tuple[int, Spent]:
+    def _beside_s(self, turn: int) -> float:
+        """Core-seconds that the pod used in the period of CPU time in which its training begins."""
+        if not self.overheads.beside_s:
+            return 0.0
+        random = np.random.default_rng(np.random.SeedSequence((*self.seed, turn, _BESIDE)))
+        return float(random.exponential(self.overheads.beside_s))
+
+    def _trained(self, plan: ClientPlan, beside_s: float) -> tuple[int, Spent]:
         """The steps that it does and what they take: one thread, held to the plan's millicores."""
         cores = plan.cpu_milli / 1000
         step_s = step_seconds(self.work_per_step, cores=cores)
         steps = steps_done(plan.steps, budget_s=plan.budget_seconds, step_s=step_s)
+        cpu_s = self.work_per_step * steps
+        held_s = quota_s(cpu_s, cores, before_s=beside_s)
         itself = plan.actuator is Actuator.COOPERATIVE
         reading = CpuReading(quota_cores=None if itself else cores, throttled_s=None)
         return steps, spent(
             self.group,
             before=reading,
             after=reading,
-            compute_s=step_s * steps,
-            cpu_s=self.work_per_step * steps,
+            compute_s=step_s * steps if itself else max(step_s * steps, held_s),
+            cpu_s=cpu_s,
             throttle_cores=cores if itself else None,
         )
+
+
+def quota_s(cpu_s: float, cores: float, *, before_s: float = 0.0) -> float:
+    """Seconds that the kernel lets `cpu_s` core-seconds of a thread take under a CPU quota.
+
+    It gives them out by periods: in each the thread runs until the quota's part of it is used up.
+    Of the first one `before_s` core-seconds were used already, all of its part at most.
+    """
+    if cores >= 1:
+        return cpu_s
+    part_s = cores * PERIOD_S
+    before_s = min(before_s, part_s)
+    full = max(0, math.ceil((before_s + cpu_s) / part_s - 1e-9) - 1)
+    return full * (PERIOD_S - part_s) + cpu_s
 
 
 def build_devices(
@@ -144,6 +179,7 @@ def build_devices(
             account=Account(job, group),
             work_per_step=work[client],
             overheads=overheads,
+            seed=(job.training.seed, number),
         )
         for number, (client, group) in enumerate(zip(job.clients(), groups, strict=True))
     }

@@ -90,7 +90,11 @@ class Field:
         task = now.task_of(plan.client)
         assert task is not None
         trip = self.devices[plan.client].run(
-            plan, at_s=now.began_s, down_bytes=self.down_bytes, up_bytes=self.up_bytes
+            plan,
+            turn=now.turn,
+            at_s=now.began_s,
+            down_bytes=self.down_bytes,
+            up_bytes=self.up_bytes,
         )
         self.telemetry.trained(plan.client, trip)
         return Going(plan.client, task, trip, gone.get(plan.client))

@@ -147,9 +147,7 @@ class Simulation:
             loaded = tried(self.job, setup.dataset)
             clients = build_clients(self.job, setup.dataset)
             first = next(iter(clients.values()))
-            unpack(
-                first.model.module, pack(loaded.module)
-            )  # all share it, as they share the constants
+            unpack(first.model.module, pack(loaded.module))  # all clients share this module
             self.work = setup.work(clients)
             crew = Crew(job=self.job, dataset=setup.dataset, clients=clients)
             way = (one_by_one if self._deterministic else setup.way)(crew)
