@@ -39,14 +39,12 @@ SINCE = "gradients_since"
 """Of the server's numbers: the round before this generation's first; clients know it."""
 SEEN = "gradients_seen"
 """Of the server's numbers: examples of the clients in the model."""
-_RENEWED = "gradients_renewed"
-"""The same of those in it since this generation began."""
 
 
 def with_mean(model: Vector) -> ServerState:
     """The state before round 1: nobody has told anything."""
     vectors = {MODEL: model, MEAN: np.zeros_like(model), BEFORE: np.zeros_like(model)}
-    return ServerState(vectors, {SINCE: 0.0, SEEN: 0.0, _RENEWED: 0.0})
+    return ServerState(vectors, {SINCE: 0.0, SEEN: 0.0})
 
 
 def told(new: Tensor, old: Tensor | None, *, plan: LocalPlan) -> Tensor:
@@ -73,12 +71,12 @@ def folded(state: ServerState, change: Vector, *, totals: Totals, weight: float)
     first = examples(lambda one: one.counted_round is None)
     again = examples(lambda one: one.counted_round is not None and one.counted_round <= since)
     lost = examples(lambda one: (one.counted_round or 0) > since and not one.remembered)
-    seen, renewed = state.numbers[SEEN] + first, state.numbers[_RENEWED] + first + again
+    seen = state.numbers[SEEN] + first
     change *= np.float32(weight / seen)
     change += state.vectors[MEAN] * np.float32((state.numbers[SEEN] - lost) / seen)
     if again:
         change -= state.vectors[BEFORE] * np.float32(again / seen)
     vectors = {**state.vectors, MEAN: change}
     if lost:  # the mean stood in for what it had told: from here on nobody's is known
-        vectors[BEFORE], since, renewed = change, float(totals.round), 0.0
-    return ServerState(vectors, {**state.numbers, SINCE: since, SEEN: seen, _RENEWED: renewed})
+        vectors[BEFORE], since = change, float(totals.round)
+    return ServerState(vectors, {**state.numbers, SINCE: since, SEEN: seen})
