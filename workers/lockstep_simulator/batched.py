@@ -165,8 +165,8 @@ class _Training:
         labels = np.empty((count, size), np.int64)
         shares = np.zeros((count, size), np.float32)
         for place, (client, mine) in enumerate(zip(self._group, chosen, strict=False)):
-            filled = np.concatenate([mine, np.full(size - len(mine), mine[0])])
-            inputs[place] = client.examples.inputs[filled]
-            labels[place] = client.examples.labels[filled]
             shares[place, : len(mine)] = 1.0 / len(mine)
+            filled = np.resize(mine, size) if len(mine) < size else mine
+            for held, into in ((client.examples.inputs, inputs), (client.examples.labels, labels)):
+                np.take(held, filled, axis=0, out=into[place], mode="clip")  # else it copies
         return Batch(normalised(inputs, every), torch.from_numpy(labels), torch.from_numpy(shares))
