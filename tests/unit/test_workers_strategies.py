@@ -1,9 +1,11 @@
-"""Which strategy a job's spec means, and what its empty fields are."""
+"""Which strategy a job's spec means, what its empty fields are, and what all of them keep to."""
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lockstep_api.spec import CalibrationGradient, StrategySpec
 from lockstep_workers.learning.calibrated import Calibration, calibrated
@@ -16,7 +18,7 @@ from lockstep_workers.learning.server_optimizer import (
     with_server_optimizer,
 )
 from lockstep_workers.learning.strategies import build_strategy, fedavg, with_proximal
-from lockstep_workers.learning.strategy import Strategy, Vector
+from lockstep_workers.learning.strategy import LocalPlan, LocalResult, Strategy, Vector
 from tests.support.quadratics import Quadratic, QuadraticJob
 
 CLIENTS = {
@@ -84,3 +86,51 @@ def test_a_spec_means_this_strategy_and_no_other(fields: dict[str, Any], meant: 
     assert len(others) >= len(MEANT) - 3  # some have two names
     for other in others:
         assert np.abs(played(other) - curve).max() > 1e-4
+
+
+KEEPERS = [strategy for _, strategy in MEANT]
+
+
+@pytest.mark.parametrize("strategy", KEEPERS)
+def test_a_client_changes_nothing_that_it_is_handed(strategy: Strategy) -> None:
+    """Neither what it received, nor what it remembers of the round before."""
+    job = QuadraticJob(strategy, CLIENTS, 0.05)
+    job.play(2)
+    state, memory = job.server.state, job.memories["a"]
+    received = {name: torch.from_numpy(state.vectors[name].copy()) for name in strategy.broadcasts}
+    handed = {**received, **{f"own {name}": vector for name, vector in memory.vectors.items()}}
+    before = {name: vector.clone() for name, vector in handed.items()}
+    plan = LocalPlan(3, 4, 0.05, 0.0, base_round=2, mean_steps=2.0, numbers=state.numbers)
+    part = strategy.begin(
+        received, plan=plan, memory=memory, probe=lambda _minibatches=None: torch.ones(2)
+    )
+    weights, gradient = torch.ones(2), torch.ones(2)
+    for _ in range(4):
+        if part.correct is not None:
+            part.correct(weights, gradient)
+    uploads, remembered = part.finish(LocalResult(weights, 4, 1))
+    assert set(uploads) == set(strategy.uploads)
+    assert set(remembered.vectors) >= set(strategy.remembers)
+    assert torch.equal(weights, torch.ones(2))
+    for name, vector in before.items():
+        assert torch.equal(handed[name], vector), name
+
+
+@pytest.mark.parametrize("strategy", KEEPERS)
+def test_a_server_changes_no_state_of_before_and_has_each_vector_once(strategy: Strategy) -> None:
+    job = QuadraticJob(strategy, CLIENTS, 0.05)
+    for number in range(3):
+        job.begin()
+        state = job.server.state.vectors
+        before = {name: vector.copy() for name, vector in state.items()}
+        for one, other in combinations(state, 2):
+            assert number == 0 or not np.shares_memory(state[one], state[other]), (one, other)
+        if number == 1:
+            del job.memories["a"]
+        job.end([job.train(name) for name in CLIENTS])
+        for name, vector in before.items():
+            np.testing.assert_array_equal(state[name], vector, err_msg=name)
+        after = job.server.state
+        assert after.vectors.keys() == state.keys()
+        assert all(vector.dtype == np.float32 for vector in after.vectors.values())
+        assert after.numbers.keys() == strategy.start(np.zeros(2, np.float32)).numbers.keys()
