@@ -197,7 +197,7 @@ def draw_run(setup: Setup, rounds: list[SimulatedRound], *, path: Path) -> None:
     spec, target = setup.spec, setup.spec.training.target
     reached = target.value if target is not None and target.metric == "accuracy" else None
     title = (
-        f"{setup.name}: {spec.strategy.name}, {spec.clients()} devices, "
+        f"{setup.name}: strategy {spec.strategy.name}, {spec.clients()} devices, "
         f"frequencies by {spec.allocation.policy}"
     )
     plot_run(rounds, path, title=title, target=reached)

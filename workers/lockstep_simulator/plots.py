@@ -211,7 +211,10 @@ def _dot(numbers: Sequence[int]) -> dict[str, Any]:
 
 
 def _devices(axes: Axes, rounds: Sequence[SimulatedRound], *, what: str, label: str) -> None:
-    """Few devices: a line for each, in its group's colour; many: dots, and the group's medians."""
+    """Few devices: a line for each, in its group's colour; many: dots, and the group's medians.
+
+    A line has gaps where its device gave no update.
+    """
     of_device: dict[str, dict[int, float]] = {}
     for one in rounds:
         for client in one.report.clients:
@@ -235,9 +238,10 @@ def _group(
     """The devices of a group: round → value of each."""
     if few:
         for place, values in enumerate(members):
-            shown = {**look, "linewidth": 1.2, "marker": ".", "markersize": 3}
+            shown = {**look, "linewidth": 1.2, "marker": ".", "markersize": 4}
             shown["label"] = look["label"] if place == 0 else None
-            axes.plot(list(values), list(values.values()), **shown)
+            numbers = range(min(values), max(values) + 1)
+            axes.plot(numbers, [values.get(one, math.nan) for one in numbers], **shown)
         return
     dots = [(number, value) for values in members for number, value in values.items()]
     axes.plot(*zip(*dots, strict=True), ".", color=look["color"], markersize=3, alpha=0.3)
