@@ -28,6 +28,11 @@ def equalize_10s(observation: Observation) -> Array:
     return _equalized(observation, observation.recent_mbps)
 
 
+def equalize_steady(observation: Observation) -> Array:
+    """The equaliser for a bandwidth that no moment decides; for steps that were planned for it."""
+    return _equalized(observation, observation.steady_mbps)
+
+
 def slack(share: float, caution: float) -> Method:
     """The equaliser that aims at `share`·T and fears variation: f = W/(share·T - û·(1 + z·cv))."""
 

@@ -64,6 +64,15 @@ class Observation:
         """(E, N) the mean over the previous 10 s."""
         return recent_mbps(self.slots_mbps)
 
+    @property
+    def steady_mbps(self) -> Array:
+        """(E, N) half way, in logarithms, from the middle to the greatest of the means over 10 s,
+        over a minute and over all uploads: a link that stands still now will not for long, and one
+        slow upload is not all that it can do."""
+        minute = (self.slots_mbps * _WIDTHS).sum(-1) / _WIDTHS.sum()
+        every = np.stack([self.recent_mbps, np.maximum(minute, LEAST_MBPS), self.mean_mbps])
+        return np.sqrt(np.median(every, axis=0) * every.max(axis=0))
+
     def upload_s(self, mbps: Array) -> Array:
         """(E, N) seconds of an upload at this bandwidth."""
         return self.devices.upload / np.maximum(mbps, LEAST_MBPS)

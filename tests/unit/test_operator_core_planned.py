@@ -172,6 +172,17 @@ def test_static_plans_for_the_mean_bandwidth() -> None:
     assert plan == plan_round(job, request(), insight=insight())
 
 
+def test_a_link_that_stands_still_for_a_moment_makes_nobody_do_many_steps() -> None:
+    """It did well in the minute before: the others do not train until it would be through."""
+    job, usual = spec(), insight().of("fast-0")
+    still = replace(usual, slots_mbps=(0.01,) * 10 + (20.0,) * (SLOTS - 10))
+    plan = plan_round(job, request(), insight=insight(slow_0=still))
+    normal = plan_round(job, request(), insight=insight())
+    assert max(steps(plan).values()) < 2 * max(steps(normal).values())
+    ends = finish_s(job, plan)
+    assert max(ends) < 2 * max(finish_s(job, normal))
+
+
 def test_figures_without_an_answer_are_said() -> None:
     unlike = ClientInsight(slots_mbps=(float("nan"),) * SLOTS, work_per_step=WORK, upload_mbit=8.0)
     with pytest.raises(NotComputable):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lockstep_allocator.baselines import equalize_10s, static
+from lockstep_allocator.baselines import equalize_10s, equalize_steady, static
 from lockstep_allocator.devices import Array
 from lockstep_allocator.fleet import Method
 from lockstep_api.energy import limit_cores
@@ -76,7 +76,7 @@ def _asked(
     try:
         with np.errstate(all="ignore"):
             seen = observation_of(members, insight, energy_weight=spec.allocation.energy_weight)
-            asked = None if seen is None else _method(name, policy)(seen)[0]
+            asked = None if seen is None else _method(spec, policy)(seen)[0]
     except (ArithmeticError, ValueError, IndexError) as error:
         raise NotComputable(f"policy {name} has no answer to what is known ({error})") from error
     if asked is not None and not np.isfinite(asked).all():
@@ -90,10 +90,13 @@ def _within(group: DeviceGroup, ghz: float) -> float:
     return min(max(round(ghz, 4), frequency.min_ghz), frequency.max_ghz)
 
 
-def _method(name: AllocationPolicy, policy: Method | None) -> Method:
-    if name is AllocationPolicy.STATIC:
+def _method(spec: FederatedJobSpec, policy: Method | None) -> Method:
+    if spec.allocation.policy is AllocationPolicy.STATIC:
         return static
-    return policy if name is AllocationPolicy.PPO and policy is not None else equalize_10s
+    if spec.allocation.policy is AllocationPolicy.PPO and policy is not None:
+        return policy
+    planned = spec.training.local_steps.planned is not None
+    return equalize_steady if planned else equalize_10s
 
 
 def _before_measured(spec: FederatedJobSpec, steps: Mapping[str, int]) -> dict[str, float]:

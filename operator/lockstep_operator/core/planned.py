@@ -75,7 +75,7 @@ def _chosen(
     seen: Observation, wish: Wish, *, spec: FederatedJobSpec, policy: Method | None
 ) -> NDArray[np.int64]:
     name = spec.allocation.policy
-    mbps = seen.mean_mbps if name is AllocationPolicy.STATIC else seen.recent_mbps
+    mbps = seen.mean_mbps if name is AllocationPolicy.STATIC else seen.steady_mbps
     steps = plan_steps(seen.devices, seen.upload_s(mbps), wish=wish).steps
     if name is AllocationPolicy.PPO and isinstance(policy, Policy):
         upload_s = expected_upload_s(policy.forecaster, seen.with_steps(steps))
