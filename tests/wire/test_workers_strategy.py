@@ -7,13 +7,13 @@ import torch
 
 from lockstep_api.spec import StrategyName, StrategySpec
 from lockstep_api.wire import Task
-from lockstep_workers.learning.latest import MEAN, SINCE
+from lockstep_workers.learning.latest import MEAN, SEEN, SINCE
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, LocalPlan, LocalResult
 from lockstep_workers.tensors import decode, encode, split
 from tests.support.strategies import scaffold
 from tests.support.tasks import no_probe
-from tests.wire.cloud import cloud, devices, first_task, tasks
+from tests.wire.cloud import Device, cloud, devices, first_task, tasks
 from tests.wire.jobs import FakePlanner
 
 PLAN = LocalPlan(round=1, steps=5, learning_rate=0.1, momentum=0.0)
@@ -83,6 +83,33 @@ async def test_a_device_that_has_lost_its_memory_makes_the_mean_of_gradients_beg
         assert (mean(), task.numbers[SINCE]) == ((1 + 3 + 1 + 5 - 2) / 2, 2.0)
         await play(3, 2.0, 6.0, memory=[2, 2])
         assert mean() == (2 + 6) / 2, "both gave all they had"
+
+
+async def test_updates_that_are_repeated_bad_or_late_leave_the_mean_of_gradients_as_it_is(
+    tmp_path: Path,
+) -> None:
+    strategy = build_strategy(StrategySpec(name=StrategyName.CALIBRATED), momentum=0.0)
+    async with (
+        cloud(tmp_path, FakePlanner(rounds=3), strategy=strategy, replicas=3) as server,
+        devices(server, 3) as made,
+    ):
+        n = server.n_values // 2
+
+        async def send(each: Device, number: int, change: float) -> int:
+            body = encode([np.ones(n, np.float32), np.full(n, change, np.float32)])
+            return (await each.send(number, body=body))[0]
+
+        await first_task(made)
+        assert await send(made[0], 1, 2.0) == 200
+        assert await send(made[0], 1, 50.0) == 409, "repeated"
+        assert await send(made[1], 1, float("nan")) == 422, "bad: it is lost to the round"
+        assert await send(made[2], 1, 6.0) == 200
+        second = [work.task.base_round for work in await tasks(made, 1, of_round=2)]
+        assert second == [1, None, 1]
+        assert await send(made[0], 1, 50.0) == 409, "late"
+        state = server.vectors.state
+        np.testing.assert_array_equal(state.vectors[MEAN], (2.0 + 6.0) / 2)
+        assert state.numbers == {SINCE: 0.0, SEEN: 20.0}, "examples of the two that count"
 
 
 def test_a_client_remembers_and_corrects() -> None:
