@@ -3,6 +3,7 @@
 import itertools
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from lockstep_simulator import running
 from lockstep_simulator.cli import app
+from lockstep_simulator.emulation import USUAL
 from lockstep_simulator.simulation import SimulatedRound
 from tests.support.simulating import DATASET, group, rounds, spec
 
@@ -134,7 +136,7 @@ def test_work_is_measured_once_and_kept(
 
 def test_a_history_gives_work_and_plans(files: tuple[str, ...], tmp_path: Path) -> None:
     job = spec(group("d", 4), participation={"fraction": 0.5}, training={"rounds": 3})
-    done = rounds(job)
+    done = rounds(job, overheads=replace(USUAL, cold_s=0.0))
     history = tmp_path / "history.jsonl"
     history.write_text("".join(one.report.to_json() + "\n" for one in done))
     told = objects(RUN.invoke(app, ["simulate", *files, "--json", "--plans", str(history)]))

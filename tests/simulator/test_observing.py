@@ -7,10 +7,10 @@ import pytest
 
 from lockstep_allocator.observation import EDGES_S
 from lockstep_api.wire import ClientPlan
-from lockstep_simulator.emulation import VirtualDevice, build_devices
+from lockstep_simulator.emulation import NO_OVERHEADS, VirtualDevice, build_devices
 from lockstep_simulator.observing import Telemetry
 from lockstep_simulator.simulation import settings_of
-from tests.support.simulating import NONE, WORK, group, setup, spec
+from tests.support.simulating import WORK, group, setup, spec
 
 STEPS = "0,1\n10,3\n20,8\n"
 """Mbit/s: 1 for 10 s, 3 for 10 s, 8 for 10 s, and again."""
@@ -24,7 +24,7 @@ def devices(uplink: dict[str, object] | None, *, start_s: float = 0.0) -> dict[s
         settings_of(setup(job)),
         traces={"walk": {"a.csv": STEPS}},
         work={"d-0": WORK},
-        overheads=replace(NONE, start_s=start_s),
+        overheads=replace(NO_OVERHEADS, start_s=start_s),
     )
 
 

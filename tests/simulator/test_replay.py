@@ -1,10 +1,12 @@
 """Plans and work of a cluster's job, read from the history that its cloud pod wrote."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lockstep_api.wire import RoundReport
+from lockstep_simulator.emulation import NO_OVERHEADS
 from lockstep_simulator.replay import Replay, read_history
 from lockstep_simulator.work import from_history
 from lockstep_workers.cloud.history import History
@@ -42,10 +44,19 @@ def test_work_is_the_median_of_each_client(tmp_path: Path) -> None:
     dear = reports[0].clients[0]
     dear = dear.model_copy(update={"update": dear.update.model_copy(update={"cpu_seconds": 9.0})})
     reports[0] = reports[0].model_copy(update={"clients": [dear, *reports[0].clients[1:]]})
-    found = from_history([f"d-{i}" for i in range(7)], reports)
+    found = from_history([f"d-{i}" for i in range(7)], reports, aside_s=0.0)
     assert found == pytest.approx(dict.fromkeys((f"d-{i}" for i in range(7)), WORK))
     with pytest.raises(InvalidJob, match="no round with an update"):
         from_history(["d-0"], [])
+
+
+def test_what_a_training_takes_beside_its_steps_is_no_work_of_them() -> None:
+    aside = replace(NO_OVERHEADS, aside_s=0.01)
+    reports = [one.report for one in rounds(JOB, overheads=aside)]
+    names = [f"d-{i}" for i in range(6)]
+    assert from_history(names, reports, aside_s=0.01) == pytest.approx(dict.fromkeys(names, WORK))
+    least = from_history(names, reports, aside_s=9.0)
+    assert least == pytest.approx(dict.fromkeys(names, (WORK + 0.002) / 2))
 
 
 def test_a_history_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A simulated job: the learning of its pods, and times and joules by hand."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,12 @@ import numpy as np
 import pytest
 
 from lockstep_allocator.bandwidth import Trace
+from lockstep_allocator.devices import Array
+from lockstep_allocator.observation import Observation
 from lockstep_api.energy import modelled_joules
-from lockstep_simulator.emulation import Overheads
+from lockstep_simulator.emulation import NO_OVERHEADS
+from lockstep_simulator.observing import Telemetry
+from lockstep_simulator.planning import LivePlanner
 from lockstep_simulator.replay import Replay
 from lockstep_simulator.simulation import SimulatedRound, settings_of, simulation
 from lockstep_workers.errors import InvalidJob, JobFailed
@@ -95,10 +100,11 @@ def test_steps_drawn_per_device_are_done() -> None:
 
 
 def test_overheads_count_between_rounds_and_with_each_transfer() -> None:
-    overheads = Overheads(transfer_s=0.01, beside_s=0.0, between_s=2.0, start_s=0.0)
+    overheads = replace(NO_OVERHEADS, transfer_s=0.01, aside_s=0.03, cold_s=0.1, between_s=2.0)
     done = rounds(spec(group("d")), overheads=overheads)
-    assert seconds(done) == pytest.approx([0.02 + STEPS * WORK] * 3)
-    assert [one.time_s for one in done] == pytest.approx([0.12, 2.24, 4.36])
+    assert seconds(done) == pytest.approx([0.25, 0.15, 0.15])
+    assert [one.time_s for one in done] == pytest.approx([0.25, 2.40, 4.55])
+    assert updates(done[1])["d-0"].update.cpu_seconds == pytest.approx(STEPS * WORK + 0.03)
 
 
 def test_energy_is_what_the_workers_account_says() -> None:
@@ -141,6 +147,39 @@ def test_the_energy_of_an_update_that_was_lost_is_told_with_the_next() -> None:
     assert done[0].report.lost == ["d-1"]
     assert done[0].energy_j == pytest.approx(whole[0].energy_j / 2)
     assert [one.energy_j for one in done[1:]] == pytest.approx([r.energy_j for r in whole[1:]])
+
+
+@dataclass(slots=True)
+class Losing(LivePlanner):
+    """Plans as ever; device fast-0 gives nothing to round 2."""
+
+    def gone(self, number: int) -> dict[str, str]:
+        return {"fast-0": "its pod is gone"} if number == 2 else {}
+
+
+def test_a_late_device_begins_the_next_round_when_it_is_done_with_the_last() -> None:
+    """Round 1 closes at 0.15 s; the slow one trains until 0.2 s, is refused, and begins again."""
+    groups = [group("fast", 2), group("slow", cpuAtMax="500m")]
+    participation = {"quorum": 2, "roundDeadlineSeconds": 0.15}
+    job = spec(*groups, participation=participation, training={"rounds": 2})
+    planner = Losing(job, Telemetry({}, up_since_s=0.0))
+    first, second = rounds(job, planner=planner)
+    assert first.report.lost == ["slow-0"]
+    assert seconds([first]) == pytest.approx([0.15])
+    assert second.report.lost == ["fast-0"]
+    assert updates(second)["slow-0"].arrived_seconds == pytest.approx(0.2 - 0.15 + 0.2)
+    assert seconds([second]) == pytest.approx([0.25])
+
+
+def test_a_policy_that_is_given_plans() -> None:
+    def lowest(observation: Observation) -> Array:
+        return observation.devices.min_ghz
+
+    job = spec(group("d", 3, uplink=MBPS), allocation={"policy": "ppo"})
+    first, second, _ = rounds(job, policy=lowest)
+    assert {one.cpu_milli for one in first.plan.participants} == {1000}
+    assert {one.frequency_ghz for one in second.plan.participants} == {0.2}
+    assert seconds([second]) == pytest.approx([10 * STEPS * WORK + MBIT / 2])
 
 
 def test_without_the_quorum_a_round_waits_beyond_its_deadline() -> None:

@@ -5,14 +5,13 @@ from typing import Any
 import numpy as np
 
 from lockstep_api.spec import FederatedJobSpec
-from lockstep_simulator.emulation import Overheads
+from lockstep_simulator.emulation import NO_OVERHEADS
 from lockstep_simulator.simulation import Setup, SimulatedRound, simulate
 from lockstep_simulator.work import given
 from lockstep_workers.data import Dataset, Examples
 
 WORK = 0.02
 """Core-seconds of a step."""
-NONE = Overheads(transfer_s=0.0, beside_s=0.0, between_s=0.0, start_s=0.0)
 
 
 def examples(count: int, *, seed: int) -> Examples:
@@ -49,7 +48,7 @@ def spec(*groups: dict[str, Any], **more: Any) -> FederatedJobSpec:
 
 def setup(job: FederatedJobSpec, **more: Any) -> Setup:
     """A simulation of a job without overheads, whose steps take `WORK`."""
-    given_too: dict[str, Any] = {"dataset": DATASET, "work": given(WORK), "overheads": NONE}
+    given_too: dict[str, Any] = {"dataset": DATASET, "work": given(WORK), "overheads": NO_OVERHEADS}
     return Setup(spec=job, **(given_too | more))
 
 

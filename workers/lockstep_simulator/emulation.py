@@ -34,6 +34,10 @@ class Overheads:
     """Of each transfer: a request, its answer."""
     beside_s: float = 0.006
     """Core-seconds that a device's pod uses before it trains, in the mean: receiving, scrapes."""
+    aside_s: float = 0.003
+    """Core-seconds of a training beside its steps: vectors taken over, the update made."""
+    cold_s: float = 0.003
+    """Core-seconds that a device's first training takes beside that."""
     between_s: float = 0.8
     """From the end of a round to the begin of the next: average, evaluation, plan, CPU limits."""
     start_s: float = 10.0
@@ -41,6 +45,8 @@ class Overheads:
 
 
 USUAL = Overheads()
+NO_OVERHEADS = Overheads(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+"""Computing and sending alone."""
 _BESIDE = 0xBE51DE
 """Tells a draw from others of the same seed."""
 
@@ -129,7 +135,10 @@ class VirtualDevice:
         cores = plan.cpu_milli / 1000
         step_s = step_seconds(self.work_per_step, cores=cores)
         steps = steps_done(plan.steps, budget_s=plan.budget_seconds, step_s=step_s)
-        cpu_s = self.work_per_step * steps
+        is_first = self.account.idle_since_s is None
+        aside_s = self.overheads.aside_s + (self.overheads.cold_s if is_first else 0.0)
+        cpu_s = self.work_per_step * steps + aside_s
+        whole_s = step_s * steps + step_seconds(aside_s, cores=cores)
         held_s = quota_s(cpu_s, cores, before_s=beside_s)
         itself = plan.actuator is Actuator.COOPERATIVE
         reading = CpuReading(quota_cores=None if itself else cores, throttled_s=None)
@@ -137,7 +146,7 @@ class VirtualDevice:
             self.group,
             before=reading,
             after=reading,
-            compute_s=step_s * steps if itself else max(step_s * steps, held_s),
+            compute_s=whole_s if itself else max(whole_s, held_s),
             cpu_s=cpu_s,
             throttle_cores=cores if itself else None,
         )

@@ -15,6 +15,7 @@ from statistics import median
 import torch
 
 from lockstep_api.wire import RoundReport
+from lockstep_simulator.emulation import USUAL
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.files import write_whole
 from lockstep_workers.learning.client import Client
@@ -99,8 +100,12 @@ def _steps(client: Client) -> None:
     train(client.model, examples, steps=_STEPS, sgd=sgd, correction=None, seed=(0,))
 
 
-def from_history(clients: Iterable[str], reports: Iterable[RoundReport]) -> Work:
+def from_history(
+    clients: Iterable[str], reports: Iterable[RoundReport], *, aside_s: float = USUAL.aside_s
+) -> Work:
     """The median over the rounds of each client; one that never took part has that of the others.
+
+    Of a training `aside_s` core-seconds are none of its steps, half of all at most.
 
     Raises:
         InvalidJob: nobody took part.
@@ -108,8 +113,9 @@ def from_history(clients: Iterable[str], reports: Iterable[RoundReport]) -> Work
     seen: dict[str, list[float]] = {}
     for report in reports:
         for one in report.clients:
-            found = one.update.cpu_seconds / one.update.steps
-            seen.setdefault(one.update.client, []).append(found)
+            update = one.update
+            cpu_s = max(update.cpu_seconds - aside_s, update.cpu_seconds / 2)
+            seen.setdefault(update.client, []).append(cpu_s / update.steps)
     if not seen:
         raise InvalidJob("the history has no round with an update: give one of a job that trained")
     of = {client: median(values) for client, values in seen.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lockstep_simulator.emulation import Overheads
+from lockstep_simulator.emulation import NO_OVERHEADS
 from lockstep_simulator.simulation import Setup, SimulatedRound, simulate
 from lockstep_workers.data import Dataset, Examples
 from lockstep_workers.errors import JobFailed
@@ -61,7 +61,7 @@ def play(run: Run, world: World) -> Reached:
         dataset=world.dataset,
         work=lambda _: run.work(),
         traces={TRACES: world.traces},
-        overheads=Overheads(transfer_s=0.0, between_s=0.0, start_s=60.0),
+        overheads=replace(NO_OVERHEADS, start_s=60.0),
     )
     done: list[SimulatedRound] = []
     try:
