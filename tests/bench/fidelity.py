@@ -285,7 +285,9 @@ def page(lines: Sequence[str], notes: Sequence[str], *, rounds: int) -> str:
         "`training.deterministic`, on pods of the embedded cluster, and simulated with the work "
         "per step of that history (`--history`). Plans are the cluster's (`--plans`), or the "
         "simulation's own. Seconds and joules are medians over rounds; apart is the median over "
-        f"rounds of the relative difference; the goal is {100 * GOAL:.0f} %.\n\n"
+        f"rounds of the relative difference; the goal is {100 * GOAL:.0f} %. The simulation's "
+        "constants ([simulate.md](../simulate.md)) were set by runs of these examples before these "
+        "ones. Pods get their CPU before all else on the machine.\n\n"
         "| example | plans | | pods | simulated | apart |\n"
         "| --- | --- | --- | --- | --- | --- |\n"
     )
