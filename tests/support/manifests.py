@@ -319,6 +319,10 @@ ODD: list[tuple[Json, list[str]]] = [
             UNCHECKED,
         ],
     ),
+    (
+        {"podTemplate": {"labels": {"aéb": "x"}}},
+        [f"spec.podTemplate.labels: Invalid value: {OF_LABEL}"],
+    ),
     ({"training.rounds": None}, ["spec.training.rounds: Required value", UNCHECKED]),
     (
         {"training": ABSENT, "model": ABSENT},

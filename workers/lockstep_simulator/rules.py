@@ -76,7 +76,8 @@ def _value(value: Json, *, quoted: bool = False) -> str:
 
 @functools.cache
 def _program(rule: str) -> cel.Program:
-    return cel.compile(rule)
+    """The rule, whose `matches` is ours: the library's knows letters that RE2's \\w does not."""
+    return cel.compile(rule.replace(".matches(", ".matchesLikeRE2("))
 
 
 def _context(unread: list[str]) -> cel.Context:
@@ -94,7 +95,7 @@ def _context(unread: list[str]) -> cel.Context:
     context.add_function("quantity", _as_it_is)
     context.add_function("compareTo", compare)
     context.add_function("sum", _total)
-    context.add_function("matches", matches)
+    context.add_function("matchesLikeRE2", matches)
     return context
 
 
