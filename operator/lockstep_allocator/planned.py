@@ -31,8 +31,8 @@ _EXACT_TIME = 3e-3
 _NEAR = (1 / 1.02, 1.02, 1 / 1.2, 1.2, 1 / 2, 2)
 _TURNS = 100
 _TRIED = 12
-_SCALES = np.geomspace(0.6, 1.7, 25)
-"""Whole plans are sought where the last device has so much of its best time."""
+_SCALES = np.geomspace(0.6, 1 / 0.6, 25)
+"""Whole plans are sought where the last device has so much of its best time; one has it all."""
 _TINY = 1e-12
 
 

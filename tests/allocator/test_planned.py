@@ -46,6 +46,13 @@ class Case:
     def weighted(self, energy_weight: float) -> "Case":
         return replace(self, devices=replace(self.devices, weight=np.array([[energy_weight]])))
 
+    def finely(self, parts: int) -> "Case":
+        """The same with steps that are parts of a step."""
+        devices = replace(self.devices, work=self.devices.work / parts)
+        wish = self.wish
+        fine = replace(wish, half_steps=wish.half_steps * parts, least=wish.least * parts)
+        return Case(devices, self.upload_s, fine)
+
 
 def drawn(seed: int, count: int) -> Case:
     """Devices of all kinds: κ and tables, idle and transmission power, speeds 10 times apart."""
@@ -110,6 +117,26 @@ def test_plans_keep_to_their_bounds_and_are_what_they_say(case: Case) -> None:
     rounds = 1 + case.wish.half_steps / float(plan.steps @ case.wish.share)
     cost = cost_of(each, np.array([plan.finish_s]), compute_s, case.upload_s)[0]
     assert plan.cost == pytest.approx(rounds * cost)
+
+
+def moved(plan: Array, wish: Wish) -> Array:
+    """Plans beside one, within its bounds: one device, who has fewest and most, and all."""
+    apart = (*np.eye(len(plan)), plan == plan.min(), plan == plan.max(), np.ones(len(plan)))
+    ends = (plan == plan.min()) | (plan >= plan.max() - wish.ratio)
+    every = [plan * (1 + by * who) for who in (*apart, ends) for by in (-0.01, 0.01)]
+    lifted = [np.maximum(np.round(one), wish.least) for one in every]
+    return np.array([np.minimum(one, np.floor(wish.ratio * one.min())) for one in lifted])
+
+
+@given(case=cases)
+@settings(deadline=None, max_examples=8)
+def test_steps_that_are_nearly_continuous_are_the_best_around(case: Case) -> None:
+    fine = case.finely(500)
+    plan = fine.plan()
+    beside = fine.costs(moved(plan.steps.astype(float), fine.wish))
+    assert beside.min() >= plan.cost * (1 - 1e-4)
+    assert plan.cost == pytest.approx(plan.bound, rel=2e-3)
+    assert case.plan().bound == pytest.approx(plan.bound, rel=2e-3)
 
 
 @given(case=cases)
