@@ -164,7 +164,7 @@ def _panel(axes: Axes, setting: Setting, found: list[Line]) -> None:
         by_price = sorted(some, key=lambda one: one.plan.price)
         axes.plot(
             [one.seconds for one in by_price], [one.joules for one in by_price],
-            "-" if kind == "d" else "", marker=_MARKS[method], color=_COLORS[kind],
+            linestyle="-" if kind == "d" else "none", marker=_MARKS[method], color=_COLORS[kind],
             markerfacecolor=_COLORS[kind] if method != "fedavg" else "none",
             label=f"({kind}) {method}",
         )  # fmt: skip
