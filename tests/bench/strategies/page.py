@@ -90,7 +90,10 @@ def page(bench: Bench, command: str) -> str:
     parts = ["# The strategies, measured\n", _head(bench, command), "## Numbers to reach\n"]
     parts += ["\n".join(_goals(bench)) + "\n", _legend()]
     parts += ["![differences](strategies-differences.png)\n", "![curves](strategies-curves.png)\n"]
-    for cell in bench.cells:
+    empty = [cell.name for cell in bench.cells if not lines(bench, cell)]
+    if empty:
+        parts.append(f"Cells that have not been run yet: {', '.join(empty)}.\n")
+    for cell in (cell for cell in bench.cells if cell.name not in empty):
         parts.append(f"## {cell.name}: {cell.title}\n")
         parts.append(f"{cell.rounds} rounds, {_missing(bench, cell)}\n")
         parts.append("\n".join(table(bench, cell)) + "\n")
