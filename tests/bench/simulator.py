@@ -303,7 +303,8 @@ def page(measurements: Sequence[Measured], *, repeats: int, command: str) -> str
         "that must be started. × Flower says how many rounds are done in the time of one of its, "
         "× its CPU in its CPU time, both as the median of the ratios of runs that took turns: on a "
         "machine that is shared the second one is less noisy, since more processes get more of it. "
-        "Apart is how far the accuracies of a round are from Flower's, at most.",
+        "Apart is how far the accuracies of a round are from Flower's, at most. With a load above "
+        "the number of cores, wall times say little: measure again on an idle machine.",
         "",
         "Flower's simulation engine (Ray) has one actor a core, and its clients train in NumPy, "
         "which takes less time a step than torch does. It starts from the same weights with the "
