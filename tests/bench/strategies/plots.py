@@ -27,10 +27,10 @@ def _differences(bench: Bench, file: Path) -> None:
     known = [cell for cell in bench.cells if bench.tuned(cell, FEDAVG) is not None]
     rows = max(1, -(-len(known) // _COLUMNS))
     figure = Figure(figsize=(4.0 * _COLUMNS, 2.9 * rows), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(rows, _COLUMNS)).flat
+    panels = list(np.atleast_1d(figure.subplots(rows, _COLUMNS)).flat)
     for axes, cell in zip(panels, known, strict=False):
         _bars(axes, bench, cell)
-    for axes in list(panels)[len(known) :]:
+    for axes in panels[len(known) :]:
         axes.set_axis_off()
     figure.supxlabel("points of final accuracy against tuned fedavg")
     figure.savefig(file, dpi=90)
