@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lockstep_api.settings import JobSettings
+from lockstep_simulator import batched
 from lockstep_simulator.batched import Batched, fastest
 from lockstep_simulator.processes import Pool, in_processes
 from lockstep_simulator.shared import Arena, SharedArray
@@ -18,6 +19,7 @@ from lockstep_simulator.simulation import settings_of
 from lockstep_simulator.trainers import OneByOne, Order, Way, build_clients
 from lockstep_workers.errors import InvalidJob, JobFailed
 from lockstep_workers.learning.client import Trained
+from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, ClientMemory, Vector
 from tests.support.simulating import DATASET, group, setup, spec
 from tests.support.tasks import Task
@@ -41,6 +43,12 @@ def build():
 """
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work of these tests is little, and is to be shared all the same."""
+    monkeypatch.setattr(batched, "_LITTLE", 0)
+
+
 def job(**more: Any) -> JobSettings:
     """A job of six devices."""
     return settings_of(setup(spec(group("d", 6), **more)))
@@ -62,12 +70,18 @@ def pool(of: JobSettings) -> Iterator[Pool]:
 
 def asked(of: JobSettings, memories: list[ClientMemory] | None = None) -> list[Order]:
     """Everybody takes steps, unequally many."""
-    memories = memories or [NO_MEMORY] * 6
+    memories, numbers = memories or [NO_MEMORY] * 6, numbers_of(of)
     base = 1 if memories[0].vectors else None
     return [
-        Order(name, Task(2 if base else 1, 2 + i % 3, base, mean_steps=3.0), memory)
+        Order(name, Task(2 if base else 1, 2 + i % 3, base, 3.0, numbers), memory)
         for i, (name, memory) in enumerate(zip(of.clients(), memories, strict=True))
     ]
+
+
+def numbers_of(of: JobSettings) -> Mapping[str, float]:
+    """The server's, which travel with every task."""
+    strategy = build_strategy(of.strategy, momentum=of.training.momentum)
+    return strategy.start(np.zeros(1, np.float32)).numbers
 
 
 def start(here: Way) -> dict[str, Vector]:

@@ -208,6 +208,13 @@ def test_every_order_is_in_one_group_and_the_longest_come_first(count: int) -> N
     assert max(map(len, units)) - min(map(len, units)) <= 1
 
 
+@pytest.mark.parametrize(("steps", "groups"), [(1, 1), (40, 4)])
+def test_only_work_that_is_worth_it_is_split_for_several_processes(steps: int, groups: int) -> None:
+    made = clients()
+    asked = [Order("d-0", Task(1, steps), NO_MEMORY) for _ in range(8)]
+    assert len(batched(made, perceptron(made["d-0"].model.module)).units(asked)) == groups
+
+
 class MixesExamples(nn.Module):
     """Scores that depend on the other examples of the batch."""
 

@@ -33,6 +33,8 @@ _MOST_CLIENTS = 32
 _TRIED = 4
 _FEW_GROUPS = 4
 """So many groups there are at least, for as many processes, when each has two clients or more."""
+_LITTLE = 100_000_000
+"""Products of a weight and an example up to which all of it is little for one process (10 ms)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,15 @@ class Batched:
 
     def units(self, orders: Sequence[Order]) -> list[list[int]]:
         """Groups of about equal size; those with most steps first."""
-        count = max(-(-len(orders) // self.most), min(_FEW_GROUPS, len(orders) // 2), 1)
+        few = 1 if self._is_little(orders) else min(_FEW_GROUPS, len(orders) // 2)
+        count = max(-(-len(orders) // self.most), few, 1)
         parts = np.array_split(by_steps(orders), count)
         return [part.tolist() for part in parts if len(part)]
+
+    def _is_little(self, orders: Sequence[Order]) -> bool:
+        one = next(iter(self.clients.values()))
+        steps = sum(order.task.steps for order in orders)
+        return steps * one.sgd.batch_size * one.model.vector.numel() <= _LITTLE
 
     def train_unit(self, received: Mapping[str, Vector], orders: Sequence[Order]) -> list[Trained]:
         """As `Way.train_unit`; orders with more steps come first."""
