@@ -93,8 +93,8 @@ bench-strategies: venv ## measures all strategies beside each other (DATA=… US
 bench-joint: venv ## measures plans of frequency and steps beside each other (DATA=… TRACES=… BUDGET=minutes)
 	$(PY) -m tests.bench.joint $(if $(DATA),--data $(DATA)) $(if $(TRACES),--traces $(TRACES)) $(if $(BUDGET),--budget $(BUDGET))
 
-bench-simulator: venv ## measures how fast jobs are simulated (FLOWER=a Python that has flwr[simulation])
-	$(PY) -m tests.bench.simulator $(if $(FLOWER),--flower $(FLOWER))
+bench-simulator: venv ## measures how fast jobs are simulated (FLOWER=a Python that has flwr[simulation], DIGITS=digits.npz)
+	$(PY) -m tests.bench.simulator $(if $(FLOWER),--flower $(FLOWER)) $(if $(DIGITS),--digits $(DIGITS))
 
 bench-resizes: venv ## measures how fast 50 CPU limits are in force (root, cluster up)
 	$(PY) -m tests.bench.resizes

@@ -1,9 +1,11 @@
 """Measures the simulator's speed, if asked beside Flower's simulation engine on the same work.
 
-    python -m tests.bench.simulator [--flower PYTHON] [--repeats 3]
+    python -m tests.bench.simulator [--flower PYTHON] [--repeats 3] [--digits FILE.npz]
 
-PYTHON is that of an environment with `flwr[simulation]`. All ways to run take turns, so that each
-shares the machine's better and worse moments; times are compared within one run of this bench.
+PYTHON is that of an environment with `flwr[simulation]`; the file holds the digits of 8 × 8 pixels
+that peers' benches like, as `lockstep simulate --data` takes them. All ways to run take turns, so
+that each shares the machine's better and worse moments; times are compared within one run of this
+bench.
 Writes docs/benchmarks/simulator.md.
 """
 
@@ -25,7 +27,7 @@ import numpy as np
 import torch
 
 from lockstep_api.spec import FederatedJobSpec
-from lockstep_simulator.examples import load_examples
+from lockstep_simulator.examples import load_examples, npz
 from lockstep_simulator.simulation import Setup, WayOf, one_by_one, settings_of, simulate, together
 from lockstep_simulator.work import given
 from lockstep_workers.data import Dataset, Examples
@@ -50,6 +52,8 @@ class Work:
     shrink: int = 1
     """Side of the squares of pixels that become one."""
     hidden: int = 128
+    file: Path | None = None
+    """Examples instead of Fashion-MNIST; their inputs have 64 values."""
 
     @property
     def title(self) -> str:
@@ -59,7 +63,7 @@ class Work:
     @property
     def inputs(self) -> int:
         """Pixels of an image."""
-        return (28 // self.shrink) ** 2
+        return 64 if self.file else (28 // self.shrink) ** 2
 
     def spec(self) -> FederatedJobSpec:
         """The job."""
@@ -85,6 +89,15 @@ WORKS = (
     Work("MLP 49-256-10", 100, steps=5, rounds=50, slow_rounds=8, shrink=4, hidden=256),
     Work("MLP 49-256-10", 10, steps=5, rounds=200, slow_rounds=20, shrink=4, hidden=256),
 )
+
+
+def digits(file: Path) -> tuple[Work, ...]:
+    """The same on the digits of a file, of which there are few: rounds are short."""
+    name = "digits, MLP 64-256-10"
+    return (
+        Work(name, 10, steps=5, rounds=200, slow_rounds=20, hidden=256, file=file),
+        Work(name, 100, steps=5, rounds=100, slow_rounds=8, hidden=256, file=file),
+    )
 
 
 class Meter:
@@ -162,7 +175,9 @@ def shrunk(examples: Examples, by: int) -> Examples:
 
 
 def dataset_of(work: Work) -> Dataset:
-    """Fashion-MNIST as the work wants it."""
+    """Fashion-MNIST as the work wants it, or what its file holds."""
+    if work.file is not None:
+        return npz(str(work.file))
     whole = load_examples(work.spec(), say=print)
     return replace(
         whole, train=shrunk(whole.train, work.shrink), test=shrunk(whole.test, work.shrink)
@@ -297,9 +312,9 @@ def page(measurements: Sequence[Measured], *, repeats: int, command: str) -> str
         f"load {os.getloadavg()[0]:.0f} at the end.",
         "",
         f"Fashion-MNIST, Dirichlet {ALPHA}, FedAvg with all clients, SGD {RATE}, evaluation on all "
-        "10,000 test images after each round; the smaller images are means of 4 × 4 pixels. The "
-        "time of a round is the median over a run's rounds but the first, then over "
-        f"{repeats} run(s); CPU time is that of all processes. A whole run has everything in it "
+        "10,000 test images (of the digits 360) after each round; the smaller images are means of "
+        "4 × 4 pixels. The time of a round is the median over a run's rounds but the first, then "
+        f"over {repeats} run(s); CPU time is that of all processes. A whole run has all in it "
         "that must be started. × Flower says how many rounds are done in the time of one of its, "
         "× its CPU in its CPU time, both as the median of the ratios of runs that took turns: on a "
         "machine that is shared the second one is less noisy, since more processes get more of it. "
@@ -319,11 +334,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flower", type=Path, help="Python of an environment with Flower")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--digits", type=Path, help="an npz file of digits of 8 × 8 pixels")
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
     os.environ[_MARK] = _OURS  # processes that are started from now on have it
     flower = None if options.flower is None else options.flower.absolute()
-    done = [measured(work, flower=flower, repeats=options.repeats) for work in WORKS]
+    works = (*WORKS, *(digits(options.digits) if options.digits else ()))
+    done = [measured(work, flower=flower, repeats=options.repeats) for work in works]
     command = "make bench-simulator" + (" FLOWER=…" if flower else "")
     text = page(done, repeats=options.repeats, command=command)
     options.page.write_text(text)
