@@ -50,7 +50,9 @@ def start_ticks(stat: str) -> int:
 
 
 def is_dead(stat: str) -> bool:
-    return stat.rpartition(")")[2].split()[0] in "ZX"
+    """Whether all of it has ended: while a thread is left (field 20), so are sockets and files."""
+    fields = stat.rpartition(")")[2].split()
+    return fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) <= 1)
 
 
 def start(

@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,6 +27,24 @@ def test_a_living_process_is_known_again() -> None:
     identity = ProcessId.of(os.getpid())
     assert identity is not None
     assert identity.alive
+
+
+FIRST_THREAD_ENDS = """
+import ctypes, threading
+threading.Thread(target=threading.Event().wait).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_lives_as_long_as_its_last_thread() -> None:
+    with subprocess.Popen([sys.executable, "-c", FIRST_THREAD_ENDS]) as child:
+        stat = Path(f"/proc/{child.pid}/stat")
+        while ") Z" not in stat.read_text():
+            time.sleep(0.01)
+        identity = ProcessId.of(child.pid)
+        assert identity is not None
+        stop([identity])
+        assert not identity.alive
 
 
 @pytest.mark.parametrize("change", [{"started": 1}, {"boot": "another"}])
