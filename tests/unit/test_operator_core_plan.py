@@ -19,7 +19,7 @@ from lockstep_operator.core.plan import (
     with_applied,
 )
 from lockstep_operator.core.sampling import sample
-from lockstep_operator.errors import InvalidSpec, UnfitRequest
+from lockstep_operator.errors import UnfitRequest
 
 TEN = [f"d-{i}" for i in range(10)]
 
@@ -158,10 +158,11 @@ def test_clients_of_another_job_are_refused_by_name() -> None:
         plan_round(spec(), request("other-0", "fast-0", "fast-2"))
 
 
-def test_steps_of_a_later_version_are_an_error() -> None:
-    job = spec(training={"rounds": 1, "localSteps": {"planned": {}}})
-    with pytest.raises(InvalidSpec, match="localSteps"):
-        plan_round(job, request("fast-0"))
+def test_planned_steps_begin_with_the_fewest_while_no_work_was_measured() -> None:
+    rules = {"localSteps": {"planned": {"minSteps": 7}}, "rounds": 1}
+    job = spec(training=rules, allocation={"policy": "equalize"})
+    plan = plan_round(job, request("fast-0", "slow-0"))
+    assert [(one.steps, one.frequency_ghz) for one in plan.participants] == [(7, 2.0), (7, 1.0)]
 
 
 def test_limits_not_in_force_are_marked_with_the_reason() -> None:

@@ -25,6 +25,12 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
+async def in_line(setup: Setup, calls: int) -> None:
+    """So many calls of the job are served or wait; threads read their bodies, in their own time."""
+    while not any(queue.calls == calls for queue in setup.planner.turns._queues.values()):
+        await settled()
+
+
 def cpu_at_max(setup: Setup, cpu: str) -> None:
     """From the next plan on, policy max asks for this limit."""
     devices = [{"name": "fast", "replicas": 2, "cpuAtMax": cpu}]
@@ -69,7 +75,7 @@ async def test_the_limits_of_the_newer_plan_win_over_those_of_one_that_is_still_
         await waits.wait()
         cpu_at_max(setup, "200m")
         newer = call(setup, 1)
-        await settled()
+        await in_line(setup, 2)
         go_on.set()
         assert (await newer).status_code == 200
         await given_up
@@ -87,9 +93,9 @@ async def test_of_calls_that_wait_only_the_newest_is_served(
     first = call(setup, 1)
     await waits.wait()
     given_up = call(setup, 1)
-    await settled()
+    await in_line(setup, 2)
     newest = call(setup, 2)
-    await settled()
+    await in_line(setup, 3)
     go_on.set()
     answers = [await first, await given_up, await newest]
     await settled()
