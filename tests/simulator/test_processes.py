@@ -14,6 +14,7 @@ from lockstep_api.settings import JobSettings
 from lockstep_simulator import batched
 from lockstep_simulator.batched import Batched, fastest
 from lockstep_simulator.processes import Pool, in_processes
+from lockstep_simulator.repeating import repeating
 from lockstep_simulator.shared import Arena, SharedArray
 from lockstep_simulator.simulation import settings_of
 from lockstep_simulator.trainers import OneByOne, Order, Way, build_clients
@@ -44,9 +45,11 @@ def build():
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The work of these tests is little, and is to be shared all the same."""
+def as_in_a_simulation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread; and the work of these tests, which is little, is to be shared all the same."""
     monkeypatch.setattr(batched, "_LITTLE", 0)
+    with repeating(deterministic=False):
+        yield
 
 
 def job(**more: Any) -> JobSettings:
