@@ -48,6 +48,8 @@ WITHOUT_CLUSTER = Part(
     "without a cluster", ("-m", "not cluster", *ON_ALL_CORES), prefix=("nice", "-n", "10")
 )
 FAST = Part("that are fast", ("-m", "not cluster and not slow", *ON_ALL_CORES))
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Of parts that have a process for each core: more threads of torch would only wait."""
 ALONE = Part("alone on the cluster", ("tests/e2e", "-m", "alone"))
 SIDE_BY_SIDE = Part(
     "side by side on the cluster",
@@ -147,9 +149,9 @@ def run_all(*, fast: bool) -> list[Result]:
         ClusterError: there is no cluster to run on.
     """
     if fast:
-        return [run(FAST, {})]
+        return [run(FAST, ONE_THREAD)]
     with ThreadPoolExecutor(max_workers=1) as beside:
-        first = beside.submit(run, WITHOUT_CLUSTER, {})
+        first = beside.submit(run, WITHOUT_CLUSTER, ONE_THREAD)
         with ready_cluster() as kubeconfig:
             shared = {KUBECONFIG_OF_ALL: str(kubeconfig)}
             results = [run(part, shared, quiet=True) for part in (ALONE, SIDE_BY_SIDE)]
