@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from lockstep_api.names import JOB_LABEL
 from tests.cluster import api
 from tests.e2e.outside import Operator, outside
 from tests.e2e.running import NAMESPACE, a_namespace, installed
 from tests.e2e.shared import KUBECONFIG_OF_ALL, ready_cluster
+from tests.support.patience import TIMEOUT
 
 # What runs one after another. The cores for devices (1.9 of two) allow two jobs of the example at
 # once: so there are two lanes with jobs, and one that needs hardly any.
@@ -67,9 +69,13 @@ def chart(cluster: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def lockstep(chart: str) -> Iterator[str]:
-    """The namespace with the chart; the jobs of this module go with its last test."""
+    """The namespace with the chart; the jobs of this module go with its last test.
+
+    So do their pods, or the next module would find them in its quotas.
+    """
     yield chart
     api.kubectl("-n", chart, "delete", "fj", "--all", "--wait")
+    api.kubectl("-n", chart, "wait", "--for=delete", "pod", "-l", JOB_LABEL, TIMEOUT)
 
 
 @pytest.fixture
