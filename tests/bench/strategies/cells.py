@@ -98,7 +98,7 @@ class Cell:
     momentum: float = 0.0
     model: Mapping[str, Any] = field(default_factory=lambda: {"name": "mlp"})
     methods: tuple[str, ...] = USUAL
-    first: tuple[str, ...] = ()
+    first: tuple[str, ...] = (FEDAVG, CALIBRATED, "fedavg m.5", SCAFFOLD)
     """Methods that are asked for most, as for a number to reach: they are run before all others."""
     clients: int = CLIENTS
 
