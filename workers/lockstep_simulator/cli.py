@@ -4,7 +4,6 @@ Results go to stdout, progress and errors to stderr.
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -17,8 +16,16 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
+from lockstep_simulator.examples import cache_folder
 from lockstep_simulator.grid import cases, read_seeds
-from lockstep_simulator.manifest import DataFile, Manifest, Refused, load_manifest, read_traces
+from lockstep_simulator.manifest import (
+    DataFile,
+    Manifest,
+    Refused,
+    load_manifest,
+    read_text,
+    read_traces,
+)
 from lockstep_simulator.overrides import BadSetting
 from lockstep_simulator.plots import check_file, plot_run
 from lockstep_simulator.preparing import Options, setup_of
@@ -207,18 +214,6 @@ def _print_json(content: dict[str, Any]) -> None:
     typer.echo(json.dumps(content, separators=(",", ":")))
 
 
-def read_text(file: Path) -> str:
-    """The text of a manifest.
-
-    Raises:
-        Refused: it cannot be read.
-    """
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused([f"cannot read {file}: {error}"]) from error
-
-
 def read_manifest(
     file: Path,
     sets: list[str],
@@ -347,8 +342,7 @@ def explained() -> Iterator[Console]:
 
 def memory_file() -> Path:
     """Where the work of steps that was measured is kept."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "lockstep" / "work-per-step.json"
+    return cache_folder() / "work-per-step.json"
 
 
 def main() -> None:

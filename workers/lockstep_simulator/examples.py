@@ -235,7 +235,7 @@ def _scaled(train: Array, test: Array, *, standardise: bool) -> tuple[Array, Arr
 
 def _place_of_built_in(say: Say) -> Path:
     """The folder with the built-in set; fetched once as Debian packages it, if it is nowhere."""
-    cache = _cache()
+    cache = cache_folder() / "datasets"
     for place in (*_PLACES, cache / "usr" / "share" / "datasets"):
         if (place / _BUILT_IN / _A_FILE_OF_IT).exists():
             return place
@@ -243,9 +243,10 @@ def _place_of_built_in(say: Say) -> Path:
     return cache / "usr" / "share" / "datasets"
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where the user's programs keep what can be had again."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "lockstep" / "datasets"
+    return Path(base) / "lockstep"
 
 
 def _fetch(cache: Path, say: Say) -> None:

@@ -155,14 +155,19 @@ def read_traces(path: Path) -> Traces:
             if one.is_dir() or one.suffix in {".csv", ".yaml", ".yml"}:
                 made.update(read_traces(one))
         if tables := [one for one in inside if one.suffix == ".csv"]:
-            made[path.name] = {one.name: _read(one) for one in tables}
+            made[path.name] = {one.name: read_text(one) for one in tables}
         return made
     if path.suffix == ".csv":
-        return {path.stem: {path.name: _read(path)}}
-    return trace_maps(list(documents(_read(path), refuse=Refused)))
+        return {path.stem: {path.name: read_text(path)}}
+    return trace_maps(list(documents(read_text(path), refuse=Refused)))
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        Refused: it cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
