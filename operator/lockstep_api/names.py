@@ -17,6 +17,11 @@ RECORD_LABEL = "lockstep.dev/record-of"
 """On what the operator keeps for a job: a change of it is none of the job's children."""
 ROLE_LABEL = "lockstep.dev/role"
 GROUP_LABEL = "lockstep.dev/device-group"
+EDGE_GROUP_LABEL = "lockstep.dev/edge-group"
+CLUSTER_LABEL = "lockstep.dev/cluster"
+"""On device pods: the cluster that the client is in now."""
+EDGE_LABEL = "lockstep.dev/edge"
+"""On device pods: the edge that the client works with now."""
 TIER_LABEL = "lockstep.dev/tier"
 CLOCK_LABEL = "lockstep.dev/clock-ghz"
 SCRAPE_ANNOTATION = "lockstep.dev/scrape-interval"
@@ -28,6 +33,7 @@ class Role(StrEnum):
     """What a pod of a job does: the label `lockstep.dev/role`, and the worker image's argument."""
 
     CLOUD = "cloud"
+    EDGE = "edge"
     DEVICE = "device"
     TRAINER = "trainer"
 
@@ -53,6 +59,7 @@ ENV_PREFIX = "LOCKSTEP_"
 POD_ENV = f"{ENV_PREFIX}POD"
 POD_UID_ENV = f"{ENV_PREFIX}POD_UID"
 GROUP_ENV = f"{ENV_PREFIX}GROUP"
+"""The device or edge group of a pod."""
 SETTINGS_ENV = f"{ENV_PREFIX}SETTINGS"
 DATA_DIR_ENV = f"{ENV_PREFIX}DATA_DIR"
 
@@ -109,6 +116,16 @@ def group_name(job: str, group: str) -> str:
     return shorten(f"{job}-device-{group}", _MAX_STATEFULSET)
 
 
+def edges_name(job: str) -> str:
+    """The headless Service over all edge pods of a job."""
+    return shorten(f"{job}-edges", _MAX_STATEFULSET)
+
+
+def edge_group_name(job: str, group: str) -> str:
+    """The StatefulSet and PodDisruptionBudget of one edge group."""
+    return shorten(f"{job}-edge-{group}", _MAX_STATEFULSET)
+
+
 def settings_name(job: str) -> str:
     """The ConfigMap with the job's settings."""
     return shorten(f"{job}-settings")
@@ -155,12 +172,26 @@ def client_pod(job: str, client: str) -> str:
     return f"{group_name(job, group)}-{ordinal}"
 
 
-# Routes of the cloud pod, format with client= and round=.
+def edge_pod(job: str, edge: str) -> str:
+    """The pod of an edge."""
+    group, _, ordinal = edge.rpartition("-")
+    return f"{edge_group_name(job, group)}-{ordinal}"
+
+
+# Routes of the cloud pod, which edges have too, format with client= and round=.
 SESSION_ROUTE = "/v1/clients/{client}/session"
 WORK_ROUTE = "/v1/clients/{client}/work"
 CONSTANTS_ROUTE = "/v1/clients/{client}/constants"
 FAILURE_ROUTE = "/v1/clients/{client}/failure"
 UPDATE_ROUTE = "/v1/rounds/{round}/updates/{client}"
+SPLIT_ROUTE = "/v1/rounds/{round}/split/{client}"
+"""Of edges: a device's connection for a round of split training."""
+SPLIT_PROTOCOL = "lockstep-split/1"
+"""What such a connection is upgraded to."""
+# Routes of the cloud pod for edges, format with edge=, round= and cluster=.
+EDGE_SESSION_ROUTE = "/v1/edges/{edge}/session"
+EDGE_WORK_ROUTE = "/v1/edges/{edge}/work"
+CLUSTER_RESULT_ROUTE = "/v1/rounds/{round}/clusters/{cluster}/result/{edge}"
 # Routes of the planner, format with namespace= and job=.
 PLAN_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/plan"
 OUTCOME_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/outcome"
@@ -171,7 +202,7 @@ REPORT_HEADER = "lockstep-report"
 SESSION_HEADER = "lockstep-session"
 """Carries the key of the sender's session, in whatever a device asks for after it was opened."""
 PROTOCOL_HEADER = "lockstep-protocol"
-PROTOCOL = "3"
-"""Of what devices and cloud pod say to each other; who names none (1) knows of no session keys,
-2 of no numbers and budgets in tasks."""
+PROTOCOL = "4"
+"""Of what devices, edges and cloud pod say to each other; who names none (1) knows of no session
+keys, 2 of no numbers and budgets in tasks, 3 of no edges."""
 TENSORS = "application/vnd.lockstep.safetensors"

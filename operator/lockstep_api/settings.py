@@ -8,17 +8,20 @@ from pydantic import Field
 
 from lockstep_api.base import WireModel
 from lockstep_api.energy import EnergyModel, PowerPoint
-from lockstep_api.names import client_name
+from lockstep_api.names import HTTP_PORT, client_name, edge_pod, edges_name
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import (
     CheckpointSpec,
+    Clustering,
     Data,
     DeviceGroup,
+    Distillation,
     FederatedJobSpec,
     LinkSpec,
     Mode,
     Model,
     Participation,
+    Split,
     StrategySpec,
     TrainingSpec,
 )
@@ -96,8 +99,16 @@ class JobSettings(WireModel):
     """When round 1 may begin without everyone; later rounds follow the plan."""
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     """How often to write checkpoints and how many to keep."""
+    clustering: Clustering | None = None
+    """How clients are grouped, in a mode with edges."""
+    split: Split | None = None
+    """How the model's halves are trained, in mode split."""
+    distillation: Distillation | None = None
+    """How edges and cloud teach each other, in mode split; empty: not at all."""
     groups: tuple[GroupSettings, ...]
     """The device groups, in the order of the spec."""
+    edge_urls: dict[str, str] = Field(default_factory=dict)
+    """Base URL of each edge."""
     cloud_url: str
     """Base URL of the cloud pod."""
     planner_url: str
@@ -123,6 +134,17 @@ class JobSettings(WireModel):
     def data_shares(self) -> list[float]:
         """The relative amount of examples of each client, in the order of `clients()`."""
         return [g.data_share for g in self.groups for _ in range(g.replicas)]
+
+
+def edge_names(spec: FederatedJobSpec) -> list[str]:
+    """All edges of a job."""
+    return [client_name(g.name, i) for g in spec.edges or () for i in range(g.replicas)]
+
+
+def edge_urls(spec: FederatedJobSpec, *, namespace: str, job: str) -> dict[str, str]:
+    """Where the edges of a job are, by their pods' names in its headless Service."""
+    domain = f"{edges_name(job)}.{namespace}.svc:{HTTP_PORT}"
+    return {edge: f"http://{edge_pod(job, edge)}.{domain}" for edge in edge_names(spec)}
 
 
 def _link_settings(link: LinkSpec | None) -> LinkSettings | None:
@@ -166,7 +188,9 @@ def job_settings(
     planner_url: str,
     cpu_watts: float,
 ) -> JobSettings:
-    """The workers' settings for a job."""
+    """The workers' settings for a job; what is empty in the spec has its default here."""
+    tiered, splits = spec.mode is not Mode.FEDERATED, spec.mode is Mode.SPLIT
+    distils = spec.distillation is not None and spec.distillation.enabled
     return JobSettings(
         namespace=namespace,
         job=job,
@@ -179,6 +203,10 @@ def job_settings(
         strategy=spec.strategy,
         participation=spec.participation,
         checkpoint=spec.checkpoint,
+        clustering=(spec.clustering or Clustering()) if tiered else None,
+        split=(spec.split or Split()) if splits else None,
+        distillation=spec.distillation if distils else None,
+        edge_urls=edge_urls(spec, namespace=namespace, job=job),
         groups=tuple(_group_settings(group) for group in spec.devices),
         cloud_url=cloud_url,
         planner_url=planner_url,

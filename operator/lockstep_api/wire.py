@@ -1,139 +1,84 @@
 """What the pods say to each other, besides tensors (those travel as safetensors bodies).
 
-device → cloud     Registration (opens the session), UpdateReport (header of an update),
-                   ClientFailure (the user's code raised)
-cloud  → device    SessionOpened (first line of the session), Task (header of the model),
-                   FailureAnswer
+device → server    UpdateReport (header of an update); `sessions` has what else it says
+server → device    Task (header of the model)
 cloud  → planner   PlanRequest (with the report of the round before), Outcome
 planner → cloud    RoundPlan
+
+A server is the cloud pod or an edge; `orders` has what these two say to each other.
 """
 
-from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from lockstep_api.base import WireModel
 from lockstep_api.budget import bound_steps
-from lockstep_api.spec import Actuator, Target
+from lockstep_api.sessions import Refusal, Registration
+from lockstep_api.spec import Actuator, LayerName, Target
 from lockstep_api.spec.job import MOST_CLIENTS
 from lockstep_api.status import EnergyJoules
-from lockstep_api.text import cut
-
-MOST_LABELS = 1024
-"""A device of more classes tells no histogram."""
-MOST_NOTICES = 64
-MOST_NUMBERS = 16
-"""Numbers of a strategy."""
-MOST_TEXT = 1024
-"""Characters of a sentence."""
-MOST_ACCOUNT = 4096
-"""Characters of how a job ended."""
-_MOST_INT = 2**31 - 1
-"""Examples or steps above it could make the sum of a round overflow: they are its weights."""
-_MOST_LOSS = 3.5e38
-"""float32 ends before."""
-
-
-def _cut(length: int) -> Callable[[str], str]:
-    return lambda text: cut(text, length)
-
-
-def _few(most: int) -> Callable[[Any], Any]:
-    """Before its items are looked at: a wrong one would be told each."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, dict) and len(value) > most:
-            raise ValueError(f"at most {most} entries")
-        return value
-
-    return check
-
-
-ClientName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
-Sentence = Annotated[str, AfterValidator(_cut(MOST_TEXT))]
-"""For people: a longer one is cut, never refused."""
-Number = Annotated[int, Field(ge=0, le=_MOST_INT)]
-Counted = Annotated[int, Field(ge=1, le=_MOST_INT)]
-Ghz = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, alias="frequencyGHz")]
-Cores = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
-"""Of a round, at most 115 days."""
-JobSeconds = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
-"""Of a whole job."""
-Budget = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(ge=0, le=2**40)]
-Deadline = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
-NumberName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Accuracy = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Loss = Annotated[float, Field(ge=-_MOST_LOSS, le=_MOST_LOSS, allow_inf_nan=False)]
+from lockstep_api.tiers import (
+    MOST_CLUSTERS,
+    MOST_CUTS,
+    MOST_EDGES,
+    ClusterPlan,
+    ClusterReport,
+    CutCandidate,
+    DistillationReport,
+    EdgeRegistration,
+)
+from lockstep_api.wire_types import (
+    MOST_ACCOUNT,
+    MOST_INT,
+    MOST_LOSS,
+    MOST_NOTICES,
+    MOST_NUMBERS,
+    MOST_TEXT,
+    Accuracy,
+    Budget,
+    Bytes,
+    ClientName,
+    ClusterName,
+    Cores,
+    Counted,
+    Deadline,
+    EdgeName,
+    Finite,
+    Ghz,
+    JobSeconds,
+    Loss,
+    Number,
+    NumberName,
+    Seconds,
+    Sentence,
+    cut_at,
+    few_entries,
+)
 
 
 def told_loss(nats: float) -> float | None:
     """A loss as a report has it; None: it is not finite."""
-    return nats if abs(nats) <= _MOST_LOSS else None
+    return nats if abs(nats) <= MOST_LOSS else None
 
 
-def most_bytes(clients: int) -> int:
+def most_bytes(clients: int, *, labels: int = 0) -> int:
     """Size of a job's largest request to the planner, in bytes.
 
-    A client has its registration, its report and its name among the lost ones: less than 1 KiB.
-    A character takes 6 bytes at most.
+    A client has its registration, its report and its name among the lost ones: less than 1 KiB, and
+    12 bytes for each of `labels` counts where it tells its histogram. A character takes 6 bytes at
+    most. A cluster, an edge, a cut have less than 1 KiB each.
     """
-    return clients * 2048 + 6 * (MOST_TEXT * (MOST_NOTICES + 2) + MOST_ACCOUNT) + (64 << 10)
+    tiers = (MOST_CLUSTERS + MOST_EDGES + MOST_CUTS) << 10 if labels else 0
+    texts = 6 * (MOST_TEXT * (MOST_NOTICES + 2) + MOST_ACCOUNT)
+    return clients * (2048 + 12 * labels) + tiers + texts + (64 << 10)
 
 
-def most_values(clients: int) -> int:
+def most_values(clients: int, *, labels: int = 0) -> int:
     """Commas and brackets in such a request; sentences may be of commas only."""
-    return clients * 64 + MOST_TEXT * (MOST_NOTICES + 2) + MOST_ACCOUNT + 1024
-
-
-class Refusal(StrEnum):
-    """Why an update was refused; the label of `lockstep_updates_refused_total`."""
-
-    UNKNOWN_CLIENT = "unknown_client"
-    NO_SESSION = "no_session"
-    NOT_IN_ROUND = "not_in_round"
-    WRONG_ROUND = "wrong_round"
-    DUPLICATE = "duplicate"
-    CONTENT_TYPE = "content_type"
-    BAD_REPORT = "bad_report"
-    TOO_LARGE = "too_large"
-    MALFORMED = "malformed"
-    SHAPE = "shape"
-    DTYPE = "dtype"
-    NON_FINITE = "non_finite"
-    TOO_SLOW = "too_slow"
-
-
-class Registration(WireModel):
-    """A device says who it is when it opens its session."""
-
-    client: ClientName
-    """The client's name."""
-    incarnation: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
-    """Tells two runs of one client apart."""
-    examples: Counted
-    """Training examples that it holds."""
-    label_histogram: Annotated[list[Number], Field(max_length=MOST_LABELS, fail_fast=True)] = Field(
-        default_factory=list
-    )
-    """Examples per label; empty where there are too many, and in what the planner is told."""
-
-    def without_labels(self) -> "Registration":
-        """What the planner is told of it."""
-        return self.model_copy(update={"label_histogram": []})
-
-
-class SessionOpened(WireModel):
-    """The cloud pod's answer to a registration, to its sender alone."""
-
-    session: Literal["open"] = "open"
-    """What has become of it."""
-    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{16,128}$", repr=False)]
-    """What the device shows from now on (`names.SESSION_HEADER`), until the session ends."""
+    tiers = 16 * (MOST_CLUSTERS + MOST_EDGES + MOST_CUTS) if labels else 0
+    return clients * (64 + labels) + tiers + MOST_TEXT * (MOST_NOTICES + 2) + MOST_ACCOUNT + 1024
 
 
 class Task(WireModel):
@@ -147,6 +92,14 @@ class Task(WireModel):
     """Local SGD steps, at most."""
     budget_seconds: Budget | None = None
     """Seconds of training after which it begins no further step; empty: it does all steps."""
+    edge: EdgeName | None = None
+    """The edge that it works with; empty: the cloud pod itself."""
+    cluster: ClusterName | None = None
+    """Its cluster in this round."""
+    batch_size: Counted | None = None
+    """Split: examples of each of its steps."""
+    cut: LayerName | None = None
+    """Split: the layer after which the model is cut."""
     frequency_ghz: Ghz
     """The frequency that was asked for, in GHz."""
     throttle_milli: Counted | None = None
@@ -156,10 +109,10 @@ class Task(WireModel):
     fits. Empty: none is in it."""
     saved_round: Number = 0
     """The round that the job goes on from, should its cloud pod be lost now."""
-    mean_steps: Annotated[float, Field(ge=0, le=_MOST_INT)] = 0.0
+    mean_steps: Annotated[float, Field(ge=0, le=MOST_INT)] = 0.0
     """Mean of the steps asked of the round's participants, weighted by examples."""
-    numbers: Annotated[dict[NumberName, Finite], BeforeValidator(_few(MOST_NUMBERS))] = Field(
-        default_factory=dict
+    numbers: Annotated[dict[NumberName, Finite], BeforeValidator(few_entries(MOST_NUMBERS))] = (
+        Field(default_factory=dict)
     )
     """What the strategy's server has to tell beside vectors."""
 
@@ -170,6 +123,21 @@ class Task(WireModel):
     def throttle_cores(self) -> float | None:
         """The same in cores."""
         return None if self.throttle_milli is None else self.throttle_milli / 1000
+
+
+class Moved(WireModel):
+    """What travelled between a device and its edge in a round of split training."""
+
+    up_bytes: Bytes
+    """Activations, labels and gradients of the front half, sent."""
+    down_bytes: Bytes
+    """Front halves and gradients at the cut, received."""
+    up_seconds: Seconds
+    """Seconds of sending."""
+    down_seconds: Seconds
+    """Seconds from the first to the last byte of what was received."""
+    wait_seconds: Seconds
+    """Seconds of waiting for the edge, and so for others."""
 
 
 class UpdateReport(WireModel):
@@ -202,26 +170,10 @@ class UpdateReport(WireModel):
     device that slowed itself what its CPU seconds a second stand for."""
     energy_joules: EnergyJoules
     """Energy since its update before this one, in J by source."""
-
-
-class ClientFailure(WireModel):
-    """A device says that the user's code failed on it: it has nothing for this round."""
-
-    client: ClientName
-    """The client's name."""
-    incarnation: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
-    """That of its registration."""
-    round: Number
-    """The round that it trained for; 0: it could not begin."""
-    message: Sentence
-    """The error, and where in the user's code."""
-
-
-class FailureAnswer(WireModel):
-    """What becomes of a client whose code failed."""
-
-    again: bool
-    """Whether it may go on; false: the job does without it, or ends."""
+    samples: Number | None = None
+    """Split: examples that went through its front half."""
+    moved: Moved | None = None
+    """Split: what travelled between it and its edge."""
 
 
 class ClientReport(WireModel):
@@ -257,7 +209,7 @@ class RoundReport(WireModel):
         default_factory=list
     )
     """Clients of the round that gave no update."""
-    refused: Annotated[dict[Refusal, Number], BeforeValidator(_few(len(Refusal)))] = Field(
+    refused: Annotated[dict[Refusal, Number], BeforeValidator(few_entries(len(Refusal)))] = Field(
         default_factory=dict
     )
     """Refused updates by reason."""
@@ -267,6 +219,12 @@ class RoundReport(WireModel):
     """Loss on the held-out data in nats."""
     energy_joules: EnergyJoules
     """Energy of all devices since round 1, in J by source."""
+    clusters: Annotated[list[ClusterReport], Field(max_length=MOST_CLUSTERS, fail_fast=True)] = (
+        Field(default_factory=list)
+    )
+    """What became of its clusters."""
+    distillation: DistillationReport | None = None
+    """What distillation did after it."""
 
     def upload_bytes(self) -> int:
         """Of all updates."""
@@ -282,6 +240,7 @@ class NoticeReason(StrEnum):
     CLIENTS_MISSING = "ClientsMissing"
     ROUND_REPEATED = "RoundRepeated"
     CLIENT_FAILED = "ClientFailed"
+    EDGE_LOST = "EdgeLost"
 
 
 class Notice(WireModel):
@@ -302,6 +261,16 @@ class PlanRequest(WireModel):
     """The round to plan."""
     clients: Annotated[list[Registration], Field(max_length=MOST_CLIENTS, fail_fast=True)]
     """The clients connected now."""
+    edges: Annotated[list[EdgeRegistration], Field(max_length=MOST_EDGES, fail_fast=True)] = Field(
+        default_factory=list
+    )
+    """The edges connected now."""
+    cuts: Annotated[list[CutCandidate], Field(max_length=MOST_CUTS, fail_fast=True)] = Field(
+        default_factory=list
+    )
+    """Where the model can be cut (mode split)."""
+    cut: LayerName | None = None
+    """Where it was cut in the rounds before; empty: there were none."""
     report: RoundReport | None = None
     """The round before."""
     notices: Annotated[list[Notice], Field(max_length=MOST_NOTICES, fail_fast=True)] = Field(
@@ -327,6 +296,8 @@ class ClientPlan(WireModel):
     """Local SGD steps, at most."""
     budget_seconds: Budget | None = None
     """Seconds of training after which the device begins no further step."""
+    batch_size: Counted | None = None
+    """Split: examples of each of its steps."""
     actuator: Actuator = Actuator.RESIZE
     """`resize`: its pod has the limit; `cooperative`: the device is told to keep to it."""
     applied: bool
@@ -360,6 +331,12 @@ class RoundPlan(WireModel):
     """Seconds until the round closes with the quorum; none when empty."""
     planned: bool = True
     """False: made by the cloud pod from the plan before, without the planner."""
+    clusters: Annotated[list[ClusterPlan], Field(max_length=MOST_CLUSTERS, fail_fast=True)] = Field(
+        default_factory=list
+    )
+    """How the participants are grouped (modes hierarchical and split): each is in one."""
+    cut: LayerName | None = None
+    """The layer after which the model is cut (mode split)."""
 
 
 class PolicyVerdict(WireModel):
@@ -376,7 +353,7 @@ class Outcome(WireModel):
 
     result: Literal["RoundsCompleted", "TargetReached", "Failed"]
     """RoundsCompleted, TargetReached or Failed."""
-    message: Annotated[str, AfterValidator(_cut(MOST_ACCOUNT))]
+    message: Annotated[str, AfterValidator(cut_at(MOST_ACCOUNT))]
     """What people should know; a condition holds no more of it."""
     report: RoundReport | None = None
     """The last finished round."""

@@ -19,8 +19,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from lockstep_api.sessions import Registration
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import Registration, UpdateReport
+from lockstep_api.wire import UpdateReport
 from lockstep_workers.device import connection as device
 from tests.wire.jobs import FakePlanner, free_port, serving, settings
 

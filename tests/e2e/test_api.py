@@ -49,6 +49,7 @@ FULL: Json = {
     "edges": EDGES,
     "clustering": {"method": "kl"},
     "offload": {"objective": "sum"},
+    "split": {},
     "distillation": {"enabled": True},
 }
 
@@ -134,13 +135,19 @@ FIXED: dict[str, Json] = {
     "model": {"model.args": {"width": 3}},
     "data": {"data.partition": {"scheme": "shards"}},
     "strategy": {"strategy.name": "fednova"},
-    "mode": {"mode": "hierarchical", "distillation": ABSENT},
+    "mode": {
+        "mode": "hierarchical",
+        "distillation": ABSENT,
+        "split": ABSENT,
+        "model.cut": ABSENT,
+    },
     "cloud": {"cloud.memory": "2Gi"},
     "devices": {"devices.0.replicas": 2},
     "image": {"image": ABSENT},
     "podTemplate": {"podTemplate.labels": {"team": "b"}},
     "clustering": {"clustering": ABSENT},
     "offload": {"offload.objective": "bottleneck"},
+    "split": {"split.batches": "equal"},
     "distillation": {"distillation.temperature": 4},
     "edges": {"edges.0.cpu": "2"},
     "training.batchSize": {"training.batchSize": 64},

@@ -34,6 +34,7 @@ from lockstep_allocator.traces import TraceSet, parse
 from lockstep_allocator.training.nets import ForecastNetwork, SetNetwork, exported
 from lockstep_api.names import PROTOCOL
 from lockstep_api.quantity import parse_quantity
+from lockstep_api.sessions import Registration
 from lockstep_api.settings import GroupSettings, JobSettings
 from lockstep_api.spec import (
     Data,
@@ -50,7 +51,6 @@ from lockstep_api.wire import (
     ClientReport,
     Outcome,
     PlanRequest,
-    Registration,
     RoundPlan,
     RoundReport,
     UpdateReport,

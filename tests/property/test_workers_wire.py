@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lockstep_api.wire import Refusal, UpdateReport
+from lockstep_api.sessions import Refusal
+from lockstep_api.wire import UpdateReport
 from lockstep_workers.errors import RefusedUpdate
 from lockstep_workers.tensors import check_values, decode, encode, max_body_bytes, split
 

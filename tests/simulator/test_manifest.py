@@ -93,8 +93,11 @@ def test_what_the_operator_refuses_of_the_spec_is_refused(changes: Json) -> None
 
 
 def test_what_is_not_supported_yet_is_refused_as_by_the_operator() -> None:
-    (sentence,) = refused(job_manifest(changed(MINIMAL, {"clustering": {"method": "kl"}})))
-    assert sentence == "clustering.method kl is not supported yet: use none"
+    (sentence,) = refused(job_manifest(changed(MINIMAL, {"data.partition": {"scheme": "natural"}})))
+    assert sentence == (
+        "data.partition.scheme natural needs users, which fashion-mnist has not: "
+        "use iid, dirichlet or shards"
+    )
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,14 @@ ONLY_TOGETHER = "work only together; set both, or remove both"
 TOGETHER = f"quorum and roundDeadlineSeconds {ONLY_TOGETHER}"
 # (fields, part of the message): rules across fields first, then single fields.
 RULES: list[tuple[Json, str]] = [
-    ({"model.entrypoint": "a:b"}, "model: set exactly one of name and entrypoint"),
-    ({"model": {"args": {"a": 1}}}, "model: set exactly one of name and entrypoint"),
+    (
+        {"model.entrypoint": "a:b"},
+        "model: set exactly one of name, entrypoint, and front with back",
+    ),
+    (
+        {"model": {"args": {"a": 1}}},
+        "model: set exactly one of name, entrypoint, and front with back",
+    ),
     ({"data": {}}, "data: set exactly one of name and entrypoint"),
     ({"data.partition": {"alpha": 0.5}}, "data.partition: alpha belongs to scheme dirichlet only"),
     (
@@ -211,8 +217,72 @@ RULES: list[tuple[Json, str]] = [
     ({"participation.roundDeadlineSeconds": 30}, f"participation: {TOGETHER}"),
     ({"mode": "hierarchical"}, "mode hierarchical and mode split need at least one entry in edges"),
     ({"edges": EDGES}, "edges belong to mode hierarchical or split; remove them or change mode"),
-    ({"mode": "split", "edges": EDGES}, "mode split needs model.cut"),
     ({"distillation": {"enabled": True}}, "distillation belongs to mode split only"),
+    ({"split": {}}, "split belongs to mode split only"),
+    ({"model.cut": "3"}, "model.cut belongs to mode split only"),
+    (
+        {"offload": {}},
+        "clustering and offload belong to mode hierarchical or split; remove them or change mode",
+    ),
+    (
+        {"clustering": {}},
+        "clustering and offload belong to mode hierarchical or split; remove them or change mode",
+    ),
+    (
+        {
+            "mode": "split",
+            "edges": [{"name": "e", "replicas": 600}, {"name": "f", "replicas": 600}],
+        },
+        "edges: a job has at most 1000 edge servers",
+    ),
+    (
+        {"mode": "split", "edges": [{"name": "fast"}], "devices.0.name": "fast"},
+        "edges: a group of edges and a group of devices need different names",
+    ),
+    (
+        {"mode": "split", "edges": EDGES, "training.localSteps": {"budgetSeconds": 5}},
+        "mode split needs training.localSteps.fixed: all devices of a cluster take each step "
+        "together",
+    ),
+    (
+        {"mode": "split", "edges": EDGES, "strategy": {"name": "fedprox"}},
+        "mode split needs strategy fedavg without serverLearningRate and serverMomentum: halves "
+        "are averaged by examples; other strategies work in modes federated and hierarchical",
+    ),
+    (
+        {"mode": "split", "edges": EDGES, "allocation": {"policy": "ppo"}},
+        "mode split needs allocation.policy max, static or equalize: a policy for ppo is trained "
+        "on rounds that upload once",
+    ),
+    (
+        {"mode": "split", "edges": EDGES, "clustering": {"method": "none", "clusters": 2}},
+        "clustering: method none makes one cluster; remove clusters or use another method",
+    ),
+    (
+        {
+            "mode": "split",
+            "edges": EDGES,
+            "distillation": {"cloudModel": "deeper", "cloudEntrypoint": "a.b:c"},
+        },
+        "distillation: set only one of cloudModel and cloudEntrypoint",
+    ),
+    (
+        {"model": {"name": "mlp", "front": "a:f", "back": "a:b"}},
+        "model: set exactly one of name, entrypoint, and front with back",
+    ),
+    (
+        {"model": {"front": "a:f"}},
+        "model: front and back work only together; set both, or remove both",
+    ),
+    (
+        {"mode": "split", "edges": EDGES, "model": {"front": "a:f", "back": "a:b", "cut": "3"}},
+        "model: front and back say where the model is cut; remove cut",
+    ),
+    ({"mode": "split", "edges": [{"name": "cloud"}]}, "edges: the name cloud is the cloud pod's"),
+    (
+        {"mode": "split", "edges": [{"name": "e", "cpu": "2", "cpuLimit": "1"}]},
+        "edges: cpuLimit must be at least cpu",
+    ),
     (
         {"devices.0.frequency": {"minGHz": 2, "maxGHz": 1}},
         "frequency: minGHz must be at most maxGHz",
@@ -297,7 +367,6 @@ ODD: list[tuple[Json, list[str]]] = [
         [
             "spec: Invalid value: mode hierarchical and mode split need at least one entry in "
             "edges",
-            "spec: Invalid value: mode split needs model.cut",
             "spec.strategy: Invalid value: strategy: mu belongs to name fedprox only",
         ],
     ),

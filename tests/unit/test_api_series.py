@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from lockstep_allocator.bandwidth import Trace
 from lockstep_api import series
+from lockstep_api.sessions import Refusal
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import Refusal, RoundReport
+from lockstep_api.wire import RoundReport
 from lockstep_operator.core.model import JobKey
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.telemetry import Prometheus

@@ -9,22 +9,18 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.status import MOST_JOULES, EnergyJoules, told_joules
 from lockstep_api.wire import (
-    MOST_ACCOUNT,
-    MOST_LABELS,
-    MOST_NOTICES,
-    MOST_TEXT,
     Outcome,
     PlanRequest,
     PolicyVerdict,
-    Refusal,
-    Registration,
     RoundPlan,
     Task,
     most_bytes,
     told_loss,
 )
+from lockstep_api.wire_types import MOST_ACCOUNT, MOST_LABELS, MOST_NOTICES, MOST_TEXT
 
 Path = tuple[str | int, ...]
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from lockstep_api.sessions import Refusal
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import ClientReport, Refusal, RoundReport, UpdateReport
+from lockstep_api.wire import ClientReport, RoundReport, UpdateReport
 from lockstep_workers.cloud import history
 from lockstep_workers.cloud.checkpoint import Checkpoint
 from lockstep_workers.cloud.history import History, most_bytes

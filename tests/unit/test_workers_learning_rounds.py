@@ -4,17 +4,10 @@ import numpy as np
 import pytest
 
 from lockstep_api.budget import MOST_STEPS
+from lockstep_api.sessions import Refusal
 from lockstep_api.spec import Target
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import (
-    ClientPlan,
-    ClientReport,
-    Refusal,
-    RoundPlan,
-    RoundReport,
-    Task,
-    UpdateReport,
-)
+from lockstep_api.wire import ClientPlan, ClientReport, RoundPlan, RoundReport, Task, UpdateReport
 from lockstep_workers.errors import JobFailed, RefusedUpdate
 from lockstep_workers.learning.rounds import (
     Base,

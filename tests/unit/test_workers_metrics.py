@@ -6,8 +6,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from lockstep_allocator.bandwidth import Trace
+from lockstep_api.sessions import Refusal
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import ClientReport, Refusal, RoundReport, Task, UpdateReport
+from lockstep_api.wire import ClientReport, RoundReport, Task, UpdateReport
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.device.link import Link, Links
 from lockstep_workers.device.metrics import DeviceMetrics

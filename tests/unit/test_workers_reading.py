@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from lockstep_api.wire import Refusal
+from lockstep_api.sessions import Refusal
 from lockstep_workers.cloud import reading
 from lockstep_workers.cloud.reading import Message, Messages, Reader
 from lockstep_workers.errors import Gone, RefusedUpdate

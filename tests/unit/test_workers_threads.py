@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from lockstep_api.wire import Registration
+from lockstep_api.sessions import Registration
 from lockstep_workers.device.probes import ProbeServer
 from lockstep_workers.device.session import SessionKeeper
 from tests.wire.jobs import free_port

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lockstep_api.wire import ClientFailure
+from lockstep_api.sessions import ClientFailure
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.store import Store

@@ -12,10 +12,11 @@ import numpy as np
 from torch import nn
 
 from lockstep_api import names
+from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import CheckpointSpec, Participation
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import Refusal, Registration, UpdateReport
+from lockstep_api.wire import UpdateReport
 from lockstep_workers.cloud.bulk import BulkRoutes
 from lockstep_workers.cloud.job import Job, Parts
 from lockstep_workers.cloud.journal import Journal

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
 
 from lockstep_api import names
-from lockstep_api.wire import Refusal, Registration
+from lockstep_api.sessions import Refusal, Registration
 from lockstep_serving.bounded import BodyLimit, Limits, bounded
 from lockstep_serving.receiving import KNOWN
 from lockstep_workers.device.probes import ProbeServer

@@ -18,7 +18,7 @@ import pytest
 import structlog
 
 from lockstep_api import names
-from lockstep_api.wire import Refusal, Registration
+from lockstep_api.sessions import Refusal, Registration
 from lockstep_workers.cloud.sessions import Session
 from lockstep_workers.device import connection as device
 from lockstep_workers.device.session import SessionKeeper

@@ -17,16 +17,10 @@ from typing import Any
 import pytest
 
 from lockstep_api.budget import MOST_STEPS
+from lockstep_api.sessions import Registration, SessionOpened
 from lockstep_api.spec import Actuator
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import (
-    PlanRequest,
-    Registration,
-    RoundPlan,
-    SessionOpened,
-    Task,
-    UpdateReport,
-)
+from lockstep_api.wire import PlanRequest, RoundPlan, Task, UpdateReport
 from lockstep_workers.device import loop as device_loop
 from lockstep_workers.device import spending
 from lockstep_workers.device.connection import Answer, Work, connect, get_work, send_update

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lockstep_api.wire import Refusal
+from lockstep_api.sessions import Refusal
 from lockstep_workers import errors
 from lockstep_workers.errors import (
     CorruptCheckpoint,

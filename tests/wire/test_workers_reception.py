@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from lockstep_api.wire import ClientPlan, Refusal, Registration, RoundPlan, Task
+from lockstep_api.sessions import Refusal, Registration
+from lockstep_api.wire import ClientPlan, RoundPlan, Task
 from lockstep_workers.cloud.asgi import App
 from lockstep_workers.cloud.bulk import BulkRoutes
 from lockstep_workers.cloud.reception import Reception

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from lockstep_api import names
-from lockstep_api.wire import NoticeReason, Refusal, RoundPlan
+from lockstep_api.sessions import Refusal
+from lockstep_api.wire import NoticeReason, RoundPlan
 from lockstep_workers.device import connection as device
 from lockstep_workers.errors import NoSession, NotAdmitted
 from lockstep_workers.learning.evaluation import Evaluation

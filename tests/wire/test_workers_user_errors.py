@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lockstep_api import names
-from lockstep_api.wire import ClientFailure, NoticeReason, PlanRequest, Registration
+from lockstep_api.sessions import ClientFailure, Registration
+from lockstep_api.wire import NoticeReason, PlanRequest
 from lockstep_workers.cloud.main import Front
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.device.connection import report_failure

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lockstep_allocator.fleet import Method
+from lockstep_api.sessions import Registration
 from lockstep_api.settings import JobSettings, job_settings
 from lockstep_api.spec import AllocationPolicy, FederatedJobSpec
-from lockstep_api.wire import PlanRequest, Registration, RoundPlan, RoundReport
+from lockstep_api.wire import PlanRequest, RoundPlan, RoundReport
 from lockstep_simulator.batched import fastest
 from lockstep_simulator.emulation import USUAL, Overheads, Traces, build_devices
 from lockstep_simulator.observing import Telemetry

@@ -3,7 +3,7 @@
 WorkerError                  a worker could not do what it was asked to
 ├── JobFailed                the job ends as Failed; the message is for the user
 │   └── InvalidJob           the settings ask for what cannot be done; says what to change
-├── RefusedUpdate            one update is not taken; has a reason (`lockstep_api.wire.Refusal`)
+├── RefusedUpdate            one update is not taken; has a reason (`lockstep_api.sessions.Refusal`)
 ├── Gone                     the sender of an update closed its connection before it was complete
 ├── CorruptCheckpoint        a file is not a whole checkpoint of this job; an older one may be
 ├── NoSession                a device has no session (any more): it opens one and goes on
@@ -15,7 +15,7 @@ WorkerError                  a worker could not do what it was asked to
 Who may end a job catches JobFailed and no more; what ends a process is a WorkerError (`app`).
 """
 
-from lockstep_api.wire import Refusal
+from lockstep_api.sessions import Refusal
 
 
 class WorkerError(Exception):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lockstep_api.wire import Refusal
+from lockstep_api.sessions import Refusal
 from lockstep_workers.errors import RefusedUpdate
 
 TENSOR = "flat"

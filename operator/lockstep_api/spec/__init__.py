@@ -27,7 +27,18 @@ from lockstep_api.spec.pods import (
     Storage,
     Toleration,
 )
-from lockstep_api.spec.tiers import Clustering, Distillation, Mode, Offload
+from lockstep_api.spec.tiers import (
+    Clustering,
+    ClusteringMethod,
+    Distillation,
+    FrontUpdate,
+    LayerName,
+    Mode,
+    Offload,
+    Split,
+    Teacher,
+    WireDtype,
+)
 from lockstep_api.spec.work import (
     CalibrationGradient,
     Data,
@@ -52,6 +63,7 @@ __all__ = [
     "CheckpointSpec",
     "Cloud",
     "Clustering",
+    "ClusteringMethod",
     "Data",
     "DeviceGroup",
     "Distillation",
@@ -59,6 +71,8 @@ __all__ = [
     "Energy",
     "FederatedJobSpec",
     "Frequency",
+    "FrontUpdate",
+    "LayerName",
     "LinkSpec",
     "LocalSteps",
     "Mode",
@@ -71,10 +85,13 @@ __all__ = [
     "PlannedSteps",
     "PodTemplate",
     "PowerTableEntry",
+    "Split",
     "Storage",
     "StrategyName",
     "StrategySpec",
     "Target",
+    "Teacher",
     "Toleration",
     "TrainingSpec",
+    "WireDtype",
 ]

@@ -9,7 +9,7 @@ from lockstep_api.base import ApiModel
 from lockstep_api.rules import IMMUTABLE, no_change, rules
 from lockstep_api.spec.kubernetes import SUBDOMAIN, Image
 from lockstep_api.spec.pods import MOST_REPLICAS, Cloud, DeviceGroup, Edge, PodTemplate
-from lockstep_api.spec.tiers import Clustering, Distillation, Mode, Offload
+from lockstep_api.spec.tiers import Clustering, Distillation, Mode, Offload, Split
 from lockstep_api.spec.work import Data, Model, Participation, StrategySpec, TrainingSpec
 
 
@@ -76,7 +76,9 @@ _BY_NAME = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["nam
 _MOST_GROUPS = 64
 MOST_CLIENTS = _MOST_GROUPS * MOST_REPLICAS
 _FIXED = ("model", "data", "strategy", "mode", "cloud", "devices")
-_FIXED_OPTIONAL = ("image", "podTemplate", "clustering", "offload", "distillation", "edges")
+_FIXED_OPTIONAL = (
+    "image", "podTemplate", "clustering", "offload", "split", "distillation", "edges",
+)  # fmt: skip
 
 
 class FederatedJobSpec(ApiModel):
@@ -100,10 +102,40 @@ class FederatedJobSpec(ApiModel):
             "self.mode != 'federated' || !has(self.edges) || self.edges.size() == 0",
             "edges belong to mode hierarchical or split; remove them or change mode",
         ),
-        ("self.mode != 'split' || has(self.model.cut)", "mode split needs model.cut"),
         (
             "self.mode == 'split' || !has(self.distillation) || !self.distillation.enabled",
             "distillation belongs to mode split only",
+        ),
+        ("self.mode == 'split' || !has(self.split)", "split belongs to mode split only"),
+        ("self.mode == 'split' || !has(self.model.cut)", "model.cut belongs to mode split only"),
+        (
+            "self.mode != 'federated' || !(has(self.clustering) || has(self.offload))",
+            "clustering and offload belong to mode hierarchical or split; remove them or change"
+            " mode",
+        ),
+        (
+            "!has(self.edges) || self.edges.map(e, e.replicas).sum() <= 1000",
+            "edges: a job has at most 1000 edge servers",
+        ),
+        (
+            "!has(self.edges) || self.edges.all(e, self.devices.all(d, d.name != e.name))",
+            "edges: a group of edges and a group of devices need different names",
+        ),
+        (
+            "self.mode != 'split' || has(self.training.localSteps.fixed)",
+            "mode split needs training.localSteps.fixed: all devices of a cluster take each step"
+            " together",
+        ),
+        (
+            "self.mode != 'split' || (self.strategy.name == 'fedavg'"
+            " && !has(self.strategy.serverLearningRate) && !has(self.strategy.serverMomentum))",
+            "mode split needs strategy fedavg without serverLearningRate and serverMomentum: halves"
+            " are averaged by examples; other strategies work in modes federated and hierarchical",
+        ),
+        (
+            "self.mode != 'split' || self.allocation.policy != 'ppo'",
+            "mode split needs allocation.policy max, static or equalize: a policy for ppo is"
+            " trained on rounds that upload once",
         ),
         (
             "!has(self.participation.quorum)"
@@ -157,6 +189,8 @@ class FederatedJobSpec(ApiModel):
     """How clients are grouped."""
     offload: Offload | None = None
     """How clusters are matched to edge servers."""
+    split: Split | None = None
+    """Split training."""
     distillation: Distillation | None = None
     """Mutual distillation between edge and cloud."""
     cloud: Cloud = Field(default_factory=Cloud)

@@ -105,10 +105,22 @@ class Cloud(ApiModel):
 class Edge(ApiModel):
     """A group of edge servers."""
 
+    model_config = rules(
+        ("self.name != 'cloud'", "edges: the name cloud is the cloud pod's"),
+        (
+            "!has(self.cpuLimit) || quantity(string(self.cpuLimit))"
+            ".compareTo(quantity(string(self.cpu))) >= 0",
+            "edges: cpuLimit must be at least cpu",
+        ),
+    )
+
     name: Name
-    """Name of the group."""
+    """Name of the group; its servers are called name-0, name-1, …"""
     cpu: Cores = "1"
     """CPU request of a server in cores."""
+    cpu_limit: Cores | None = None
+    """CPU limit in cores, at least cpu; none when empty. A ResourceQuota for limits.cpu demands
+    one."""
     memory: Bytes = "1Gi"
     """Memory request and limit of a server in bytes."""
     replicas: Annotated[int, Field(ge=1, le=1000)] = 1

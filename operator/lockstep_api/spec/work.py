@@ -8,6 +8,7 @@ from pydantic import Field
 from lockstep_api.base import ApiModel
 from lockstep_api.rules import no_change, rules
 from lockstep_api.spec.common import Entrypoint, FreeForm, Positive, Seed
+from lockstep_api.spec.tiers import LayerName
 
 
 class StrategyName(StrEnum):
@@ -42,23 +43,38 @@ class PartitionScheme(StrEnum):
 
 
 class Model(ApiModel):
-    """The model that is trained: a built-in name, or a function in the user's image."""
+    """The model that is trained: a built-in name, or functions in the user's image."""
 
     model_config = rules(
         (
-            "has(self.name) != has(self.entrypoint)",
-            "model: set exactly one of name and entrypoint",
-        )
+            "[has(self.name), has(self.entrypoint), has(self.front) || has(self.back)]"
+            ".filter(x, x).size() == 1",
+            "model: set exactly one of name, entrypoint, and front with back",
+        ),
+        (
+            "has(self.front) == has(self.back)",
+            "model: front and back work only together; set both, or remove both",
+        ),
+        (
+            "!has(self.front) || !has(self.cut)",
+            "model: front and back say where the model is cut; remove cut",
+        ),
     )
 
     name: Literal["mlp", "cnn"] | None = None
     """A built-in model: `mlp` (one hidden layer of 128) or `cnn` (two convolutions, GroupNorm)."""
     entrypoint: Entrypoint | None = None
     """`package.module:function` in the image; the function returns a torch.nn.Module."""
+    front: Entrypoint | None = None
+    """The same for the half that devices train in mode split; args go to both halves."""
+    back: Entrypoint | None = None
+    """The half that takes what front gives, and gives a score for each class."""
     args: FreeForm = Field(default_factory=dict)
     """Keyword arguments of the model's function."""
-    cut: Annotated[str, Field(max_length=100)] | None = None
-    """Name of the layer after which split training cuts the model (mode split)."""
+    cut: LayerName | None = None
+    """Mode split: the layer after which the model is cut, by its name in the module (`lockstep
+    explain-cut` lists them), or `auto` (when empty): the one with the shortest step that fits the
+    devices."""
 
 
 class Partition(ApiModel):

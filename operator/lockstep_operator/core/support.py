@@ -22,17 +22,6 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
         "mode {s.mode} is not supported yet: use federated",
     ),
     (
-        lambda s: s.clustering is not None and s.clustering.method != "none",
-        "clustering.method {s.clustering.method} is not supported yet: use none",
-    ),
-    (lambda s: s.offload is not None, "offload is not supported yet: remove it"),
-    (
-        lambda s: s.distillation is not None and s.distillation.enabled,
-        "distillation.enabled true is not supported yet: use false",
-    ),
-    (lambda s: bool(s.edges), "edges is not supported yet: remove it"),
-    (lambda s: s.model.cut is not None, "model.cut is not supported yet: remove it"),
-    (
         _natural_without_users,
         "data.partition.scheme natural needs users, which fashion-mnist has not: "
         "use iid, dirichlet or shards",

@@ -5,7 +5,7 @@ Whoever owns one (`cloud.job`) hands both in, so that it knows neither of a job 
 
 from typing import Protocol
 
-from lockstep_api.wire import Refusal
+from lockstep_api.sessions import Refusal
 from lockstep_workers.learning.strategy import Contribution
 from lockstep_workers.tensors import Flat
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from lockstep_api.base import problems_of
 from lockstep_api.names import TENSORS
-from lockstep_api.wire import ClientFailure, FailureAnswer
+from lockstep_api.sessions import ClientFailure, FailureAnswer
 from lockstep_workers.cloud.asgi import Scope, Send, send_body, send_json, small_body, start
 from lockstep_workers.cloud.reading import Receive
 from lockstep_workers.cloud.sessions import Session, shown_key

@@ -26,14 +26,8 @@ from lockstep_api.names import (
     TASK_HEADER,
     TENSORS,
 )
-from lockstep_api.wire import (
-    ClientReport,
-    Refusal,
-    Registration,
-    SessionOpened,
-    Task,
-    UpdateReport,
-)
+from lockstep_api.sessions import Refusal, Registration, SessionOpened
+from lockstep_api.wire import ClientReport, Task, UpdateReport
 from lockstep_serving.receiving import EXTENSION, KNOWN, SOCKET
 from lockstep_workers.cloud import asides
 from lockstep_workers.cloud.asgi import (

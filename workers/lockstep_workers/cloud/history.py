@@ -16,8 +16,9 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from lockstep_api.base import WireModel
+from lockstep_api.sessions import Refusal
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import Refusal, RoundReport
+from lockstep_api.wire import RoundReport
 from lockstep_workers.files import write_whole
 
 _LEAST_BYTES, _MOST_BYTES = 1 << 20, 32 << 20

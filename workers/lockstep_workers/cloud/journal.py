@@ -13,7 +13,8 @@ from typing import Literal
 import structlog
 from torch import nn
 
-from lockstep_api.wire import MOST_NOTICES, Notice, NoticeReason, Outcome, PlanRequest
+from lockstep_api.wire import Notice, NoticeReason, Outcome, PlanRequest
+from lockstep_api.wire_types import MOST_NOTICES
 from lockstep_workers.cloud.checkpoint import Checkpoint
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.store import Store

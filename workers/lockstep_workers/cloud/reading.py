@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
-from lockstep_api.wire import Refusal
+from lockstep_api.sessions import Refusal
 from lockstep_workers.errors import Gone, RefusedUpdate
 
 Message = MutableMapping[str, Any]

@@ -17,15 +17,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from lockstep_api.wire import (
-    ClientFailure,
-    ClientReport,
-    Refusal,
-    Registration,
-    RoundPlan,
-    Task,
-    UpdateReport,
-)
+from lockstep_api.sessions import ClientFailure, Refusal, Registration
+from lockstep_api.wire import ClientReport, RoundPlan, Task, UpdateReport
 from lockstep_serving.rarely import Rarely
 from lockstep_workers.cloud.around import Sink, Tally
 from lockstep_workers.cloud.sessions import Session, Sessions

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lockstep_api.names import SESSION_HEADER
-from lockstep_api.wire import Registration
+from lockstep_api.sessions import Registration
 from lockstep_workers.errors import NoSession
 
 _KEY_BYTES = 32

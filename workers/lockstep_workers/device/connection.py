@@ -18,15 +18,8 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from lockstep_api import names
-from lockstep_api.wire import (
-    ClientFailure,
-    FailureAnswer,
-    Refusal,
-    Registration,
-    SessionOpened,
-    Task,
-    UpdateReport,
-)
+from lockstep_api.sessions import ClientFailure, FailureAnswer, Refusal, Registration, SessionOpened
+from lockstep_api.wire import Task, UpdateReport
 from lockstep_workers.device.link import UNLIMITED, Link
 from lockstep_workers.errors import InvalidJob, NoSession, NotAdmitted
 from lockstep_workers.sockets import watch_peer

@@ -9,7 +9,7 @@ import threading
 
 import structlog
 
-from lockstep_api.wire import ClientFailure
+from lockstep_api.sessions import ClientFailure
 from lockstep_workers.device.connection import LOST, connect, report_failure
 
 _log = structlog.get_logger()

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import structlog
 
 from lockstep_api.budget import is_used_up
-from lockstep_api.wire import ClientFailure, Refusal, Task, UpdateReport
+from lockstep_api.sessions import ClientFailure, Refusal
+from lockstep_api.wire import Task, UpdateReport
 from lockstep_workers.device.cgroup import CpuCgroup
 from lockstep_workers.device.connection import (
     LOST,

@@ -8,8 +8,8 @@ import threading
 
 import structlog
 
+from lockstep_api.sessions import ClientFailure
 from lockstep_api.settings import JobSettings
-from lockstep_api.wire import ClientFailure
 from lockstep_workers.device.failing import tell
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.probes import ProbeServer

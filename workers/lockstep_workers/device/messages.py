@@ -5,8 +5,10 @@ Between `connection`, which knows bytes, and the client, which knows vectors. Pu
 
 from dataclasses import dataclass
 
+from lockstep_api.sessions import Registration
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import MOST_LABELS, Registration, UpdateReport, told_loss
+from lockstep_api.wire import UpdateReport, told_loss
+from lockstep_api.wire_types import MOST_LABELS
 from lockstep_workers.data import label_histogram
 from lockstep_workers.device.connection import Work
 from lockstep_workers.device.spending import Spent

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from lockstep_api.wire import Registration
+from lockstep_api.sessions import Registration
 from lockstep_workers.device.connection import LOST, connect, open_session, session_end
 from lockstep_workers.device.threads import start_thread
 from lockstep_workers.errors import WorkerError

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pydantic import Field
 
 from lockstep_api.base import WireModel
+from lockstep_api.sessions import Refusal
 from lockstep_api.status import EnergyJoules
 from lockstep_api.text import few
 from lockstep_api.wire import (
     ClientPlan,
     ClientReport,
-    Refusal,
     RoundPlan,
     RoundReport,
     Task,

@@ -8,8 +8,8 @@ the answer to it was lost, counts once.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lockstep_api.sessions import ClientFailure
 from lockstep_api.text import few
-from lockstep_api.wire import ClientFailure
 
 MOST_FAILURES = 3
 _SHOWN = 5
