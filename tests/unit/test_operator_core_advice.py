@@ -60,6 +60,11 @@ def test_the_default_rate_is_nobodys_surprise() -> None:
         assert unusual(spec(strategy, 0.01)) == []
 
 
+@pytest.mark.parametrize("model", ["resnet10", "resnet18"])
+def test_nothing_is_said_of_a_model_whose_rates_are_not_known(model: str) -> None:
+    assert unusual(spec("fedavg", 0.9, model=model)) == []
+
+
 def test_a_corrected_strategy_is_told_of_its_rule() -> None:
     [told] = unusual(spec("calibrated", 0.2))
     assert told == (

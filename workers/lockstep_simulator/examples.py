@@ -72,7 +72,7 @@ def adapted(spec: FederatedJobSpec, dataset: Dataset) -> FederatedJobSpec:
 
 def _for_model(dataset: Dataset, model: str | None) -> Dataset:
     """Examples of two axes as images of one colour, where the built-in model takes images only."""
-    if model != "cnn" or dataset.train.inputs.ndim != 3:
+    if model in (None, "mlp") or dataset.train.inputs.ndim != 3:
         return dataset
     train, test = (
         replace(part, inputs=part.inputs[:, np.newaxis]) for part in (dataset.train, dataset.test)

@@ -91,7 +91,7 @@ def load_dataset(spec: Data, root: Path) -> Dataset:
         InvalidJob: it cannot be had, or is none that can be trained on; says what to change.
     """
     if spec.entrypoint is not None:
-        made = call(spec.entrypoint, spec.args, field="data")
+        made = call(spec.entrypoint, spec.args, field="data.entrypoint", args="data.args")
         what = f"data.entrypoint {spec.entrypoint}"
         with explained(f"{what}: looking at what it returned raised", own=spec.entrypoint):
             return checked(made, f"{what} ({where_defined(spec.entrypoint)})")

@@ -35,8 +35,14 @@ def explained(what: str, *, own: str | None = None, advice: str = "") -> Iterato
         raise InvalidJob(f"{text}: {advice}" if advice else text) from error
 
 
-def call(entrypoint: str, arguments: Mapping[str, Any], *, field: str) -> Any:
-    """Calls the user's function with keyword arguments; `field` names it in errors.
+def call(entrypoint: str, arguments: Mapping[str, Any], *, field: str, args: str) -> Any:
+    """Calls the user's function with keyword arguments.
+
+    Args:
+        entrypoint: the function.
+        arguments: what it is called with.
+        field: the field of the spec that names it, for errors.
+        args: the one that the arguments are from.
 
     Raises:
         InvalidJob: there is no such function, the arguments do not fit, or it raised.
@@ -47,12 +53,12 @@ def call(entrypoint: str, arguments: Mapping[str, Any], *, field: str) -> Any:
         if signature is not None:
             signature.bind(**arguments)
     except TypeError as error:
-        raise InvalidJob(f"{field}.args do not fit {entrypoint}{signature}: {error}") from error
-    with explained(f"{field}.entrypoint {entrypoint} raised", own=entrypoint):
+        raise InvalidJob(f"{args} do not fit {entrypoint}{signature}: {error}") from error
+    with explained(f"{field} {entrypoint} raised", own=entrypoint):
         made = function(**arguments)
     if inspect.iscoroutine(made):
         made.close()
-        raise InvalidJob(f"{field}.entrypoint {entrypoint} is an async function: make it plain")
+        raise InvalidJob(f"{field} {entrypoint} is an async function: make it plain")
     return made
 
 
@@ -66,7 +72,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
 
 def _find(entrypoint: str, field: str) -> Callable[..., Any]:
     module_name, _, name = entrypoint.partition(":")
-    what = f"{field}.entrypoint {entrypoint}"
+    what = f"{field} {entrypoint}"
     with explained(f"{what}: importing {module_name} raised", own=entrypoint):
         try:
             module = importlib.import_module(module_name)

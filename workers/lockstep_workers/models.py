@@ -1,17 +1,24 @@
-"""The model of a job: a built-in one by name, or what the user's function returns."""
+"""The model of a job: a built-in one by name, or what the user's functions return.
+
+Also the cloud's half of a split model. Called by devices, edges, the cloud role and the trial.
+Invariant: initial weights depend on the seed alone.
+"""
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from lockstep_api.spec import Model
+from lockstep_api.spec import Distillation, Model
 from lockstep_workers.data import Dataset, as_batch
 from lockstep_workers.entrypoints import call, explained
 from lockstep_workers.errors import InvalidJob
+from lockstep_workers.residual import deeper, resnet10, resnet18
 from lockstep_workers.words import some, where_defined
 
 _TRIED = 4  # examples that a model is tried with
@@ -50,7 +57,9 @@ def cnn(
     )  # fmt: skip
 
 
-_BUILT_IN: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": cnn}
+_BUILT_IN: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp, "cnn": cnn, "resnet10": resnet10, "resnet18": resnet18,
+}  # fmt: skip
 
 
 def sized_args(name: str, *, shape: Sequence[int], classes: int) -> dict[str, int]:
@@ -73,19 +82,58 @@ def sized_args(name: str, *, shape: Sequence[int], classes: int) -> dict[str, in
 def build_model(spec: Model, *, seed: int) -> nn.Module:
     """The model of a job with initial weights drawn from `seed`.
 
+    Two functions for the halves make one model, whose layers are `front` and `back`.
+
     Raises:
         InvalidJob: no such model, arguments that it does not take, or nothing that can be trained.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if spec.entrypoint is None:
+        if spec.entrypoint is not None:
+            return _own(spec.entrypoint, spec.args, field="model.entrypoint")
+        if spec.front is None or spec.back is None:
             return _built_in(spec)
-        made = call(spec.entrypoint, spec.args, field="model")
-    what = f"model.entrypoint {spec.entrypoint}"
+        halves = {"front": spec.front, "back": spec.back}
+        made = {half: _own(at, spec.args, field=f"model.{half}") for half, at in halves.items()}
+    return nn.Sequential(OrderedDict(made))
+
+
+def build_cloud_model(
+    spec: Distillation, shape: Sequence[int], *, classes: int, seed: int, args: Mapping[str, Any]
+) -> nn.Module:
+    """The cloud's half for activations of `shape` at the cut, with weights drawn from `seed`.
+
+    `args` are those of the model's own functions.
+
+    Raises:
+        InvalidJob: the user's function does not give one that takes them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if spec.cloud_entrypoint is None:
+            return deeper(shape, classes=classes)
+        module = _own(spec.cloud_entrypoint, args, field="distillation.cloudEntrypoint")
+        _check_cloud_model(module, shape, classes=classes, own=spec.cloud_entrypoint)
+    return module
+
+
+@torch.no_grad()
+def _check_cloud_model(module: nn.Module, shape: Sequence[int], *, classes: int, own: str) -> None:
+    what = f"the cloud's model does not fit the cut: activations of shape {(_TRIED, *shape)}"
+    advice = "make it take what the front half gives at model.cut"
+    with explained(f"{what} made it raise", own=own, advice=advice):
+        scores = module.eval()(torch.zeros(_TRIED, *shape))
+    check_scores(scores, (_TRIED, classes), what=what)
+
+
+def _own(entrypoint: str, args: Mapping[str, Any], *, field: str) -> nn.Module:
+    """What the user's function returns, if it can be trained."""
+    made = call(entrypoint, args, field=field, args="model.args")
+    what = f"{field} {entrypoint}"
     if not isinstance(made, nn.Module):
         raise InvalidJob(f"{what} returned {type(made).__name__}: return a torch.nn.Module")
-    with explained(f"{what}: looking at what it returned raised", own=spec.entrypoint):
-        _check_tensors(made, f"{what} ({where_defined(spec.entrypoint)}) returned a module")
+    with explained(f"{what}: looking at what it returned raised", own=entrypoint):
+        _check_tensors(made, f"{what} ({where_defined(entrypoint)}) returned a module")
     return made
 
 

@@ -61,8 +61,9 @@ class Model(ApiModel):
         ),
     )
 
-    name: Literal["mlp", "cnn"] | None = None
-    """A built-in model: `mlp` (one hidden layer of 128) or `cnn` (two convolutions, GroupNorm)."""
+    name: Literal["mlp", "cnn", "resnet10", "resnet18"] | None = None
+    """A built-in model: `mlp` (one hidden layer of 128), `cnn` (two convolutions, GroupNorm), or
+    `resnet10`, `resnet18` (residual networks with GroupNorm, for colour images of 32×32)."""
     entrypoint: Entrypoint | None = None
     """`package.module:function` in the image; the function returns a torch.nn.Module."""
     front: Entrypoint | None = None

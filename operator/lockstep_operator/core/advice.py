@@ -1,7 +1,7 @@
 """What a user should know of a job that can run, but is set in a way that seldom learns well. Pure.
 
 `decide` tells it with one Warning event when a job is accepted; nothing is refused for it. The
-rates are those of the built-in models in docs/calibration.md: of the user's own nothing is known.
+rates are those of the built-in models in docs/calibration.md: of others nothing is known.
 """
 
 from collections.abc import Iterator
@@ -76,7 +76,7 @@ def _momentum(spec: FederatedJobSpec) -> Iterator[str]:
 
 def _rate(spec: FederatedJobSpec) -> Iterator[str]:
     model, strategy = spec.model.name, spec.strategy.name
-    if model is None:
+    if model not in _BEST:
         return
     corrected = _is_corrected(spec)
     suits = (_BEST_CORRECTED if corrected else _BEST)[model]
