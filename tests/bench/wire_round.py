@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 10, 50])
     parser.add_argument("--megabytes", type=float, nargs="+", default=[4, 40])
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--deterministic", action="store_true", help="add in client order")
+    parser.add_argument("--deterministic", action="store_true", help="add into an exact sum")
     options = parser.parse_args()
     for clients in options.clients:
         fixed = fixed_mb(clients, deterministic=options.deterministic)

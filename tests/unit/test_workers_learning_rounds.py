@@ -19,7 +19,7 @@ from lockstep_workers.learning.rounds import (
     target_reached,
 )
 from lockstep_workers.learning.strategy import Contribution
-from lockstep_workers.learning.sums import Accumulator, Share
+from lockstep_workers.learning.sums import Accumulator, ExactSum, RoundSum, Share
 
 ONE = Contribution(examples=1, steps=1)
 
@@ -108,17 +108,55 @@ def test_updates_that_are_not_welcome(client: str, round_number: int, reason: Re
     assert caught.value.reason is reason
 
 
-def test_the_mean_is_weighted_and_does_not_depend_on_the_block() -> None:
+@pytest.mark.parametrize("kind", [Accumulator, ExactSum])
+def test_the_mean_is_weighted_and_does_not_depend_on_the_block(
+    kind: type[Accumulator] | type[ExactSum],
+) -> None:
     rng = np.random.default_rng(0)
-    total = Accumulator(200_000)
+    total = kind(200_000)
     vectors = rng.normal(size=(3, 200_000)).astype(np.float32)
-    for weight, vector in zip((1.0, 2.0, 5.0), vectors, strict=True):
-        total.add(vector, Share((weight,), ONE))
-    expected = np.average(vectors, axis=0, weights=[1, 2, 5])
-    np.testing.assert_allclose(total.mean(), expected, rtol=1e-4, atol=1e-5)
+    weights = (1.0, 2.0, 5.0)
+    for weight, vector in zip(weights, vectors, strict=True):
+        total.add(vector, (weight,))
+    expected = np.average(vectors, axis=0, weights=weights)
+    np.testing.assert_allclose(total.mean([8.0]), expected, rtol=1e-4, atol=1e-5)
     total.reset()
-    total.add(vectors[0], Share((4.0,), ONE))
-    np.testing.assert_allclose(total.mean(), vectors[0], rtol=1e-6)
+    total.add(vectors[0], (4.0,))
+    np.testing.assert_allclose(total.mean([4.0]), vectors[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_partial_sums_are_merged_with_what_is_in_them(exact: bool) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(4, 20)).astype(np.float32)
+    shares = [Share((n, 1.0), Contribution(n, 1)) for n in (3, 5, 7, 11)]
+    whole, edges = RoundSum(20, vectors=2, exact=exact), [
+        RoundSum(20, vectors=2, exact=exact) for _ in range(2)
+    ]  # fmt: skip
+    for i, (vector, share) in enumerate(zip(vectors, shares, strict=True)):
+        edges[i % 2].add(f"c-{i}", vector, share=share)
+    for edge in edges:
+        whole.merge(edge.part())
+    assert whole.weights == [26.0, 4.0]
+    order = ["c-3", "c-9", "c-0", "c-2", "c-1"]
+    assert [one.examples for one in whole.contributions(order)] == [11, 3, 7, 5]
+    mean = whole.mean()
+    expected = np.average(vectors[:, :10], axis=0, weights=[3, 5, 7, 11])
+    np.testing.assert_allclose(mean[:10], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mean[10:], vectors[:, 10:].mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_partial_sum_that_does_not_fit_is_not_merged() -> None:
+    total, other = RoundSum(4), RoundSum(4)
+    for one in (total, other):
+        one.add("a", np.ones(4, np.float32), share=Share((2.0,), ONE))
+    with pytest.raises(ValueError, match="'a'"):
+        total.merge(other.part())
+    for wrong in (RoundSum(5), RoundSum(4, exact=True)):
+        with pytest.raises(ValueError, match="not float32"):
+            total.merge(wrong.part())
+    assert total.weights == [2.0]
+    np.testing.assert_array_equal(total.mean(), np.ones(4, np.float32))
 
 
 def test_a_task_says_what_the_round_builds_on() -> None:

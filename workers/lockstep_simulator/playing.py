@@ -142,14 +142,12 @@ class Field:
         client = way.client
         if way.trained is None:
             now.lose(client, way.gone or "")
-            self.server.skip(client)
             return
         try:
             self._add(now, way, at_s=at_s)
         except RefusedUpdate as error:
             now.count_refusal(error.reason)
             now.reject(client, f"its update was refused ({error.reason.value}): {error}")
-            self.server.skip(client)
 
     def _add(self, now: Round, way: Going, *, at_s: float) -> None:
         assert way.trained is not None

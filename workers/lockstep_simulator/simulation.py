@@ -227,7 +227,7 @@ class Simulation:
 
     def _settled(self, done: Round) -> SimulatedRound:
         """Averages, evaluates and reports a closed round."""
-        self.server.aggregate(done.waiting())
+        self.server.aggregate()
         result = self._evaluated(done.number)
         report = round_report(
             done,

@@ -212,8 +212,9 @@ class TrainingSpec(ApiModel):
     seed: Seed = 0
     """Seed of initial weights, sampling, partition and mini-batches."""
     deterministic: bool = False
-    """Repeat bit for bit: updates are added in client order, threads and seeds are fixed, and a
-    round waits for a participant whose connection closed instead of going on without it."""
+    """Repeat bit for bit: sums are exact whatever order updates come in, threads and seeds are
+    fixed, and a round waits for a participant whose connection closed instead of going on without
+    it."""
     local_steps: LocalSteps = Field(default_factory=lambda: LocalSteps(fixed=10))
     """How much each device trains in a round; 10 steps when empty."""
 

@@ -28,9 +28,6 @@ class Sink(Protocol):
     def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
         """Takes a checked update; `flat` is valid during the call only."""
 
-    def skip(self, client: str) -> None:
-        """A client of the open round gives nothing to it."""
-
 
 class Tally(Protocol):
     """What is counted for people."""

@@ -282,7 +282,7 @@ class Job:
 
     async def _finish(self, done: Round) -> None:
         now_s, before = self._now(), self._progress
-        self.server.aggregate(done.waiting())
+        self.server.aggregate()
         result = await self._evaluate()
         report = round_report(done, before, now_s=now_s, result=result)
         self._p.metrics.ended(report)

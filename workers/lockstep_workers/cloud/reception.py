@@ -300,7 +300,6 @@ class Reception:
 
     def _lost(self, client: str, now: Round, *, why: str) -> None:
         _log.warning("client lost", client=client, round=now.number, why=why)
-        self._sink.skip(client)
 
     # -- called by the owner ---------------------------------------------------------------------
 

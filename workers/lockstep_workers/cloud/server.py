@@ -4,11 +4,10 @@ Owned by the job. Invariant: between two rounds every vector of the state is in 
 a round the vectors that travel live in `body`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from lockstep_workers.cloud.holding import Holding
 from lockstep_workers.learning import server
 from lockstep_workers.learning.strategy import Strategy
 from lockstep_workers.tensors import decode, encode, split
@@ -27,13 +26,7 @@ class Server(server.Server):
         constants: bytes = b"",
     ) -> None:
         """At the module's initial weights; see `learning.server`."""
-        super().__init__(
-            strategy,
-            module,
-            examples=examples,
-            deterministic=deterministic,
-            put=Holding().put,
-        )
+        super().__init__(strategy, module, examples=examples, deterministic=deterministic)
         self.constants = constants
         """What a device takes over of the model once (`learning.constants`)."""
         self.body = bytearray()
@@ -47,8 +40,8 @@ class Server(server.Server):
         self.move(split(decode(self.body, n_values=size), tuple(sent)))
         super().begin(round_number, participants)
 
-    def aggregate(self, missing: Iterable[str] = ()) -> None:
+    def aggregate(self) -> None:
         """Makes the next state from the sums of a round with at least one update."""
         # The last model can go before the next one is made: its round is over.
         self.body = bytearray()
-        super().aggregate(missing)
+        super().aggregate()

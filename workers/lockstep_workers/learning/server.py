@@ -4,7 +4,7 @@ Owned by whoever plays a job's rounds; `cloud.server` adds the body that travels
 two rounds every vector of the state is in memory once.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,17 +21,8 @@ from lockstep_workers.learning.strategy import (
     Totals,
     Vector,
 )
-from lockstep_workers.learning.sums import Accumulator, InOrder, Share, Take
+from lockstep_workers.learning.sums import RoundSum, SumPart, share_of
 from lockstep_workers.tensors import Flat, split
-
-Put = Callable[[Flat], Take]
-"""Puts a vector that is ahead of its turn aside; what it returns gives it back, once."""
-
-
-def copied(flat: Flat) -> Take:
-    """Puts a vector aside in memory."""
-    copy = flat.copy()
-    return lambda: copy
 
 
 class Server:
@@ -44,7 +35,6 @@ class Server:
         *,
         examples: Mapping[str, int],
         deterministic: bool = False,
-        put: Put = copied,
     ) -> None:
         """At the module's initial weights.
 
@@ -52,17 +42,16 @@ class Server:
             strategy: the method.
             module: the model.
             examples: training examples of each client of the job.
-            deterministic: adds updates in the plan's order.
-            put: puts those that are ahead of their turn aside.
+            deterministic: the sums are exact, so that no order of updates changes them.
         """
-        self._strategy, self._examples, self._put = strategy, examples, put
-        self._round = 0
+        self._strategy, self._examples = strategy, examples
+        self._round, self._participants = 0, list[str]()
         self.model: FlatModel = flatten(module)
         self.n_values = self.model.vector.numel() * len(strategy.uploads)
         """Values of an update."""
         self.state = strategy.start(self.model.vector.numpy())
-        self._sum = Accumulator(self.n_values, vectors=len(strategy.uploads))
-        self._in_order = InOrder(self._sum) if deterministic else None
+        vectors = len(strategy.uploads)
+        self._sum = RoundSum(self.n_values, vectors=vectors, exact=deterministic)
 
     @property
     def weight(self) -> float:
@@ -74,7 +63,7 @@ class Server:
         weights = dict(zip(self._strategy.uploads, self._sum.weights, strict=True))
         return Totals(
             round=self._round,
-            contributions=tuple(self._sum.contributions),
+            contributions=self._sum.contributions(self._participants),
             clients=len(self._examples),
             examples=sum(self._examples.values()),
             weights=weights,
@@ -91,41 +80,25 @@ class Server:
 
     def begin(self, round_number: int, participants: Sequence[str]) -> None:
         """Starts a round: empties the sums; what of the state lies in their memory is copied."""
-        self._round, vectors = round_number, self.state.vectors
+        self._round, self._participants = round_number, list(participants)
+        vectors = self.state.vectors
         self.move({n: v.copy() for n, v in vectors.items() if self._sum.holds(v)})
         self._sum.reset()
-        if self._in_order is not None:
-            self._in_order.begin(list(participants))
 
     def move(self, vectors: Mapping[str, Vector]) -> None:
         """From now on these vectors of the state live here: equal ones, in another place."""
         self.go_on_from(replace(self.state, vectors={**self.state.vectors, **vectors}))
 
     def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
-        """Adds an update, or keeps a copy of it until its turn."""
-        examples, steps = contribution.examples, contribution.steps
-        uploads = self._strategy.uploads.values()
-        weights = tuple(weigh(examples=examples, steps=steps) for weigh in uploads)
-        share = Share(weights, contribution)
-        if self._in_order is None:
-            self._sum.add(flat, share)
-        elif self._in_order.is_next(client):
-            self._in_order.add(client, flat, share=share)
-        else:
-            self._in_order.hold(client, self._put(flat), share=share)
+        """Adds an update."""
+        self._sum.add(client, flat, share=share_of(self._strategy, contribution))
 
-    def skip(self, client: str) -> None:
-        """A client that gives nothing to this round: nobody's turn depends on it any more."""
-        if self._in_order is not None:
-            self._in_order.skip(client)
+    def add_part(self, part: SumPart) -> None:
+        """Adds what an edge has summed up; ValueError when it does not fit."""
+        self._sum.merge(part)
 
-    def aggregate(self, missing: Iterable[str] = ()) -> None:
-        """Makes the next state from the sums of a round with at least one update.
-
-        `missing` are still waited for, and give nothing.
-        """
-        for client in missing:
-            self.skip(client)
+    def aggregate(self) -> None:
+        """Makes the next state from the sums of a round with at least one update."""
         figures = self.totals()
         mean = split(self._sum.mean(), tuple(self._strategy.uploads))
         self.go_on_from(self._strategy.aggregate(self.state, mean, totals=figures))
