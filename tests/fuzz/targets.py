@@ -64,7 +64,6 @@ from lockstep_operator.core.spec import parse_spec
 from lockstep_operator.core.state import JobState
 from lockstep_operator.errors import InvalidSpec, UnfitRequest
 from lockstep_operator.observe import job_view
-from lockstep_workers.cloud.bulk import BulkRoutes
 from lockstep_workers.cloud.checkpoint import (
     Checkpoint,
     read_checkpoint,
@@ -72,12 +71,13 @@ from lockstep_workers.cloud.checkpoint import (
 )
 from lockstep_workers.cloud.job import Job, Parts
 from lockstep_workers.cloud.journal import Journal
-from lockstep_workers.cloud.main import ordinary_app
 from lockstep_workers.cloud.metrics import CloudMetrics
-from lockstep_workers.cloud.sessions import Sessions, never
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples, read_idx
 from lockstep_workers.errors import CorruptCheckpoint, InvalidJob, RefusedUpdate
+from lockstep_workers.hosting.bulk import BulkRoutes
+from lockstep_workers.hosting.front import ordinary_app
+from lockstep_workers.hosting.sessions import Sessions, never
 from lockstep_workers.learning.rounds import Progress, Round
 from lockstep_workers.learning.strategies import fedavg
 from lockstep_workers.learning.strategy import ServerState
@@ -224,7 +224,7 @@ def _routes() -> tuple[Job, BulkRoutes]:
         journal=Journal(Store(folder, "u"), metrics, 1), examples={"d-0": 1},
     )  # fmt: skip
     made = Job(parts)
-    return made, BulkRoutes(made.reception, ordinary_app(metrics))
+    return made, BulkRoutes(made.reception, ordinary_app(metrics.registry))
 
 
 def requests(data: bytes) -> None:

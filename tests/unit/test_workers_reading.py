@@ -6,9 +6,9 @@ from collections.abc import Iterable
 import pytest
 
 from lockstep_api.sessions import Refusal
-from lockstep_workers.cloud import reading
-from lockstep_workers.cloud.reading import Message, Messages, Reader
 from lockstep_workers.errors import Gone, RefusedUpdate
+from lockstep_workers.hosting import reading
+from lockstep_workers.hosting.reading import Message, Messages, Reader
 
 
 def part(body: bytes, *, more: bool) -> Message:
@@ -109,7 +109,7 @@ async def test_a_place_that_cannot_be_had_gives_the_turn_back(
     first = asyncio.ensure_future(read(reader, waiting, 4))
     await asyncio.wait_for(waiting.waits.wait(), 10)
     with monkeypatch.context() as patch:
-        patch.setattr(f"lockstep_workers.cloud.reading.{place}", nothing_left)
+        patch.setattr(f"lockstep_workers.hosting.reading.{place}", nothing_left)
         if place == "_Memory.__init__":  # needed only where no other body is in memory
             waiting.go_on.set()
             assert await first == b"abcd"

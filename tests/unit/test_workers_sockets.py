@@ -3,8 +3,8 @@
 import socket
 from contextlib import closing
 
-from lockstep_workers.cloud.main import listener
 from lockstep_workers.device.connection import connect
+from lockstep_workers.hosting.front import listener
 
 
 def test_both_ends_watch_each_other() -> None:

@@ -17,16 +17,16 @@ from lockstep_api.settings import JobSettings
 from lockstep_api.spec import CheckpointSpec, Participation
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import UpdateReport
-from lockstep_workers.cloud.bulk import BulkRoutes
 from lockstep_workers.cloud.job import Job, Parts
 from lockstep_workers.cloud.journal import Journal
-from lockstep_workers.cloud.main import ordinary_app, server_config
 from lockstep_workers.cloud.metrics import CloudMetrics
-from lockstep_workers.cloud.reception import Reception
 from lockstep_workers.cloud.server import Server
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
 from lockstep_workers.device import connection as device
+from lockstep_workers.hosting.bulk import BulkRoutes
+from lockstep_workers.hosting.front import ordinary_app, server_config
+from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.learning.constants import pack
 from lockstep_workers.learning.strategies import fedavg
 from lockstep_workers.learning.strategy import Strategy
@@ -125,7 +125,7 @@ async def cloud(
                 constants=pack(made_of),
             )
         )  # fmt: skip
-        app = BulkRoutes(made.reception, ordinary_app(metrics))
+        app = BulkRoutes(made.reception, ordinary_app(metrics.registry))
         config = server_config(app, replicas)
         port, planner_port = (int(u.rpartition(":")[2]) for u in (job.cloud_url, job.planner_url))
         async with serving(planner.app(), planner_port), serving(app, port, config=config):

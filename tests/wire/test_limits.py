@@ -265,7 +265,7 @@ async def test_a_registration_that_is_too_long_is_refused(tmp_path: Path) -> Non
 async def test_a_registration_that_takes_too_long_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockstep_workers.cloud.bulk._REGISTRATION_S", 0.1)
+    monkeypatch.setattr("lockstep_workers.hosting.bulk._REGISTRATION_S", 0.1)
     async with cloud(tmp_path, FakePlanner()) as running:
         port = int(running.url.rpartition(":")[2])
         path = names.SESSION_ROUTE.format(client="d-0").encode()
@@ -276,7 +276,7 @@ async def test_a_registration_that_takes_too_long_is_refused(
 async def test_a_sender_that_falls_silent_is_refused_and_the_round_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    silence_s = "lockstep_workers.cloud.reading._SILENCE_S"
+    silence_s = "lockstep_workers.hosting.reading._SILENCE_S"
     monkeypatch.setattr(silence_s, 0.2)
     async with cloud(tmp_path, FakePlanner(rounds=2)) as running, devices(running, 2 + 1) as made:
         await first_task(made)

@@ -19,10 +19,10 @@ import structlog
 
 from lockstep_api import names
 from lockstep_api.sessions import Refusal, Registration
-from lockstep_workers.cloud.sessions import Session
 from lockstep_workers.device import connection as device
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.errors import NoSession, NotAdmitted
+from lockstep_workers.hosting.sessions import Session
 from lockstep_workers.sockets import is_silent
 from lockstep_workers.tensors import decode
 from tests.support.patience import PATIENCE_S
@@ -30,7 +30,7 @@ from tests.wire.cloud import Cloud, Device, cloud, devices, first_task
 from tests.wire.jobs import FakePlanner, free_port
 
 NAN = float("nan")
-HANDOVER_S = "lockstep_workers.cloud.reception._HANDOVER_S"
+HANDOVER_S = "lockstep_workers.hosting.reception._HANDOVER_S"
 
 
 @asynccontextmanager
@@ -305,7 +305,7 @@ async def test_a_session_whose_machine_is_gone_makes_room(
     """Nobody closed the connection; the kernel's probes have been unanswered for a while."""
     silent: list[str] = []
     monkeypatch.setattr(
-        "lockstep_workers.cloud.bulk.is_silent", lambda sock: bool(silent) and sock is not None
+        "lockstep_workers.hosting.bulk.is_silent", lambda sock: bool(silent) and sock is not None
     )
     async with a_job(tmp_path, FakePlanner(rounds=2)) as (server, made):
         silent.append("all")

@@ -11,10 +11,10 @@ import pytest
 
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.wire import ClientPlan, RoundPlan, Task
-from lockstep_workers.cloud.asgi import App
-from lockstep_workers.cloud.bulk import BulkRoutes
-from lockstep_workers.cloud.reception import Reception
 from lockstep_workers.device import connection as device
+from lockstep_workers.hosting.asgi import App
+from lockstep_workers.hosting.bulk import BulkRoutes
+from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.learning.strategy import Contribution
 from lockstep_workers.tensors import Flat, decode, encode
 from tests.wire.cloud import report

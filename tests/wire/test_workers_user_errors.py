@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from lockstep_api import names
 from lockstep_api.sessions import ClientFailure, Registration
 from lockstep_api.wire import NoticeReason, PlanRequest
-from lockstep_workers.cloud.main import Front
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.device.connection import report_failure
 from lockstep_workers.device.failing import tell
@@ -24,6 +23,7 @@ from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.parts import Parts, memory_file
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.errors import NoSession
+from lockstep_workers.hosting.front import Front
 from lockstep_workers.learning.client import Client, LocalTask, Trained
 from lockstep_workers.learning.constants import constants
 from lockstep_workers.learning.parameters import flatten
@@ -314,7 +314,7 @@ async def test_a_failure_that_is_none_changes_nothing(
 async def test_a_device_insists_until_the_cloud_pod_has_loaded_the_job() -> None:
     """And tries again when the job itself could not begin, until its pod is taken away."""
     port = free_port()
-    front = Front(CloudMetrics("job"))
+    front = Front(CloudMetrics("job").registry)
     telling = asyncio.ensure_future(asyncio.to_thread(tell, f"http://127.0.0.1:{port}", failure(1)))
     async with serving(front, port):
         async with httpx2.AsyncClient() as http:

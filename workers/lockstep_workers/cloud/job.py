@@ -24,11 +24,11 @@ from lockstep_api.wire import (
 )
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
-from lockstep_workers.cloud.reception import Reception
 from lockstep_workers.cloud.server import Server
 from lockstep_workers.data import Examples
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import JobFailed, PlannerUnreachable, WorkerError
+from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.learning.rounds import (
     SHOWN,

@@ -1,6 +1,6 @@
 """Reads the bodies of updates: one at a time among those whose data is there.
 
-Called by `cloud.bulk`. One at a time, so that a body stays in the cache; but a reader that waits
+Called by `hosting.bulk`. One at a time, so that a body stays in the cache; but a reader that waits
 for its sender gives its turn away. One body, or a few small ones, are in memory, in buffers that
 are used again; those that begin while these are taken go to temporary files, so memory does not
 grow with the number of slow senders.

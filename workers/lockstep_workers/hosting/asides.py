@@ -1,6 +1,6 @@
 """Two small routes of devices beside their rounds: the model's constants, and errors of user code.
 
-Plain ASGI like the other routes, among which `cloud.bulk` has them. Invariant: whoever has a
+Plain ASGI like the other routes, among which `hosting.bulk` has them. Invariant: whoever has a
 session shows its key here, too; only a device that could not even open one says so without.
 """
 
@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from lockstep_api.base import problems_of
 from lockstep_api.names import TENSORS
 from lockstep_api.sessions import ClientFailure, FailureAnswer
-from lockstep_workers.cloud.asgi import Scope, Send, send_body, send_json, small_body, start
-from lockstep_workers.cloud.reading import Receive
-from lockstep_workers.cloud.sessions import Session, shown_key
 from lockstep_workers.errors import NoSession
+from lockstep_workers.hosting.asgi import Scope, Send, send_body, send_json, small_body, start
+from lockstep_workers.hosting.reading import Receive
+from lockstep_workers.hosting.sessions import Session, shown_key
 
 _CLIENT = r"/v1/clients/(?P<client>[a-z0-9-]{1,63})"
 _MOST_BYTES = 1 << 16

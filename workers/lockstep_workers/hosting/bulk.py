@@ -1,8 +1,8 @@
 """The three routes that devices use, as plain ASGI: sessions, long-polls for work, updates.
 
 Mounted before the ordinary app. Plain ASGI, because a framework would hold whole bodies in memory
-and copy them: a model goes out in pieces, an update is read into one buffer (`cloud.reading`).
-Whom they serve is the host's matter (`cloud.reception`).
+and copy them: a model goes out in pieces, an update is read into one buffer (`hosting.reading`).
+Whom they serve is the host's matter (`hosting.reception`).
 Invariant: whatever moves after a session was opened carries its key, and the host has checked it
 before anything else is looked at; a key stands in the answer that opens its session, and nowhere.
 """
@@ -29,8 +29,9 @@ from lockstep_api.names import (
 from lockstep_api.sessions import Refusal, Registration, SessionOpened
 from lockstep_api.wire import ClientReport, Task, UpdateReport
 from lockstep_serving.receiving import EXTENSION, KNOWN, SOCKET
-from lockstep_workers.cloud import asides
-from lockstep_workers.cloud.asgi import (
+from lockstep_workers.errors import Gone, NoSession, RefusedUpdate, SessionTaken
+from lockstep_workers.hosting import asides
+from lockstep_workers.hosting.asgi import (
     App,
     Scope,
     Send,
@@ -41,10 +42,9 @@ from lockstep_workers.cloud.asgi import (
     small_body,
     start,
 )
-from lockstep_workers.cloud.reading import Messages, Reader, Receive, Source
-from lockstep_workers.cloud.reception import Offer
-from lockstep_workers.cloud.sessions import Session, never, shown_key
-from lockstep_workers.errors import Gone, NoSession, RefusedUpdate, SessionTaken
+from lockstep_workers.hosting.reading import Messages, Reader, Receive, Source
+from lockstep_workers.hosting.reception import Offer
+from lockstep_workers.hosting.sessions import Session, never, shown_key
 from lockstep_workers.sockets import Options, is_silent
 from lockstep_workers.tensors import Flat, check_values, decode, max_body_bytes
 

@@ -1,12 +1,12 @@
 """Receives devices: their sessions, long-polls and updates, and the round that is open.
 
-The devices' routes (`cloud.bulk`) call it, all in one event loop, so state changes between two
+The devices' routes (`hosting.bulk`) call it, all in one event loop, so state changes between two
 awaits are whole. Its owner opens rounds (`cloud.job`; it knows of no planner, no checkpoint and no
 evaluation, so that whoever collects updates can own one), a sink takes the updates. The owner waits
 on `_pulse`, the long-polls on `_news`, a session on its own event: an update wakes the owner and
 nobody else.
 Invariant: an update reaches the sink while a round waits for it or not at all, and nothing that is
-not of an open session and for the open round changes either (`cloud.sessions` has the sessions).
+not of an open session and for the open round changes either (`hosting.sessions` has the sessions).
 """
 
 import asyncio
@@ -20,9 +20,9 @@ import structlog
 from lockstep_api.sessions import ClientFailure, Refusal, Registration
 from lockstep_api.wire import ClientReport, RoundPlan, Task, UpdateReport
 from lockstep_serving.rarely import Rarely
-from lockstep_workers.cloud.around import Sink, Tally
-from lockstep_workers.cloud.sessions import Session, Sessions
 from lockstep_workers.errors import NoSession, RefusedUpdate, SessionTaken
+from lockstep_workers.hosting.around import Sink, Tally
+from lockstep_workers.hosting.sessions import Session, Sessions
 from lockstep_workers.learning.rounds import NO_BASE, Base, Round
 from lockstep_workers.learning.troubles import Troubles
 from lockstep_workers.tensors import Flat
@@ -129,7 +129,7 @@ class Reception:
         """A client is there. `key` is that of the session it had before, if it had one.
 
         Raises:
-            SessionTaken: it has a session that somebody else holds (`cloud.sessions`).
+            SessionTaken: it has a session that somebody else holds (`hosting.sessions`).
         """
         client = registration.client
         try:

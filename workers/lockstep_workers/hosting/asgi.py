@@ -1,6 +1,6 @@
-"""Answers of the cloud pod in plain ASGI, and what its routes wait for.
+"""Answers in plain ASGI, and what routes wait for.
 
-Used by `cloud.bulk` and `cloud.main`. Invariant: nothing here knows what an answer is about.
+Used by `hosting.bulk` and its like. Invariant: nothing here knows what an answer is about.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from lockstep_workers.cloud.reading import Message, Receive
+from lockstep_workers.hosting.reading import Message, Receive
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]

@@ -1,0 +1,1 @@
+"""What cloud pods and edges share: they receive devices, serve over HTTP, and end in order."""
