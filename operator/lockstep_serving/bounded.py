@@ -1,12 +1,14 @@
 """An HTTP server that a peer cannot exhaust: bounds on headers, connections, time and bodies.
 
 Both planes serve with it: `bounded` makes uvicorn's protocol class, `BodyLimit` wraps an app. It
-leans on uvicorn's internals; an app may read a large body past them (`receiving`).
+leans on uvicorn's internals; an app may read a large body past them (`receiving`), or take a
+connection over (`upgrading`).
 """
 
 import asyncio
 import itertools
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from lockstep_serving import upgrading
 from lockstep_serving.rarely import Rarely
 from lockstep_serving.receiving import EXTENSION, KNOWN, SOCKET, Incoming
 
@@ -55,6 +58,8 @@ class Limits:
     strangers_make_room: bool = False
     """Beyond `connections` the oldest one whose peer is not known (`receiving.KNOWN`) is closed
     for the new one: so who only asks for a probe gets in however many hold connections."""
+    upgrades: frozenset[bytes] = frozenset()
+    """Protocols that a request may ask for to leave HTTP (`upgrading.EXTENSION`)."""
 
 
 class _Seldom(logging.Filter):
@@ -85,6 +90,7 @@ def bounded(limits: Limits) -> type[HttpToolsProtocol]:
 
 class _Bounded(HttpToolsProtocol):
     within: Limits
+    _offer: upgrading.Offer | None
     _rarely = Rarely(time.monotonic)
     _numbers = itertools.count()
 
@@ -95,6 +101,8 @@ class _Bounded(HttpToolsProtocol):
         self._in_head = True
         self._timer: asyncio.TimerHandle | None = None
         self._known, self._number = False, next(_Bounded._numbers)
+        self._latest, self._offer = b"", None
+        self._upgraded: upgrading.Upgraded | None = None
         if len(self.connections) > self.within.connections and not self._has_room():
             self._log("more than %d connections: refused", self.within.connections)
             self._refuse(503)
@@ -127,6 +135,10 @@ class _Bounded(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        if self._offer is not None:
+            self._offer.keep(data)
+            return
+        self._latest = data
         if self._in_head:
             self._expect_head()
             self._head_bytes += len(data)
@@ -165,6 +177,36 @@ class _Bounded(HttpToolsProtocol):
             SOCKET: self.transport.get_extra_info("socket"),
             KNOWN: self._is_known,  # type: ignore[dict-item]
         }
+        self._look_for_upgrade()
+
+    def _look_for_upgrade(self) -> None:
+        name = dict(self.headers).get(b"upgrade", b"").lower()
+        if not self.parser.should_upgrade() or name not in self.within.upgrades:
+            return
+        if self.scope["method"] == "GET":
+            self._offer = upgrading.Offer(self, name)
+            self.cycle.keep_alive = False  # what stands behind the head is no request
+            self.scope["extensions"][upgrading.EXTENSION] = self._offer  # type: ignore[assignment]
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """uvicorn's parser has met the end of a head that asks for an upgrade."""
+        if self._offer is None:
+            super()._unsupported_upgrade_warning()
+            return
+        error = sys.exception()
+        assert isinstance(error, httptools.HttpParserUpgrade)
+        self._offer.keep(self._latest[error.args[0] :])
+
+    def taken(self, by: upgrading.Upgraded) -> None:
+        """The connection is another protocol's, which is known, and told of the server's end."""
+        self._upgraded, self._known = by, True
+        self._stop_timer()
+
+    def shutdown(self) -> None:
+        if self._upgraded is None:
+            super().shutdown()
+        else:
+            self._upgraded.shut_down()
 
     def body_received(self) -> None:
         """The body came past the parser, which a new one replaces."""

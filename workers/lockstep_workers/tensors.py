@@ -114,7 +114,7 @@ def split(flat: Flat, names: Sequence[str]) -> dict[str, Flat]:
     return dict(zip(names, np.split(flat, len(names)), strict=True))
 
 
-def check_values(flat: Flat) -> None:
+def check_values(flat: Flat, what: str = "the update has values") -> None:
     """One pass over a vector: ‖x‖² is finite only if every value is, and none is huge.
 
     A huge vector (a norm above 1.8e19) is refused too: its weighted sum could overflow.
@@ -125,5 +125,5 @@ def check_values(flat: Flat) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         square = np.dot(flat, flat)
     if not np.isfinite(square):
-        what = "too large to be averaged" if np.isfinite(flat).all() else "not finite"
-        raise RefusedUpdate(Refusal.NON_FINITE, f"the update has values that are {what}")
+        wrong = "too large to be averaged" if np.isfinite(flat).all() else "not finite"
+        raise RefusedUpdate(Refusal.NON_FINITE, f"{what} that are {wrong}")
