@@ -1,11 +1,13 @@
-"""Keeps a device to so many cores by sleeping: for pods whose CPU limit cannot be changed.
+"""Keeps a device to so many cores by sleeping: where its pod's CPU limit cannot do it.
 
-The loop makes one `Throttle` a round, the training calls it between its parts. Invariant: what is
-owed is reckoned from the round's start (`Allowance`), so errors of single sleeps do not add up.
+A limit that cannot be changed: the loop makes one `Throttle` a round, the training calls it between
+its parts. Split training, whose pieces are so short that no limit slows them: a `Pacer` a round.
+Invariant: what is owed is reckoned over a whole round, so errors of single sleeps do not add up.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 Clock = Callable[[], float]
@@ -15,6 +17,8 @@ PERIOD_S = 0.1
 between them caches are cold, and the same work takes up to twice the CPU time."""
 SHORTEST_SLEEP_S = 1e-4
 """A shorter sleep lasts too long by more than that."""
+MOST_OVERSLEPT_S = 0.02
+"""A piece is shortened by so much, at most, for sleeps that lasted too long."""
 
 
 @dataclass(slots=True)
@@ -84,3 +88,38 @@ class Throttle:
 
     def _owed_s(self) -> float:
         return self._allowance.owed_s(wall_s=self._clocks.wall(), cpu_s=self._clocks.cpu())
+
+
+class Pacer:
+    """Makes each piece of work last as long as `cores` would need for it.
+
+    A step's halves take a few ms, and between them the device waits for its edge: within a CPU
+    quota's period it may use what it did not need while it waited, and is not slowed at all. Here
+    nothing is carried over but what a sleep lasted too long, and of that little.
+    """
+
+    def __init__(self, cores: float, clocks: Clocks = Clocks()) -> None:
+        """Nothing is done yet."""
+        self._cores, self._clocks = cores, clocks
+        self._overslept_s = 0.0
+        self.compute_s = 0.0
+        """All pieces so far, with their sleeps."""
+        self.cpu_s = 0.0
+        """Core-seconds of all pieces so far."""
+
+    @contextmanager
+    def piece(self) -> Iterator[None]:
+        """Around a piece of work: a forward or a backward pass."""
+        began_s, cpu_s = self._clocks.wall(), self._clocks.cpu()
+        yield
+        used_s = self._clocks.cpu() - cpu_s
+        due_s = began_s + used_s / self._cores
+        early_s = due_s - self._clocks.wall()
+        owed_s = early_s - self._overslept_s
+        if owed_s > SHORTEST_SLEEP_S:
+            self._clocks.sleep(owed_s)
+        ended_s = self._clocks.wall()
+        if early_s > 0:  # else it took longer than it should have, for no sleep's sake
+            self._overslept_s = min(MOST_OVERSLEPT_S, self._overslept_s + ended_s - due_s)
+        self.compute_s += ended_s - began_s
+        self.cpu_s += used_s
