@@ -259,3 +259,10 @@ def test_without_apt_the_package_is_named(tools: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", str(tools))
     with pytest.raises(InvalidJob, match=r"install Debian's package dataset-fashion-mnist"):
         load_examples(BUILT_IN)
+
+
+def test_a_set_that_is_drawn_needs_nothing_on_the_machine(tools: Path) -> None:
+    """No package, no file, no program."""
+    data = BUILT_IN.data.model_copy(update={"name": "shapes32", "args": {"train": 20, "test": 10}})
+    dataset = load_examples(BUILT_IN.model_copy(update={"data": data}))
+    assert (len(dataset.train), len(dataset.test), dataset.classes) == (20, 10, 10)

@@ -21,6 +21,10 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
         "data.partition.scheme natural",
         {"data": {"name": "fashion-mnist", "partition": {"scheme": "natural"}}},
     ),
+    (
+        "which shapes32 has not",
+        {"data": {"name": "shapes32", "partition": {"scheme": "natural"}}},
+    ),
     ("devices[].name cloud", {"devices": [{"name": "cloud"}]}),
 ]
 FINE: list[dict[str, Any]] = [

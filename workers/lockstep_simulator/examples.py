@@ -55,7 +55,7 @@ def load_examples(spec: FederatedJobSpec, *, say: Say = lambda _: None) -> Datas
         arguments = spec.data.args
         found = checked(npz(**arguments), str(arguments["path"]))
         return _told(_for_model(found, spec.model.name), say)
-    if spec.data.entrypoint is not None:
+    if spec.data.name != _BUILT_IN:
         return load_dataset(spec.data, Path())
     return load_dataset(spec.data, _place_of_built_in(say))
 

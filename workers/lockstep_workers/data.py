@@ -5,6 +5,7 @@
 
 import gzip
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from torch import Tensor
 from lockstep_api.spec import Data
 from lockstep_workers.entrypoints import call, explained
 from lockstep_workers.errors import InvalidJob
+from lockstep_workers.shapes import CLASSES, images
 from lockstep_workers.words import where_defined
 
-_FASHION_MNIST = "fashion-mnist"
+_FASHION_MNIST, _SHAPES = "fashion-mnist", "shapes32"
 _IDX_UBYTE = 0x08
+_MOST_DRAWN = 100_000  # images
 _MEAN, _SCALE = 0.2860 * 255, 0.3530 * 255  # of the training images of Fashion-MNIST
 
 
@@ -95,12 +98,35 @@ def load_dataset(spec: Data, root: Path) -> Dataset:
         what = f"data.entrypoint {spec.entrypoint}"
         with explained(f"{what}: looking at what it returned raised", own=spec.entrypoint):
             return checked(made, f"{what} ({where_defined(spec.entrypoint)})")
+    if spec.name == _SHAPES:
+        return _shapes(spec.args)
     if spec.name != _FASHION_MNIST:
-        raise InvalidJob(f"data.name {spec.name!r} is not in this version: use {_FASHION_MNIST}")
+        raise InvalidJob(
+            f"data.name {spec.name!r} is not in this version: use {_FASHION_MNIST} or {_SHAPES}"
+        )
     if spec.args:
         raise InvalidJob(f"data.name {spec.name} takes no data.args: remove them")
     folder = root / spec.name
     return Dataset(_load(folder, "train"), _load(folder, "t10k"), classes=10)
+
+
+def _shapes(args: Mapping[str, Any]) -> Dataset:
+    """The drawn set, of as many images as `args` say."""
+    told = {"train": 10_000, "test": 2_000, "seed": 0} | dict(args)
+    if odd := sorted(set(told) - {"train", "test", "seed"}):
+        raise InvalidJob(f"data.args of {_SHAPES} has {odd[0]}: it takes train, test and seed only")
+    for name, least in (("train", CLASSES), ("test", CLASSES), ("seed", 0)):
+        value, most = told[name], _MOST_DRAWN if least else 2**32 - 1
+        if type(value) is not int or not least <= value <= most:
+            raise InvalidJob(
+                f"data.args.{name} of {_SHAPES} is {value!r}: make it a whole number from {least} "
+                f"to {most:,}"
+            )
+    train, test = (
+        Examples(*images(told[part], seed=(told["seed"], number)), mean=127.5, scale=64.0)
+        for number, part in enumerate(("train", "test"))
+    )
+    return Dataset(train, test, classes=CLASSES)
 
 
 def checked(dataset: object, what: str) -> Dataset:

@@ -110,8 +110,9 @@ class Data(ApiModel):
         ("has(self.name) != has(self.entrypoint)", "data: set exactly one of name and entrypoint")
     )
 
-    name: Literal["fashion-mnist"] | None = None
-    """A built-in data set; the worker image holds it."""
+    name: Literal["fashion-mnist", "shapes32"] | None = None
+    """A built-in data set: `fashion-mnist`, which the worker image holds, or `shapes32`, colour
+    images of 32×32 that are drawn (args train, test: how many; seed)."""
     entrypoint: Entrypoint | None = None
     """`package.module:function` in the image; the function returns the training and test set."""
     args: FreeForm = Field(default_factory=dict)

@@ -13,7 +13,7 @@ Check = Callable[[FederatedJobSpec], bool]
 
 def _natural_without_users(spec: FederatedJobSpec) -> bool:
     natural = spec.data.partition.scheme is PartitionScheme.NATURAL
-    return natural and spec.data.name == "fashion-mnist"
+    return natural and spec.data.name is not None
 
 
 _CHECKS: tuple[tuple[Check, str], ...] = (
@@ -23,7 +23,7 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
     ),
     (
         _natural_without_users,
-        "data.partition.scheme natural needs users, which fashion-mnist has not: "
+        "data.partition.scheme natural needs users, which {s.data.name} has not: "
         "use iid, dirichlet or shards",
     ),
     (
