@@ -34,6 +34,14 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """Bandwidth between a device and an edge, as its last round of split training met it."""
+
+    up_mbps: float
+    down_mbps: float
+
+
+@dataclass(frozen=True, slots=True)
 class ClientInsight:
     """What is known of one device; None where nothing is."""
 
@@ -55,11 +63,17 @@ class ClientInsight:
     """Core-seconds that a step can have taken, by what was seen of its last round."""
     doubted: tuple[str, ...] | None = None
     """Series of it that hold no numbers that a device can have."""
+    work_per_example: float | None = None
+    """Core-seconds of CPU that the front half of an example takes, forward and backward."""
+    down_mbps: float | None = None
+    """Bandwidth of what it received last, in split training."""
+    by_edge: Mapping[str, Way] | None = None
+    """Edge → what its link to it carried last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Insight:
-    """What is known of a job's devices."""
+    """What is known of a job's devices, and of its edges."""
 
     clients: Mapping[str, ClientInsight] = field(default_factory=dict)
     problem: str | None = None
@@ -68,6 +82,8 @@ class Insight:
     """Client → training examples that it holds."""
     half_steps: float | None = None
     """What the job's rounds say of the worth of steps (`worth`); None: nothing."""
+    back_work: Mapping[str, float] = field(default_factory=dict)
+    """Edge → core-seconds of CPU that the back half of an example takes on it."""
 
     def of(self, client: str) -> ClientInsight:
         """What is known of a client."""
@@ -123,14 +139,14 @@ def _slots(times: Array, carried: Array, *, now_s: float) -> tuple[float, ...]:
 
 def merged(newer: ClientInsight, older: ClientInsight) -> ClientInsight:
     """`newer`, and where it says nothing what `older` says."""
-    return replace(
-        older,
-        **{
-            name: value
-            for name in ClientInsight.__dataclass_fields__
-            if (value := getattr(newer, name)) is not None
-        },
-    )
+    told = {
+        name: value
+        for name in ClientInsight.__dataclass_fields__
+        if (value := getattr(newer, name)) is not None
+    }
+    if newer.by_edge and older.by_edge:
+        told["by_edge"] = {**older.by_edge, **newer.by_edge}
+    return replace(older, **told)
 
 
 def combined(
@@ -178,18 +194,18 @@ def observation_of(
     if work_cores is None:
         return None
     everyone = insight.clients.values()
-    usual_mbit = _usual(one.upload_mbit for one in everyone) or 0.0
-    sizes = _filled([one.upload_mbit for one in known], usual_mbit)
-    usual_mbps = _usual(_mean(_slots_of(one)) for one in everyone)
+    usual_mbit = usual(one.upload_mbit for one in everyone) or 0.0
+    sizes = filled([one.upload_mbit for one in known], usual_mbit)
+    usual_mbps = usual(_mean(_slots_of(one)) for one in everyone)
     unknown = np.full(len(EDGES_S) - 1, _NO_UPLOAD_MBPS if usual_mbps is None else usual_mbps)
-    filled = [unknown if slots is None else slots for slots in map(_slots_of, known)]
-    history = np.maximum(np.array(filled), LEAST_MBPS)[None]
+    slots = [unknown if one is None else one for one in map(_slots_of, known)]
+    history = np.maximum(np.array(slots), LEAST_MBPS)[None]
     recent = recent_mbps(history)
     last = np.array([[one.last_mbps or recent[0, i] for i, one in enumerate(known)]])
     mean = np.array(
         [[one.mean_mbps or one.last_mbps or recent[0, i] for i, one in enumerate(known)]]
     )
-    devices = _devices(members, work_cores, sizes=sizes, energy_weight=energy_weight)
+    devices = devices_of(members, work_cores, sizes=sizes, energy_weight=energy_weight)
     return Observation(devices=devices, slots_mbps=history, last_mbps=last, mean_mbps=mean)
 
 
@@ -208,27 +224,28 @@ def work_per_step(clients: Sequence[str], insight: Insight) -> Array | None:
 
     Steps are the same work on all devices, however many they do: none is far from the median.
     """
-    usual = _usual(one.work_per_step for one in insight.clients.values())
-    if usual is None:
+    middle = usual(one.work_per_step for one in insight.clients.values())
+    if middle is None:
         return None
-    filled = _filled([insight.of(client).work_per_step for client in clients], usual)
-    return np.clip(filled, usual / _UNLIKE, usual * _UNLIKE)
+    each = filled([insight.of(client).work_per_step for client in clients], middle)
+    return np.clip(each, middle / _UNLIKE, middle * _UNLIKE)
 
 
-def _usual(values: Iterable[float | None]) -> float | None:
+def usual(values: Iterable[float | None]) -> float | None:
     """The median of those that are known; None: all are missing."""
     known = [value for value in values if value is not None]
     return float(np.median(known)) if known else None
 
 
-def _filled(values: Sequence[float | None], usual: float) -> Array:
+def filled(values: Sequence[float | None], middle: float) -> Array:
     """Missing values replaced by what is usual."""
-    return np.array([usual if value is None else value for value in values])
+    return np.array([middle if value is None else value for value in values])
 
 
-def _devices(
+def devices_of(
     members: Sequence[Member], work_cores: Array, *, sizes: Array, energy_weight: float
 ) -> Devices:
+    """Devices whose steps take so many core-seconds each, and that upload so many Mbit."""
     groups = [member.group for member in members]
     curves = [
         energy_curve(

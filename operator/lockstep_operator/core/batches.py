@@ -1,0 +1,121 @@
+"""How the examples of a step are dealt out to a cluster's devices, and their frequencies; pure.
+
+`tiers` and `plan` call it. Batches come first: with them all devices of a cluster finish each step
+together at the highest frequency, which is the least time that a step can have. Frequencies are for
+what rounding and bounds leave over, and for clusters that are not the longest: one call of the
+allocator's equaliser over all devices of the round, in which whatever is no work of the device
+(transfers, latency, its cluster's back half) counts as the upload.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lockstep_allocator.devices import Array
+from lockstep_allocator.equalize import equalize
+from lockstep_api.spec import DeviceGroup
+from lockstep_api.tiers import CutCandidate
+from lockstep_operator.core.insight import Member, devices_of
+from lockstep_operator.core.split_steps import (
+    Load,
+    Paces,
+    most_examples,
+    of_a_round,
+    of_a_step,
+    of_an_example,
+    sent_of_an_example,
+)
+
+LEAST_SHARE = 0.25
+"""Of training.batchSize: a device takes no fewer of a step's examples."""
+MOST_SHARE = 2.0
+"""It takes no more."""
+_TURNS = 60
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many examples of a step each device may take."""
+
+    low: Numbers
+    high: Numbers
+
+
+def bounds_of(batch_size: int, groups: Sequence[DeviceGroup], *, candidate: CutCandidate) -> Bounds:
+    """From a quarter of training.batchSize to twice as many, or what fits into memory.
+
+    training.batchSize itself is always allowed: who asks for it is taken at his word.
+    """
+    low, high = max(1, round(LEAST_SHARE * batch_size)), round(MOST_SHARE * batch_size)
+    most = [min(high, max(batch_size, most_examples(candidate, group))) for group in groups]
+    return Bounds(np.full(len(groups), low), np.array(most, np.int64))
+
+
+def equal_batches(count: int, batch_size: int) -> Numbers:
+    """The same for all."""
+    return np.full(count, batch_size)
+
+
+def proportional_batches(paced: Paces, load: Load, *, batch_size: int, bounds: Bounds) -> Numbers:
+    """Batches with which all finish a step together; their sum is that of equal ones.
+
+    Device i takes s_i + p_i·b_i seconds of a step. With b_i = (T - s_i)/p_i within bounds the sum
+    rises with T. Rounded down, what is missing goes one by one to who is done first with it.
+    """
+    each, once = of_an_example(paced, load), of_a_step(paced, load)
+    total = batch_size * len(each)
+    low_s, high_s = 0.0, float((once + each * bounds.high).max())
+    for _ in range(_TURNS):
+        middle_s = 0.5 * (low_s + high_s)
+        enough = _within(middle_s, each, once=once, bounds=bounds).sum() >= total
+        low_s, high_s = (low_s, middle_s) if enough else (middle_s, high_s)
+    shares = _within(low_s, each, once=once, bounds=bounds)
+    return _rounded(shares, total, each=each, once=once, bounds=bounds)
+
+
+def _within(seconds: float, each: Array, *, once: Array, bounds: Bounds) -> Array:
+    return np.clip((seconds - once) / each, bounds.low, bounds.high)
+
+
+def _rounded(shares: Array, total: int, *, each: Array, once: Array, bounds: Bounds) -> Numbers:
+    numbers = np.maximum(np.floor(shares + 1e-9).astype(np.int64), bounds.low)
+    for _ in range(total - int(numbers.sum())):
+        done_s = np.where(numbers < bounds.high, once + each * (numbers + 1), np.inf)
+        numbers[int(done_s.argmin())] += 1
+    return numbers
+
+
+def step_seconds(batches: Numbers, *, paced: Paces, load: Load) -> float:
+    """What a step takes at the highest frequency, without the back half."""
+    return float((of_a_step(paced, load) + batches * of_an_example(paced, load)).max())
+
+
+def frequencies(
+    members: Sequence[Member],
+    batches: Numbers,
+    *,
+    paced: Paces,
+    load: Load,
+    back_s: Array,
+    energy_weight: float,
+) -> Array:
+    """The frequency of each device of a round, in GHz.
+
+    Args:
+        members: the devices, with their steps.
+        batches: examples of a step of each.
+        paced: how fast they are.
+        load: what the cut asks.
+        back_s: what the back half of each one's cluster takes in a step.
+        energy_weight: λ of the cost time + λ · energy.
+    """
+    steps = np.array([member.steps for member in members])
+    away_s = of_a_step(paced, load) + batches * sent_of_an_example(paced, load) + back_s
+    away_s = steps * away_s + of_a_round(paced, load)
+    work = paced.core_s * batches
+    devices = devices_of(members, work, sizes=np.ones(len(members)), energy_weight=energy_weight)
+    return np.asarray(devices.frequency(equalize(devices, away_s[None]).compute_s)[0])
