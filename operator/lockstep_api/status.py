@@ -97,6 +97,8 @@ class PlannedClient(ApiModel):
     """The CPU limit asked for, in millicores."""
     steps: int | None = None
     """Local steps asked for; empty where its budget of seconds alone bounds them."""
+    batch_size: int | None = None
+    """Examples of each of its steps, in mode split."""
     actuator: Actuator = Actuator.RESIZE
     """`resize`: its pod was given the limit; `cooperative`: the device keeps to it itself."""
     applied: bool

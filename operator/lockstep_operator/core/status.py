@@ -204,6 +204,7 @@ def _planned(entry: ClientPlan) -> PlannedClient:
         frequency_ghz=entry.frequency_ghz,
         cpu_milli=entry.cpu_milli,
         steps=entry.asked_steps(),
+        batch_size=entry.batch_size,
         actuator=entry.actuator,
         applied=entry.applied,
         reason=entry.reason,
