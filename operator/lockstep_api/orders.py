@@ -94,9 +94,45 @@ class ClusterResult(WireModel):
         Field(default_factory=dict)
     )
     """Members whose work is not, and why."""
+    rejected: Annotated[list[ClientName], Field(max_length=_MOST_MEMBERS, fail_fast=True)] = Field(
+        default_factory=list
+    )
+    """The lost ones whose update was bad."""
     refused: Annotated[dict[Refusal, Number], BeforeValidator(few_entries(len(Refusal)))] = Field(
         default_factory=dict
     )
     """Refused updates by reason."""
     failure: Sentence | None = None
     """The user's code raised at the edge: there is nothing in it."""
+
+
+class ClusterNews(WireModel):
+    """What has changed for a cluster since its order."""
+
+    round: Counted
+    """The round."""
+    cluster: ClusterName
+    """The cluster."""
+    turn: Counted
+    """That of its order."""
+    keys: Annotated[dict[ClientName, SessionKey], BeforeValidator(few_entries(_MOST_MEMBERS))] = (
+        Field(default_factory=dict, repr=False)
+    )
+    """Members that have opened a session anew, with its key."""
+    gone: Annotated[dict[ClientName, Sentence], BeforeValidator(few_entries(_MOST_MEMBERS))] = (
+        Field(default_factory=dict)
+    )
+    """Members that will give nothing any more, and why."""
+    dropped: Sentence | None = None
+    """Why nobody waits for the cluster's result any more; empty: somebody does."""
+
+
+class EdgeWork(WireModel):
+    """An answer of an edge's long-poll: an order, with the vectors beside it, or news of one."""
+
+    number: Counted
+    """Counts the answers of a session: the edge asks for the one after it."""
+    order: ClusterOrder | None = None
+    """A cluster to run."""
+    news: ClusterNews | None = None
+    """What has changed for one that runs."""

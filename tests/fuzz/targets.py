@@ -77,6 +77,7 @@ from lockstep_workers.data import Examples, read_idx
 from lockstep_workers.errors import CorruptCheckpoint, InvalidJob, RefusedUpdate
 from lockstep_workers.hosting.bulk import BulkRoutes
 from lockstep_workers.hosting.front import ordinary_app
+from lockstep_workers.hosting.open_rounds import OpenRounds
 from lockstep_workers.hosting.sessions import Sessions, never
 from lockstep_workers.learning.rounds import Progress, Round
 from lockstep_workers.learning.strategies import fedavg
@@ -267,7 +268,9 @@ async def _answer(scope: MutableMapping[str, Any], body: bytes) -> int | None:
     )  # fmt: skip
     made.reception._sessions = Sessions(lambda: KEY)
     made.reception._sessions.open(REGISTRATION, never)
-    made.reception.round = Round(plan, began_s=0.0)
+    made.reception._rounds = OpenRounds()
+    opened = made.reception.opened(Round(plan, began_s=0.0))
+    opened.__enter__()
     made.server.begin(1, ["d-0"])
     pieces = [{"type": "http.request", "body": body, "more_body": False}]
     answers: list[MutableMapping[str, Any]] = []

@@ -305,7 +305,7 @@ async def test_a_session_whose_machine_is_gone_makes_room(
     """Nobody closed the connection; the kernel's probes have been unanswered for a while."""
     silent: list[str] = []
     monkeypatch.setattr(
-        "lockstep_workers.hosting.bulk.is_silent", lambda sock: bool(silent) and sock is not None
+        "lockstep_workers.hosting.opening.is_silent", lambda sock: bool(silent) and sock is not None
     )
     async with a_job(tmp_path, FakePlanner(rounds=2)) as (server, made):
         silent.append("all")

@@ -15,7 +15,7 @@ from lockstep_api.sessions import ClientFailure, FailureAnswer
 from lockstep_workers.errors import NoSession
 from lockstep_workers.hosting.asgi import Scope, Send, send_body, send_json, small_body, start
 from lockstep_workers.hosting.reading import Receive
-from lockstep_workers.hosting.sessions import Session, shown_key
+from lockstep_workers.hosting.sessions import DeviceSession, shown_key
 
 _CLIENT = r"/v1/clients/(?P<client>[a-z0-9-]{1,63})"
 _MOST_BYTES = 1 << 16
@@ -32,7 +32,7 @@ class Host(Protocol):
     def knows(self, client: str) -> bool:
         """Whether there is such a client."""
 
-    def session_of(self, client: str, key: bytes) -> Session:
+    def session_of(self, client: str, key: bytes) -> DeviceSession:
         """The session of whoever shows its key; raises NoSession when there is none."""
 
     def client_failed(self, failure: ClientFailure, key: bytes) -> bool:

@@ -1,9 +1,10 @@
-"""Receives devices: their sessions, long-polls and updates, and the round that is open.
+"""Receives devices: their sessions, long-polls and updates, and the rounds that are open.
 
 The devices' routes (`hosting.bulk`) call it, all in one event loop, so state changes between two
-awaits are whole. Its owner opens rounds (`cloud.job`; it knows of no planner, no checkpoint and no
-evaluation, so that whoever collects updates can own one), a sink takes the updates. The owner waits
-on `_pulse`, the long-polls on `_news`, a session on its own event: an update wakes the owner and
+awaits are whole. Its owner opens rounds (`cloud.job`, `edge.running`; it knows of no planner, no
+checkpoint and no evaluation), a sink takes the updates. At the cloud pod one round is open at a
+time; at an edge one for each cluster that it runs, of which a client is in one. The owner waits on
+`_pulse`, the long-polls on `_news`, a session on its own event: an update wakes the owner and
 nobody else.
 Invariant: an update reaches the sink while a round waits for it or not at all, and nothing that is
 not of an open session and for the open round changes either (`hosting.sessions` has the sessions).
@@ -11,8 +12,8 @@ not of an open session and for the open round changes either (`hosting.sessions`
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -22,7 +23,8 @@ from lockstep_api.wire import ClientReport, RoundPlan, Task, UpdateReport
 from lockstep_serving.rarely import Rarely
 from lockstep_workers.errors import NoSession, RefusedUpdate, SessionTaken
 from lockstep_workers.hosting.around import Sink, Tally
-from lockstep_workers.hosting.sessions import Session, Sessions
+from lockstep_workers.hosting.open_rounds import OpenRound, OpenRounds
+from lockstep_workers.hosting.sessions import DeviceSession, Sessions
 from lockstep_workers.learning.rounds import NO_BASE, Base, Round
 from lockstep_workers.learning.troubles import Troubles
 from lockstep_workers.tensors import Flat
@@ -53,7 +55,7 @@ _FATAL = frozenset(
 class Offer:
     """An update that is on its way: of whose session, and for which round."""
 
-    session: Session
+    session: DeviceSession
     round: Round | None
     """The round that was open when it was announced; None: it names another one."""
 
@@ -75,10 +77,13 @@ class Reception:
         now: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Takes these clients only; `now` gives the seconds in which rounds are timed."""
+        """Takes these clients only; `now` gives the seconds in which rounds are timed.
+
+        `sink` takes the updates of rounds that have none of their own.
+        """
         self._known, self._sink, self._tally, self._now = frozenset(clients), sink, tally, now
-        self._sessions = Sessions()
-        self.round: Round | None = None
+        self._sessions = Sessions[Registration]()
+        self._rounds = OpenRounds()
         self.result: str | None = None
         """How it all ended; None: it has not."""
         self._turn = 0
@@ -91,16 +96,16 @@ class Reception:
         """Clients on which the user's code failed."""
 
     @property
-    def sessions(self) -> Mapping[str, Session]:
+    def sessions(self) -> Mapping[str, DeviceSession]:
         """The open sessions by client."""
         return self._sessions.by_client
 
-    # -- called by the routes --------------------------------------------------------------------
-
     @property
-    def n_values(self) -> int:
-        """Values of an update."""
-        return self._sink.n_values
+    def round(self) -> Round | None:
+        """The open round; of several the first."""
+        return self._rounds.first()
+
+    # -- called by the routes --------------------------------------------------------------------
 
     @property
     def constants(self) -> bytes:
@@ -115,7 +120,7 @@ class Reception:
         """Whether there will be no more rounds, which anybody may know."""
         return self.result is not None
 
-    def session_of(self, client: str, key: bytes) -> Session:
+    def session_of(self, client: str, key: bytes) -> DeviceSession:
         """The open session of whoever shows its key.
 
         Raises:
@@ -125,7 +130,7 @@ class Reception:
 
     async def open_session(
         self, registration: Registration, *, key: bytes, is_silent: Callable[[], bool]
-    ) -> Session:
+    ) -> DeviceSession:
         """A client is there. `key` is that of the session it had before, if it had one.
 
         Raises:
@@ -154,7 +159,7 @@ class Reception:
         self._pulse.set()
         return session
 
-    def close_session(self, session: Session) -> None:
+    def close_session(self, session: DeviceSession) -> None:
         """The connection is closed: the client is gone at once."""
         if not self._sessions.close(session):
             return
@@ -162,12 +167,16 @@ class Reception:
         self._disconnect(session.client, "its connection closed")
         self._pulse.set()
 
-    async def next_task(self, session: Session, after: int) -> tuple[Task, bytearray] | None:
-        """Waits for a turn after `after` with this client; None when there is none any more."""
+    async def next_task(self, session: DeviceSession, after: int) -> tuple[Task, bytearray] | None:
+        """Waits for a turn after `after` with this client; None when there is none any more.
+
+        A task for an edge has no body: its model is there.
+        """
         while self.result is None:
-            task = None if self.round is None else self.round.task_of(session.client)
-            if task is not None and task.turn > after:
-                return task, self._sink.body
+            now = self._rounds.of(session.client)
+            task = None if now is None else now.round.task_of(session.client)
+            if now is not None and task is not None and task.turn > after:
+                return task, bytearray() if task.edge is not None else now.sink.body
             await self._news.wait()
         return None
 
@@ -183,8 +192,9 @@ class Reception:
             session = self._sessions.check(client, key)
         except NoSession as error:
             raise RefusedUpdate(Refusal.NO_SESSION, str(error)) from error
-        is_open = self.round is not None and self.round.number == round_number
-        return Offer(session, self.round if is_open else None)
+        now = self._rounds.of(client)
+        is_open = now is not None and now.round.number == round_number
+        return Offer(session, now.round if now is not None and is_open else None)
 
     def check(self, offer: Offer, report: UpdateReport) -> None:
         """Whether an update is welcome, before its body is read.
@@ -192,22 +202,26 @@ class Reception:
         Raises:
             RefusedUpdate: it is not; says why.
         """
+        self._welcome(offer, report)
+
+    def _welcome(self, offer: Offer, report: UpdateReport) -> OpenRound:
         if not self._sessions.is_open(offer.session):
             raise RefusedUpdate(Refusal.NO_SESSION, f"the session of {offer.client} has ended")
-        if self.round is None:
+        now = self._rounds.of(offer.client)
+        if now is None:
             raise RefusedUpdate(Refusal.WRONG_ROUND, "no round is under way")
-        self.round.check(report)
-        if offer.round is not self.round:
-            message = f"round {self.round.number} is done again: the update is of the turn before"
+        now.round.check(report)
+        if offer.round is not now.round:
+            message = f"round {now.round.number} is done again: the update is of the turn before"
             raise RefusedUpdate(Refusal.WRONG_ROUND, message)
+        return now
 
     def add(self, offer: Offer, report: ClientReport, *, flat: Flat) -> None:
         """Adds a checked update; errors as `check`."""
         update = report.update
-        self.check(offer, update)
-        assert self.round is not None
-        self._sink.add(update.client, flat, contribution=self.round.contribution(update))
-        self.round.accept(report)
+        now = self._welcome(offer, update)
+        now.sink.add(update.client, flat, contribution=now.round.contribution(update))
+        now.round.accept(report)
         self._tally.took()
         self._pulse.set()
 
@@ -265,7 +279,7 @@ class Reception:
 
     def _round_of(self, offer: Offer) -> Round | None:
         """The open round, if the update is for it and of an open session."""
-        is_open = offer.round is self.round and self._sessions.is_open(offer.session)
+        is_open = self._rounds.has(offer.round) and self._sessions.is_open(offer.session)
         return offer.round if is_open else None
 
     def client_failed(self, failure: ClientFailure, key: bytes) -> bool:
@@ -274,7 +288,8 @@ class Reception:
         Raises:
             NoSession: it is in a round, or has a session, and this is not its key.
         """
-        client, now = failure.client, self.round
+        client, found = failure.client, self._rounds.of(failure.client)
+        now = None if found is None else found.round
         if failure.round > 0 or client in self.sessions:
             self._sessions.check(client, key)
         waited_for = (
@@ -290,13 +305,19 @@ class Reception:
         self._pulse.set()
         return again
 
-    def elapsed_in_round(self) -> float:
-        """Seconds since the open round began."""
-        return 0.0 if self.round is None else self._now() - self.round.began_s
+    def n_values(self, offer: Offer) -> int:
+        """Values of an update that is welcome."""
+        now = self._rounds.of(offer.client)
+        return self._sink.n_values if now is None else now.sink.n_values
+
+    def elapsed_s(self, offer: Offer) -> float:
+        """Seconds since its round began."""
+        return 0.0 if offer.round is None else self._now() - offer.round.began_s
 
     def _disconnect(self, client: str, why: str) -> None:
-        if self.round is not None and self.round.disconnect(client, why):
-            self._lost(client, self.round, why=why)
+        now = self._rounds.of(client)
+        if now is not None and now.round.disconnect(client, why):
+            self._lost(client, now.round, why=why)
 
     def _lost(self, client: str, now: Round, *, why: str) -> None:
         _log.warning("client lost", client=client, round=now.number, why=why)
@@ -319,6 +340,11 @@ class Reception:
                 await self._pulse.wait()
         self._pulse.clear()
 
+    def next_turn(self, least: int = 0) -> int:
+        """A number above all that were given, `least` at least."""
+        self._turn = max(self._turn + 1, least)
+        return self._turn
+
     async def play(
         self,
         plan: RoundPlan,
@@ -327,35 +353,44 @@ class Reception:
         base: Base = NO_BASE,
     ) -> Round:
         """One round, from handing out the sink's body until it closes; see `Round`."""
-        self._logged.clear()
-        self._failures.clear()
-        self._turn = max(self._turn + 1, plan.round)
-        self.round = now = Round(
-            plan,
-            began_s=self._now(),
-            patient=patient,
-            base=base,
-            turn=self._turn,
-        )
-        for client in now.participants():
-            if client not in self.sessions:
-                self._disconnect(client, "it is not connected")
-        self._tell_devices()
+        turn = self.next_turn(plan.round)
+        now = Round(plan, began_s=self._now(), patient=patient, base=base, turn=turn)
+        with self.opened(now):
+            for client in now.participants():
+                if client not in self.sessions:
+                    self._disconnect(client, "it is not connected")
+            self.tell_devices()
+            await self.closed(now)
+        return now
+
+    @contextmanager
+    def opened(self, now: Round, sink: Sink | None = None) -> Iterator[None]:
+        """A round is open inside; its updates go to `sink`, or to that of the reception."""
+        if self._rounds.first() is None:
+            self._logged.clear()
+            self._failures.clear()
+        with self._rounds.opened(now, self._sink if sink is None else sink):
+            yield
+
+    async def closed(self, now: Round) -> None:
+        """Waits until a round is closed."""
         while not now.is_closed(self._now()):
             deadline = now.deadline_s()
             left = None if deadline is None else deadline - self._now()
             await self.changed(left if left is not None and left > 0 else None)
-        self.round = None
-        return now
+
+    def wake(self) -> None:
+        """Something that the owner waits for has changed."""
+        self._pulse.set()
 
     def end(self, result: str) -> None:
         """There will be no more rounds: everything that waits is told."""
         self.result = result
         for session in self.sessions.values():
             session.end(result)
-        self._tell_devices()
+        self.tell_devices()
 
-    def _tell_devices(self) -> None:
-        """Wakes the long-polls: a round has begun or there will be none."""
+    def tell_devices(self) -> None:
+        """Wakes the long-polls: there may be tasks, or there will be none."""
         old, self._news = self._news, asyncio.Event()
         old.set()

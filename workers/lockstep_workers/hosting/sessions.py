@@ -13,13 +13,17 @@ import hmac
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from lockstep_api.names import SESSION_HEADER
 from lockstep_api.sessions import Registration
+from lockstep_api.tiers import EdgeRegistration
 from lockstep_workers.errors import NoSession
 
 _KEY_BYTES = 32
+
+R = TypeVar("R", Registration, EdgeRegistration)
+"""What opens a session."""
 
 
 def new_key() -> str:
@@ -38,10 +42,10 @@ def never() -> bool:
 
 
 @dataclass(eq=False, slots=True)
-class Session:
+class Session(Generic[R]):
     """A client's open connection."""
 
-    registration: Registration
+    registration: R
     key: str = field(repr=False)
     is_silent: Callable[[], bool] = never
     """Whether nothing at all, not even the kernel of the other side, answers any more."""
@@ -85,15 +89,18 @@ class Session:
         self.over.set()
 
 
-class Sessions:
-    """The open sessions of one reception."""
+DeviceSession = Session[Registration]
+
+
+class Sessions(Generic[R]):
+    """The open sessions of one reception; of edges the edge is the client."""
 
     def __init__(self, make_key: Callable[[], str] = new_key) -> None:
         """Nobody is there."""
         self._make_key = make_key
-        self.by_client: dict[str, Session] = {}
+        self.by_client: dict[str, Session[R]] = {}
 
-    def check(self, client: str, key: bytes) -> Session:
+    def check(self, client: str, key: bytes) -> Session[R]:
         """The open session of a client, for whoever shows its key.
 
         Raises:
@@ -107,18 +114,18 @@ class Sessions:
             raise NoSession(f"the request has {what} of {client}'s session: open one first")
         return session
 
-    def is_open(self, session: Session) -> bool:
+    def is_open(self, session: Session[R]) -> bool:
         """Whether it is still its client's session."""
         return self.by_client.get(session.client) is session
 
-    def in_the_way(self, client: str, key: bytes) -> Session | None:
+    def in_the_way(self, client: str, key: bytes) -> Session[R] | None:
         """The session that has to end before this client may open one; `key` is what it shows."""
         session = self.by_client.get(client)
         if session is None or session.fits(key) or session.is_silent():
             return None
         return session
 
-    def open(self, registration: Registration, is_silent: Callable[[], bool]) -> Session:
+    def open(self, registration: R, is_silent: Callable[[], bool]) -> Session[R]:
         """A new session of a client, in the place of the one that it has."""
         session = Session(registration, self._make_key(), is_silent)
         if older := self.by_client.get(session.client):
@@ -127,7 +134,7 @@ class Sessions:
         self.by_client[session.client] = session
         return session
 
-    def close(self, session: Session) -> bool:
+    def close(self, session: Session[R]) -> bool:
         """A session's end, and with it that of its long-poll; False when it had ended before."""
         if not self.is_open(session):
             return False

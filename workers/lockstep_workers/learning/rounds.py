@@ -91,6 +91,10 @@ class Round:
         """The clients of the round's plan."""
         return [p.client for p in self.plan.participants]
 
+    def has(self, client: str) -> bool:
+        """Whether a client is of the round."""
+        return client in self._waiting or client in self.accepted or client in self.lost
+
     def waiting(self) -> list[str]:
         """Clients that are neither in nor lost."""
         return list(self._waiting)
