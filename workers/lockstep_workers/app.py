@@ -1,4 +1,4 @@
-"""The worker image's entry point: `python3 -m lockstep_workers cloud|device|trainer`."""
+"""The worker image's entry point: `python3 -m lockstep_workers cloud|edge|device|trainer`."""
 
 import argparse
 import logging
@@ -48,6 +48,10 @@ def main() -> None:
             from lockstep_workers.policy_trainer import run_policy_trainer  # noqa: PLC0415 - nor does it need theirs
 
             run_policy_trainer(environment)
+        elif role is Role.EDGE:
+            from lockstep_workers.edge.main import run_edge  # noqa: PLC0415 - it needs no data
+
+            run_edge(environment)
         else:
             from lockstep_workers.device.main import run_device  # noqa: PLC0415 - nor the cloud this
 

@@ -19,7 +19,7 @@ class Environment(BaseSettings):
     pod_uid: str = ""
     """UID of the pod."""
     group: str = ""
-    """Device group of a device."""
+    """Device group of a device, edge group of an edge."""
     settings: Path = Path(names.SETTINGS_DIR) / names.SETTINGS_FILE
     """The job's settings."""
     data_dir: Path = Path(names.DATA_DIR)
@@ -42,15 +42,22 @@ class Environment(BaseSettings):
     """`json` or `text`."""
 
     def client(self) -> str:
-        """The client's name: its group and the ordinal at the end of the pod's name.
+        """The client's name; errors as `edge`."""
+        return self._name("device")
+
+    def edge(self) -> str:
+        """The edge's name: its group and the ordinal at the end of the pod's name.
 
         Raises:
             InvalidJob: the pod is not one of a StatefulSet.
         """
+        return self._name("edge")
+
+    def _name(self, what: str) -> str:
         ordinal = self.pod.rpartition("-")[2]
         if not self.group or not ordinal.isdigit():
             raise InvalidJob(
-                f"{names.POD_ENV}={self.pod!r} and {names.GROUP_ENV}={self.group!r} name no device"
+                f"{names.POD_ENV}={self.pod!r} and {names.GROUP_ENV}={self.group!r} name no {what}"
             )
         return names.client_name(self.group, int(ordinal))
 

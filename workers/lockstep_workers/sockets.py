@@ -23,16 +23,21 @@ class Options(Protocol):
 
 def watch_peer(sock: socket.socket) -> None:
     """Keep-alive probes on an idle connection, a bound on data that nobody acknowledges."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for level, option, value in keep_alive():
+        sock.setsockopt(level, option, value)
+
+
+def keep_alive() -> list[tuple[int, int, int]]:
+    """These options, as level, option and value, for who has no socket yet."""
     options = {
         "TCP_KEEPIDLE": _IDLE_S,
         "TCP_KEEPINTVL": _INTERVAL_S,
         "TCP_KEEPCNT": _PROBES,
         "TCP_USER_TIMEOUT": _UNANSWERED_MS,
     }
-    for name, value in options.items():
-        if hasattr(socket, name):  # not on every system
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    there = {name: value for name, value in options.items() if hasattr(socket, name)}
+    of_tcp = [(socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in there.items()]
+    return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *of_tcp]
 
 
 def is_silent(sock: Options) -> bool:

@@ -36,9 +36,11 @@ class Front:
     Loading a data set may take minutes; a device that comes earlier is told to come again.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        """Not ready; `registry` has the metrics."""
-        self.ordinary: App = ordinary_app(registry, lambda: self._routes is not None)
+    def __init__(
+        self, registry: CollectorRegistry, *, ready: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Not ready, until it is open and `ready`; `registry` has the metrics."""
+        self.ordinary: App = ordinary_app(registry, lambda: self._routes is not None and ready())
         """Probes and metrics: where routes end that are not their own."""
         self._routes: App | None = None
         self.failed = False

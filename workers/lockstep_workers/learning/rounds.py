@@ -43,9 +43,13 @@ class Base:
     """Training examples by client; one that is missing counts as one."""
     numbers: Mapping[str, float] = field(default_factory=dict)
     """Of the strategy's state."""
+    mean_steps_of_all: float | None = None
+    """At an edge, whose plan is a part of the round's: what the whole round's says."""
 
     def mean_steps(self, plan: RoundPlan) -> float:
         """Mean of the steps that a plan asks for, weighted by examples."""
+        if self.mean_steps_of_all is not None:
+            return self.mean_steps_of_all
         weights = [self.examples.get(one.client, 1) for one in plan.participants]
         steps = (w * one.steps for w, one in zip(weights, plan.participants, strict=True))
         return sum(steps) / sum(weights)

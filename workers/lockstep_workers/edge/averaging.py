@@ -1,0 +1,138 @@
+"""A cluster's part of a round in mode hierarchical: its devices' updates become one sum.
+
+Made by `edge.running` from an order. The cluster is a round of its own at the edge's reception,
+with the cloud pod's plan, turn and numbers; what comes of it is the sums as they are, which the
+cloud pod merges. Weights come from the strategy there and here, so only the reports travel.
+Invariant: a member is lost only because the cloud pod says so, or because its update was bad; that
+its connection here breaks means nothing.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lockstep_api.orders import ClusterOrder, ClusterResult
+from lockstep_api.tiers import ClusterReport
+from lockstep_api.wire import RoundPlan
+from lockstep_workers.edge.running import ClusterOutcome
+from lockstep_workers.hosting.reception import Reception
+from lockstep_workers.learning.rounds import Base, Round
+from lockstep_workers.learning.strategy import Contribution, Strategy
+from lockstep_workers.learning.sums import RoundSum, share_of
+from lockstep_workers.parcels import Tensor
+from lockstep_workers.tensors import Flat, encode
+
+SUMS = "sums"
+"""The tensor of a result: (1, n) float32, or (3, n) float64 with training.deterministic."""
+
+
+@dataclass(slots=True)
+class _Sink:
+    """Adds a cluster's updates up."""
+
+    strategy: Strategy
+    body: bytearray
+    n_values: int
+    sum: RoundSum
+    constants: bytes = b""
+    """Devices take them from the cloud pod."""
+
+    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
+        """Adds a checked update."""
+        self.sum.add(client, flat, share=share_of(self.strategy, contribution))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Averaging:
+    """How an edge averages."""
+
+    edge: str
+    reception: Reception
+    strategy: Strategy
+    exact: bool
+    """With training.deterministic."""
+    now: Callable[[], float] = field(default=time.monotonic)
+    """The clock of the reception."""
+
+    def runner(self, order: ClusterOrder, vectors: Mapping[str, Tensor]) -> "AveragingRunner":
+        """A runner of an order."""
+        return AveragingRunner(self, order, vectors=vectors)
+
+
+class AveragingRunner:
+    """One cluster's part of one round."""
+
+    def __init__(
+        self, how: Averaging, order: ClusterOrder, *, vectors: Mapping[str, Tensor]
+    ) -> None:
+        """`vectors` are what its devices begin with, by the strategy's names."""
+        self._how, self._order = how, order
+        sent = [np.asarray(vectors[name], np.float32) for name in how.strategy.broadcasts]
+        uploads = len(how.strategy.uploads)
+        n_values = sent[0].size * uploads
+        total = RoundSum(n_values, vectors=uploads, exact=how.exact)
+        self._sink = _Sink(how.strategy, encode(sent), n_values, total)
+        self._round = Round(
+            _plan(order), began_s=how.now(), patient=True, base=_base(order), turn=order.turn
+        )
+
+    async def run(self) -> ClusterOutcome:
+        """Until all members are in or lost, or the deadline has passed with the quorum."""
+        reception = self._how.reception
+        with reception.opened(self._round, self._sink):
+            reception.tell_devices()
+            await reception.closed(self._round)
+        return ClusterOutcome(self._result(), {SUMS: self._sink.sum.part().sums})
+
+    def gone(self, clients: Mapping[str, str]) -> None:
+        """The cloud pod's news of members that will give nothing."""
+        for client, why in clients.items():
+            self._round.lose(client, why)
+        self._how.reception.wake()
+
+    def _result(self) -> ClusterResult:
+        done, order = self._round, self._order
+        late = dict.fromkeys(done.waiting(), "it gave no update in time")
+        clients = list(done.accepted.values())
+        report = ClusterReport(
+            cluster=order.cluster,
+            edge=self._how.edge,
+            tries=order.tries,
+            clients=len(clients),
+            examples=sum(one.update.examples for one in clients),
+            seconds=self._how.now() - done.began_s,
+            up_bytes=sum(one.bytes for one in clients),
+            down_bytes=len(self._sink.body) * len(clients),
+        )
+        return ClusterResult(
+            report=report,
+            round=order.round,
+            turn=order.turn,
+            clients=clients,
+            lost=done.lost | late,
+            rejected=sorted(done.rejected),
+            refused=done.refused,
+        )
+
+
+def _plan(order: ClusterOrder) -> RoundPlan:
+    return RoundPlan(
+        round=order.round,
+        rounds=order.round,
+        participants=[one.plan for one in order.members],
+        quorum=order.quorum,
+        deadline_seconds=order.deadline_seconds,
+    )
+
+
+def _base(order: ClusterOrder) -> Base:
+    members = order.members
+    return Base(
+        counted={one.client: one.base_round for one in members if one.base_round is not None},
+        saved_round=order.saved_round,
+        examples={one.client: one.examples for one in members},
+        numbers=order.numbers,
+        mean_steps_of_all=order.mean_steps,
+    )

@@ -1,0 +1,79 @@
+"""Wires the edge role: settings, reception, runner of the job's mode, session, HTTP server."""
+
+import asyncio
+import os
+import time
+
+import structlog
+import uvloop
+
+from lockstep_api.settings import JobSettings
+from lockstep_api.spec import Mode
+from lockstep_api.tiers import EdgeRegistration
+from lockstep_workers.edge.averaging import Averaging
+from lockstep_workers.edge.members import Members
+from lockstep_workers.edge.metrics import EdgeMetrics
+from lockstep_workers.edge.reception import EdgeReception
+from lockstep_workers.edge.running import MakeRunner, Running
+from lockstep_workers.edge.upward import Upward, http_client
+from lockstep_workers.environment import Environment
+from lockstep_workers.errors import InvalidJob
+from lockstep_workers.hosting.bulk import BulkRoutes
+from lockstep_workers.hosting.front import Address, Front, serve
+from lockstep_workers.learning.strategies import build_strategy
+from lockstep_workers.learning.training import be_deterministic
+
+_log = structlog.get_logger()
+
+
+def run_edge(environment: Environment) -> None:
+    """Runs an edge until SIGTERM.
+
+    Raises:
+        InvalidJob: the job has no such edge.
+    """
+    job, edge = environment.job(), environment.edge()
+    if edge not in job.edge_urls:
+        raise InvalidJob(f"job {job.job} has no edge {edge}")
+    if job.training.deterministic:
+        be_deterministic()
+    uvloop.run(_run(job, edge, environment=environment))
+
+
+async def _run(job: JobSettings, edge: str, *, environment: Environment) -> None:
+    metrics, members = EdgeMetrics(job.job, edge), Members()
+    incarnation = f"{environment.pod_uid}/{os.getpid()}/{time.time_ns()}"
+    async with http_client() as http:
+        registration = EdgeRegistration(edge=edge, incarnation=incarnation)
+        upward = Upward(job.cloud_url, registration, client=http)
+        front = Front(metrics.registry, ready=upward.is_ready)
+        reception = EdgeReception(job.clients(), members, metrics=metrics)
+        make = runner_of(job, edge, reception=reception)
+        running = Running(edge, make, members=members, metrics=metrics)
+        front.open(BulkRoutes(reception, front.ordinary))
+        at = Address(environment.host, environment.port, len(job.clients()))
+        await serve(front, at, work=_work(upward, running, reception=reception))
+
+
+async def _work(upward: Upward, running: Running, *, reception: EdgeReception) -> None:
+    """Until the job is over; then the pod waits to be taken away."""
+    await upward.keep(running, dropped=reception.close_all)
+    _log.info("job over")
+    await asyncio.Event().wait()
+
+
+def runner_of(job: JobSettings, edge: str, *, reception: EdgeReception) -> MakeRunner:
+    """What runs a cluster in the job's mode.
+
+    Raises:
+        InvalidJob: the job's mode has no edges.
+    """
+    if job.mode is Mode.HIERARCHICAL:
+        how = Averaging(
+            edge=edge,
+            reception=reception,
+            strategy=build_strategy(job.strategy, momentum=job.training.momentum),
+            exact=job.training.deterministic,
+        )
+        return how.runner
+    raise InvalidJob(f"mode {job.mode} has no edges")
