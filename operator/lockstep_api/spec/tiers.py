@@ -137,8 +137,8 @@ class Distillation(ApiModel):
     learning_rate: Positive | None = None
     """Step size of both; training.learningRate when empty."""
     gate: bool = True
-    """A model teaches only while its loss on held-back activations of the round is not above that
-    of the one it teaches: a weak teacher does harm."""
+    """What a model learnt from the other one is kept only while its loss on held-back activations
+    of the round is not above what labels alone make it: a weak teacher does harm."""
     max_samples: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
     """Most examples of a round whose activations and labels go on to the cloud; beyond it they are
     drawn. They are forgotten after the round."""
