@@ -68,14 +68,15 @@ def halves(model: FlatModel, cut: str) -> Halves:
     """
     module, known = model.module, layer_names(model.module)
     if cut not in known:
-        raise InvalidJob(_cannot_cut(module, cut, known=known))
+        raise InvalidJob(cannot_cut(module, cut, known=known))
     assert isinstance(module, nn.Sequential)
     count = 1 + [name for name, _ in layers(module)].index(cut)
     front, back = module[:count], module[count:]
     return Halves(front, back, sum(_trained(front).values()), cut)
 
 
-def _cannot_cut(module: nn.Module, cut: str, *, known: Sequence[str]) -> str:
+def cannot_cut(module: nn.Module, cut: str = "", *, known: Sequence[str]) -> str:
+    """Why a model cannot be cut after this layer, when it can be after the known ones."""
     if known:
         return f"model.cut {cut!r} is no layer to cut after: use auto, or one of {', '.join(known)}"
     if layers(module):
