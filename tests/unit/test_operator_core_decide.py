@@ -26,6 +26,8 @@ from tests.support.decisions import (
     step,
 )
 
+NATURAL = {"name": "fashion-mnist", "partition": {"scheme": "natural"}}
+
 
 def test_a_new_job_is_placed_and_its_children_are_applied() -> None:
     decision = step(fresh())
@@ -66,12 +68,12 @@ def test_an_unreadable_spec_is_refused() -> None:
 
 
 def test_what_is_not_supported_is_refused_until_the_spec_is_mended() -> None:
-    seen = fresh(offload={}, clustering={"method": "kl"})
+    seen = fresh(data=NATURAL, devices=[{"name": "cloud"}])
     decision = step(seen)
     assert said(decision, ConditionType.ACCEPTED) == ("False", "NotSupported")
     message = condition(decision.status, ConditionType.ACCEPTED).message
-    assert "clustering.method kl" in message
-    assert "offload" in message
+    assert "data.partition.scheme natural" in message
+    assert "devices[].name cloud" in message
     mended = step(edited(after(seen, decision)))
     assert mended.status.phase is Phase.STARTING
     assert mended.status.observed_generation == 2
@@ -80,7 +82,7 @@ def test_what_is_not_supported_is_refused_until_the_spec_is_mended() -> None:
 
 def test_a_refused_edit_leaves_a_running_job_alone() -> None:
     seen = running()
-    held = edited(seen, training={"rounds": 9}, offload={})
+    held = edited(seen, training={"rounds": 9}, data=NATURAL)
     decision = step(held)
     assert (decision.status.phase, decision.apply, decision.delete) == (Phase.REFUSED, (), ())
     assert step(edited(after(held, decision))).status.phase is Phase.RUNNING

@@ -268,7 +268,9 @@ async def test_a_new_phase_does_not_wait() -> None:
 
 
 async def test_an_unsupported_job_is_refused_without_children() -> None:
-    kube = cluster_with(job_body(clustering={"method": "kl"}))
+    kube = cluster_with(
+        job_body(data={"name": "fashion-mnist", "partition": {"scheme": "natural"}})
+    )
     outcome = await reconcile(KEY, make_deps(kube))
     assert outcome.phase == "Refused"
     assert [verb for verb, _ in kube.writes] == ["status"]
