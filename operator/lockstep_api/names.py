@@ -46,6 +46,9 @@ class Tier(StrEnum):
     DEVICE = "device"
 
 
+GROUP_LABELS = {Role.EDGE: EDGE_GROUP_LABEL, Role.DEVICE: GROUP_LABEL}
+"""Which label of a pod names its group."""
+
 HTTP_PORT = 8080
 WORKER_CONTAINER = "worker"
 PLANNER_AUDIENCE = "lockstep-planner"
@@ -117,12 +120,12 @@ def group_name(job: str, group: str) -> str:
 
 
 def edges_name(job: str) -> str:
-    """The headless Service over all edge pods of a job."""
+    """The headless Service and the PodDisruptionBudget over all edge pods of a job."""
     return shorten(f"{job}-edges", _MAX_STATEFULSET)
 
 
 def edge_group_name(job: str, group: str) -> str:
-    """The StatefulSet and PodDisruptionBudget of one edge group."""
+    """The StatefulSet of one edge group."""
     return shorten(f"{job}-edge-{group}", _MAX_STATEFULSET)
 
 

@@ -138,7 +138,7 @@ class JobSettings(WireModel):
 
 def edge_names(spec: FederatedJobSpec) -> list[str]:
     """All edges of a job."""
-    return [client_name(g.name, i) for g in spec.edges or () for i in range(g.replicas)]
+    return [client_name(g.name, i) for g in spec.edge_groups() for i in range(g.replicas)]
 
 
 def edge_urls(spec: FederatedJobSpec, *, namespace: str, job: str) -> dict[str, str]:

@@ -155,7 +155,7 @@ class PlacedPods(ApiModel):
     """Where the pods of one set were placed."""
 
     name: str
-    """`cloud` or the name of a device group."""
+    """`cloud`, the name of a device group, or `edge/` and the name of a group of edges."""
     nodes: Annotated[list[str], Field(max_length=200)]
     """Nodes chosen by compute capacity."""
 

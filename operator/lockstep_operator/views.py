@@ -81,7 +81,7 @@ def pod_view(pod: Manifest) -> PodView:
     return PodView(
         name=pod["metadata"]["name"],
         role=labels.get(names.ROLE_LABEL, ""),
-        group=labels.get(names.GROUP_LABEL, ""),
+        group=next((labels[key] for key in names.GROUP_LABELS.values() if key in labels), ""),
         node=pod.get("spec", {}).get("nodeName"),
         ready=condition(status, "Ready").get("status") == "True"
         and "deletionTimestamp" not in pod["metadata"],

@@ -287,7 +287,7 @@ def may(namespace: str, account: str, question: str, *, within: str) -> bool:
 NEEDED = [
     *(f"{verb} federatedjobs.lockstep.dev" for verb in ("get", "list", "watch", "delete")),
     "patch federatedjobs.lockstep.dev/status",
-    *(f"{verb} pods" for verb in ("get", "list", "watch")),
+    *(f"{verb} pods" for verb in ("get", "list", "watch", "patch")),
     "patch pods/resize",
     *(
         f"{verb} {kind}"
@@ -307,7 +307,7 @@ NEEDED = [
 ]  # fmt: skip
 TOO_MUCH = [
     *(f"{verb} secrets" for verb in ("get", "list", "create")),
-    *(f"{verb} pods" for verb in ("create", "delete", "patch", "update")),
+    *(f"{verb} pods" for verb in ("create", "delete", "update")),
     "create pods/exec",
     "create federatedjobs.lockstep.dev",
     "get namespaces",

@@ -73,15 +73,19 @@ def test_what_is_packed_is_there(free: list[Amount], sizes: list[tuple[int, Amou
 
 @given(
     free=st.lists(amounts, min_size=1, max_size=5),
-    counts=st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    sets=st.lists(
+        st.tuples(st.integers(1, 40), st.integers(0, 1), st.booleans()), min_size=1, max_size=5
+    ),
     seed=st.integers(0, 10**6),
 )
 def test_equal_pods_find_room_whichever_comes_first(
-    free: list[Amount], counts: list[int], seed: int
+    free: list[Amount], sets: list[tuple[int, int, bool]], seed: int
 ) -> None:
     """However kube-scheduler spreads the pods over the nodes of their sets, none is left over."""
-    rooms = rooms_of(free)
-    wanted = [Wanted(count, SMALL, tuple(rooms)) for count in counts]
+    rooms, counts = rooms_of(free), [count for count, _, _ in sets]
+    wanted = [
+        Wanted(count, SMALL, tuple(rooms), turn=turn, spread=spread) for count, turn, spread in sets
+    ]
     packed = pack(wanted, rooms)
     capacity = sum(room.holds(SMALL) for room in rooms.values())
     assert isinstance(packed, LeftOver) == (sum(counts) > capacity)

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from lockstep_api.names import Role
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
 from lockstep_operator.core.children import children
 from lockstep_operator.core.model import JobKey, JobView, Settings
-from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet
+from lockstep_operator.core.placement import Placement, pod_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 Json = dict[str, Any]
@@ -31,11 +30,11 @@ POLICY = example("networkpolicy.yaml")["spec"]
 
 
 def pods(name: str) -> dict[str, Json]:
-    """Role → a pod of the example's job under another name."""
-    spec = FederatedJobSpec.model_validate(example("fashion-mnist.yaml")["spec"])
+    """Role → a pod of the example's job, with an edge, under another name."""
+    tiered = {"mode": "hierarchical", "edges": [{"name": "near"}]}
+    spec = FederatedJobSpec.model_validate(example("fashion-mnist.yaml")["spec"] | tiered)
     job = JobView(JobKey("ml", name), "uid-1", 1, spec, None, FederatedJobStatus(), 0.0)
-    sets = {PodSet(Role.DEVICE, group.name): ("n",) for group in spec.devices}
-    placement = Placement({CLOUD_POD: ("n",)} | sets)
+    placement = Placement(dict.fromkeys(pod_sets(spec), ("n",)))
     settings = Settings(worker_image="worker:1", planner_url="http://planner")
     made = [m for m in children(job, placement, settings=settings) if m["kind"] == "StatefulSet"]
     templates = [one["spec"]["template"] for one in made]
@@ -59,7 +58,7 @@ def selects(selector: Json, labels: Labels) -> bool:
 
 
 def let_in(labels: Labels, namespace: str) -> bool:
-    """Whether the cloud pod of a job in namespace `ml` may be reached from such a pod."""
+    """Whether a pod of a job in namespace `ml` that it is about may be reached from such a pod."""
     (rule,) = POLICY["ingress"]
     return any(
         selects(peer["podSelector"], labels)
@@ -72,17 +71,19 @@ def let_in(labels: Labels, namespace: str) -> bool:
     )
 
 
-def test_it_is_about_the_cloud_pod_of_the_example_alone() -> None:
+def test_it_is_about_the_cloud_pod_and_the_edges_of_the_example_alone() -> None:
     ours, others = pods("fashion-mnist"), pods("another")
     chosen = POLICY["podSelector"]
-    assert selects(chosen, ours["cloud"]["metadata"]["labels"])
+    for role in ("cloud", "edge"):
+        assert selects(chosen, ours[role]["metadata"]["labels"])
+        assert not selects(chosen, others[role]["metadata"]["labels"])
     assert not selects(chosen, ours["device"]["metadata"]["labels"])
-    assert not selects(chosen, others["cloud"]["metadata"]["labels"])
     assert POLICY["policyTypes"] == ["Ingress"]
 
 
-def test_the_port_is_the_one_that_the_cloud_pod_names() -> None:
-    (container,) = pods("fashion-mnist")["cloud"]["spec"]["containers"]
+@pytest.mark.parametrize("role", ["cloud", "edge"])
+def test_the_port_is_the_one_that_these_pods_name(role: str) -> None:
+    (container,) = pods("fashion-mnist")[role]["spec"]["containers"]
     (rule,) = POLICY["ingress"]
     assert [one["port"] for one in rule["ports"]] == [one["name"] for one in container["ports"]]
 
@@ -91,6 +92,7 @@ def test_the_port_is_the_one_that_the_cloud_pod_names() -> None:
     ("labels", "namespace", "welcome"),
     [
         (pods("fashion-mnist")["device"]["metadata"]["labels"], "ml", True),
+        (pods("fashion-mnist")["edge"]["metadata"]["labels"], "ml", True),
         (pods("fashion-mnist")["device"]["metadata"]["labels"], "elsewhere", False),
         (pods("another")["device"]["metadata"]["labels"], "ml", False),
         (chart("operator"), "lockstep-system", True),
@@ -100,5 +102,5 @@ def test_the_port_is_the_one_that_the_cloud_pod_names() -> None:
         ({"app": "stranger"}, "lockstep-system", False),
     ],
 )
-def test_who_reaches_the_cloud_pod(labels: Labels, namespace: str, welcome: bool) -> None:
+def test_who_reaches_them(labels: Labels, namespace: str, welcome: bool) -> None:
     assert let_in(labels, namespace) is welcome

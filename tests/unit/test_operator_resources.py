@@ -10,8 +10,8 @@ from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_operator.core.model import Bounds, JobKey, Manifest, ObjectRef, Settings
 from lockstep_operator.core.resources import (
-    cloud_resources,
     device_resources,
+    server_resources,
     trainer_resources,
 )
 from lockstep_operator.kube import SET
@@ -71,7 +71,7 @@ def test_a_job_may_say_with_what_its_devices_start() -> None:
 
 
 def test_the_cloud_pod_has_a_cpu_limit_when_the_job_says_so() -> None:
-    limits = cloud_resources(spec(cloud={"cpu": "1", "cpuLimit": "1500m"}).cloud)["limits"]
+    limits = server_resources(spec(cloud={"cpu": "1", "cpuLimit": "1500m"}).cloud)["limits"]
     assert limits == {"cpu": "1500m", "memory": "1Gi"}
 
 

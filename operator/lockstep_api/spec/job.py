@@ -209,3 +209,7 @@ class FederatedJobSpec(ApiModel):
     def clients(self) -> int:
         """The number of devices of all groups."""
         return sum(group.replicas for group in self.devices)
+
+    def edge_groups(self) -> list[Edge]:
+        """The groups of edge servers; mode federated has none."""
+        return [] if self.mode is Mode.FEDERATED else self.edges or []

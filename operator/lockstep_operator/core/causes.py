@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from lockstep_api.names import Role
+from lockstep_api.names import ROLE_LABEL, Role
 from lockstep_operator.core.model import (
     Complaint,
     EventNote,
@@ -40,10 +40,8 @@ _TOLD_WITH = re.compile(
 """The kubelet's words for the same failure before, between and during its next tries."""
 _IN_STATUS = frozenset({"FailedScheduling", "Failed", "InspectFailed", "BackOff", "Unhealthy"})
 """Warnings about a pod whose status says the same, if a moment later and in other words."""
-_HINTS = (
-    ("must specify limits.cpu", "set spec.cloud.cpuLimit"),
-    ("maximum cpu usage per", "lower the CPU of the spec, or have the LimitRange raised"),
-)
+_HINTS = (("maximum cpu usage per", "lower the CPU of the spec, or have the LimitRange raised"),)
+_NEEDS_LIMIT = "must specify limits.cpu"
 
 
 class CauseReason(StrEnum):
@@ -120,7 +118,17 @@ def _refused(observed: Observed) -> Iterator[Cause]:
 def _sets(observed: Observed) -> Iterator[Cause]:
     """What a StatefulSet says that lacks pods: quota, LimitRange, PodSecurity, webhooks …"""
     for ref, complaint in _complaints(observed, "StatefulSet"):
-        yield _cause(CauseReason.PODS_NOT_CREATED, f"{ref.kind} {ref.name}", words=_said(complaint))
+        words = _said(complaint)
+        if _NEEDS_LIMIT in words:  # devices always have one
+            is_edge = _role(observed, ref) == Role.EDGE
+            words = f"{words}; set spec.{'edges[]' if is_edge else 'cloud'}.cpuLimit"
+        yield _cause(CauseReason.PODS_NOT_CREATED, f"{ref.kind} {ref.name}", words=words)
+
+
+def _role(observed: Observed, ref: ObjectRef) -> str:
+    """Of a child that is there."""
+    labels = observed.children.get(ref, {}).get("metadata", {}).get("labels") or {}
+    return str(labels.get(ROLE_LABEL, ""))
 
 
 def _claims(observed: Observed) -> Iterator[Cause]:

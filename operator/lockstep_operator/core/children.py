@@ -13,12 +13,13 @@ from typing import Any
 from lockstep_api import names
 from lockstep_api.names import Role
 from lockstep_api.settings import job_settings
-from lockstep_api.spec import DeviceGroup, FederatedJobSpec
+from lockstep_api.spec import DeviceGroup, Edge, FederatedJobSpec
 from lockstep_operator.core.model import JobView, Manifest, ObjectRef, Settings
 from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet
 from lockstep_operator.core.pods import (
     cloud_template,
     device_template,
+    edge_template,
     traces_of,
     trainer_template,
 )
@@ -41,16 +42,21 @@ def children(job: JobView, placement: Placement, *, settings: Settings) -> tuple
     """
     if job.spec is None:
         raise ValueError(f"job {job.key.name} has no readable spec: {job.spec_error}")
+    edges = job.spec.edge_groups()
     objects = (
-        _service_account(job, Role.CLOUD),
-        _service_account(job, Role.DEVICE),
-        *((_service_account(job, Role.TRAINER),) if job.spec.allocation.online else ()),
+        *(_service_account(job, role) for role in _roles(job.spec)),
         _config_map(job, job.spec, settings=settings),
         _volume_claim(job, job.spec),
         _service(job, Role.CLOUD, name=names.cloud_name(job.key.name)),
+        *((_service(job, Role.EDGE, name=names.edges_name(job.key.name)),) if edges else ()),
         _service(job, Role.DEVICE, name=names.devices_name(job.key.name)),
         _disruption_budget(job),
+        *((_edges_budget(job, job.spec),) if edges else ()),
         _cloud_set(job, job.spec, placement=placement, settings=settings),
+        *(
+            _edge_set(job, job.spec, group=group, placement=placement, settings=settings)
+            for group in edges
+        ),
         *(
             _group_set(job, job.spec, group=group, placement=placement, settings=settings)
             for group in job.spec.devices
@@ -61,24 +67,28 @@ def children(job: JobView, placement: Placement, *, settings: Settings) -> tuple
 
 def child_refs(job: JobView, spec: FederatedJobSpec) -> tuple[ObjectRef, ...]:
     """What `children` makes, by name."""
-    name = job.key.name
+    name, edges = job.key.name, spec.edge_groups()
     named = (
-        ("ServiceAccount", names.service_account_name(name, Role.CLOUD)),
-        ("ServiceAccount", names.service_account_name(name, Role.DEVICE)),
-        *(
-            (("ServiceAccount", names.service_account_name(name, Role.TRAINER)),)
-            if spec.allocation.online
-            else ()
-        ),
+        *(("ServiceAccount", names.service_account_name(name, role)) for role in _roles(spec)),
         ("ConfigMap", names.settings_name(name)),
         ("PersistentVolumeClaim", names.cloud_name(name)),
         ("Service", names.cloud_name(name)),
+        *((("Service", names.edges_name(name)),) if edges else ()),
         ("Service", names.devices_name(name)),
         ("PodDisruptionBudget", names.cloud_name(name)),
+        *((("PodDisruptionBudget", names.edges_name(name)),) if edges else ()),
         ("StatefulSet", names.cloud_name(name)),
+        *(("StatefulSet", names.edge_group_name(name, group.name)) for group in edges),
         *(("StatefulSet", names.group_name(name, group.name)) for group in spec.devices),
     )
     return tuple(_ref(job, kind, named=of_kind) for kind, of_kind in named)
+
+
+def _roles(spec: FederatedJobSpec) -> list[Role]:
+    """Of the pods that a job may have."""
+    edges = [Role.EDGE] if spec.edge_groups() else []
+    trainer = [Role.TRAINER] if spec.allocation.online else []
+    return [Role.CLOUD, *edges, Role.DEVICE, *trainer]
 
 
 def record_refs(job: JobView, spec: FederatedJobSpec) -> tuple[ObjectRef, ...]:
@@ -122,7 +132,7 @@ def spec_hash(manifest: Manifest) -> str | None:
 def identity(manifest: Manifest) -> dict[str, str]:
     """The labels by which an object is known as a part of a job."""
     labels = manifest["metadata"].get("labels") or {}
-    keys = (names.JOB_LABEL, names.ROLE_LABEL, names.GROUP_LABEL)
+    keys = (names.JOB_LABEL, names.ROLE_LABEL, *names.GROUP_LABELS.values())
     return {key: labels[key] for key in keys if key in labels}
 
 
@@ -149,7 +159,7 @@ def _labels(job: str, role: Role | None, *, group: str | None = None) -> dict[st
     }
     if role is not None:
         labels |= {"app.kubernetes.io/component": role, names.ROLE_LABEL: role}
-    return labels if group is None else {**labels, names.GROUP_LABEL: group}
+    return labels if role is None or group is None else {**labels, names.GROUP_LABELS[role]: group}
 
 
 def _object(
@@ -283,9 +293,21 @@ def _service(job: JobView, role: Role, *, name: str) -> Manifest:
 
 def _disruption_budget(job: JobView) -> Manifest:
     """A drain of its node does not evict the cloud pod while the job runs."""
-    name, labels = names.cloud_name(job.key.name), _labels(job.key.name, Role.CLOUD)
-    selector = {"matchLabels": selector_labels(job.key.name, Role.CLOUD)}
-    body = {"spec": {"minAvailable": 1, "selector": selector}}
+    return _budget(job, Role.CLOUD, name=names.cloud_name(job.key.name), spec={"minAvailable": 1})
+
+
+def _edges_budget(job: JobView, spec: FederatedJobSpec) -> Manifest:
+    """Drains evict one edge at a time, whose cluster another one takes; the only one they do not:
+    nobody could go on for it."""
+    most = min(1, sum(group.replicas for group in spec.edge_groups()) - 1)
+    name = names.edges_name(job.key.name)
+    return _budget(job, Role.EDGE, name=name, spec={"maxUnavailable": most})
+
+
+def _budget(job: JobView, role: Role, *, name: str, spec: Mapping[str, Any]) -> Manifest:
+    selector = {"matchLabels": selector_labels(job.key.name, role)}
+    body = {"spec": {**spec, "selector": selector}}
+    labels = _labels(job.key.name, role)
     return _object(job, "PodDisruptionBudget", name=name, labels=labels, body=body)
 
 
@@ -312,6 +334,29 @@ def _cloud_set(
         job.key.name, spec, labels=labels, nodes=placement[CLOUD_POD], settings=settings
     )
     body = {"replicas": 1, "serviceName": name, "template": template}
+    return _stateful_set(job, name, labels=labels, spec=body)
+
+
+def _edge_set(
+    job: JobView,
+    spec: FederatedJobSpec,
+    *,
+    group: Edge,
+    placement: Placement,
+    settings: Settings,
+) -> Manifest:
+    labels = _labels(job.key.name, Role.EDGE, group=group.name)
+    template = edge_template(
+        job.key.name,
+        spec,
+        group=group,
+        labels=labels,
+        nodes=placement[PodSet(Role.EDGE, group.name)],
+        settings=settings,
+    )
+    service = names.edges_name(job.key.name)
+    body = {"replicas": group.replicas, "serviceName": service, "template": template}
+    name = names.edge_group_name(job.key.name, group.name)
     return _stateful_set(job, name, labels=labels, spec=body)
 
 

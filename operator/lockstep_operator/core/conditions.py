@@ -3,12 +3,13 @@
 `status` and `decide` call it. A condition's transition time moves only when its status does.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from lockstep_api import names
+from lockstep_api.settings import edge_names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import Condition, ConditionType, FederatedJobStatus, PlannedClient
 from lockstep_api.text import cut, few
@@ -75,9 +76,10 @@ def readiness(observed: Observed, spec: FederatedJobSpec, *, found: Sequence[Cau
     wanted = _pod_names(observed.job.key.name, spec)
     ready = {pod.name for pod in observed.pods if pod.ready}
     missing = [name for name in wanted if name not in ready]
+    tiers = _ready_edges(observed.job.key.name, spec, ready=ready)
     if not missing and not observed.refused:
-        return Finding("True", "AllPodsReady", f"all {len(wanted)} pods are ready")
-    message = f"{len(missing)} of {len(wanted)} pods are not ready"
+        return Finding("True", "AllPodsReady", f"all {len(wanted)} pods are ready{tiers}")
+    message = f"{len(missing)} of {len(wanted)} pods are not ready{tiers}"
     if missing:
         message = f"{message}: {few(missing, _SHOWN)}"
     if found:
@@ -92,7 +94,17 @@ def _pod_names(job: str, spec: FederatedJobSpec) -> list[str]:
         for group in spec.devices
         for index in range(group.replicas)
     )
-    return [names.cloud_pod(job), *devices]
+    return [names.cloud_pod(job), *_edge_pods(job, spec), *devices]
+
+
+def _edge_pods(job: str, spec: FederatedJobSpec) -> list[str]:
+    return [names.edge_pod(job, edge) for edge in edge_names(spec)]
+
+
+def _ready_edges(job: str, spec: FederatedJobSpec, *, ready: Set[str]) -> str:
+    """How many of the edges are ready (", edges 1/2"); empty for a job without."""
+    edges = _edge_pods(job, spec)
+    return f", edges {len(ready & set(edges))}/{len(edges)}" if edges else ""
 
 
 def degradation(status: FederatedJobStatus, report: JobState | None) -> Finding:

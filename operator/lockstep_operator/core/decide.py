@@ -38,6 +38,7 @@ from lockstep_operator.core.model import (
 from lockstep_operator.core.ownership import (
     Standing,
     advice,
+    names_doubled,
     names_taken,
     needed_names,
     of_standing,
@@ -89,7 +90,7 @@ def _decide(
     observed: Observed, spec: FederatedJobSpec, *, settings: Settings, now: datetime
 ) -> Decision:
     """What to do about a job that can be read and has not ended."""
-    if reasons := unsupported(spec):
+    if reasons := [*unsupported(spec), *names_doubled(observed.job, spec)]:
         refusal = Finding("False", "NotSupported", "; ".join(reasons))
         return _refuse(observed.job, refusal, now=now)
     if spec.suspend:

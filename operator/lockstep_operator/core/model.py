@@ -43,9 +43,9 @@ class PodView:
 
     name: str
     role: str
-    """`cloud` or `device`."""
+    """`cloud`, `edge`, `device` or `trainer`."""
     group: str
-    """The device group; empty for the cloud pod."""
+    """The edge or device group; empty for others."""
     node: str | None
     ready: bool
     problem: str | None

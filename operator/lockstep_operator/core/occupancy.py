@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lockstep_api import names
+from lockstep_api.names import Role
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FINISHED, FederatedJobStatus
 from lockstep_operator.core.amount import Amount
@@ -129,6 +130,7 @@ def _ordinal(pod: Holding) -> tuple[SetName, int] | None:
 
 
 def _set_name(key: JobKey, pods: PodSet) -> SetName:
-    name = key.name
-    is_cloud = pods == CLOUD_POD
-    return key.namespace, names.cloud_name(name) if is_cloud else names.group_name(name, pods.group)
+    if pods == CLOUD_POD:
+        return key.namespace, names.cloud_name(key.name)
+    named = names.edge_group_name if pods.role is Role.EDGE else names.group_name
+    return key.namespace, named(key.name, pods.group)

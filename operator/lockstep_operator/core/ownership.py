@@ -5,11 +5,13 @@ label. Labels and names say nothing: anybody may give them to anything. Only an 
 the job's UID does, and what has none is never written, adopted, mounted or deleted.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from lockstep_api import names
+from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FINISHED
 from lockstep_api.text import few
 from lockstep_operator.core.children import child_refs, record_refs
@@ -98,6 +100,19 @@ def names_taken(job: JobView, objects: Mapping[ObjectRef, Manifest]) -> dict[Obj
     """Those of the objects that are somebody else's and have a name that the job needs."""
     there = {ref: objects[ref] for ref in needed_names(job).all if ref in objects}
     return of_standing(there, Standing.FOREIGN, job=job)
+
+
+def names_doubled(job: JobView, spec: FederatedJobSpec) -> list[str]:
+    """A sentence for each name that two groups of the job would have.
+
+    A long name ends in a hash of the whole, which another group's may spell out.
+    """
+    counts = Counter(child_refs(job, spec))
+    return [
+        f"two groups of the job would both be {ref.kind} {ref.name}: give one of them another name"
+        for ref, count in counts.items()
+        if count > 1
+    ]
 
 
 def advice(others: Mapping[ObjectRef, Manifest]) -> str:

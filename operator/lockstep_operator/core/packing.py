@@ -26,6 +26,10 @@ class Wanted:
     """Of one pod."""
     eligible: Nodes
     """The nodes that it may use."""
+    turn: int = 0
+    """Sets with a lower one choose first."""
+    spread: bool = False
+    """Its pods go to as many nodes as there are, evenly, not to as few as hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +38,39 @@ class LeftOver:
 
     index: int
     """Of the first set that did not."""
+    free: Mapping[str, Amount]
+    """What there was for the sets of its turn."""
 
 
 def pack(wanted: Sequence[Wanted], free: Mapping[str, Amount]) -> list[Nodes] | LeftOver:
-    """The nodes for each set, in order; the largest pods are placed first.
+    """The nodes for each set, in order; of a turn the largest pods are placed first.
 
-    A set stays on one node if one holds all of it, unless only splitting it makes all sets fit.
+    A set stays on one node if one holds all of it, unless only splitting it makes all sets fit; one
+    that is to be spread is, unless only packing it makes all sets fit.
     """
-    packed = _fit(wanted, dict(free), onto=_whole)
+    packed = _fit(wanted, free, onto=_whole)
     if isinstance(packed, LeftOver):
-        packed = _fit(wanted, dict(free), onto=_split)
+        packed = _fit(wanted, free, onto=_in_parts)
+    if isinstance(packed, LeftOver):
+        packed = _fit(wanted, free, onto=_split)
     return packed if isinstance(packed, LeftOver) else _shared(wanted, packed, free=free)
 
 
 def _fit(
-    wanted: Sequence[Wanted], rooms: Rooms, *, onto: Callable[[Wanted, Rooms], Nodes | None]
+    wanted: Sequence[Wanted],
+    free: Mapping[str, Amount],
+    *,
+    onto: Callable[[Wanted, Rooms], Nodes | None],
 ) -> list[Nodes] | LeftOver:
-    placed: dict[int, Nodes] = {}
-    for index in sorted(range(len(wanted)), key=lambda i: _largest_first(wanted[i].need)):
-        nodes = onto(wanted[index], rooms)
-        if nodes is None:
-            return LeftOver(index)
-        placed[index] = nodes
+    rooms, placed = dict(free), dict[int, Nodes]()
+    for turn in sorted({one.turn for one in wanted}):
+        there = dict(rooms)
+        of_turn = [index for index, one in enumerate(wanted) if one.turn == turn]
+        for index in sorted(of_turn, key=lambda i: _largest_first(wanted[i].need)):
+            nodes = onto(wanted[index], rooms)
+            if nodes is None:
+                return LeftOver(index, there)
+            placed[index] = nodes
     return [placed[index] for index in range(len(wanted))]
 
 
@@ -65,11 +80,34 @@ def _largest_first(need: Amount) -> tuple[float, float]:
 
 def _whole(one: Wanted, rooms: Rooms) -> Nodes | None:
     """The strongest node that holds all pods, else as many nodes as it takes."""
+    if one.spread:
+        return _spread(one, rooms)
     for node in one.eligible:
         if rooms[node].holds(one.need) >= one.count:
             rooms[node] -= one.count * one.need
             return (node,)
     return _split(one, rooms)
+
+
+def _in_parts(one: Wanted, rooms: Rooms) -> Nodes | None:
+    return _spread(one, rooms) if one.spread else _split(one, rooms)
+
+
+def _spread(one: Wanted, rooms: Rooms) -> Nodes | None:
+    """A pod a node, the strongest first, and again; None when some pods are left over."""
+    holds = {node: rooms[node].holds(one.need) for node in one.eligible}
+    counts = dict.fromkeys([node for node in one.eligible if holds[node]][:MAX_NODES], 0)
+    left = one.count
+    while left and (able := [node for node in counts if counts[node] < holds[node]]):
+        for node in able[:left]:
+            counts[node] += 1
+        left -= min(left, len(able))
+    if left:
+        return None
+    used = {node: count for node, count in counts.items() if count}
+    for node, count in used.items():
+        rooms[node] -= count * one.need
+    return tuple(used)
 
 
 def _split(one: Wanted, rooms: Rooms) -> Nodes | None:

@@ -6,6 +6,7 @@ refused in numbers, so that no pod waits without a word.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from lockstep_api.names import CLOCK_LABEL, TIER_LABEL, Role, Tier
 from lockstep_api.quantity import parse_quantity
@@ -33,6 +34,7 @@ class PodSet:
 
 
 CLOUD_POD = PodSet(Role.CLOUD)
+_TURNS: Final = {Tier.EDGE: 0, Tier.DEVICE: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +106,17 @@ class Size:
 
 def sizes(spec: FederatedJobSpec) -> dict[PodSet, Size]:
     """What a job has placed, in the order of its status."""
+    edges = {
+        PodSet(Role.EDGE, group.name): Size(group.replicas, _amount(group.cpu, group.memory))
+        for group in spec.edge_groups()
+    }
     devices = {
         PodSet(Role.DEVICE, group.name): Size(
             group.replicas, _amount(group.cpu_at_max, group.memory)
         )
         for group in spec.devices
     }
-    return {CLOUD_POD: Size(1, _amount(spec.cloud.cpu, spec.cloud.memory))} | devices
+    return {CLOUD_POD: Size(1, _amount(spec.cloud.cpu, spec.cloud.memory))} | edges | devices
 
 
 def pod_sets(spec: FederatedJobSpec) -> tuple[PodSet, ...]:
@@ -125,7 +131,8 @@ def _amount(cpu: str, memory: str) -> Amount:
 def place(
     spec: FederatedJobSpec, nodes: Sequence[NodeView], *, cloud_nodes: Sequence[str] = ()
 ) -> Placement | DoesNotFit:
-    """The strongest cloud node with room, and device nodes whose free cores hold `cpuAtMax`.
+    """The strongest cloud node with room, edge nodes, and device nodes whose free cores hold
+    `cpuAtMax`. Where nodes serve several tiers, the cloud pod chooses first and devices last.
 
     With `cloud_nodes` the cloud pod goes to one of them: its volume is there.
     """
@@ -187,21 +194,41 @@ def _place_cloud(
     return DoesNotFit(cloud_refused(need, [node.free for node in eligible]))
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A group of edges or devices that needs a place."""
+
+    pods: PodSet
+    tier: Tier
+    selector: Mapping[str, str]
+
+
+def _groups(spec: FederatedJobSpec) -> list[_Group]:
+    edges = (
+        _Group(PodSet(Role.EDGE, group.name), Tier.EDGE, group.node_selector)
+        for group in spec.edge_groups()
+    )
+    devices = (
+        _Group(PodSet(Role.DEVICE, group.name), Tier.DEVICE, group.node_selector)
+        for group in spec.devices
+    )
+    return [*edges, *devices]
+
+
 def _place_groups(
     spec: FederatedJobSpec, nodes: Sequence[NodeView]
 ) -> dict[PodSet, tuple[str, ...]] | DoesNotFit:
     wanted: list[Wanted] = []
-    size_of = sizes(spec)
-    for group in spec.devices:
-        eligible = _eligible(nodes, _filter(spec, Tier.DEVICE, own=group.node_selector))
+    groups, size_of = _groups(spec), sizes(spec)
+    for group in groups:
+        eligible = _eligible(nodes, _filter(spec, group.tier, own=group.selector))
         if isinstance(eligible, DoesNotFit):
             return eligible
-        size = size_of[PodSet(Role.DEVICE, group.name)]
-        wanted.append(Wanted(size.count, size.need, tuple(node.name for node in eligible)))
-    free = {node.name: node.free for node in nodes}
-    packed = pack(wanted, free)
+        size, usable = size_of[group.pods], tuple(node.name for node in eligible)
+        spread = group.tier is Tier.EDGE and size.count > 1
+        wanted.append(Wanted(size.count, size.need, usable, turn=_TURNS[group.tier], spread=spread))
+    packed = pack(wanted, {node.name: node.free for node in nodes})
     if isinstance(packed, LeftOver):
-        name = spec.devices[packed.index].name
-        return DoesNotFit(group_refused(wanted, free, index=packed.index, name=name))
-    names = (PodSet(Role.DEVICE, group.name) for group in spec.devices)
-    return dict(zip(names, packed, strict=True))
+        group = groups[packed.index]
+        return DoesNotFit(group_refused(wanted, packed, tier=group.tier, name=group.pods.group))
+    return dict(zip((group.pods for group in groups), packed, strict=True))

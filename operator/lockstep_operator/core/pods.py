@@ -1,22 +1,23 @@
-"""The pod templates of a job's cloud pod and devices; `children` puts them into StatefulSets."""
+"""The pod templates of a job's cloud pod, edges and devices; `children` makes sets of them."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 from lockstep_api import names
 from lockstep_api.names import Role
-from lockstep_api.spec import DeviceGroup, FederatedJobSpec, PodTemplate
+from lockstep_api.spec import DeviceGroup, Edge, FederatedJobSpec, PodTemplate
 from lockstep_operator.core.model import Manifest, Settings
 from lockstep_operator.core.resources import (
-    cloud_resources,
     device_resources,
+    server_resources,
+    server_threads,
     trainer_resources,
 )
 
 TOKEN_SECONDS = 3600
 SCRAPES_PER_SECOND = 50
-"""Of all devices of a job together. Each scrape of one that does not answer costs Prometheus a
-connection until the kernel gives it up, after 131 s: 6,550 of them, some 300 MB."""
+"""Of all devices and edges of a job together. Each scrape of one that does not answer costs
+Prometheus a connection until the kernel gives it up, after 131 s: 6,550 of them, some 300 MB."""
 LONGEST_SCRAPE_S = 60
 _USER = 65532
 
@@ -31,7 +32,7 @@ def cloud_template(
 ) -> Manifest:
     """The cloud pod: the volume with the model, and a token for the planner only."""
     container = _container(Role.CLOUD, spec, settings=settings) | _serving()
-    container["resources"] = cloud_resources(spec.cloud)
+    container["resources"] = server_resources(spec.cloud)
     container["volumeMounts"] += [
         {"name": "data", "mountPath": names.DATA_DIR},
     ]
@@ -40,6 +41,36 @@ def cloud_template(
     pod["volumes"] += [{"name": "data", "persistentVolumeClaim": claim}]
     _add_token(pod, container)
     return _template(spec, labels, pod=pod, selector={})
+
+
+def edge_template(
+    job: str,
+    spec: FederatedJobSpec,
+    *,
+    group: Edge,
+    labels: Mapping[str, str],
+    nodes: Sequence[str],
+    settings: Settings,
+) -> Manifest:
+    """An edge: as the cloud pod, without volume and token; a group's go to different nodes."""
+    container = _container(Role.EDGE, spec, settings=settings) | _serving()
+    container["env"] += _grouped(group.name, threads=server_threads(group))
+    container["resources"] = server_resources(group)
+    pod = _pod(job, Role.EDGE, spec=spec, nodes=nodes, container=container)
+    if group.replicas > 1:
+        pod["topologySpreadConstraints"] = [_apart(labels)]
+    return _scraped(_template(spec, labels, pod=pod, selector=group.node_selector), spec)
+
+
+def _apart(labels: Mapping[str, str]) -> Manifest:
+    """Where kube-scheduler can, one node has no more of a group's pods than another."""
+    keys = (names.JOB_LABEL, names.ROLE_LABEL, names.EDGE_GROUP_LABEL)
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {key: labels[key] for key in keys}},
+    }
 
 
 def device_template(
@@ -53,24 +84,35 @@ def device_template(
 ) -> Manifest:
     """A device: starts with the boost limit; the planner resizes it before round 1."""
     container = _container(Role.DEVICE, spec, settings=settings) | _serving()
-    container["env"] += [
-        {"name": names.GROUP_ENV, "value": group.name},
-        {"name": "OPENBLAS_NUM_THREADS", "value": "1"},
-        {"name": "OMP_NUM_THREADS", "value": "1"},
-    ]
+    container["env"] += _grouped(group.name, threads=1)
     container["resources"] = device_resources(spec, group, settings=settings)
     container["resizePolicy"] = [{"resourceName": "cpu", "restartPolicy": "NotRequired"}]
     pod = _pod(job, Role.DEVICE, spec=spec, nodes=nodes, container=container)
     _add_traces(job, pod, container=container, group=group)
-    made = _template(spec, labels, pod=pod, selector=group.node_selector)
-    if (seconds := scrape_interval_s(spec.clients())) > 1:
-        made["metadata"].setdefault("annotations", {})[names.SCRAPE_ANNOTATION] = f"{seconds}s"
-    return made
+    return _scraped(_template(spec, labels, pod=pod, selector=group.node_selector), spec)
 
 
-def scrape_interval_s(devices: int) -> int:
-    """Seconds between two scrapes of a device in a job with so many."""
-    return min(LONGEST_SCRAPE_S, max(1, math.ceil(devices / SCRAPES_PER_SECOND)))
+def _grouped(group: str, *, threads: int) -> list[Manifest]:
+    """What a pod of a group is told beside what all are."""
+    return [
+        {"name": names.GROUP_ENV, "value": group},
+        {"name": "OPENBLAS_NUM_THREADS", "value": str(threads)},
+        {"name": "OMP_NUM_THREADS", "value": str(threads)},
+    ]
+
+
+def _scraped(template: Manifest, spec: FederatedJobSpec) -> Manifest:
+    """The template with how often its pods ask to be scraped, in large jobs."""
+    edges = sum(group.replicas for group in spec.edge_groups())
+    if (seconds := scrape_interval_s(spec.clients() + edges)) > 1:
+        annotations = template["metadata"].setdefault("annotations", {})
+        annotations[names.SCRAPE_ANNOTATION] = f"{seconds}s"
+    return template
+
+
+def scrape_interval_s(pods: int) -> int:
+    """Seconds between two scrapes of a device or edge in a job with so many."""
+    return min(LONGEST_SCRAPE_S, max(1, math.ceil(pods / SCRAPES_PER_SECOND)))
 
 
 def trainer_template(

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from lockstep_api.names import Tier
 from lockstep_operator.core.amount import Amount, total
-from lockstep_operator.core.packing import MAX_NODES, Wanted
+from lockstep_operator.core.packing import MAX_NODES, LeftOver, Wanted
 
 _MIB = 2.0**20
 _SLACK = 1e-9
 _CLOUD_ADVICE = "lower cloud.cpu or cloud.memory, or add a larger node"
-_GROUPS_ADVICE = "lower devices[].cpuAtMax, memory or replicas, or add nodes"
+_CPU = {Tier.EDGE: "cpu", Tier.DEVICE: "cpuAtMax"}
+"""The field that says how many cores a pod of a tier's groups is counted with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +53,23 @@ def cloud_refused(need: Amount, free: Sequence[Amount]) -> str:
     return f"needs {both} {where}, no node has both free: {_CLOUD_ADVICE}"
 
 
-def group_refused(
-    wanted: Sequence[Wanted], free: Mapping[str, Amount], *, index: int, name: str
-) -> str:
+def group_refused(wanted: Sequence[Wanted], left_over: LeftOver, *, tier: Tier, name: str) -> str:
     """In total when the tier is too small, then of the group's nodes, else by its pods' size."""
-    usable = {node for one in wanted for node in one.eligible}
-    room = _free(usable, free)
-    needed = total(one.count * one.need for one in wanted)
-    if short := _short(needed, room, where=f"on tier {Tier.DEVICE}"):
-        return f"{short}: {_GROUPS_ADVICE}"
-    group = wanted[index]
+    group, free = wanted[left_over.index], left_over.free
+    of_tier = [one for one in wanted if one.turn == group.turn]
+    room = _free({node for one in of_tier for node in one.eligible}, free)
+    needed = total(one.count * one.need for one in of_tier)
+    advice = f"lower {tier}s[].{_CPU[tier]}, memory or replicas, or add nodes"
+    if short := _short(needed, room, where=f"on tier {tier}"):
+        return f"{short}: {advice}"
     own_room = _free(set(group.eligible), free)
     if short := _short(group.count * group.need, own_room, where="on the nodes that it may use"):
-        return f"device group {name} {short}: {_GROUPS_ADVICE}, or widen nodeSelector"
+        return f"{tier} group {name} {short}: {advice}, or widen nodeSelector"
     return (
-        f"device group {name} needs {group.count} × {_size(group.need)} each on tier "
-        f"{Tier.DEVICE}, which its nodes cannot hold beside the other pods "
+        f"{tier} group {name} needs {group.count} × {_size(group.need)} each on tier "
+        f"{tier}, which its nodes cannot hold beside the other pods "
         f"({_room(own_room)} free in all, on up to {MAX_NODES} nodes a group): "
-        "lower cpuAtMax or memory, or widen nodeSelector"
+        f"lower {_CPU[tier]} or memory, or widen nodeSelector"
     )
 
 

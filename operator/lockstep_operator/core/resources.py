@@ -9,7 +9,7 @@ import math
 
 from lockstep_api.energy import limit_cores
 from lockstep_api.quantity import format_cpu, parse_quantity
-from lockstep_api.spec import Cloud, DeviceGroup, FederatedJobSpec
+from lockstep_api.spec import Cloud, DeviceGroup, Edge, FederatedJobSpec
 from lockstep_operator.core.model import Manifest, Settings
 
 TRAINER_MEMORY = "1Gi"
@@ -17,11 +17,16 @@ _TRAINER_REQUEST = 0.1
 _TRAINER_LIMIT = 1.0
 
 
-def cloud_resources(cloud: Cloud) -> Manifest:
-    limits = {"memory": cloud.memory}
-    if cloud.cpu_limit is not None:
-        limits["cpu"] = cloud.cpu_limit
-    return {"requests": {"cpu": cloud.cpu, "memory": cloud.memory}, "limits": limits}
+def server_resources(server: Cloud | Edge) -> Manifest:
+    limits = {"memory": server.memory}
+    if server.cpu_limit is not None:
+        limits["cpu"] = server.cpu_limit
+    return {"requests": {"cpu": server.cpu, "memory": server.memory}, "limits": limits}
+
+
+def server_threads(server: Edge) -> int:
+    """Threads that compute in such a pod: as many as it has whole cores, one at least."""
+    return max(1, math.floor(parse_quantity(server.cpu_limit or server.cpu)))
 
 
 def trainer_resources(settings: Settings) -> Manifest:
@@ -79,5 +84,9 @@ def _share(spec: FederatedJobSpec, settings: Settings) -> float:
     if math.isinf(settings.bounds.total_cpu):
         return math.inf
     cloud = parse_quantity(spec.cloud.cpu_limit or spec.cloud.cpu)
+    edges = sum(
+        parse_quantity(group.cpu_limit or group.cpu) * group.replicas
+        for group in spec.edge_groups()
+    )
     devices = sum(parse_quantity(group.cpu_at_max) * group.replicas for group in spec.devices)
-    return max(0.0, settings.bounds.total_cpu - cloud - devices) / spec.clients()
+    return max(0.0, settings.bounds.total_cpu - cloud - edges - devices) / spec.clients()
