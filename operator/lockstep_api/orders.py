@@ -71,6 +71,10 @@ class ClusterOrder(WireModel):
     """Of the strategy's state."""
     cut: LayerName | None = None
     """Split: the layer after which the model is cut."""
+    cut_shape: Annotated[list[Counted], Field(max_length=8)] = Field(default_factory=list)
+    """Split: shape of an example's activations at the cut."""
+    classes: Counted | None = None
+    """Split: classes of the data."""
     pool_samples: Number = 0
     """Split: examples whose activations go on to the cloud, at most."""
     quorum: Number | None = None

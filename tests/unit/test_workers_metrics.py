@@ -12,6 +12,7 @@ from lockstep_api.wire import ClientReport, RoundReport, Task, UpdateReport
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.device.link import Link, Links
 from lockstep_workers.device.metrics import DeviceMetrics
+from lockstep_workers.edge.split_metrics import SplitMetrics
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -22,10 +23,18 @@ def with_links(metrics: DeviceMetrics) -> DeviceMetrics:
     return metrics
 
 
+def split_registry() -> CollectorRegistry:
+    """What an edge tells of split training."""
+    registry = CollectorRegistry()
+    SplitMetrics(registry, job="j", edge="e-0")
+    return registry
+
+
 @pytest.mark.parametrize(
     ("registry", "labels"),
     [
         (CloudMetrics("j").registry, {"job": "j"}),
+        (split_registry(), {"job": "j", "edge": "e-0"}),
         (with_links(DeviceMetrics("j", "d-0")).registry, {"job": "j", "client": "d-0"}),
     ],
 )

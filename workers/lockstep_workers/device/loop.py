@@ -31,6 +31,7 @@ from lockstep_workers.device.messages import TrainedRound, received, report, upd
 from lockstep_workers.device.parts import Parts
 from lockstep_workers.device.session import Opened
 from lockstep_workers.device.spending import Account, Spent, spent
+from lockstep_workers.device.split_round import SplitRounds
 from lockstep_workers.device.throttle import Throttle
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import JobFailed, NoSession
@@ -73,6 +74,7 @@ class DeviceLoop:
         self._memories = parts.memory.read()
         self._session = Opened(0, "")
         self._account = Account(parts.job, self._group)
+        self._split = SplitRounds(parts, self._account, cgroup=self._cgroup)
 
     def run(self) -> None:
         """Returns when the job is over."""
@@ -105,7 +107,6 @@ class DeviceLoop:
                 work = self._get_work(connection)
                 if work is None:
                     return True
-                self._model = work.body
                 self._try(work)
             return True
         finally:
@@ -125,7 +126,11 @@ class DeviceLoop:
             if self._constants is not None:
                 unpack(self._p.client.model.module, self._constants)
                 self._constants = None
-            self._update = self._train(work)
+            if work.task.cut is None:
+                self._model = work.body
+                self._update = self._train(work)
+            elif self._split.play(work.task, key=self._session.key):
+                self._after = work.task.turn
         except JobFailed as error:
             self._after = work.task.turn
             _log.error("training failed", round=work.task.round, error=str(error))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lockstep_api.sessions import Registration
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import UpdateReport, told_loss
+from lockstep_api.wire import Moved, Task, UpdateReport, told_loss
 from lockstep_api.wire_types import MOST_LABELS
 from lockstep_workers.data import label_histogram
 from lockstep_workers.device.connection import Work
@@ -28,6 +28,20 @@ class TrainedRound:
     used: Spent
     energy: EnergyJoules
     """Energy since the last update that was taken, in J by source."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitDone:
+    """A device's part of a round of split training, and what it took."""
+
+    task: Task
+    steps: int
+    samples: int
+    """Examples that went through the front half."""
+    moved: Moved
+    used: Spent
+    energy: EnergyJoules
+    """As of a `TrainedRound`."""
 
 
 def registration(client: Client, *, classes: int, incarnation: str) -> Registration:
@@ -78,4 +92,23 @@ def report(client: Client, done: TrainedRound) -> UpdateReport:
         quota_cores=done.used.quota_cores,
         frequency_ghz=done.used.frequency_ghz,
         energy_joules=done.energy,
+    )
+
+
+def split_report(client: Client, done: SplitDone) -> UpdateReport:
+    """What a device says at the end of its part; the loss is known at the edge."""
+    return UpdateReport(
+        client=client.name,
+        round=done.task.round,
+        examples=len(client.examples),
+        steps=max(1, done.steps),
+        download_seconds=done.moved.down_seconds,
+        compute_seconds=done.used.compute_s,
+        cpu_seconds=done.used.cpu_s,
+        throttled_seconds=done.used.throttled_s,
+        quota_cores=done.used.quota_cores,
+        frequency_ghz=done.used.frequency_ghz,
+        energy_joules=done.energy,
+        samples=done.samples,
+        moved=done.moved,
     )

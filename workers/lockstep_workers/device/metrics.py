@@ -69,6 +69,12 @@ class DeviceMetrics:
         self._upload_bytes = self._counter(series.UPLOAD_BYTES, "Bytes uploaded")
         self._download = self._counter("lockstep_download_seconds", "Seconds of downloads")
         self._download_bytes = self._counter("lockstep_download_bytes", "Bytes downloaded")
+        self._waiting = self._counter(
+            "lockstep_split_waiting_seconds", "Seconds of waiting for the edge in split training"
+        )
+        self._samples = self._counter(
+            "lockstep_samples", "Examples that went through the front half in split training"
+        )
         self._energy = Counter(
             "lockstep_energy_joules", "Energy in J; sources are never added up",
             [*_LABELS, series.SOURCE], registry=self.registry,
@@ -115,6 +121,17 @@ class DeviceMetrics:
         self.work.set(report.cpu_seconds)
         self._throttled.inc(report.throttled_seconds)
         self.waited(energy)
+
+    def split(self, report: UpdateReport, energy: EnergyJoules) -> None:
+        """A part of a round of split training is over; it took `energy`."""
+        self.trained(report, energy)
+        moved = report.moved
+        assert moved is not None
+        self._download.inc(moved.down_seconds)
+        self._download_bytes.inc(moved.down_bytes)
+        self.uploaded(seconds=moved.up_seconds, n_bytes=moved.up_bytes)
+        self._waiting.inc(moved.wait_seconds)
+        self._samples.inc(report.samples or 0)
 
     def waited(self, energy: EnergyJoules) -> None:
         """The device was on and took `energy`."""

@@ -91,10 +91,20 @@ class Account:
     """Energy since the last update that was taken: one that was not is told with the next."""
 
     def trained(
-        self, used: Spent, *, began_s: float, ended_s: float, download_s: float
+        self,
+        used: Spent,
+        *,
+        began_s: float,
+        ended_s: float,
+        download_s: float,
+        waited_s: float = 0.0,
     ) -> EnergyJoules:
-        """A training is done; what it and the time before it took."""
+        """A training is done; what it and the time before it took.
+
+        `waited_s` are seconds of waiting within it: for an edge, in split training.
+        """
         idle_s = download_s if self.idle_since_s is None else began_s - self.idle_since_s
+        idle_s += waited_s
         joules = energy(self.job, self.group, used=used, idle_s=idle_s, upload_s=self.upload_s)
         self.idle_since_s, self.upload_s = ended_s, 0.0
         self.untold = self.untold.plus(joules)

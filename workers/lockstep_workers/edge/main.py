@@ -3,10 +3,12 @@
 import asyncio
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 import uvloop
 
+from lockstep_api.names import SPLIT_PROTOCOL
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import Mode
 from lockstep_api.tiers import EdgeRegistration
@@ -15,15 +17,22 @@ from lockstep_workers.edge.members import Members
 from lockstep_workers.edge.metrics import EdgeMetrics
 from lockstep_workers.edge.reception import EdgeReception
 from lockstep_workers.edge.running import MakeRunner, Running
+from lockstep_workers.edge.split_metrics import SplitMetrics
+from lockstep_workers.edge.split_routes import SplitRoutes
+from lockstep_workers.edge.split_work import Shop
 from lockstep_workers.edge.upward import Upward, http_client
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import InvalidJob
+from lockstep_workers.hosting.asgi import App
 from lockstep_workers.hosting.bulk import BulkRoutes
 from lockstep_workers.hosting.front import Address, Front, serve
+from lockstep_workers.learning.parameters import flatten
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.training import be_deterministic
+from lockstep_workers.models import build_model
 
 _log = structlog.get_logger()
+_UPGRADES = frozenset({SPLIT_PROTOCOL.encode()})
 
 
 def run_edge(environment: Environment) -> None:
@@ -48,10 +57,12 @@ async def _run(job: JobSettings, edge: str, *, environment: Environment) -> None
         upward = Upward(job.cloud_url, registration, client=http)
         front = Front(metrics.registry, ready=upward.is_ready)
         reception = EdgeReception(job.clients(), members, metrics=metrics)
-        make = runner_of(job, edge, reception=reception)
+        rest = BulkRoutes(reception, front.ordinary)
+        split = split_routes(job, edge, members=members, metrics=metrics, rest=rest)
+        make = runner_of(job, edge, reception=reception) if split is None else split.runner
         running = Running(edge, make, members=members, metrics=metrics)
-        front.open(BulkRoutes(reception, front.ordinary))
-        at = Address(environment.host, environment.port, len(job.clients()))
+        front.open(split or rest)
+        at = Address(environment.host, environment.port, len(job.clients()), _UPGRADES)
         await serve(front, at, work=_work(upward, running, reception=reception))
 
 
@@ -60,6 +71,27 @@ async def _work(upward: Upward, running: Running, *, reception: EdgeReception) -
     await upward.keep(running, dropped=reception.close_all)
     _log.info("job over")
     await asyncio.Event().wait()
+
+
+def split_routes(
+    job: JobSettings, edge: str, *, members: Members, metrics: EdgeMetrics, rest: App
+) -> SplitRoutes | None:
+    """What runs a cluster in mode split, with its devices' route; None: that is not the mode.
+
+    Raises:
+        InvalidJob: the model cannot be built.
+    """
+    if job.mode is not Mode.SPLIT:
+        return None
+    shop = Shop(
+        edge=edge,
+        job=job,
+        model=flatten(build_model(job.model, seed=job.training.seed)),
+        compute=ThreadPoolExecutor(1, "back-half"),
+        metrics=SplitMetrics(metrics.registry, job=job.job, edge=edge),
+        refused=metrics.refused,
+    )
+    return SplitRoutes(members, rest, shop=shop)
 
 
 def runner_of(job: JobSettings, edge: str, *, reception: EdgeReception) -> MakeRunner:

@@ -89,12 +89,14 @@ def listener(host: str, port: int) -> socket.socket:
     return sock
 
 
-def server_config(app: object, clients: int) -> uvicorn.Config:
-    """How a pod of so many clients serves."""
+def server_config(
+    app: object, clients: int, *, upgrades: frozenset[bytes] = frozenset()
+) -> uvicorn.Config:
+    """How a pod of so many clients serves, and to what its connections may be upgraded."""
     connections = _OTHERS + _PER_CLIENT * clients
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=bounded(Limits(connections=connections, strangers_make_room=True)),
+        http=bounded(Limits(connections=connections, strangers_make_room=True, upgrades=upgrades)),
         loop="none",
         ws="none",
         lifespan="off",
@@ -112,6 +114,8 @@ class Address:
     host: str
     port: int
     clients: int
+    upgrades: frozenset[bytes] = frozenset()
+    """What connections may be upgraded to."""
 
 
 async def serve(app: object, at: Address, *, work: Coroutine[Any, Any, None]) -> None:
@@ -119,7 +123,10 @@ async def serve(app: object, at: Address, *, work: Coroutine[Any, Any, None]) ->
 
     At the end `work` is cancelled first: devices whose connections close then are lost to no round.
     """
-    server, stop = HostedServer(server_config(app, at.clients)), asyncio.Event()
+    server, stop = (
+        HostedServer(server_config(app, at.clients, upgrades=at.upgrades)),
+        asyncio.Event(),
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     job = asyncio.create_task(work)

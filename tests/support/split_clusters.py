@@ -1,0 +1,313 @@
+"""A cluster of split training: an order, its pure play in one process, and an edge that runs it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from lockstep_api.names import SPLIT_PROTOCOL
+from lockstep_api.orders import ClusterOrder, MemberOrder
+from lockstep_api.sessions import Refusal
+from lockstep_api.settings import JobSettings
+from lockstep_api.spec import Mode, Model, Split, WireDtype
+from lockstep_api.wire import ClientPlan, Task
+from lockstep_workers.data import Dataset, load_dataset
+from lockstep_workers.device import split_round
+from lockstep_workers.device.cgroup import CpuCgroup
+from lockstep_workers.device.metrics import DeviceMetrics
+from lockstep_workers.device.parts import Parts, memory_file
+from lockstep_workers.device.session import SessionKeeper
+from lockstep_workers.device.spending import Account
+from lockstep_workers.device.split_connection import SplitConnection, open_split
+from lockstep_workers.device.split_round import SplitRounds
+from lockstep_workers.edge.members import Members
+from lockstep_workers.edge.running import ClusterOutcome
+from lockstep_workers.edge.split_metrics import SplitMetrics
+from lockstep_workers.edge.split_routes import SplitRoutes
+from lockstep_workers.edge.split_work import Shop
+from lockstep_workers.edge.splitting import SplitRunner
+from lockstep_workers.hosting.front import ordinary_app, server_config
+from lockstep_workers.learning.client import build_client, sgd_of
+from lockstep_workers.learning.cluster_training import (
+    ClusterTrained,
+    ClusterTraining,
+    HalfVectors,
+    Member,
+)
+from lockstep_workers.learning.front import FrontHalf, Matrix
+from lockstep_workers.learning.halves import cut_shape, halves
+from lockstep_workers.learning.parameters import flatten
+from lockstep_workers.learning.strategy import MODEL, Vector
+from lockstep_workers.models import build_model
+
+CUT = "2"
+"""After the hidden layer of the perceptron."""
+
+
+def split_settings(job: JobSettings, **split: Any) -> JobSettings:
+    """A job of small perceptrons in mode split, with an edge `e-0`."""
+    return job.model_copy(
+        update={
+            "mode": Mode.SPLIT,
+            "model": Model(name="mlp", args={"hidden": 8}),
+            "split": Split(**split),
+        }
+    )
+
+
+def key_of(client: str) -> str:
+    """That of a client's session at the cloud pod."""
+    return f"key-of-the-session-of-{client}"
+
+
+def order_of(
+    job: JobSettings, dataset: Dataset, *, steps: int, batch_size: int = 8, **more: Any
+) -> ClusterOrder:
+    """All clients of a job in one cluster of round 1."""
+    clients = [build_client(job, name, dataset=dataset) for name in job.clients()]
+    example = dataset.train.inputs.shape[1:]
+    model = flatten(build_model(job.model, seed=job.training.seed))
+    members = [
+        MemberOrder(
+            plan=ClientPlan(
+                client=one.name, frequency_ghz=2.0, cpu_milli=500, steps=steps,
+                batch_size=batch_size + 2 * one.index, applied=True,
+            ),
+            key=key_of(one.name),
+            examples=len(one.examples),
+        )
+        for one in clients
+    ]  # fmt: skip
+    return ClusterOrder(
+        round=1, cluster="c0", turn=1, members=members, cut=CUT, classes=dataset.classes,
+        cut_shape=cut_shape(halves(model, CUT).front, example), **more,
+    )  # fmt: skip
+
+
+def start_of(job: JobSettings) -> Vector:
+    """The model that round 1 begins with."""
+    return flatten(build_model(job.model, seed=job.training.seed)).vector.numpy().copy()
+
+
+def rounded(values: Matrix, wire: WireDtype) -> Matrix:
+    """Values as they arrive."""
+    if wire is WireDtype.FLOAT32:
+        return values
+    return torch.from_numpy(values).bfloat16().float().numpy()
+
+
+def play_cluster(
+    job: JobSettings, order: ClusterOrder, start: Vector, *, dataset: Dataset
+) -> ClusterTrained:
+    """The pure parts alone: no connections, no threads."""
+    split = job.split
+    assert split is not None
+    assert order.cut is not None
+    parted = halves(flatten(build_model(job.model, seed=job.training.seed)), order.cut)
+    training = ClusterTraining(
+        parted,
+        HalfVectors(start[: parted.n_front], start[parted.n_front :]),
+        members=[Member(m.client, m.examples, m.plan.batch_size or 1) for m in order.members],
+        cut_shape=order.cut_shape,
+        sgd=sgd_of(job),
+        seed=(job.training.seed, order.round, int(order.cluster[1:])),
+        update=split.front_update,
+    )
+    keeps = split.front_update == "round"
+    fronts = {}
+    for member in order.members:
+        client = build_client(job, member.client, dataset=dataset)
+        fronts[member.client] = FrontHalf(
+            parted.front, client.examples, seed=(client.seed, client.index), sgd=client.sgd,
+            update=split.front_update,
+        )  # fmt: skip
+        fronts[member.client].use(start[: parted.n_front])
+    names = list(fronts)
+    for step in range(max(m.plan.steps for m in order.members)):
+        for name, front in fronts.items():
+            rows = training.rows(name)
+            if not keeps:
+                front.use(training.front)
+            made, labels = front.forward(order.round, step, batch_size=rows.stop - rows.start)
+            training.activations[rows] = rounded(made, split.wire_dtype)
+            training.labels[rows] = labels
+        gradients = training.step(names).gradients
+        for name, front in fronts.items():
+            told = front.backward(rounded(gradients[training.rows(name)], split.wire_dtype))
+            if not keeps:
+                training.add_front(name, told)
+        if not keeps:
+            training.finish_step(names)
+    if keeps:
+        for name, front in fronts.items():
+            training.add_front(name, front.front)
+        training.finish_round(names)
+    return training.result()
+
+
+@dataclass
+class SplitEdge:
+    """An edge without a cloud pod: its split route, and the runner of an order."""
+
+    job: JobSettings
+    port: int
+    members: Members = field(default_factory=lambda: Members(hold_s=2.0))
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    refused: list[Refusal] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """With the job's model."""
+        self.compute = ThreadPoolExecutor(1)
+        shop = Shop(
+            edge="e-0",
+            job=self.job,
+            model=flatten(build_model(self.job.model, seed=self.job.training.seed)),
+            compute=self.compute,
+            metrics=SplitMetrics(self.registry, job="job", edge="e-0"),
+            refused=self.refused.append,
+        )
+        self.routes = SplitRoutes(self.members, ordinary_app(self.registry), shop=shop)
+
+    def runner(self, order: ClusterOrder, model: Vector) -> SplitRunner:
+        """Takes an order."""
+        made = self.routes.runner(order, {MODEL: model})
+        self.members.know({one.client: one.key for one in order.members if one.key})
+        return made
+
+    def config(self) -> uvicorn.Config:
+        """How it is served."""
+        upgrades = frozenset({SPLIT_PROTOCOL.encode()})
+        return server_config(self.routes, 16, upgrades=upgrades)
+
+
+class SplitDevice:
+    """A device that has its task already."""
+
+    def __init__(self, job: JobSettings, name: str, *, dataset: Dataset, folder: Path) -> None:
+        """Nothing happens until `play`."""
+        client = build_client(job, name, dataset=dataset)
+        known: Any = None
+        self.parts = Parts(
+            job=job, client=client, session=SessionKeeper(job.cloud_url, known),
+            metrics=DeviceMetrics("job", name),
+            memory=memory_file(job, client, folder=folder),
+        )  # fmt: skip
+        self.account = Account(job, job.group_of(name))
+        self.rounds = SplitRounds(self.parts, self.account, cgroup=CpuCgroup())
+
+    @property
+    def name(self) -> str:
+        """The client's."""
+        return self.parts.client.name
+
+    def play(self, order: ClusterOrder, *, until: Callable[[], bool] = lambda: True) -> bool:
+        """Its part of an order, over as many connections as it needs while `until` says so."""
+        plan = next(one.plan for one in order.members if one.client == self.name)
+        task = Task(
+            round=order.round, turn=order.turn, steps=plan.steps, edge="e-0",
+            cluster=order.cluster, batch_size=plan.batch_size, cut=order.cut, frequency_ghz=2.0,
+        )  # fmt: skip
+        while not (done := self.rounds.play(task, key=key_of(self.name))) and until():
+            pass
+        return done
+
+
+async def play_round(
+    edge: SplitEdge, order: ClusterOrder, start: Vector, *, devices: list[SplitDevice]
+) -> ClusterOutcome:
+    """All of a cluster's round."""
+    running = asyncio.ensure_future(edge.runner(order, start).run())
+    over: list[ClusterOutcome] = []
+    running.add_done_callback(lambda done: over.append(done.result()))
+    await asyncio.gather(
+        *(asyncio.to_thread(one.play, order, until=lambda: not over) for one in devices)
+    )
+    return await running
+
+
+@asynccontextmanager
+async def a_cluster(
+    job: JobSettings, folder: Path
+) -> AsyncIterator[tuple[Dataset, list[SplitDevice]]]:
+    """The data set and the devices of a job, with one thread of torch."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        dataset = load_dataset(job.data, folder / "datasets")
+        made = [SplitDevice(job, name, dataset=dataset, folder=folder) for name in job.clients()]
+        yield dataset, made
+    finally:
+        torch.set_num_threads(threads)
+
+
+def same(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
+    """Bit for bit."""
+    return one.tobytes() == other.tobytes()
+
+
+class Breaking:
+    """A device's connection which breaks before one of its calls, or after it."""
+
+    def __init__(self, inner: SplitConnection, break_at: Callable[[str, str], bool]) -> None:
+        """`break_at` is told of each call before and after it."""
+        self._inner, self._break_at = inner, break_at
+
+    def __enter__(self) -> "Breaking":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._inner.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """The call of the connection."""
+        call = getattr(self._inner, name)
+        if not callable(call):
+            return call
+
+        def breaking(*given: Any, **more: Any) -> Any:
+            self._look("before", name)
+            done = call(*given, **more)
+            self._look("after", name)
+            return done
+
+        return breaking
+
+    def _look(self, when: str, name: str) -> None:
+        if self._break_at(when, name):
+            self._inner.close()
+            raise ConnectionResetError(f"broken {when} {name}")
+
+
+def broken_once(when: str, name: str, *, after: int) -> Callable[[str, str], bool]:
+    """Breaks once, at the call of this name that follows so many others of it."""
+    left = [after]
+
+    def break_at(at: str, called: str) -> bool:
+        if (at, called) != (when, name):
+            return False
+        left[0] -= 1
+        return left[0] == -1
+
+    return break_at
+
+
+@contextmanager
+def breaking(client: str, break_at: Callable[[str, str], bool]) -> Iterator[None]:
+    """Inside, the split connections of a client break as it says."""
+
+    def opened(url: str, name: str, **more: Any) -> Any:
+        made = open_split(url, name, **more)
+        return Breaking(made, break_at) if name == client else made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(split_round, "open_split", opened)
+        yield
