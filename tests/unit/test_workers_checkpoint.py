@@ -99,6 +99,45 @@ def test_another_job_or_model_is_not_gone_on_from(tmp_path: Path) -> None:
         read_checkpoint(path, uid="u", like=replace(LIKE, numbers={"since": 0.0}))
 
 
+def test_vectors_of_a_state_have_lengths_of_their_own(tmp_path: Path) -> None:
+    """Such as the model and the cloud's half of a split job."""
+    path = tmp_path / "c.safetensors"
+    state = ServerState(
+        {"model": np.arange(7, dtype=np.float32), "cloud": np.arange(3, dtype=np.float32)}
+    )
+    write_checkpoint(path, replace(checkpoint(3), state=state), uid="u")
+    like = ServerState({name: np.zeros_like(vector) for name, vector in state.vectors.items()})
+    found = read_checkpoint(path, uid="u", like=like).state.vectors
+    for name, vector in state.vectors.items():
+        np.testing.assert_array_equal(found[name], vector)
+    wrong = ServerState({**like.vectors, "cloud": np.zeros(4, np.float32)})
+    with pytest.raises(CorruptCheckpoint, match=r"'cloud': \('F32', \[4\]\)"):
+        read_checkpoint(path, uid="u", like=wrong)
+
+
+def cut_checkpoint(number: int, cut: str | None) -> Checkpoint:
+    whole = checkpoint(number)
+    assert whole.progress.plan is not None
+    plan = whole.progress.plan.model_copy(update={"cut": cut})
+    return replace(whole, progress=whole.progress.model_copy(update={"plan": plan}))
+
+
+def test_where_a_model_was_cut_is_known_before_its_checkpoint_is_read(tmp_path: Path) -> None:
+    store = Store(tmp_path, "u", keep=3)
+    assert store.cut() is None
+    store.save(cut_checkpoint(1, "3"))
+    store.save(cut_checkpoint(2, "3"))
+    newest = checkpoint_path(tmp_path / CHECKPOINT_FOLDER, 2)
+    newest.write_bytes(newest.read_bytes()[:100])
+    assert store.cut() == "3", "the newest one that says it"
+
+
+def test_a_job_that_is_not_cut_says_no_layer(tmp_path: Path) -> None:
+    store = Store(tmp_path, "u")
+    store.save(checkpoint(1))
+    assert store.cut() is None
+
+
 def test_a_file_that_is_far_too_large_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     with path.open("wb") as file:

@@ -99,6 +99,20 @@ def read_checkpoint(path: Path, *, uid: str, like: ServerState) -> Checkpoint:
     return Checkpoint(progress, ServerState(vectors, numbers))
 
 
+def cut_of(path: Path) -> str | None:
+    """Where the job of a checkpoint was cut, as the file says, unchecked; None: it does not say.
+
+    What the state holds depends on it (`learning.split_server`), so it is read first.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        progress = Progress.model_validate_json(metadata.get("progress", ""))
+    except (SafetensorError, OSError, ValueError, TypeError):
+        return None
+    return None if progress.plan is None else progress.plan.cut
+
+
 def _check_shapes(path: Path, slices: Mapping[str, object], *, like: Mapping[str, Flat]) -> None:
     """The header's names, dtypes and shapes, before anything of that size is allocated."""
     found = {name: (part.get_dtype(), list(part.get_shape())) for name, part in slices.items()}  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from lockstep_workers.cloud.checkpoint import (
     Checkpoint,
     checkpoint_path,
     checkpoints,
+    cut_of,
     read_checkpoint,
     remove_old,
     write_checkpoint,
@@ -77,6 +78,11 @@ class Store:
                 corrupt.append(str(error))
         finished = self._history.cut(checkpoint.progress.round if checkpoint else 0)
         return Found(checkpoint, tuple(corrupt), finished)
+
+    def cut(self) -> str | None:
+        """Where the job's model was cut, as the newest checkpoint says that says it."""
+        cuts = (cut_of(path) for path in checkpoints(self._checkpoints))
+        return next(filter(None, cuts), None)
 
     def save(self, checkpoint: Checkpoint) -> int:
         """Writes a checkpoint and removes old ones; returns its bytes.

@@ -32,6 +32,7 @@ from lockstep_workers.learning.constants import unchanged
 from lockstep_workers.learning.front import Labels, Matrix, entropy
 from lockstep_workers.learning.halves import Halves, own
 from lockstep_workers.learning.parameters import flat_gradient
+from lockstep_workers.learning.pool import Pool
 from lockstep_workers.learning.strategy import Vector
 from lockstep_workers.learning.training import Sgd, descend
 
@@ -154,6 +155,14 @@ class ClusterTraining:
     def rows(self, client: str) -> slice:
         """Where a member's examples lie in the batch."""
         return self._rows[client]
+
+    def batch(self, present: Collection[str]) -> Pool:
+        """The rows of those who are there, for distillation; valid until more is received."""
+        here = self._those(present)
+        rows, weights = self._rows_of(here), _examples(here) * _row_weights(here)
+        chosen = slice(None) if rows is None else rows.numpy()
+        activations = self.activations[chosen].reshape(-1, *self._cut_shape)
+        return Pool(activations, self.labels[chosen], weights.numpy())
 
     def step(self, present: Collection[str]) -> BackStep:
         """A step of the back half, on the rows of those who are there, one at least.
