@@ -1,0 +1,369 @@
+"""Which edge runs which cluster of a round; pure, nothing is kept.
+
+The planner calls it once a round and the simulator with it, after `clustering`. What a cluster
+costs on an edge, in seconds, is what its devices exchange with the edge, the slowest device
+counting (a barrier: all wait for it), and the edge's work for it. Clusters on one edge share its
+compute evenly: beside others a cluster waits for the smaller of its own work and theirs, so the sum
+of all waits is exactly that of slots of which the j-th costs 2j - 1 times the work.
+
+Invariants: no edge has more clusters than it has room for; `sum` is optimal; `bottleneck` is
+optimal where the search ends within `MOST_STEPS`, as it does for few clusters and edges.
+Of equal matchings the one that spreads the clusters most evenly is taken.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import numpy as np
+
+MOST_STEPS = 4000
+"""Partial matchings that the search for the least bottleneck looks at."""
+MOST_SECONDS = 1e6
+"""What no cluster exceeds: a link without bandwidth, an edge without compute."""
+_SAME = 1e-9
+"""Relative difference below which two costs are one."""
+_FEW = 20
+"""Above so many clusters only those on the edge that takes longest are moved, without a search."""
+_EVEN = 1e-9
+"""Of the largest cost: what spreads clusters where nothing else does."""
+
+Rows = Sequence[Sequence[float]]
+"""Of each cluster, of each edge."""
+Held = list[list[int]]
+"""A matching: the clusters of each edge, by their places."""
+Change = tuple[int, list[int]]
+"""An edge, and what it holds then."""
+Score = tuple[float, float, int]
+"""The longest cluster, the sum of all, how unevenly they are spread."""
+
+
+class NoRoom(Exception):
+    """More clusters than the edges have room for; the message has the numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Between a device and an edge."""
+
+    bandwidth_mbps: float
+    latency_s: float = 0.0
+    """One way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a device exchanges with its edge in a round."""
+
+    exchange_bytes: float
+    """Up and down, in one exchange: a step of split training, or the model there and back."""
+    exchanges: int = 1
+    """The round's steps in split training, 1 in mode hierarchical."""
+
+    def seconds(self, path: Path) -> float:
+        """What it takes on such a path."""
+        if path.bandwidth_mbps <= 0:
+            return MOST_SECONDS
+        moved_s = self.exchange_bytes * 8e-6 / path.bandwidth_mbps
+        return min(MOST_SECONDS, self.exchanges * (moved_s + 2 * path.latency_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A cluster that wants an edge."""
+
+    name: str
+    traffic: Mapping[str, Traffic]
+    """Of each of its clients."""
+    flops: float = 0.0
+    """Operations of the edge in the round: the back half's, of a sample, times samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """An edge."""
+
+    name: str
+    flops_per_s: float
+    """What is free of it, for all of its clusters together."""
+    room: int
+    """Clusters that fit into its memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a cluster would take on an edge while the others stay where they are."""
+
+    edge: str
+    seconds: float
+    full: bool
+    """Whether the edge has no room for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The edge of a cluster."""
+
+    cluster: str
+    edge: str
+    seconds: float
+    """What its part of the round is expected to take there, beside the edge's other clusters."""
+    ranking: tuple[Offer, ...]
+    """All edges: those with room before the full ones, cheapest first."""
+    why: str
+    """For people."""
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """The other edges, cheapest first."""
+        return tuple(offer.edge for offer in self.ranking if offer.edge != self.edge)
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What clusters would take on edges, and how many an edge holds."""
+
+    transfer_s: Rows
+    """Of each cluster on each edge."""
+    compute_s: Rows
+    """The same, of a cluster that has the edge to itself."""
+    room: tuple[int, ...]
+    """Of each edge."""
+
+    def alone(self) -> list[list[float]]:
+        """What each cluster takes on each edge without others."""
+        return [
+            [moved + work for moved, work in zip(moves, works, strict=True)]
+            for moves, works in zip(self.transfer_s, self.compute_s, strict=True)
+        ]
+
+    def seconds(self, on: Sequence[int], *, edge: int) -> list[float]:
+        """What each of the clusters on an edge takes there beside the others."""
+        work = [self.compute_s[k][edge] for k in on]
+        return [
+            self.transfer_s[k][edge] + sum([own if own < other else other for other in work])
+            for k, own in zip(on, work, strict=True)
+        ]
+
+    def part(self, on: Sequence[int], *, edge: int) -> Score:
+        """What an edge with such clusters is judged by."""
+        found = self.seconds(on, edge=edge)
+        return max(found, default=0.0), sum(found), len(on) ** 2
+
+    def score(self, held: Held) -> Score:
+        """What a matching is judged by, smaller is better."""
+        return _total([self.part(on, edge=e) for e, on in enumerate(held)])
+
+
+def _total(parts: Sequence[Score]) -> Score:
+    longest, sums, squares = zip(*parts, strict=True)
+    return max(longest), sum(sums), sum(squares)
+
+
+def match(
+    clusters: Sequence[Demand],
+    edges: Sequence[Supply],
+    *,
+    path: Callable[[str, str], Path],
+    objective: Literal["bottleneck", "sum"] = "bottleneck",
+) -> tuple[Match, ...]:
+    """The edge of each cluster, in their order.
+
+    Args:
+        path: of a client (first) and an edge.
+
+    Raises:
+        NoRoom: there are more clusters than room.
+    """
+    if not clusters:
+        return ()
+    room = sum(edge.room for edge in edges)
+    if room < len(clusters):
+        raise NoRoom(_no_room(len(clusters), edges))
+    costs = costs_of(clusters, edges, path=path)
+    held = least_sum(costs) if objective == "sum" else least_bottleneck(costs)
+    edge_of = {k: e for e, on in enumerate(held) for k in on}
+    names = [edge.name for edge in edges]
+    return tuple(
+        _matched(one.name, _ranking(k, held, costs=costs, names=names), here=names[edge_of[k]])
+        for k, one in enumerate(clusters)
+    )
+
+
+def costs_of(
+    clusters: Sequence[Demand], edges: Sequence[Supply], *, path: Callable[[str, str], Path]
+) -> Costs:
+    """Transfer of the slowest device and work, of each cluster on each edge."""
+
+    def transfer_s(one: Demand, edge: Supply) -> float:
+        moves = (t.seconds(path(client, edge.name)) for client, t in one.traffic.items())
+        return max(moves, default=0.0)
+
+    def compute_s(one: Demand, edge: Supply) -> float:
+        return min(MOST_SECONDS, one.flops / max(edge.flops_per_s, 1e-9))
+
+    return Costs(
+        [[transfer_s(one, edge) for edge in edges] for one in clusters],
+        [[compute_s(one, edge) for edge in edges] for one in clusters],
+        tuple(min(edge.room, len(clusters)) for edge in edges),
+    )
+
+
+def least_sum(costs: Costs) -> Held:
+    """The matching of the least sum of all clusters' seconds, exactly."""
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - 40 MB, and few jobs ask
+
+    slots = [(e, j) for e, room in enumerate(costs.room) for j in range(1, room + 1)]
+    edge_of, position = np.array(slots).T
+    transfer, compute = np.array(costs.transfer_s), np.array(costs.compute_s)
+    spread = _EVEN * np.max(transfer + compute)
+    of_slots = transfer[:, edge_of] + (2 * position - 1) * (compute[:, edge_of] + spread)
+    _, chosen = linear_sum_assignment(of_slots)
+    held: Held = [[] for _ in costs.room]
+    for cluster, slot in enumerate(chosen):
+        held[edge_of[slot]].append(cluster)
+    return held
+
+
+def least_bottleneck(costs: Costs) -> Held:
+    """The matching of the least longest cluster; of those a small sum."""
+    start = _improved(_greedy(costs), costs)
+    if len(costs.transfer_s) > _FEW:
+        return start
+    return _improved(_searched(start, costs), costs)
+
+
+def _hardest_first(costs: Costs) -> list[int]:
+    least = [min(row) for row in costs.alone()]
+    return sorted(range(len(least)), key=lambda k: -least[k])
+
+
+def _greedy(costs: Costs) -> Held:
+    """Each cluster where the edge's longest is least with it, the hardest first."""
+    held: Held = [[] for _ in costs.room]
+    for cluster in _hardest_first(costs):
+        open_edges = [e for e, on in enumerate(held) if len(on) < costs.room[e]]
+        best = min(open_edges, key=lambda e: costs.part([*held[e], cluster], edge=e))
+        held[best].append(cluster)
+    return held
+
+
+def _improved(held: Held, costs: Costs) -> Held:
+    """Moves clusters and exchanges pairs of them, until none makes the score smaller."""
+    best = [[*on] for on in held]
+    while True:
+        parts = [costs.part(on, edge=e) for e, on in enumerate(best)]
+        score = _total(parts)
+        for (a, on_a), (b, on_b) in _changes(best, costs, parts=parts):
+            there = costs.part(on_b, edge=b)
+            if there[0] > score[0]:
+                continue
+            new = {a: costs.part(on_a, edge=a), b: there}
+            if _better(_total([new.get(e, part) for e, part in enumerate(parts)]), score):
+                best[a], best[b] = on_a, on_b
+                break
+        else:
+            return best
+
+
+def _changes(
+    held: Held, costs: Costs, *, parts: Sequence[Score]
+) -> Iterator[tuple[Change, Change]]:
+    """What two edges hold after a move or an exchange that may help, the longest edge's first."""
+    ranked = sorted(range(len(parts)), key=lambda e: -parts[e][0])
+    bound, alone = parts[ranked[0]][0], costs.alone()
+    many = sum(map(len, held)) > _FEW
+    for a in ranked[:1] if many else ranked:
+        for k, b in product(held[a], reversed(ranked)):
+            if b == a or alone[k][b] >= bound:
+                continue
+            rest = [each for each in held[a] if each != k]
+            if len(held[b]) < costs.room[b]:
+                yield (a, rest), (b, [*held[b], k])
+            for other in held[b]:
+                if alone[other][a] < bound:
+                    left = [each for each in held[b] if each != other]
+                    yield (a, [*rest, other]), (b, [*left, k])
+
+
+def _searched(start: Held, costs: Costs) -> Held:
+    """Depth first over all matchings that may be better than `start`, the hardest cluster first.
+
+    A partial matching is given up once a cluster takes as long as in the best: more clusters only
+    make it longer.
+    """
+    order = _hardest_first(costs)
+    alone = costs.alone()
+    floor = max(map(min, alone)) * (1 + _SAME)
+    best, bound, steps = start, costs.score(start)[0], 0
+    held: Held = [[] for _ in costs.room]
+
+    def descend(depth: int) -> None:
+        nonlocal best, bound, steps
+        if depth == len(order):
+            best = [[*on] for on in held]
+            bound = costs.score(best)[0]
+            return
+        cluster = order[depth]
+        for edge in sorted(range(len(held)), key=alone[cluster].__getitem__):
+            if bound <= floor or steps >= MOST_STEPS:
+                return
+            on = held[edge]
+            if len(on) == costs.room[edge] or alone[cluster][edge] >= bound * (1 - _SAME):
+                continue
+            steps += 1
+            on.append(cluster)
+            if max(costs.seconds(on, edge=edge)) < bound * (1 - _SAME):
+                descend(depth + 1)
+            on.remove(cluster)
+
+    descend(0)
+    return best
+
+
+def _better(one: Score, other: Score) -> bool:
+    for a, b in zip(one, other, strict=True):
+        if abs(a - b) > _SAME * max(abs(a), abs(b)):
+            return a < b
+    return False
+
+
+def _matched(cluster: str, ranking: tuple[Offer, ...], *, here: str) -> Match:
+    seconds = next(offer.seconds for offer in ranking if offer.edge == here)
+    return Match(cluster, here, seconds, ranking, _why(here, seconds, ranking=ranking))
+
+
+def _ranking(cluster: int, held: Held, *, costs: Costs, names: Sequence[str]) -> tuple[Offer, ...]:
+    offers = []
+    for e, on in enumerate(held):
+        others = [each for each in on if each != cluster]
+        seconds = costs.seconds([cluster, *others], edge=e)[0]
+        offers.append(Offer(names[e], seconds, full=len(others) >= costs.room[e]))
+    return tuple(sorted(offers, key=lambda offer: (offer.full, offer.seconds)))
+
+
+def _why(here: str, seconds: float, *, ranking: Sequence[Offer]) -> str:
+    """ "edge-1: 0.42 s against 0.61 s at edge-0", the next best being named."""
+    other = next((offer for offer in ranking if offer.edge != here), None)
+    if other is None:
+        return f"{here}: {seconds:.3g} s, the only edge"
+    full = ", which is full" if other.full else ""
+    cheaper = ", where others would take longer" if other.seconds < seconds and not full else ""
+    return f"{here}: {seconds:.3g} s against {other.seconds:.3g} s at {other.edge}{full or cheaper}"
+
+
+def _no_room(clusters: int, edges: Sequence[Supply]) -> str:
+    rooms = {edge.room for edge in edges}
+    total = sum(edge.room for edge in edges)
+    if not edges:
+        room = "no edge is connected"
+    elif len(rooms) == 1:
+        room = f"{len(edges)} {'edge' if len(edges) == 1 else 'edges'} with room for {rooms.pop()}"
+        room += " each" if len(edges) > 1 else ""
+    else:
+        room = f"{len(edges)} edges with room for {total} together"
+    return (
+        f"{clusters} clusters, {room}: {clusters - total} have no place; lower "
+        "clustering.clusters, or give edges more memory or replicas"
+    )

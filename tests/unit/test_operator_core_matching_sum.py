@@ -1,0 +1,71 @@
+"""Objective `sum`: the matching of the least sum of all clusters' seconds."""
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockstep_operator.core.matching import (
+    Costs,
+    Demand,
+    Path,
+    Supply,
+    Traffic,
+    least_bottleneck,
+    least_sum,
+    match,
+)
+
+seconds = st.floats(0, 100, allow_subnormal=False)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Costs:
+    clusters, edges = draw(st.integers(1, 5)), draw(st.integers(1, 3))
+    room = draw(
+        st.lists(st.integers(0, clusters), min_size=edges, max_size=edges).filter(
+            lambda rooms: sum(rooms) >= clusters
+        )
+    )
+    row = st.lists(seconds, min_size=edges, max_size=edges)
+    rows = st.lists(row, min_size=clusters, max_size=clusters)
+    return Costs(draw(rows), draw(rows), tuple(room))
+
+
+def every_sum(costs: Costs) -> list[float]:
+    clusters, edges = len(costs.transfer_s), len(costs.room)
+    matchings = (
+        [[k for k in range(clusters) if chosen[k] == e] for e in range(edges)]
+        for chosen in product(range(edges), repeat=clusters)
+    )
+    return [
+        costs.score(held)[1]
+        for held in matchings
+        if all(len(on) <= room for on, room in zip(held, costs.room, strict=True))
+    ]
+
+
+@given(costs=problems())
+def test_no_matching_has_a_smaller_sum(costs: Costs) -> None:
+    held = least_sum(costs)
+    assert sorted(k for on in held for k in on) == [*range(len(costs.transfer_s))]
+    assert all(len(on) <= room for on, room in zip(held, costs.room, strict=True))
+    assert costs.score(held)[1] == pytest.approx(min(every_sum(costs)), rel=1e-6)
+
+
+def test_the_two_objectives_differ() -> None:
+    """Two clusters at the fast edge take less together, one at each end earlier."""
+    costs = Costs([[1.0, 9.0], [1.0, 9.0]], [[3.0, 0.0], [3.0, 0.0]], (2, 2))
+    assert costs.score(least_sum(costs))[1] == pytest.approx(13.0)
+    apart = Costs([[1.0, 6.5], [1.0, 6.5]], [[3.0, 0.0], [3.0, 0.0]], (2, 2))
+    assert sorted(map(len, least_bottleneck(apart))) == [1, 1]
+    shared = Costs([[1.0, 6.5], [1.0, 9.0]], [[1.5, 0.0], [1.5, 0.0]], (2, 2))
+    assert [len(on) for on in least_sum(shared)] == [2, 0]
+
+
+def test_equal_edges_share_clusters_evenly() -> None:
+    clusters = [Demand(f"c{i}", {f"d-{i}": Traffic(1e6)}) for i in range(6)]
+    edges = [Supply(f"e-{i}", 1e9, 6) for i in range(3)]
+    found = match(clusters, edges, path=lambda *_: Path(8.0), objective="sum")
+    assert sorted(one.edge for one in found) == ["e-0", "e-0", "e-1", "e-1", "e-2", "e-2"]
