@@ -24,6 +24,7 @@ from tests.support.manifests import (
     ODD,
     RULES,
     TAKEN,
+    TAKEN_WITH_EDGES,
     all_messages,
     changed,
     job_manifest,
@@ -123,6 +124,12 @@ def test_what_kubernetes_takes_of_pods_is_taken_of_jobs(jobs: str, changes: Json
     assert code == 0, said
 
 
+@pytest.mark.parametrize("changes", TAKEN_WITH_EDGES)
+def test_what_modes_with_edges_can_do_is_taken(jobs: str, changes: Json) -> None:
+    code, said = apply(jobs, changed(MINIMAL, changes))
+    assert code == 0, said
+
+
 @pytest.mark.parametrize("name", ["my.job", "1st"])
 def test_a_name_that_no_service_can_have_is_refused(jobs: str, name: str) -> None:
     code, said = apply(jobs, MINIMAL, name=name)
@@ -184,13 +191,19 @@ def test_a_fixed_field_cannot_come_or_go(stored: str, field: str) -> None:
         {"startDeadlineSeconds": 600},
         {"participation": {"fraction": 0.5, "quorum": 1, "roundDeadlineSeconds": 30}},
         {"allocation": {"policy": "static", "energyWeight": 1}},
-        {"allocation": {"policy": "ppo", "online": True}},
         {"checkpoint": {"everyRounds": 5}},
     ],
 )
 def test_other_fields_may_change(stored: str, changes: Json) -> None:
     code, said = apply(stored, changed(FULL, changes), name="full")
     assert code == 0, said
+
+
+def test_a_job_may_begin_to_learn_its_policy(jobs: str) -> None:
+    before = changed(MINIMAL, {"suspend": True})
+    for spec in (before, changed(before, {"allocation": {"policy": "ppo", "online": True}})):
+        code, said = apply(jobs, spec, name="learning", dry=False)
+        assert code == 0, said
 
 
 def test_every_rule_refuses_a_manifest_here() -> None:

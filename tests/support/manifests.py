@@ -139,6 +139,51 @@ TAKEN: list[Json] = [
 NAME_MESSAGE = "metadata.name: use lower-case letters, digits and -, and begin with a letter"
 
 EDGES = [{"name": "near"}]
+EQUALIZED = {"allocation": {"policy": "equalize"}}
+STEPS = {"distribution": "uniform", "min": 1, "max": 2}
+# What the modes with edges can do.
+TAKEN_WITH_EDGES: list[Json] = [
+    *(
+        {"mode": "hierarchical", "edges": EDGES, "strategy": {"name": name}}
+        for name in StrategyName
+    ),
+    *(
+        {"mode": mode, "edges": EDGES, "allocation": {"policy": policy}}
+        for mode, policies in (
+            ("hierarchical", ("max", "static", "equalize", "ppo")),
+            ("split", ("max", "static", "equalize")),
+        )
+        for policy in policies
+    ),
+    *(
+        {"mode": "hierarchical", "edges": EDGES, "training.localSteps": steps, **more}
+        for steps, more in (
+            ({"budgetSeconds": 1}, {}),
+            ({"perDevice": STEPS}, {}),
+            ({"planned": {}}, EQUALIZED),
+        )
+    ),
+    *(
+        {"mode": mode, "edges": EDGES, "participation.fraction": 0.5, "clustering": clustering}
+        for mode in ("hierarchical", "split")
+        for clustering in (
+            {},
+            {"method": "random", "clusters": 3, "everyRounds": 5},
+            {"method": "none", "clusters": 1},
+            {"method": "literal", "minSize": 1, "epsilon": 0.1},
+        )
+    ),
+    {"mode": "split", "edges": EDGES, "model": {"name": "cnn", "cut": "auto"}},
+    {"mode": "split", "edges": EDGES, "model": {"front": "a.b:front", "back": "a.b:back"}},
+    {
+        "mode": "split",
+        "edges": [{"name": "near", "cpu": "1", "cpuLimit": 1, "replicas": 1000}],
+        "split": {"frontUpdate": "round", "wireDtype": "float32", "batches": "equal"},
+        "offload": {"objective": "sum"},
+        "distillation": {"enabled": True, "teacher": "none", "cloudEntrypoint": "a.b:c"},
+        "participation": {"quorum": 1, "roundDeadlineSeconds": 30},
+    },
+]
 ONLY_TOGETHER = "work only together; set both, or remove both"
 TOGETHER = f"quorum and roundDeadlineSeconds {ONLY_TOGETHER}"
 # (fields, part of the message): rules across fields first, then single fields.
@@ -230,6 +275,24 @@ RULES: list[tuple[Json, str]] = [
     ),
     (
         {
+            "mode": "hierarchical",
+            "edges": EDGES,
+            "devices.0.replicas": 8,
+            "clustering": {"clusters": 3, "minSize": 3},
+        },
+        "clustering: minSize times clusters must be at most the number of devices",
+    ),
+    (
+        {"mode": "split", "edges": EDGES, "clustering": {"minSize": 2}},
+        "clustering: minSize times clusters must be at most the number of devices",
+    ),
+    ({"mode": "split"}, "mode hierarchical and mode split need at least one entry in edges"),
+    (
+        {"mode": "split", "edges": []},
+        "mode hierarchical and mode split need at least one entry in edges",
+    ),
+    (
+        {
             "mode": "split",
             "edges": [{"name": "e", "replicas": 600}, {"name": "f", "replicas": 600}],
         },
@@ -248,6 +311,38 @@ RULES: list[tuple[Json, str]] = [
         {"mode": "split", "edges": EDGES, "strategy": {"name": "fedprox"}},
         "mode split needs strategy fedavg without serverLearningRate and serverMomentum: halves "
         "are averaged by examples; other strategies work in modes federated and hierarchical",
+    ),
+    (
+        {"mode": "split", "edges": EDGES, "training.localSteps": {"planned": {}}, **EQUALIZED},
+        "mode split needs training.localSteps.fixed: all devices of a cluster take each step "
+        "together",
+    ),
+    (
+        {"mode": "split", "edges": EDGES, "training.localSteps": {"perDevice": STEPS}},
+        "mode split needs training.localSteps.fixed: all devices of a cluster take each step "
+        "together",
+    ),
+    *(
+        (
+            {"mode": "split", "edges": EDGES, "strategy": strategy},
+            "mode split needs strategy fedavg without serverLearningRate and serverMomentum: "
+            "halves are averaged by examples; other strategies work in modes federated and "
+            "hierarchical",
+        )
+        for strategy in (
+            *({"name": name} for name in StrategyName if name is not StrategyName.FEDAVG),
+            {"name": "fedavg", "serverMomentum": 0.9},
+            {"name": "fedavg", "serverLearningRate": 0.5},
+        )
+    ),
+    (
+        {"mode": "hierarchical", "edges": EDGES, "distillation": {"enabled": True}},
+        "distillation belongs to mode split only",
+    ),
+    ({"mode": "hierarchical", "edges": EDGES, "split": {}}, "split belongs to mode split only"),
+    (
+        {"mode": "hierarchical", "edges": EDGES, "model.cut": "3"},
+        "model.cut belongs to mode split only",
     ),
     (
         {"mode": "split", "edges": EDGES, "allocation": {"policy": "ppo"}},

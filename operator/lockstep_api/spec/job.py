@@ -114,6 +114,13 @@ class FederatedJobSpec(ApiModel):
             " mode",
         ),
         (
+            "!has(self.clustering) || !has(self.clustering.minSize)"
+            " || self.clustering.minSize"
+            " * (has(self.clustering.clusters) ? self.clustering.clusters : 1)"
+            " <= self.devices.map(d, d.replicas).sum()",
+            "clustering: minSize times clusters must be at most the number of devices",
+        ),
+        (
             "!has(self.edges) || self.edges.map(e, e.replicas).sum() <= 1000",
             "edges: a job has at most 1000 edge servers",
         ),
