@@ -1,7 +1,7 @@
 """A cluster of split training: an order, its pure play in one process, and an edge that runs it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -254,14 +254,18 @@ def same(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
     return one.tobytes() == other.tobytes()
 
 
-class Breaking:
-    """A device's connection which breaks before one of its calls, or after it."""
+Look = Callable[[str, str], None]
+"""Told of each call of a split connection before and after it; may wait, or break it."""
 
-    def __init__(self, inner: SplitConnection, break_at: Callable[[str, str], bool]) -> None:
-        """`break_at` is told of each call before and after it."""
-        self._inner, self._break_at = inner, break_at
 
-    def __enter__(self) -> "Breaking":
+class Watched:
+    """A device's split connection, of whose calls somebody is told."""
+
+    def __init__(self, inner: SplitConnection, look: Look) -> None:
+        """What `look` raises breaks the connection."""
+        self._inner, self._look = inner, look
+
+    def __enter__(self) -> "Watched":
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -273,41 +277,50 @@ class Breaking:
         if not callable(call):
             return call
 
-        def breaking(*given: Any, **more: Any) -> Any:
-            self._look("before", name)
-            done = call(*given, **more)
-            self._look("after", name)
+        def watched(*given: Any, **more: Any) -> Any:
+            try:
+                self._look("before", name)
+                done = call(*given, **more)
+                self._look("after", name)
+            except ConnectionResetError:
+                self._inner.close()
+                raise
             return done
 
-        return breaking
-
-    def _look(self, when: str, name: str) -> None:
-        if self._break_at(when, name):
-            self._inner.close()
-            raise ConnectionResetError(f"broken {when} {name}")
+        return watched
 
 
-def broken_once(when: str, name: str, *, after: int) -> Callable[[str, str], bool]:
+def broken_once(when: str, name: str, *, after: int) -> Look:
     """Breaks once, at the call of this name that follows so many others of it."""
     left = [after]
 
-    def break_at(at: str, called: str) -> bool:
-        if (at, called) != (when, name):
-            return False
-        left[0] -= 1
-        return left[0] == -1
+    def look(at: str, called: str) -> None:
+        if (at, called) == (when, name):
+            left[0] -= 1
+            if left[0] == -1:
+                raise ConnectionResetError(f"broken {when} {name}")
 
-    return break_at
+    return look
 
 
 @contextmanager
-def breaking(client: str, break_at: Callable[[str, str], bool]) -> Iterator[None]:
-    """Inside, the split connections of a client break as it says."""
+def watching(looks: Mapping[str, Look]) -> Iterator[None]:
+    """Inside, the split connections of these clients are watched; `opened` is a call, too."""
 
     def opened(url: str, name: str, **more: Any) -> Any:
         made = open_split(url, name, **more)
-        return Breaking(made, break_at) if name == client else made
+        if name not in looks:
+            return made
+        looks[name]("after", "opened")
+        return Watched(made, looks[name])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(split_round, "open_split", opened)
+        yield
+
+
+@contextmanager
+def breaking(client: str, look: Look) -> Iterator[None]:
+    """Inside, the split connections of a client break as it says."""
+    with watching({client: look}):
         yield

@@ -2,16 +2,13 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lockstep_api.settings import JobSettings
 from lockstep_api.spec import FrontUpdate, WireDtype
 from lockstep_workers.edge.split_work import BACK, FRONT
 from tests.support.patience import PATIENCE_S
 from tests.support.split_clusters import (
-    SplitEdge,
     a_cluster,
     breaking,
     broken_once,
@@ -19,29 +16,10 @@ from tests.support.split_clusters import (
     play_cluster,
     play_round,
     same,
-    split_settings,
     start_of,
 )
-from tests.wire.jobs import free_port, serving, settings, write_dataset
-
-
-def a_job(
-    folder: Path, *, replicas: int = 3, deterministic: bool = True, **split: Any
-) -> JobSettings:
-    """A small job whose edge listens on a port of its own."""
-    write_dataset(folder / "datasets", train=300, test=50)
-    job = settings(
-        cloud_port=free_port(), planner_port=free_port(), replicas=replicas,
-        deterministic=deterministic,
-    )  # fmt: skip
-    port = free_port()
-    made = split_settings(job, **split)
-    return made.model_copy(update={"edge_urls": {"e-0": f"http://127.0.0.1:{port}"}})
-
-
-def edge_of(job: JobSettings) -> SplitEdge:
-    """The job's edge."""
-    return SplitEdge(job, int(job.edge_urls["e-0"].rpartition(":")[2]))
+from tests.wire.jobs import serving
+from tests.wire.split import a_job, edge_of
 
 
 @pytest.mark.parametrize("update", list(FrontUpdate))
