@@ -34,10 +34,9 @@ ONLY_FOR_DATA_SETS = (
     "pandas",
     "pynvml",
     "scikit-learn",
-    "scipy",
     "torchvision",
 )
-"""What fedlab asks for and needs for its data sets alone, 200 MB; the tests use none of them.
+"""What fedlab asks for and needs for its data sets alone, 100 MB; the tests use none of them.
 Its pynvml is nvidia-ml-py, which stays."""
 COMMON = ("--generate-hashes", "--quiet", "--no-header", "--no-annotate", "--no-emit-index-url")
 

@@ -212,7 +212,7 @@ def costs_of(
 
 def least_sum(costs: Costs) -> Held:
     """The matching of the least sum of all clusters' seconds, exactly."""
-    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - 40 MB, and few jobs ask
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - 50 MB, and few jobs ask
 
     slots = [(e, j) for e, room in enumerate(costs.room) for j in range(1, room + 1)]
     edge_of, position = np.array(slots).T
