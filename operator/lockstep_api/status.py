@@ -1,7 +1,7 @@
 """The observed state of a FederatedJob, written by the operator only."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -138,6 +138,19 @@ class TrainedClient(ApiModel):
     """Local steps behind its update."""
 
 
+class LastDistillation(ApiModel):
+    """What distillation did after the last finished round (mode split)."""
+
+    samples: int
+    """Examples whose activations it saw."""
+    edge_taught: bool
+    """Whether the edges' model learnt from the cloud's."""
+    cloud_taught: bool
+    """Whether the cloud's model learnt from the edges'."""
+    seconds: float
+    """What it took."""
+
+
 class LastRound(ApiModel):
     """What became of the last finished round."""
 
@@ -149,6 +162,79 @@ class LastRound(ApiModel):
     """Bytes of all updates that the model was made of."""
     clients: Annotated[list[TrainedClient], _BY_CLIENT]
     """The clients whose updates those were, cut to the first 64."""
+    missed_steps: int | None = None
+    """Steps that went on without one of their devices, of all devices (mode split)."""
+    distillation: LastDistillation | None = None
+    """What distillation did after it."""
+
+
+def _listed(key: str, most: int) -> Any:
+    shown: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+    return Field(max_length=most, json_schema_extra=shown)
+
+
+class CutLayer(ApiModel):
+    """A layer after which the model can be cut."""
+
+    layer: str
+    """Its name in the module."""
+    device_flops: float
+    """Operations that devices would have, as a share of the whole model's."""
+    device_memory: float
+    """Bytes that they would keep of an example, as a share of the whole model's."""
+    values: int
+    """Activation values that an example has there."""
+    step_seconds: float
+    """What a step is expected to take at the highest frequencies."""
+    refused: Annotated[str, Field(max_length=512)] | None = None
+    """Why model.cut auto does not take it."""
+
+
+class Cut(ApiModel):
+    """Where the model is cut (mode split)."""
+
+    layer: str
+    """The layer after which it is."""
+    why: Annotated[str, Field(max_length=1024)]
+    """Why there."""
+    candidates: Annotated[list[CutLayer], _listed("layer", 16)]
+    """Where it could be, cut to 16."""
+
+
+class ClusterState(ApiModel):
+    """A cluster of the newest plan (modes hierarchical and split)."""
+
+    name: str
+    """Its name, which the label lockstep.dev/cluster of its devices' pods has, too."""
+    edge: str
+    """The edge that it was given."""
+    clients: int
+    """Clients in it."""
+    examples: int
+    """Training examples that they hold."""
+    divergence: float | None = None
+    """KL of its labels from those of all clients of the round, in nats."""
+    cost_seconds: float | None = None
+    """What its part of the round is expected to take on this edge."""
+    why: Annotated[str, Field(max_length=1024)] = ""
+    """Why this edge."""
+    tries: int | None = None
+    """Edges that had the cluster of this name in the last finished round; above 1: one was lost."""
+    seconds: float | None = None
+    """What that one took."""
+
+
+class EdgeState(ApiModel):
+    """An edge (modes hierarchical and split)."""
+
+    name: str
+    """Its name: its group and ordinal."""
+    connected: bool
+    """Whether it had a session at the cloud pod when the newest round was planned."""
+    clusters: int
+    """Clusters that it has in the newest plan."""
+    seconds: float | None = None
+    """What the longest of its clusters took in the last finished round that it had one in."""
 
 
 class PlacedPods(ApiModel):
@@ -188,6 +274,8 @@ class FederatedJobStatus(ApiModel):
     round was made of."""
     accuracy: float | None = None
     """Accuracy on the held-out data after the last finished round, 0 to 1."""
+    cloud_accuracy: float | None = None
+    """The same of front half and cloud model, where distillation trains one."""
     loss: float | None = None
     """Loss on the held-out data after the last finished round, in nats."""
     elapsed_seconds: float | None = None
@@ -218,6 +306,12 @@ class FederatedJobStatus(ApiModel):
     """The plan of the newest round."""
     last_round: LastRound | None = None
     """Steps and bytes of the last finished round."""
+    cut: Cut | None = None
+    """Where the model is cut, in mode split."""
+    clusters: Annotated[list[ClusterState], _listed("name", 64)] | None = None
+    """The clusters of the newest plan, cut to the first 64."""
+    edges: Annotated[list[EdgeState], _listed("name", 64)] | None = None
+    """The edges, cut to the first 64."""
 
     def condition(self, type: ConditionType) -> Condition | None:
         """The condition of a type; None when nothing was said about it."""

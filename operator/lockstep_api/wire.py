@@ -310,8 +310,12 @@ class ClientPlan(WireModel):
         return bound_steps(self.steps, self.budget_seconds)
 
     def throttle_milli(self) -> int | None:
-        """What the device has to keep itself to, in millicores; None: nothing."""
-        return self.cpu_milli if self.actuator is Actuator.COOPERATIVE else None
+        """What the device has to keep itself to, in millicores; None: nothing.
+
+        A split step waits so often that a quota never slows it: there the device always does.
+        """
+        itself = self.actuator is Actuator.COOPERATIVE or self.batch_size is not None
+        return self.cpu_milli if itself else None
 
 
 class RoundPlan(WireModel):

@@ -34,6 +34,7 @@ from lockstep_operator.cluster_state import ClusterState, watches
 from lockstep_operator.config import OperatorConfig
 from lockstep_operator.election import Elector
 from lockstep_operator.kube import ApiKube, load_configuration
+from lockstep_operator.labelling import Labelling
 from lockstep_operator.lead import Flags, Gate, Leader, lead, stop_on_signals
 from lockstep_operator.log import set_up_logging
 from lockstep_operator.metrics import Metrics
@@ -97,7 +98,9 @@ async def run(config: OperatorConfig) -> int:
     prometheus = Prometheus(config.prometheus_url) if config.prometheus_url else None
     policies = Policies(kube, config.policy_dir)
     learning = PolicyLearning(deps, policies)
-    deps.sources.reports.when_gone(learning.forget)
+    labelling = Labelling(kube)
+    for gone in (learning.forget, labelling.forget, deps.metrics.forget_clusters):
+        deps.sources.reports.when_gone(gone)
     planner = Planner(
         deps=deps,
         reports=deps.sources.reports,
@@ -107,6 +110,7 @@ async def run(config: OperatorConfig) -> int:
         prometheus=prometheus,
         policies=policies,
         learning=learning,
+        labelling=labelling,
         leads=gate.serves,
     )
     probes = Probes(deps, runtime, lambda: flags.watch_alive, flags.ready, config.resync_seconds)

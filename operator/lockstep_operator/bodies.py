@@ -16,7 +16,9 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from lockstep_api.base import problems_of
+from lockstep_api.spec import Mode
 from lockstep_api.wire import most_bytes, most_values
+from lockstep_api.wire_types import MOST_LABELS
 from lockstep_operator.core.model import JobView
 from lockstep_operator.errors import BodyTooLarge, BodyTooSlow, TooManyCalls, UnfitRequest
 
@@ -49,9 +51,10 @@ class Bodies:
             UnfitRequest: it is no such message.
         """
         clients = 0 if job.spec is None else job.spec.clients()
-        async with self._whole(request, job, most=most_bytes(clients)) as content:
+        labels = _labels(job)
+        async with self._whole(request, job, most=most_bytes(clients, labels=labels)) as content:
             # The rest of the process goes on meanwhile.
-            return await asyncio.to_thread(_parsed, kind, content, clients=clients)
+            return await asyncio.to_thread(_parsed, kind, content, clients=clients, labels=labels)
 
     async def policy(self, request: Request, job: JobView) -> bytes:
         """The file in a body.
@@ -100,9 +103,15 @@ class Bodies:
         content += piece
 
 
-def _parsed(kind: type[Message], content: bytearray, *, clients: int) -> Message:
+def _labels(job: JobView) -> int:
+    """Counts of a label histogram, which devices tell in modes that make clusters of them."""
+    return 0 if job.spec is None or job.spec.mode is Mode.FEDERATED else MOST_LABELS
+
+
+def _parsed(kind: type[Message], content: bytearray, *, clients: int, labels: int = 0) -> Message:
     """Counts first: a byte of a body may become a hundred bytes of values."""
-    if content.count(b",") + content.count(b"[") + content.count(b"{") > most_values(clients):
+    most = most_values(clients, labels=labels)
+    if content.count(b",") + content.count(b"[") + content.count(b"{") > most:
         raise UnfitRequest(f"the body has more values than a job of {clients} clients can tell")
     try:
         return kind.model_validate_json(content)

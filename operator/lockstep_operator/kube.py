@@ -6,7 +6,7 @@ Every failure leaves as a KubeError; no error of aiohttp or of the Kubernetes cl
 """
 
 import copy
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -23,12 +23,14 @@ from lockstep_operator.kube_transport import JSON, Request, Transport, events
 APPLY = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
+MERGE = "application/merge-patch+json"
 METADATA = f"{JSON};as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 PAGE = 500
 
 Kind = tuple[str, str]
 """apiVersion and kind."""
+Labels = Mapping[str, str | None]
 JOB: Kind = (names.API_VERSION, names.KIND)
 POD: Kind = ("v1", "Pod")
 NODE: Kind = ("v1", "Node")
@@ -119,6 +121,8 @@ class Kube(Protocol):
     async def delete(self, ref: ObjectRef, *, uid: str, version: str = "") -> None: ...
 
     async def resize(self, namespace: str, pod: str, *, container: str, cpu: str) -> Manifest: ...
+
+    async def label(self, namespace: str, pod: str, *, uid: str, labels: Labels) -> None: ...
 
     def watch(
         self,
@@ -317,6 +321,14 @@ class ApiKube:
         path = path_of(POD, namespace, name=pod) + "/resize"
         body = {"spec": {"containers": [limits]}}
         return await self._http.call(Request("patch", POD, path, body=body, content_type=STRATEGIC))
+
+    async def label(self, namespace: str, pod: str, *, uid: str, labels: Labels) -> None:
+        """Set labels of the pod with this uid (Conflict: it is another), or take those away that
+        are None; the others stay."""
+        path, body = path_of(POD, namespace, name=pod), {"metadata": {"uid": uid, "labels": labels}}
+        await self._http.call(
+            Request("patch", POD, path, body=body, content_type=MERGE, accept=METADATA)
+        )
 
     async def watch(
         self,

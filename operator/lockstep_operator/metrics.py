@@ -1,9 +1,14 @@
 """The operator's Prometheus metrics, in a registry that `app` makes and hands in.
 
-Labels are few on purpose: jobs appear by phase only, workers expose their own series.
+Labels are few on purpose: jobs appear by phase only, but for clusters, which nobody else knows;
+workers expose their own series.
 """
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from lockstep_api.tiers import ClusterPlan
 
 _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -75,6 +80,20 @@ class Metrics:
             ["verdict"],
             registry=registry,
         )
+        of_a_cluster = ["namespace", "job", "cluster"]
+        self.cluster_divergence = Gauge(
+            "lockstep_cluster_divergence",
+            "KL of a cluster's labels from those of the whole round, in nats.",
+            of_a_cluster,
+            registry=registry,
+        )
+        self.cluster_cost = Gauge(
+            "lockstep_cluster_cost_seconds",
+            "What a cluster's part of a round is expected to take on its edge, in seconds.",
+            of_a_cluster,
+            registry=registry,
+        )
+        self._clusters: dict[str, set[tuple[str, str, str]]] = {}
         self.leader = Gauge(
             "lockstep_leader", "1 while this operator leads, 0 while another does.",
             registry=registry,
@@ -87,6 +106,27 @@ class Metrics:
             "Seconds since the last finished pass over any job.",
             registry=registry,
         )
+
+    def show_clusters(
+        self, uid: str, of: tuple[str, str], *, clusters: Sequence[ClusterPlan]
+    ) -> None:
+        """The clusters of a job (its namespace and name in `of`) from now on."""
+        self.forget_clusters(uid)
+        told = self._clusters[uid] = {(*of, one.cluster) for one in clusters}
+        for one in clusters:
+            labels = (*of, one.cluster)
+            if one.divergence is not None:
+                self.cluster_divergence.labels(*labels).set(one.divergence)
+            if one.cost_seconds is not None:
+                self.cluster_cost.labels(*labels).set(one.cost_seconds)
+        if not told:
+            del self._clusters[uid]
+
+    def forget_clusters(self, uid: str) -> None:
+        """A job is gone, or has other clusters."""
+        for labels in self._clusters.pop(uid, ()):
+            self.cluster_divergence.remove(*labels)
+            self.cluster_cost.remove(*labels)
 
     def count_request(self, verb: str, kind: str) -> None:
         """A request to the Kubernetes API goes out."""

@@ -22,7 +22,18 @@ from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote, JobKey, JobView
 from lockstep_operator.core.pace import Buckets, Rate
 from lockstep_operator.core.plan import needs_telemetry, with_applied
-from lockstep_operator.core.planning import Basis, draw, ended, hear, know, limits, redraw, settle
+from lockstep_operator.core.planning import (
+    Basis,
+    Drawn,
+    draw,
+    ended,
+    hear,
+    know,
+    limits,
+    redraw,
+    settle,
+    undrawn,
+)
 from lockstep_operator.core.state import JobState
 from lockstep_operator.errors import (
     InvalidSpec,
@@ -33,7 +44,9 @@ from lockstep_operator.errors import (
     PlanTookTooLong,
     PolicyUnavailable,
     TelemetryError,
+    UnfitRequest,
 )
+from lockstep_operator.labelling import Labelling
 from lockstep_operator.observe import read_job
 from lockstep_operator.policies import Policies
 from lockstep_operator.policy_learning import PolicyLearning
@@ -65,6 +78,7 @@ class Planner:
     """None: reports of rounds stand in."""
     policies: Policies
     learning: PolicyLearning
+    labelling: Labelling
     leads: Callable[[str], bool]
     """Whether this operator may plan for jobs of a namespace."""
     turns: Turns = field(default_factory=Turns)
@@ -128,14 +142,26 @@ class Planner:
         telemetry = await self._telemetry(job, spec)
         insight = know(heard.state, request, telemetry=telemetry, spec=spec)
         basis = await self._basis(job, spec, insight=insight)
-        drawn = draw(self.reports.of(job.uid), request, basis=basis)
-        await self._keep(job, drawn.state, events=drawn.events)
+        drawn = await self._draw(job, request, basis=basis)
         plan = await self._put_in_force(job.key, drawn.plan, basis=basis)
         state, now = self.reports.of(job.uid), self.deps.clock()
         settled = settle(state, plan, basis=basis, before=job.status.last_plan, now=now)
         await self._keep(job, settled.state, events=settled.events)
         self.learning.heard(job, spec, finished=settled.finished)
+        of = (job.key.namespace, job.key.name)
+        self.deps.metrics.show_clusters(job.uid, of, clusters=plan.clusters)
         return plan
+
+    async def _draw(self, job: JobView, request: PlanRequest, *, basis: Basis) -> Drawn:
+        state = self.reports.of(job.uid)
+        try:
+            drawn = draw(state, request, basis=basis)
+        except UnfitRequest as error:
+            undone = undrawn(state, request, error=error)
+            await self._keep(job, undone.state, events=undone.events)
+            raise
+        await self._keep(job, drawn.state, events=drawn.events)
+        return drawn
 
     async def _keep(self, job: JobView, state: JobState, *, events: Iterable[EventNote]) -> None:
         self.reports.keep(job.key, job.uid, state=state)
@@ -199,6 +225,11 @@ class Planner:
             return plan
         return with_applied(again, {**first.failures, **second.failures}, refusals=second.refusals)
 
+    async def label(self, job: JobView, plan: RoundPlan) -> None:
+        """Show on the job's pods where a plan has them, once it is answered."""
+        if plan.clusters and job.spec is not None:
+            await self.labelling.bring(job, job.spec, clusters=plan.clusters)
+
     async def learn(self, key: JobKey) -> None:
         """What a round leaves to do once its plan is answered."""
         if not self.learning.has_news(key):
@@ -233,6 +264,7 @@ class Planner:
         taken = finished(await self.runtime.pass_now(job.key))
         if taken:
             self.learning.forget(job.uid)
+            self.deps.metrics.forget_clusters(job.uid)
         return taken
 
     async def _existing(self, key: JobKey) -> JobView:

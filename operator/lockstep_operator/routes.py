@@ -106,6 +106,7 @@ def planner_app(
         plannable(job)
         asked = await bodies.message(request, job, kind=PlanRequest)
         planned = await planner.plan(job, asked)
+        background.add_task(planner.label, job, planned)
         background.add_task(planner.learn, job.key)
         return _json(planned.to_json())
 

@@ -9,7 +9,7 @@ import copy
 import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -236,6 +236,17 @@ class FakeKube:
             changed["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"] = cpu
             self.put(changed)
         return changed
+
+    async def label(
+        self, namespace: str, pod: str, *, uid: str, labels: Mapping[str, str | None]
+    ) -> None:
+        self._write("label", "Pod", pod)
+        changed = copy.deepcopy(self._stored(ObjectRef(*POD, namespace, pod)))
+        if changed["metadata"]["uid"] != uid:
+            raise Conflict(f"{pod} is another pod")
+        known = {**changed["metadata"].get("labels", {}), **labels}
+        changed["metadata"]["labels"] = {k: v for k, v in known.items() if v is not None}
+        self.put(changed)
 
     async def watch(
         self,

@@ -17,6 +17,7 @@ from lockstep_operator.auth import Authenticator
 from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.core.state import JobState
 from lockstep_operator.kube import job_ref
+from lockstep_operator.labelling import Labelling
 from lockstep_operator.planner import Planner
 from lockstep_operator.policies import Policies
 from lockstep_operator.policy_learning import PolicyLearning
@@ -91,7 +92,9 @@ async def planner_of_a_job() -> AsyncIterator[Setup]:
     runtime = Runtime(partial(reconcile, deps=deps), deps.metrics, resync_s=100)
     policies = Policies(kube)
     learning = PolicyLearning(deps, policies)
-    deps.sources.reports.when_gone(learning.forget)
+    labelling = Labelling(kube)
+    for gone in (learning.forget, labelling.forget, deps.metrics.forget_clusters):
+        deps.sources.reports.when_gone(gone)
     planner = Planner(
         deps=deps,
         reports=deps.sources.reports,
@@ -101,6 +104,7 @@ async def planner_of_a_job() -> AsyncIterator[Setup]:
         prometheus=None,
         policies=policies,
         learning=learning,
+        labelling=labelling,
         leads=lambda namespace: True,
     )
     probes = Probes(deps, runtime, lambda: True, lambda: True, resync_s=100)

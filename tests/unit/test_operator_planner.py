@@ -1,10 +1,14 @@
 """The planner over HTTP: what a plan does, and when an outcome is taken."""
 
+from typing import Any
+
 import pytest
 
+from lockstep_api import names
+from lockstep_operator.core.model import ObjectRef
 from lockstep_operator.core.spec import parse_spec
 from lockstep_operator.errors import Refused, Unavailable
-from lockstep_operator.kube import job_ref
+from lockstep_operator.kube import POD, job_ref
 from lockstep_operator.planner import EVENTS_OF_A_JOB
 from lockstep_operator.runtime import Runtime
 from lockstep_operator.views import condition as find
@@ -218,3 +222,80 @@ async def test_a_checkpoint_that_is_not_written_degrades_the_job(setup: Setup) -
     await setup.http.post(PLAN, json=request(4))
     assert setup.report is not None
     assert setup.report.checkpoint_problem is None
+
+
+@pytest.fixture
+def tiered(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> Setup:
+    """The job is one with two edges."""
+    for module in ("decide", "ownership"):
+        monkeypatch.setattr(f"lockstep_operator.core.{module}.unsupported", lambda spec: [])
+    body = job_body(mode="hierarchical", edges=[{"name": "e", "replicas": 2}])
+    body["metadata"]["uid"] = setup.uid
+    setup.kube.put(body)
+    return setup
+
+
+def reasons(setup: Setup) -> list[str]:
+    return [str(one["reason"]) for one in setup.kube.events]
+
+
+def with_edges(round: int = 1, *edges: str) -> dict[str, Any]:
+    connected = [{"edge": one, "incarnation": "a"} for one in edges or ("e-0", "e-1")]
+    return request(round) | {"edges": connected}
+
+
+async def test_a_plan_with_clusters_is_shown_on_pods_in_metrics_and_in_an_event(
+    tiered: Setup,
+) -> None:
+    plan = (await tiered.http.post(PLAN, json=with_edges())).json()
+    assert [len(one["clients"]) for one in plan["clusters"]] == [1, 1]
+    pods = [tiered.kube.objects[ObjectRef(*POD, "lab", name)] for name in (POD_0, POD_1)]
+    shown = {pod["metadata"]["labels"][names.CLUSTER_LABEL] for pod in pods}
+    assert shown == {one["cluster"] for one in plan["clusters"]}
+    assert reasons(tiered).count("ClustersAssigned") == 1
+    labels = {"namespace": "lab", "job": "digits", "cluster": "c0"}
+    cost = "lockstep_cluster_cost_seconds"
+    value = tiered.deps.metrics.registry.get_sample_value
+    assert value(cost, labels) is None  # nothing was measured yet
+    told = report(1, 2.0, clients=BOTH)
+    await tiered.http.post(PLAN, json=with_edges(2) | {"report": told})
+    assert value(cost, labels)
+    tiered.deps.sources.reports.forget(KEY)
+    assert value(cost, labels) is None
+
+
+async def test_divergences_are_shown_where_labels_are_told(tiered: Setup) -> None:
+    asked = with_edges()
+    for client, counts in zip(asked["clients"], ([9, 1], [1, 9]), strict=True):
+        client["labelHistogram"] = counts
+    await tiered.http.post(PLAN, json=asked)
+    labels = {"namespace": "lab", "job": "digits", "cluster": "c1"}
+    found = tiered.deps.metrics.registry.get_sample_value("lockstep_cluster_divergence", labels)
+    assert found
+    assert found > 0.1
+
+
+async def test_a_round_that_cannot_be_planned_is_refused_and_told_once(tiered: Setup) -> None:
+    nobody = with_edges() | {"edges": []}
+    for _ in range(2):
+        answer = await tiered.http.post(PLAN, json=nobody)
+        assert answer.status_code == 422
+        assert "none of the 2 edges is connected" in answer.json()["message"]
+    assert reasons(tiered).count("RoundNotPlanned") == 1
+    state = tiered.report
+    assert state is not None
+    assert state.plan_problem is not None
+    assert "round 1 is not planned" in state.plan_problem
+    assert (await tiered.http.post(PLAN, json=with_edges())).status_code == 200
+    assert tiered.report is not None
+    assert tiered.report.plan_problem is None
+
+
+async def test_labels_of_devices_are_read_in_modes_that_make_clusters_of_them(
+    tiered: Setup,
+) -> None:
+    """A federated job's request has no room for them."""
+    asked = with_edges()
+    for client in asked["clients"]:
+        client["labelHistogram"] = [1] * 1024
+    assert (await tiered.http.post(PLAN, json=asked)).status_code == 200

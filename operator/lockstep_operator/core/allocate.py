@@ -63,8 +63,7 @@ def allocate(
     if asked is None:
         return _before_measured(spec, steps)
     return {
-        client: _within(groups[client], float(ghz))
-        for client, ghz in zip(steps, asked, strict=True)
+        client: within(groups[client], float(ghz)) for client, ghz in zip(steps, asked, strict=True)
     }
 
 
@@ -84,7 +83,7 @@ def _asked(
     return asked
 
 
-def _within(group: DeviceGroup, ghz: float) -> float:
+def within(group: DeviceGroup, ghz: float) -> float:
     """Within the group's range; a tenth of a MHz is less than a millicore stands for."""
     frequency = group.frequency
     return min(max(round(ghz, 4), frequency.min_ghz), frequency.max_ghz)
@@ -111,7 +110,7 @@ def _before_measured(spec: FederatedJobSpec, steps: Mapping[str, int]) -> dict[s
 
 def _level(group: DeviceGroup, share: float) -> float:
     """The frequency at which `group` computes for 1/`share` of the time that it does at most."""
-    return _within(group, group.frequency.max_ghz * share)
+    return within(group, group.frequency.max_ghz * share)
 
 
 def cpu_milli(group: DeviceGroup, ghz: float) -> int:

@@ -108,8 +108,9 @@ def _ready_edges(job: str, spec: FederatedJobSpec, *, ready: Set[str]) -> str:
 
 
 def degradation(status: FederatedJobStatus, report: JobState | None) -> Finding:
-    """Degraded: no checkpoints, clients given up or missing, frequencies not in force, no planner,
-    devices that have to slow themselves although the job did not ask for that."""
+    """Degraded: a round that cannot be planned, no checkpoints, clients given up or missing,
+    frequencies not in force, no planner, devices that have to slow themselves although the job did
+    not ask for that."""
     found = [*_degradations(status, report)]
     if not found:
         return Finding("False", "AsPlanned", "rounds run as planned")
@@ -118,6 +119,8 @@ def degradation(status: FederatedJobStatus, report: JobState | None) -> Finding:
 
 def _degradations(status: FederatedJobStatus, report: JobState | None) -> Iterator[tuple[str, str]]:
     """(reason, message) of everything that is not as it should be, the worst first."""
+    if report is not None and report.plan_problem is not None:
+        yield "RoundNotPlanned", report.plan_problem
     if report is not None and report.checkpoint_problem is not None:
         message = f"{report.checkpoint_problem}; rounds since the one before would be lost"
         yield "CheckpointFailed", message

@@ -21,6 +21,7 @@ from lockstep_operator.core.batches import (
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.split_steps import (
     CORE_FLOPS,
+    Placed,
     edge_cores,
     example_bytes,
     load_of,
@@ -47,6 +48,8 @@ class Choice:
     """Layer → what a step is expected to take when the model is cut there."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Layer → why `auto` does not take it."""
+    candidates: tuple[CutCandidate, ...] = ()
+    """All layers, in the model's order."""
     warning: str | None = None
     """What is not as it should be with the layer that was taken."""
 
@@ -79,7 +82,9 @@ def choose_cut(
     refused = {name: why for name, one in by_layer.items() if (why := _refused(spec, one))}
     seconds = {name: cut_seconds(spec, one) for name, one in by_layer.items()}
     layer, why = _taken(spec, seconds, refused=refused, kept=kept)
-    return Choice(by_layer[layer], why, seconds, refused, warning=refused.get(layer))
+    return Choice(
+        by_layer[layer], why, seconds, refused, tuple(candidates), warning=refused.get(layer)
+    )
 
 
 def _taken(
@@ -105,7 +110,7 @@ def cut_seconds(spec: FederatedJobSpec, candidate: CutCandidate) -> float:
     """
     split, size = spec.split or Split(), spec.training.batch_size
     load = load_of(candidate, split)
-    members = [(client_name(group.name, 0), group) for group in spec.devices]
+    members = [Placed(client_name(group.name, 0), group) for group in spec.devices]
     paced = paces(members, Insight(), load=load)
     if split.batches == "equal":
         batches = equal_batches(len(members), size)
@@ -117,7 +122,7 @@ def cut_seconds(spec: FederatedJobSpec, candidate: CutCandidate) -> float:
 
 def _back_seconds(spec: FederatedJobSpec, flops: float) -> float:
     """Of a step's back half, when all devices take part and the edges share them by their cores."""
-    cores = sum(edge.replicas * edge_cores(edge) for edge in spec.edges or ())
+    cores = sum(edge.replicas * edge_cores(edge) for edge in spec.edge_groups())
     examples = spec.training.batch_size * spec.clients() * spec.participation.fraction
     return examples * flops / (CORE_FLOPS * cores) if cores else 0.0
 

@@ -6,16 +6,19 @@ it took. Invariant: what is believed is finite, of the job's own devices, and no
 was seen than a device can be that really is so slow; the rest is left out, and said.
 """
 
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from lockstep_allocator.bandwidth import MOST_MBPS
 from lockstep_api import series
 from lockstep_api.quantity import parse_quantity
+from lockstep_api.settings import edge_names
 from lockstep_api.spec import DeviceGroup, FederatedJobSpec
-from lockstep_api.wire import ClientReport, RoundReport
+from lockstep_api.tiers import ClusterReport
+from lockstep_api.wire import ClientReport, Moved, RoundReport, UpdateReport
 from lockstep_operator.core.allocate import groups_by_client
-from lockstep_operator.core.insight import ClientInsight, Samples
+from lockstep_operator.core.insight import ClientInsight, Samples, Way
 
 _MBIT = 1e6
 _UNLIMITED_CORES = 4.0
@@ -32,6 +35,9 @@ _NEVER_SO_SLOW = 100.0
 _LEAST_WORK, _MOST_WORK = 1e-9, 1e6
 """Core-seconds of a step."""
 _MOST_MBIT = 1e12
+_UNEVEN = 8.0
+"""Times as many bytes down as up, or as few."""
+_MOST_EDGE_CORES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +62,15 @@ def known_clients(report: RoundReport, spec: FederatedJobSpec) -> RoundReport:
 
 
 def from_report(
-    report: RoundReport, spec: FederatedJobSpec, *, unlimited: Container[str] = ()
+    report: RoundReport,
+    spec: FederatedJobSpec,
+    *,
+    unlimited: Container[str] = (),
+    edges: Mapping[str, str] | None = None,
 ) -> Believed:
     """What a round says of its clients, who are the job's.
 
-    The CPU limits of `unlimited` were not in force.
+    The CPU limits of `unlimited` were not in force; `edges` has the edge that a client worked with.
     """
     groups, clients, doubts = groups_by_client(spec), dict[str, ClientInsight](), list[str]()
     for done in report.clients:
@@ -68,7 +78,8 @@ def from_report(
         cores = parse_quantity(groups[client].cpu_at_max)
         if client in unlimited:
             cores = max(cores, _UNLIMITED_CORES)
-        clients[client] = _from_update(done, groups[client], cores=cores, doubts=doubts)
+        found = _from_update(done, groups[client], cores=cores, doubts=doubts)
+        clients[client] = _with_edge(found, (edges or {}).get(client))
     return Believed(clients, tuple(doubts))
 
 
@@ -76,15 +87,65 @@ def _from_update(
     done: ClientReport, group: DeviceGroup, *, cores: float, doubts: list[str]
 ) -> ClientInsight:
     update, mbit = done.update, done.bytes * 8 / _MBIT
-    mbps = mbit / done.upload_seconds if done.upload_seconds > 0 else None
+    up_s, work = done.upload_seconds, _work(done, cores, doubts=doubts)
+    down_mbps = None
+    if update.moved is not None:
+        up_s, down_mbps = _moved(done, update.moved, doubts=doubts)
     return ClientInsight(
-        last_mbps=None if mbps is None else min(mbps, MOST_MBPS),
-        work_per_step=_work(done, cores, doubts=doubts),
+        last_mbps=min(mbit / up_s, MOST_MBPS) if up_s > 0 else None,
+        down_mbps=down_mbps,
+        work_per_example=_of_example(update, work),
+        work_per_step=work,
         step_s=min(update.compute_seconds, done.arrived_seconds) / update.steps,
         upload_mbit=mbit,
         has_ghz=_frequency(update.client, update.frequency_ghz, group=group, doubts=doubts),
         most_work=_most_work(done, cores) / update.steps,
     )
+
+
+def _with_edge(found: ClientInsight, edge: str | None) -> ClientInsight:
+    if edge is None or found.last_mbps is None:
+        return found
+    return replace(found, by_edge={edge: Way(found.last_mbps, found.down_mbps)})
+
+
+def _of_example(update: UpdateReport, work_per_step: float | None) -> float | None:
+    if work_per_step is None or not update.samples:
+        return None
+    return work_per_step * update.steps / update.samples
+
+
+def _moved(done: ClientReport, moved: Moved, *, doubts: list[str]) -> tuple[float, float | None]:
+    """Seconds of sending, and bandwidth down, of split training: no slower than the whole round,
+    and as many bytes down as up, more or less."""
+    most_s, client = _TOLERANCE * done.arrived_seconds, done.update.client
+    if max(moved.up_seconds, moved.down_seconds) > most_s:
+        told = f"{moved.up_seconds:g} and {moved.down_seconds:g} s"
+        doubts.append(
+            f"{client} reports transfers of {told}, but was done in {done.arrived_seconds:.3g} s"
+        )
+        return 0.0, None
+    if not done.bytes / _UNEVEN <= moved.down_bytes <= done.bytes * _UNEVEN:
+        doubts.append(f"{client} reports {moved.down_bytes} bytes down, but sent {done.bytes}")
+        return moved.up_seconds, None
+    mbit = moved.down_bytes * 8 / _MBIT
+    down_mbps = mbit / moved.down_seconds if moved.down_seconds > 0 else None
+    return moved.up_seconds, None if not down_mbps else min(down_mbps, MOST_MBPS)
+
+
+def back_work(report: RoundReport, spec: FederatedJobSpec) -> dict[str, float]:
+    """Edge → core-seconds of the back half of an example, where a round's clusters say it."""
+    spent: dict[str, float] = dict.fromkeys(edge_names(spec), 0.0)
+    samples = Counter[str]()
+    for one in report.clusters:
+        if one.edge in spent and one.samples and one.back_cpu_seconds <= _most_back(one):
+            spent[one.edge] += one.back_cpu_seconds
+            samples[one.edge] += one.samples
+    return {edge: work for edge in samples if (work := spent[edge] / samples[edge]) >= _LEAST_WORK}
+
+
+def _most_back(one: ClusterReport) -> float:
+    return _MOST_EDGE_CORES * one.seconds
 
 
 def _most_work(done: ClientReport, cores: float) -> float:

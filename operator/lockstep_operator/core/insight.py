@@ -16,6 +16,7 @@ from lockstep_api.energy import cycles
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.settings import energy_model_of
 from lockstep_api.spec import DeviceGroup
+from lockstep_api.tiers import CutCandidate
 
 _FRESH_S = 10.0
 """Samples that are older say nothing of now, unless they come no more often."""
@@ -35,10 +36,10 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Bandwidth between a device and an edge, as its last round of split training met it."""
+    """Bandwidth between a device and an edge, as its last round there met it; None: not known."""
 
-    up_mbps: float
-    down_mbps: float
+    up_mbps: float | None = None
+    down_mbps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,8 @@ class Insight:
     """What the job's rounds say of the worth of steps (`worth`); None: nothing."""
     back_work: Mapping[str, float] = field(default_factory=dict)
     """Edge → core-seconds of CPU that the back half of an example takes on it."""
+    cuts: Sequence[CutCandidate] = ()
+    """Where the model can be cut, in mode split."""
 
     def of(self, client: str) -> ClientInsight:
         """What is known of a client."""

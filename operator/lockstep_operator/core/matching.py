@@ -176,17 +176,32 @@ def match(
     Raises:
         NoRoom: there are more clusters than room.
     """
+    costs = costs_of(clusters, edges, path=path)
+    return match_costs([one.name for one in clusters], edges, costs=costs, objective=objective)
+
+
+def match_costs(
+    clusters: Sequence[str],
+    edges: Sequence[Supply],
+    *,
+    costs: Costs,
+    objective: Literal["bottleneck", "sum"] = "bottleneck",
+) -> tuple[Match, ...]:
+    """The same for named clusters whose costs are known.
+
+    Raises:
+        NoRoom: there are more clusters than room.
+    """
     if not clusters:
         return ()
     room = sum(edge.room for edge in edges)
     if room < len(clusters):
         raise NoRoom(_no_room(len(clusters), edges))
-    costs = costs_of(clusters, edges, path=path)
     held = least_sum(costs) if objective == "sum" else least_bottleneck(costs)
     edge_of = {k: e for e, on in enumerate(held) for k in on}
     names = [edge.name for edge in edges]
     return tuple(
-        _matched(one.name, _ranking(k, held, costs=costs, names=names), here=names[edge_of[k]])
+        _matched(one, _ranking(k, held, costs=costs, names=names), here=names[edge_of[k]])
         for k, one in enumerate(clusters)
     )
 

@@ -7,16 +7,19 @@ leaves it to the devices with `left_to_devices`.
 from collections.abc import Mapping, Sequence
 
 from lockstep_allocator.fleet import Method
-from lockstep_api.spec import Actuator, AllocationPolicy, FederatedJobSpec
+from lockstep_api.spec import Actuator, AllocationPolicy, FederatedJobSpec, Mode
 from lockstep_api.status import LastPlan
 from lockstep_api.text import few
+from lockstep_api.tiers import CutCandidate
 from lockstep_api.wire import ClientPlan, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.allocate import allocate, cpu_milli, groups_by_client
+from lockstep_operator.core.cuts import choose_cut
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote
 from lockstep_operator.core.planned import planned_steps
 from lockstep_operator.core.sampling import sample
 from lockstep_operator.core.steps import local_steps
+from lockstep_operator.core.tiers import NOT_GROUPED, Grouping, grouped, split_frequencies
 from lockstep_operator.errors import UnfitRequest
 
 QUOTA_TOLERANCE = 0.05
@@ -38,17 +41,22 @@ def plan_round(
     *,
     insight: Insight = NOTHING_KNOWN,
     policy: Method | None = None,
+    before: RoundPlan | None = None,
+    cut: CutCandidate | None = None,
 ) -> RoundPlan:
-    """Participants, frequencies and steps of the requested round.
+    """Participants, frequencies and steps of the requested round; clusters in modes with edges.
 
     Args:
         spec: of the job.
         request: who is connected.
         insight: what is known of the devices.
         policy: for policy ppo; None stands for the equaliser.
+        before: the newest plan, whose clusters may stay.
+        cut: where the model is cut; None: chosen here, in mode split.
 
     Raises:
-        UnfitRequest: the request names clients that are not of this job.
+        UnfitRequest: the request names clients or edges that are not of this job, or the job cannot
+            be planned for those that are connected.
         NotComputable: what is known has no answer.
     """
     connected = _connected(spec, request)
@@ -59,14 +67,39 @@ def plan_round(
         round=request.round,
     )
     steps = local_steps(spec, chosen, round=request.round, insight=insight, policy=policy)
-    asked = allocate(spec, steps, insight=insight, policy=policy)
+    grouping = NOT_GROUPED
+    if spec.mode is Mode.SPLIT and cut is None:
+        cut = choose_cut(spec, request.cuts, kept=request.cut).candidate
+    if spec.mode is not Mode.FEDERATED and steps:
+        grouping = grouped(spec, request, steps=steps, insight=insight, before=before, cut=cut)
+    asked = _frequencies(spec, steps, grouping=grouping, cut=cut, insight=insight, policy=policy)
     return RoundPlan(
         round=request.round,
         rounds=spec.training.rounds,
         target=spec.training.target,
-        participants=_participants(spec, asked, steps=steps),
+        participants=_participants(spec, asked, steps=steps, batches=grouping.batches),
         quorum=spec.participation.quorum,
         deadline_seconds=spec.participation.round_deadline_seconds,
+        clusters=[*grouping.clusters],
+        cut=None if cut is None else cut.layer,
+    )
+
+
+def _frequencies(
+    spec: FederatedJobSpec,
+    steps: Mapping[str, int],
+    *,
+    grouping: Grouping,
+    cut: CutCandidate | None,
+    insight: Insight,
+    policy: Method | None,
+    fixed: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """The frequency of each participant in GHz."""
+    if cut is None or not grouping.batches:
+        return allocate(spec, steps, insight=insight, policy=policy, fixed=fixed)
+    return split_frequencies(
+        spec, grouping, steps=steps, insight=insight, cut=cut, fixed=fixed or {}
     )
 
 
@@ -88,9 +121,19 @@ def replanned(
         steps = planned_steps(
             spec, [*steps], rule=rule, insight=insight, policy=policy, fixed=has_ghz
         )
-    asked = allocate(spec, steps, insight=insight, policy=policy, fixed=has_ghz)
+    batches = {e.client: e.batch_size for e in plan.participants if e.batch_size is not None}
+    asked = _frequencies(
+        spec,
+        steps,
+        grouping=Grouping(tuple(plan.clusters), batches),
+        cut=next((one for one in insight.cuts if one.layer == plan.cut), None),
+        insight=insight,
+        policy=policy,
+        fixed=has_ghz,
+    )
     kept = {e.client: e.frequency_ghz for e in plan.participants if not e.applied}
-    return plan.model_copy(update={"participants": _participants(spec, asked | kept, steps=steps)})
+    again = _participants(spec, asked | kept, steps=steps, batches=batches)
+    return plan.model_copy(update={"participants": again})
 
 
 def _connected(spec: FederatedJobSpec, request: PlanRequest) -> list[str]:
@@ -103,7 +146,11 @@ def _connected(spec: FederatedJobSpec, request: PlanRequest) -> list[str]:
 
 
 def _participants(
-    spec: FederatedJobSpec, asked: Mapping[str, float], *, steps: Mapping[str, int]
+    spec: FederatedJobSpec,
+    asked: Mapping[str, float],
+    *,
+    steps: Mapping[str, int],
+    batches: Mapping[str, int],
 ) -> list[ClientPlan]:
     groups = groups_by_client(spec)
     return [
@@ -113,6 +160,7 @@ def _participants(
             cpu_milli=cpu_milli(groups[client], ghz),
             steps=steps[client],
             budget_seconds=spec.training.local_steps.budget_seconds,
+            batch_size=batches.get(client),
             applied=False,
         )
         for client, ghz in asked.items()
@@ -193,6 +241,6 @@ def mismatches(plan: RoundPlan, report: RoundReport) -> dict[str, str]:
 
 
 def _is_off(entry: ClientPlan, ghz: float) -> bool:
-    measured = entry.actuator is Actuator.COOPERATIVE
+    measured = entry.throttle_milli() is not None
     tolerance = MEASURED_TOLERANCE if measured else QUOTA_TOLERANCE
     return abs(ghz - entry.frequency_ghz) > tolerance * entry.frequency_ghz

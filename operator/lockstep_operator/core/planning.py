@@ -14,14 +14,21 @@ state goes in and the next one comes out: nothing else is remembered.
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from lockstep_allocator.fleet import Method
-from lockstep_api.spec import Actuator, FederatedJobSpec
+from lockstep_api.spec import Actuator, FederatedJobSpec, Mode
 from lockstep_api.status import LastPlan
 from lockstep_api.text import few
 from lockstep_api.wire import Outcome, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.allocate import NotComputable
-from lockstep_operator.core.figures import from_report, from_telemetry, known_clients
+from lockstep_operator.core.assignments import (
+    edge_of_clients,
+    examples_by_cluster,
+    told_assignment,
+)
+from lockstep_operator.core.cuts import Choice, choose_cut
+from lockstep_operator.core.figures import back_work, from_report, from_telemetry, known_clients
 from lockstep_operator.core.insight import ClientInsight, Insight, combined, merged, stale
 from lockstep_operator.core.model import EventNote
 from lockstep_operator.core.plan import (
@@ -35,6 +42,7 @@ from lockstep_operator.core.plan import (
 )
 from lockstep_operator.core.state import FinishedRound, JobState, PlannedRound
 from lockstep_operator.core.worth import half_steps, prior_half_steps, with_round
+from lockstep_operator.errors import UnfitRequest
 
 _SHOWN = 3
 
@@ -89,6 +97,7 @@ def hear(state: JobState, request: PlanRequest, *, spec: FederatedJobSpec) -> He
         checkpoint_problem=request.checkpoint_problem,
         given_up=request.given_up,
         notices=tuple(request.notices),
+        edges=tuple(one.edge for one in request.edges),
     )
     report = request.report
     if report is None or (state.report is not None and state.report.round == report.round):
@@ -104,7 +113,8 @@ def _with_report(
     plan = () if state.plan is None else state.plan.participants
     planned = spec.training.local_steps.planned is not None
     unlimited = {one.client for one in plan if not one.applied}
-    believed = from_report(report, spec, unlimited=unlimited)
+    edges = {} if state.plan is None else edge_of_clients(state.plan, report)
+    believed = from_report(report, spec, unlimited=unlimited, edges=edges)
     measured = {
         client: merged(one, state.measured.get(client, ClientInsight()))
         for client, one in believed.clients.items()
@@ -116,6 +126,7 @@ def _with_report(
         measured={**state.measured, **measured},
         history=with_round(state.history, report) if planned else (),
         doubts=believed.doubts,
+        back_work={**state.back_work, **back_work(report, spec)},
     )
 
 
@@ -125,6 +136,7 @@ def know(
     """What is known: of devices from telemetry (None: it was not asked) and reports, of the worth
     of steps from the job's rounds."""
     known = _known(state, request, telemetry=telemetry, spec=spec)
+    known = replace(known, back_work=state.back_work, cuts=request.cuts)
     if spec.training.local_steps.planned is None:
         return known
     half = half_steps(state.history, prior=prior_half_steps(spec.strategy))
@@ -156,9 +168,11 @@ def draw(state: JobState, request: PlanRequest, *, basis: Basis) -> Drawn:
     """Plan the requested round.
 
     Raises:
-        UnfitRequest: the request names clients that are not of this job.
+        UnfitRequest: the request names clients or edges that are not of this job, or the job cannot
+            be planned for those that are connected.
     """
-    plan, uncomputable = _planned(request, basis)
+    choice, warnings = _cut(state, request, spec=basis.spec)
+    plan, uncomputable = _planned(state, request, basis=basis, choice=choice)
     if basis.spec.allocation.actuator is Actuator.COOPERATIVE:
         plan = left_to_devices(plan)
     problem = basis.policy_problem
@@ -167,17 +181,57 @@ def draw(state: JobState, request: PlanRequest, *, basis: Basis) -> Drawn:
         message = f"policy equalize stands in for ppo: {problem}"
         events = (EventNote("Warning", "PolicyUnavailable", message),)
     missing = "; ".join(one for one in (basis.insight.problem, uncomputable) if one) or None
-    told = replace(state, telemetry_problem=missing, policy_problem=problem)
-    return Drawn(told, plan, events)
+    told = replace(
+        state,
+        telemetry_problem=missing,
+        policy_problem=problem,
+        plan_problem=None,
+        cut=choice,
+        examples=examples_by_cluster(plan, request),
+    )
+    return Drawn(told, plan, (*events, *warnings))
 
 
-def _planned(request: PlanRequest, basis: Basis) -> tuple[RoundPlan, str | None]:
+def undrawn(state: JobState, request: PlanRequest, *, error: UnfitRequest) -> Heard:
+    """Take in that a round could not be planned, and why; the same again is told once."""
+    problem = f"round {request.round} is not planned: {error}"
+    if problem == state.plan_problem:
+        return Heard(state)
+    event = EventNote("Warning", "RoundNotPlanned", problem)
+    return Heard(replace(state, plan_problem=problem), (event,))
+
+
+def _cut(
+    state: JobState, request: PlanRequest, *, spec: FederatedJobSpec
+) -> tuple[Choice | None, tuple[EventNote, ...]]:
+    """Where the model is cut, and what is to be said of it once."""
+    if spec.mode is not Mode.SPLIT:
+        return None, ()
+    known = state.cut
+    if known and known.candidates == tuple(request.cuts) and request.cut in (None, known.layer):
+        return known, ()
+    choice = choose_cut(spec, request.cuts, kept=request.cut)
+    if choice.warning is None or request.cut is not None:
+        return choice, ()
+    message = f"the model is cut after {choice.layer}, as model.cut says: {choice.warning}"
+    return choice, (EventNote("Warning", "CutUnusual", message),)
+
+
+def _planned(
+    state: JobState, request: PlanRequest, *, basis: Basis, choice: Choice | None
+) -> tuple[RoundPlan, str | None]:
     """The plan, and why it was made without what is known: a job never stops for its figures."""
+    plan = partial(
+        plan_round,
+        basis.spec,
+        request,
+        before=state.plan,
+        cut=None if choice is None else choice.candidate,
+    )
     try:
-        plan = plan_round(basis.spec, request, insight=basis.insight, policy=basis.policy)
+        return plan(insight=basis.insight, policy=basis.policy), None
     except NotComputable as error:
-        return plan_round(basis.spec, request), f"{error}: as if nothing was measured yet"
-    return plan, None
+        return plan(), f"{error}: as if nothing was measured yet"
 
 
 def limits(plan: RoundPlan, *, but: Container[str] = ()) -> dict[str, int]:
@@ -207,6 +261,7 @@ def settle(
 ) -> Settled:
     """Take in a plan that says what is in force; `before` is the one in the job's status."""
     note = fallback_note(plan, (state.plan, before))
+    state, assigned = told_assignment(state, plan, now=now)
     first = state.started_at is None and plan.round == 1
     learns = basis.spec.allocation.online
     settled = replace(
@@ -217,7 +272,8 @@ def settle(
         on=PlannedRound(basis.spec, plan, basis.insight, now.timestamp()) if learns else None,
     )
     finished = _finished(state, plan.round) if learns else None
-    return Settled(settled, () if note is None else (note,), finished)
+    notes = tuple(one for one in (note, assigned) if one is not None)
+    return Settled(settled, notes, finished)
 
 
 def _finished(state: JobState, next_round: int) -> FinishedRound | None:

@@ -87,6 +87,16 @@ def most_examples(candidate: CutCandidate, group: DeviceGroup) -> int:
     return max(0, int(room // example_bytes(candidate)))
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A device of a round."""
+
+    client: str
+    group: DeviceGroup
+    edge: str | None = None
+    """The edge that it works with; None: any."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paces:
     """How fast devices compute and send, each at its maximum: arrays in their order."""
@@ -101,36 +111,35 @@ class Paces:
     """Of a transfer up and one down."""
 
 
-def paces(
-    members: Sequence[tuple[str, DeviceGroup]],
-    insight: Insight,
-    *,
-    load: Load,
-    edge: str | None = None,
-    mean: bool = False,
-) -> Paces:
+def paces(members: Sequence[Placed], insight: Insight, *, load: Load, mean: bool = False) -> Paces:
     """What is known of devices, and where nothing is what the spec says.
 
     Args:
-        members: clients, each with its group.
+        members: the devices, each with the edge that it works with.
         insight: what is known of them.
         load: what the cut asks, for who was not measured.
-        edge: the edge that they work with; None: any.
         mean: of links the mean over all that is known, not what they did last.
     """
-    known = [insight.of(client) for client, _ in members]
-    groups = [group for _, group in members]
-    up = [
-        _up_mbps(one, group, edge=edge, mean=mean) for one, group in zip(known, groups, strict=True)
-    ]
-    down = [_down_mbps(one, group, edge=edge) for one, group in zip(known, groups, strict=True)]
+    known = [(insight.of(one.client), one) for one in members]
+    groups = [one.group for one in members]
+    up = [up_mbps(seen, one, mean=mean) for seen, one in known]
+    down = [down_mbps(seen, one) for seen, one in known]
     return Paces(
         cores=np.array([parse_quantity(group.cpu_at_max) for group in groups]),
-        core_s=_core_s(known, insight, load=load),
+        core_s=_core_s([seen for seen, _ in known], insight, load=load),
         up_mbps=np.maximum(np.array(up), LEAST_MBPS),
         down_mbps=np.maximum(np.array(down), LEAST_MBPS),
         latency_s=np.array([_latency_s(group) for group in groups]),
     )
+
+
+def joined(parts: Sequence[Paces]) -> Paces:
+    """Several clusters' devices, one after the other."""
+    rows = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in Paces.__dataclass_fields__
+    }
+    return Paces(**rows)
 
 
 def _core_s(known: Sequence[ClientInsight], insight: Insight, *, load: Load) -> Array:
@@ -142,24 +151,24 @@ def _core_s(known: Sequence[ClientInsight], insight: Insight, *, load: Load) -> 
     return np.clip(each, middle / _UNLIKE, middle * _UNLIKE)
 
 
-def _up_mbps(one: ClientInsight, group: DeviceGroup, *, edge: str | None, mean: bool) -> float:
-    if mean and one.mean_mbps is not None:
-        return one.mean_mbps
-    if (way := _way(one, edge)) is not None:
-        return way.up_mbps
-    if one.slots_mbps is not None:
-        return float(recent_mbps(np.array(one.slots_mbps)))
-    return one.last_mbps or _spec_mbps(group.uplink)
+def up_mbps(seen: ClientInsight, member: Placed, *, mean: bool = False) -> float:
+    """Bandwidth from a device to its edge."""
+    way = _way(seen, member.edge).up_mbps
+    if mean and seen.mean_mbps is not None:
+        return seen.mean_mbps
+    if way is None and seen.slots_mbps is not None:
+        return float(recent_mbps(np.array(seen.slots_mbps)))
+    return way or seen.last_mbps or _spec_mbps(member.group.uplink)
 
 
-def _down_mbps(one: ClientInsight, group: DeviceGroup, *, edge: str | None) -> float:
-    if (way := _way(one, edge)) is not None:
-        return way.down_mbps
-    return one.down_mbps or _spec_mbps(group.downlink)
+def down_mbps(seen: ClientInsight, member: Placed) -> float:
+    """Bandwidth from an edge to one of its devices."""
+    way = _way(seen, member.edge).down_mbps
+    return way or seen.down_mbps or _spec_mbps(member.group.downlink)
 
 
-def _way(one: ClientInsight, edge: str | None) -> Way | None:
-    return None if edge is None else (one.by_edge or {}).get(edge)
+def _way(seen: ClientInsight, edge: str | None) -> Way:
+    return Way() if edge is None else (seen.by_edge or {}).get(edge, Way())
 
 
 def _spec_mbps(link: LinkSpec | None) -> float:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.tiers import ClusterPlan
 from lockstep_api.wire import Notice, Outcome, RoundPlan, RoundReport
+from lockstep_operator.core.cuts import Choice
 from lockstep_operator.core.insight import ClientInsight, Insight
 from lockstep_operator.core.worth import History
 
@@ -52,6 +54,8 @@ class JobState:
     """Which clients the job does without, since the user's code failed on them, and how."""
     telemetry_problem: str | None = None
     """Why the newest plan was made without what Prometheus should say."""
+    plan_problem: str | None = None
+    """Why the newest round that was asked for could not be planned."""
     policy_problem: str | None = None
     """Why the newest plan was made without the policy that was asked for."""
     measured: Mapping[str, ClientInsight] = field(default_factory=dict)
@@ -62,5 +66,17 @@ class JobState:
     """What the finished rounds of a job say of the worth of steps, where these are planned."""
     notices: tuple[Notice, ...] = ()
     """Those of the last request: a cloud pod repeats them until a request is answered."""
+    edges: tuple[str, ...] = ()
+    """The edges that are connected."""
+    back_work: Mapping[str, float] = field(default_factory=dict)
+    """Edge → core-seconds of the back half of an example, as its newest report says."""
+    examples: Mapping[str, int] = field(default_factory=dict)
+    """Cluster of the newest plan → training examples that its clients hold."""
+    cut: Choice | None = None
+    """Where the model is cut, in mode split."""
+    told_clusters: tuple[ClusterPlan, ...] = ()
+    """The clusters that people were told last."""
+    told_clusters_at: datetime | None = None
+    """When that was."""
     on: PlannedRound | None = None
     """The newest planned round of a job that learns from its rounds."""

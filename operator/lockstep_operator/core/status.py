@@ -35,6 +35,13 @@ from lockstep_operator.core.model import (
 )
 from lockstep_operator.core.placement import CLOUD_POD, Placement, pod_sets
 from lockstep_operator.core.state import JobState
+from lockstep_operator.core.status_tiers import (
+    TiersHeard,
+    from_distillation,
+    last_distillation,
+    missed_steps,
+    of_tiers,
+)
 
 _MOST_SHOWN = 64
 _WARNINGS = (Phase.PENDING, Phase.REFUSED, Phase.FAILED)
@@ -110,6 +117,7 @@ class Newest:
     report: RoundReport | None
     plan: RoundPlan | None
     started_at: datetime | None
+    tiers: TiersHeard | None = None
 
 
 def newest_of(heard: JobState | None) -> Newest:
@@ -118,7 +126,8 @@ def newest_of(heard: JobState | None) -> Newest:
         return Newest(None, None, None)
     reports = [heard.report, heard.outcome.report if heard.outcome else None]
     newest = max((r for r in reports if r is not None), key=lambda r: r.round, default=None)
-    return Newest(newest, heard.plan, heard.started_at)
+    tiers = TiersHeard(newest, heard.plan, heard.examples, heard.edges, heard.cut)
+    return Newest(newest, heard.plan, heard.started_at, tiers)
 
 
 def with_progress(
@@ -133,6 +142,8 @@ def with_progress(
     updates: dict[str, object] = {"rounds": rounds}
     updates |= _from_report(status, progress.report)
     updates |= _from_plan(status, progress.plan)
+    if spec is not None and progress.tiers is not None:
+        updates |= of_tiers(status, progress.tiers, spec=spec)
     if status.start_time is None and (progress.plan or progress.report):
         updates["start_time"] = timestamp(progress.started_at or now)
     merged = status.model_copy(update=updates)
@@ -154,6 +165,7 @@ def _from_report(status: FederatedJobStatus, report: RoundReport | None) -> dict
         "elapsed_seconds": round(report.elapsed_seconds, 1),
         "energy_joules": _energy(report.energy_joules),
         "last_round": _last_round(report),
+        **from_distillation(report),
     }
 
 
@@ -169,6 +181,8 @@ def _last_round(report: RoundReport) -> LastRound:
         seconds=round(report.seconds, 3),
         upload_bytes=report.upload_bytes(),
         clients=clients,
+        missed_steps=missed_steps(report),
+        distillation=last_distillation(report),
     )
 
 

@@ -1,0 +1,193 @@
+"""What a cluster's part of a round takes on an edge, in either mode with edges; pure.
+
+`tiers` asks it for every cluster and edge, and matches them by what it says. Split training is
+costed by `split_steps`; in mode hierarchical devices train as in mode federated, and the edge
+passes models and updates on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lockstep_api.quantity import parse_quantity
+from lockstep_api.spec import DeviceGroup, Edge, FederatedJobSpec, Split
+from lockstep_api.tiers import CutCandidate
+from lockstep_operator.core.batches import (
+    Numbers,
+    bounds_of,
+    equal_batches,
+    proportional_batches,
+)
+from lockstep_operator.core.insight import Insight, usual, work_per_step
+from lockstep_operator.core.split_steps import (
+    CORE_FLOPS,
+    LINK_MBPS,
+    PROCESS_BYTES,
+    Load,
+    Paces,
+    Placed,
+    down_mbps,
+    edge_cores,
+    load_of,
+    of_a_round,
+    of_a_step,
+    of_an_example,
+    paces,
+    up_mbps,
+)
+
+_FLOAT_BYTES = 4
+_UNKNOWN_MBIT = 1.0
+"""Of an update, before there was one: clusters are spread evenly then."""
+_UNLIKE = 10.0
+"""An edge's work is that of the median edge, times or divided by this at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """An edge that is connected."""
+
+    name: str
+    group: Edge
+
+
+class Offload(Protocol):
+    """What clusters ask of edges."""
+
+    @property
+    def known(self) -> bool:
+        """Whether its seconds are such, and not only good for comparing."""
+
+    def member_seconds(self, clients: Sequence[str], site: Site) -> float:
+        """Seconds of a round for the slowest of a cluster's devices, without the edge's work."""
+
+    def edge_seconds(self, clients: Sequence[str], site: Site) -> float:
+        """Seconds of a round that the edge works for a cluster which has it to itself."""
+
+    def room(self, site: Site, clusters: Sequence[Sequence[str]]) -> int:
+        """How many such clusters fit into an edge's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Averaging:
+    """Mode hierarchical: a model down, local training, an update up."""
+
+    groups: Mapping[str, DeviceGroup]
+    steps: Mapping[str, int]
+    insight: Insight
+
+    @property
+    def known(self) -> bool:
+        return self._usual_mbit is not None
+
+    @property
+    def _usual_mbit(self) -> float | None:
+        """Of an update: it has as many values as the model."""
+        return usual(one.upload_mbit for one in self.insight.clients.values())
+
+    def member_seconds(self, clients: Sequence[str], site: Site) -> float:
+        usual_mbit = self._usual_mbit or _UNKNOWN_MBIT
+        work = work_per_step(clients, self.insight)
+        return max(
+            self._seconds(client, site, mbit=usual_mbit, work=0.0 if work is None else work[place])
+            for place, client in enumerate(clients)
+        )
+
+    def _seconds(self, client: str, site: Site, *, mbit: float, work: float) -> float:
+        member, seen = Placed(client, self.groups[client], site.name), self.insight.of(client)
+        mbit = seen.upload_mbit or mbit
+        sent_s = mbit / up_mbps(seen, member) + mbit / down_mbps(seen, member)
+        return sent_s + self.steps[client] * work / parse_quantity(member.group.cpu_at_max)
+
+    def edge_seconds(self, clients: Sequence[str], site: Site) -> float:
+        """Models and updates pass the edge's own link, which all of its clusters share."""
+        return 2 * len(clients) * (self._usual_mbit or _UNKNOWN_MBIT) / LINK_MBPS
+
+    def room(self, site: Site, clusters: Sequence[Sequence[str]]) -> int:
+        return len(clusters)
+
+
+@dataclass(frozen=True, slots=True)
+class Splitting:
+    """Mode split: the same steps on all devices of a cluster, the back half on the edge."""
+
+    spec: FederatedJobSpec
+    groups: Mapping[str, DeviceGroup]
+    steps: int
+    insight: Insight
+    candidate: CutCandidate
+    """Where the model is cut."""
+    _batches: dict[tuple[object, ...], Numbers] = field(default_factory=dict)
+
+    @property
+    def known(self) -> bool:
+        return True
+
+    @property
+    def split(self) -> Split:
+        return self.spec.split or Split()
+
+    @property
+    def load(self) -> Load:
+        return load_of(self.candidate, self.split)
+
+    def paces(self, clients: Sequence[str], site: Site, *, mean: bool = False) -> Paces:
+        """How fast a cluster's devices are with an edge."""
+        return paces(self._placed(clients, site), self.insight, load=self.load, mean=mean)
+
+    def _placed(self, clients: Sequence[str], site: Site) -> list[Placed]:
+        return [Placed(client, self.groups[client], site.name) for client in clients]
+
+    def batches(self, clients: Sequence[str], site: Site) -> Numbers:
+        """The examples of a step that each of a cluster's devices takes.
+
+        Weights depend on them: in a deterministic job they follow from the spec alone.
+        """
+        size, groups = self.spec.training.batch_size, [self.groups[one] for one in clients]
+        if self.split.batches == "equal":
+            return equal_batches(len(clients), size)
+        known = Insight() if self.spec.training.deterministic else self.insight
+        paced = paces(self._placed(clients, site), known, load=self.load)
+        each, once = of_an_example(paced, self.load), of_a_step(paced, self.load)
+        key = (*clients, *each, *once)
+        if key not in self._batches:  # most edges meet the same links
+            bounds = bounds_of(size, groups, candidate=self.candidate)
+            self._batches[key] = proportional_batches(
+                paced, self.load, batch_size=size, bounds=bounds
+            )
+        return self._batches[key]
+
+    def member_seconds(self, clients: Sequence[str], site: Site) -> float:
+        paced, batches = self.paces(clients, site), self.batches(clients, site)
+        step_s = of_a_step(paced, self.load) + batches * of_an_example(paced, self.load)
+        return float((self.steps * step_s + of_a_round(paced, self.load)).max())
+
+    def edge_seconds(self, clients: Sequence[str], site: Site) -> float:
+        examples = self.spec.training.batch_size * len(clients) * self.steps
+        return examples * self._back_work(site) / edge_cores(site.group)
+
+    def _back_work(self, site: Site) -> float:
+        """Core-seconds of the back half of an example: the same work on all edges."""
+        middle = usual(self.insight.back_work.values())
+        if middle is None:
+            return self.load.back_flops / CORE_FLOPS
+        seen = self.insight.back_work.get(site.name, middle)
+        return min(max(seen, middle / _UNLIKE), middle * _UNLIKE)
+
+    def room(self, site: Site, clusters: Sequence[Sequence[str]]) -> int:
+        """By the largest of them: what the back half keeps, and its share of what goes on to the
+        cloud."""
+        cut, most = self.candidate, max(map(len, clusters))
+        kept = max(0.0, cut.whole_saved_bytes - cut.saved_bytes)
+        held = kept + 2 * _FLOAT_BYTES * cut.cut_values
+        need = self.spec.training.batch_size * most * held + self._pool_bytes(len(clusters))
+        free = parse_quantity(site.group.memory) - PROCESS_BYTES
+        return max(0, min(len(clusters), int(free // max(need, 1.0))))
+
+    def _pool_bytes(self, clusters: int) -> float:
+        distillation = self.spec.distillation
+        if distillation is None or not distillation.enabled:
+            return 0.0
+        examples = self.spec.training.batch_size * self.steps * len(self.groups)
+        most = min(distillation.max_samples, examples)
+        return most * self.load.up_mbit / 8e-6 / clusters

@@ -1,0 +1,261 @@
+"""The clusters of a round and the edges that run them (modes hierarchical and split); pure.
+
+`plan` calls it for each round. `clustering` groups the participants by their labels, `offload` says
+what each cluster would take on each edge that is connected, `matching` gives each one an edge.
+Invariant: in a deterministic job clusters and batches, on which weights depend, follow from who
+takes part, the seed and the spec, never from what was measured. Edges are matched by what was
+measured all the same: weights do not depend on them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lockstep_api.names import client_name
+from lockstep_api.spec import (
+    AllocationPolicy,
+    Clustering,
+    FederatedJobSpec,
+    Mode,
+    Offload,
+)
+from lockstep_api.text import few
+from lockstep_api.tiers import ClusterPlan, CutCandidate
+from lockstep_api.wire import PlanRequest, RoundPlan
+from lockstep_operator.core import clustering, matching
+from lockstep_operator.core.allocate import NotComputable, groups_by_client, within
+from lockstep_operator.core.batches import frequencies
+from lockstep_operator.core.clustering import Cluster
+from lockstep_operator.core.insight import Insight, Member
+from lockstep_operator.core.offload import Averaging, Site, Splitting
+from lockstep_operator.core.split_steps import joined
+from lockstep_operator.errors import UnfitRequest
+
+_SHOWN = 5
+_SPREAD = "nothing is measured yet: clusters are spread evenly"
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """The clusters of a round."""
+
+    clusters: tuple[ClusterPlan, ...]
+    batches: Mapping[str, int]
+    """Client → examples of each of its steps; empty in mode hierarchical."""
+
+
+NOT_GROUPED = Grouping((), {})
+
+
+def sites(spec: FederatedJobSpec) -> dict[str, Site]:
+    """All edges of a job, by name."""
+    every = [
+        Site(client_name(group.name, index), group)
+        for group in spec.edge_groups()
+        for index in range(group.replicas)
+    ]
+    return {site.name: site for site in every}
+
+
+def grouped(
+    spec: FederatedJobSpec,
+    request: PlanRequest,
+    *,
+    steps: Mapping[str, int],
+    insight: Insight,
+    before: RoundPlan | None = None,
+    cut: CutCandidate | None = None,
+) -> Grouping:
+    """The clusters of a round's participants, and their edges.
+
+    Args:
+        spec: of a job in a mode with edges.
+        request: who is connected, and what devices hold.
+        steps: who takes part → local steps.
+        insight: what is known of devices and edges.
+        before: the newest plan, whose clusters may stay.
+        cut: where the model is cut, in mode split.
+
+    Raises:
+        UnfitRequest: no edge is connected, or clusters cannot be made or matched as asked.
+    """
+    connected = _connected(spec, request)
+    made = _clusters(spec, request, clients=[*steps], before=before)
+    work = offload_of(spec, steps, insight=insight, cut=cut)
+    members = [one.clients for one in made]
+    costs = matching.Costs(
+        [[work.member_seconds(clients, site) for site in connected] for clients in members],
+        [[work.edge_seconds(clients, site) for site in connected] for clients in members],
+        tuple(work.room(site, members) for site in connected),
+    )
+    matches = _matched(spec, made, connected=connected, costs=costs)
+    clusters = tuple(
+        _planned(one, match, known=work.known) for one, match in zip(made, matches, strict=True)
+    )
+    return Grouping(clusters, _batches(work, clusters, known=sites(spec)))
+
+
+def offload_of(
+    spec: FederatedJobSpec,
+    steps: Mapping[str, int],
+    *,
+    insight: Insight,
+    cut: CutCandidate | None,
+) -> Averaging | Splitting:
+    """What clusters ask of edges in the job's mode."""
+    groups = groups_by_client(spec)
+    if spec.mode is not Mode.SPLIT:
+        return Averaging(groups, steps, insight)
+    assert cut is not None  # chosen before
+    mine = {client: groups[client] for client in steps}
+    return Splitting(spec, mine, max(steps.values()), insight, cut)
+
+
+def _connected(spec: FederatedJobSpec, request: PlanRequest) -> list[Site]:
+    """The connected edges in the order of the spec, however they were listed."""
+    known, asked = sites(spec), {one.edge for one in request.edges}
+    if unknown := sorted(asked - known.keys()):
+        raise UnfitRequest(f"no such edges in this job: {few(unknown, _SHOWN)}")
+    if not asked:
+        raise UnfitRequest(
+            f"none of the {len(known)} edges is connected: a round needs one at least"
+        )
+    return [site for name, site in known.items() if name in asked]
+
+
+def _clusters(
+    spec: FederatedJobSpec,
+    request: PlanRequest,
+    *,
+    clients: Sequence[str],
+    before: RoundPlan | None,
+) -> tuple[Cluster, ...]:
+    wanted = spec.clustering or Clustering()
+    told = {one.client: one for one in request.clients}
+    members = [
+        clustering.Member(client, told[client].label_histogram, told[client].examples)
+        for client in clients
+    ]
+    rule = clustering.Rule(
+        wanted.method,
+        clusters=wanted.clusters or len(sites(spec)),
+        min_size=wanted.min_size,
+        every_rounds=wanted.every_rounds,
+    )
+    kept = None
+    if before is not None and before.clusters:
+        kept = clustering.Kept(before.round, [one.clients for one in before.clusters])
+    try:
+        return clustering.cluster(
+            members, rule=rule, seed=spec.training.seed, round=request.round, kept=kept
+        )
+    except clustering.LeavesEmpty as error:
+        raise UnfitRequest(str(error)) from error
+
+
+def _matched(
+    spec: FederatedJobSpec,
+    made: Sequence[Cluster],
+    *,
+    connected: Sequence[Site],
+    costs: matching.Costs,
+) -> tuple[matching.Match, ...]:
+    wanted = spec.offload or Offload()
+    pairs = zip(connected, costs.room, strict=True)
+    edges = [matching.Supply(site.name, 1.0, room) for site, room in pairs]
+    try:
+        return matching.match_costs(
+            [one.name for one in made], edges, costs=costs, objective=wanted.objective
+        )
+    except matching.NoRoom as error:
+        raise UnfitRequest(str(error)) from error
+
+
+def _planned(made: Cluster, match: matching.Match, *, known: bool) -> ClusterPlan:
+    return ClusterPlan(
+        cluster=made.name,
+        edge=match.edge,
+        fallbacks=list(match.fallbacks),
+        clients=list(made.clients),
+        divergence=made.divergence,
+        cost_seconds=match.seconds if known else None,
+        why=match.why if known else _SPREAD,
+    )
+
+
+def _batches(
+    work: Averaging | Splitting, clusters: Sequence[ClusterPlan], *, known: Mapping[str, Site]
+) -> dict[str, int]:
+    if isinstance(work, Averaging):
+        return {}
+    return {
+        client: int(batch)
+        for one in clusters
+        for client, batch in zip(
+            one.clients, work.batches(one.clients, known[one.edge]), strict=True
+        )
+    }
+
+
+def split_frequencies(
+    spec: FederatedJobSpec,
+    grouping: Grouping,
+    *,
+    steps: Mapping[str, int],
+    insight: Insight,
+    cut: CutCandidate,
+    fixed: Mapping[str, float],
+) -> dict[str, float]:
+    """The frequency of each participant of a round of split training, in GHz.
+
+    Until work was measured once, `static` goes by what the spec says, `equalize` has devices run at
+    their maximum.
+
+    Raises:
+        NotComputable: what is known has no answer.
+    """
+    groups, policy = groups_by_client(spec), spec.allocation.policy
+    measured = any(one.work_per_example is not None for one in insight.clients.values())
+    if policy is AllocationPolicy.MAX or not (measured or policy is AllocationPolicy.STATIC):
+        return {client: groups[client].frequency.max_ghz for client in steps}
+    work = offload_of(spec, steps, insight=insight, cut=cut)
+    assert isinstance(work, Splitting)
+    try:
+        with np.errstate(all="ignore"):
+            found = _equalized(spec, grouping, steps=steps, work=work, fixed=fixed)
+    except (ArithmeticError, ValueError) as error:
+        raise NotComputable(f"policy {policy} has no answer to what is known ({error})") from error
+    if not all(map(math.isfinite, found.values())):
+        raise NotComputable(f"policy {policy} gives frequencies that are no numbers")
+    return {client: within(groups[client], found[client]) for client in steps}
+
+
+def _equalized(
+    spec: FederatedJobSpec,
+    grouping: Grouping,
+    *,
+    steps: Mapping[str, int],
+    work: Splitting,
+    fixed: Mapping[str, float],
+) -> dict[str, float]:
+    known, mean = sites(spec), spec.allocation.policy is AllocationPolicy.STATIC
+    order = [client for one in grouping.clusters for client in one.clients]
+    parts = [work.paces(one.clients, known[one.edge], mean=mean) for one in grouping.clusters]
+    back = [_back_seconds(one, work, site=known[one.edge]) for one in grouping.clusters]
+    ghz = frequencies(
+        [Member(one, work.groups[one], steps[one], fixed.get(one)) for one in order],
+        np.array([grouping.batches[one] for one in order]),
+        paced=joined(parts),
+        load=work.load,
+        back_s=np.repeat(back, [len(one.clients) for one in grouping.clusters]),
+        energy_weight=spec.allocation.energy_weight,
+    )
+    return dict(zip(order, ghz.tolist(), strict=True))
+
+
+def _back_seconds(one: ClusterPlan, work: Splitting, *, site: Site) -> float:
+    """What the back half takes in a step, beside the edge's other clusters."""
+    assert one.cost_seconds is not None
+    return max(0.0, one.cost_seconds - work.member_seconds(one.clients, site)) / work.steps
