@@ -20,9 +20,14 @@ from lockstep_operator.telemetry import Prometheus
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.device.link import Link, Links
 from lockstep_workers.device.metrics import DeviceMetrics
+from lockstep_workers.edge.metrics import EdgeMetrics
+from lockstep_workers.edge.split_metrics import SplitMetrics
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
-BASE = {"device": {"job", "client"}, "cloud": {"job"}, "operator": set[str]()}
+BASE = {
+    "device": {"job", "client"}, "edges": {"job", "edge"}, "cloud": {"job"},
+    "operator": set[str](),
+}  # fmt: skip
 
 
 def device() -> CollectorRegistry:
@@ -55,7 +60,15 @@ def operator() -> CollectorRegistry:
     return metrics.registry
 
 
-PARTS = {"device": device, "cloud": cloud, "operator": operator}
+def edge() -> CollectorRegistry:
+    """Of an edge of mode split that has refused an update."""
+    metrics = EdgeMetrics("j", "e-0")
+    SplitMetrics(metrics.registry, job="j", edge="e-0")
+    metrics.refused(Refusal.SHAPE)
+    return metrics.registry
+
+
+PARTS = {"device": device, "edges": edge, "cloud": cloud, "operator": operator}
 
 
 def exported(registry: CollectorRegistry) -> dict[str, set[str]]:

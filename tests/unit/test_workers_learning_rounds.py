@@ -150,11 +150,17 @@ def test_a_partial_sum_that_does_not_fit_is_not_merged() -> None:
     total, other = RoundSum(4), RoundSum(4)
     for one in (total, other):
         one.add("a", np.ones(4, np.float32), share=Share((2.0,), ONE))
-    with pytest.raises(ValueError, match="'a'"):
-        total.merge(other.part())
-    for wrong in (RoundSum(5), RoundSum(4, exact=True)):
-        with pytest.raises(ValueError, match="not float32"):
+    broken = RoundSum(4)
+    broken.add("b", np.full(4, np.inf, np.float32), share=Share((2.0,), ONE))
+    for wrong, reason in (
+        (other, Refusal.DUPLICATE),
+        (RoundSum(5), Refusal.SHAPE),
+        (RoundSum(4, exact=True), Refusal.DTYPE),
+        (broken, Refusal.NON_FINITE),
+    ):
+        with pytest.raises(RefusedUpdate) as caught:
             total.merge(wrong.part())
+        assert caught.value.reason is reason
     assert total.weights == [2.0]
     np.testing.assert_array_equal(total.mean(), np.ones(4, np.float32))
 

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from torch import nn
 
+from lockstep_api.sessions import Registration
 from lockstep_api.settings import JobSettings
 from lockstep_api.text import few
 from lockstep_api.wire import (
@@ -25,6 +26,7 @@ from lockstep_api.wire import (
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.server import Server
+from lockstep_workers.cloud.tiers import Tiers
 from lockstep_workers.data import Examples
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import JobFailed, PlannerUnreachable, WorkerError
@@ -87,11 +89,24 @@ class Job:
             constants=parts.constants,
         )
         self.reception = Reception(clients, self.server, tally=parts.metrics, now=self._now)
+        self.tiers = self._build_tiers() if parts.job.edge_urls else None
+        """The edges, in a mode that has some."""
         self.outcome: Outcome | None = None
+        self._edges_were_there = False
         self._began: float | None = None
         self._progress = Progress()
         self._settling: asyncio.Future[bool] | None = None
         self._tries = Tries()
+
+    def _build_tiers(self) -> Tiers:
+        return Tiers(
+            self._p.job.edge_urls,
+            self.reception,
+            sink=self.server,
+            tally=self._p.metrics,
+            now=self._now,
+            tell=lambda text: self._journal.notify("Warning", NoticeReason.EDGE_LOST, message=text),
+        )
 
     def _now(self) -> float:
         """Seconds since round 1 began."""
@@ -119,6 +134,8 @@ class Job:
         self.outcome = outcome
         _log.info("job over", result=outcome.result, message=outcome.message)
         self.reception.end(outcome.result)
+        if self.tiers is not None:
+            self.tiers.end(outcome.result)
 
     async def _outcome(self) -> Outcome:
         try:
@@ -171,14 +188,16 @@ class Job:
         began, next_log = self._p.clock(), _MISSING_LOG_S[0]
         participation, limit_s = self._p.job.participation, self._gather_limit_s()
         known = len(self._p.job.clients())
-        while missing := self.reception.missing():
+        while missing := self.reception.missing() + self._missing_edges():
             self._check_clients()
             waited = self._p.clock() - began
             everyone = known - len(self.reception.troubles.given_up())
-            if may_begin(
-                everyone - len(missing), clients=everyone, quorum=participation.quorum,
-                waited_s=waited, limit_s=limit_s,
+            is_late = limit_s is not None and waited >= limit_s
+            if (is_late or not self._missing_edges()) and may_begin(
+                everyone - len(self.reception.missing()), clients=everyone,
+                quorum=participation.quorum, waited_s=waited, limit_s=limit_s,
             ):  # fmt: skip
+                self._edges_were_there = True
                 self._journal.notify(
                     "Warning", NoticeReason.CLIENTS_MISSING, message=_missing(missing, waited)
                 )
@@ -189,6 +208,12 @@ class Job:
             wake_s = min(next_log, limit_s if limit_s and waited < limit_s else next_log)
             await self.reception.changed(max(0.1, wake_s - waited))
 
+        self._edges_were_there = True
+
+    def _missing_edges(self) -> list[str]:
+        """Edges that have not come yet; later rounds are planned for those that are there."""
+        return [] if self.tiers is None or self._edges_were_there else self.tiers.missing()
+
     def _gather_limit_s(self) -> float | None:
         participation = self._p.job.participation
         if participation.quorum is not None and participation.round_deadline_seconds is not None:
@@ -198,11 +223,15 @@ class Job:
 
     async def _any_connected(self) -> None:
         """A plan needs somebody to plan for: with nobody there the job waits, it does not fail."""
-        if not self.reception.sessions:
-            _log.warning("no client is connected: waiting for one")
-        while not self.reception.sessions:
+        if not self._anybody():
+            _log.warning("no client, or no edge, is connected: waiting for one")
+        while not self._anybody():
             await self.reception.changed()
             self._check_clients()
+
+    def _anybody(self) -> bool:
+        edges = self.tiers is None or bool(self.tiers.registrations())
+        return edges and bool(self.reception.sessions)
 
     def _check_clients(self) -> None:
         """Tells people of clients on which the user's code failed.
@@ -223,7 +252,8 @@ class Job:
         """The next round's plan; without a planner the last one again, except for round 1."""
         request = PlanRequest(
             round=progress.round + 1,
-            clients=[one.without_labels() for one in self.reception.registrations()],
+            clients=self._registrations(),
+            edges=[] if self.tiers is None else self.tiers.registrations(),
             report=progress.report,
             notices=self._journal.notices,
             checkpoint_problem=self._journal.problem,
@@ -240,6 +270,11 @@ class Job:
         self._journal.told(request)
         return plan
 
+    def _registrations(self) -> list[Registration]:
+        """The clients that are there; their labels are the planner's matter only with clusters."""
+        there = self.reception.registrations()
+        return there if self.tiers is not None else [one.without_labels() for one in there]
+
     async def _play(self, plan: RoundPlan) -> Round:
         """One round, from handing out the model until it closes."""
         if self._began is None:
@@ -255,7 +290,8 @@ class Job:
             examples=self._p.examples,
             numbers=self.server.state.numbers,
         )
-        return await self.reception.play(plan, patient=self._patient, base=base)
+        player = self.reception if self.tiers is None else self.tiers
+        return await player.play(plan, patient=self._patient, base=base)
 
     async def _settle(self, done: Round) -> bool:
         """Averages, evaluates, reports and saves a closed round; False when it has to be repeated.

@@ -9,12 +9,14 @@ import uvloop
 
 from lockstep_api.settings import JobSettings
 from lockstep_api.wire import Outcome
+from lockstep_workers.cloud.edge_routes import EdgeRoutes
 from lockstep_workers.cloud.job import Job, Parts
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import JobFailed
+from lockstep_workers.hosting.asgi import App
 from lockstep_workers.hosting.bulk import BulkRoutes
 from lockstep_workers.hosting.front import Address, Front, serve
 from lockstep_workers.learning.strategies import build_strategy
@@ -52,7 +54,7 @@ async def _run(environment: Environment) -> None:
         store = Store(environment.data_dir, job.uid, keep=job.checkpoint.keep)
         journal = Journal(store, metrics, job.checkpoint.every_rounds)
         pod = Pod(job, environment, planner, journal, metrics)
-        at = Address(environment.host, environment.port, len(job.clients()))
+        at = Address(environment.host, environment.port, len(job.clients()) + len(job.edge_urls))
         await serve(front, at, work=_work(pod, front))
 
 
@@ -64,7 +66,8 @@ async def _work(pod: Pod, front: Front) -> None:
         front.failed = True
         await _tell(pod, error)
         return
-    front.open(BulkRoutes(job.reception, front.ordinary))
+    routes: App = BulkRoutes(job.reception, front.ordinary)
+    front.open(routes if job.tiers is None else EdgeRoutes(job.tiers, routes))
     try:
         await job.run()
     finally:

@@ -29,6 +29,7 @@ class CloudMetrics:
         self.accuracy = self._gauge("lockstep_accuracy", "Accuracy on held-out data, 0 to 1")
         self.loss = self._gauge("lockstep_loss", "Loss on held-out data in nats")
         self.connected = self._gauge("lockstep_clients_connected", "Clients with an open session")
+        self._edges = self._gauge("lockstep_edges_connected", "Edges with an open session")
         self.clients = self._gauge("lockstep_clients_planned", "Clients of the current round")
         self.planned = self._gauge("lockstep_round_planned", "1: planned, 0: without the planner")
         self.model_bytes = self._gauge("lockstep_model_bytes", "Bytes of a model on the wire")
@@ -60,6 +61,10 @@ class CloudMetrics:
             "lockstep_clients_lost", "Clients that gave no update to their round", ["job"],
             registry=self.registry,
         ).labels(job)  # fmt: skip
+        self._moved = Counter(
+            "lockstep_clusters_moved", "Clusters taken from an edge that was lost", ["job"],
+            registry=self.registry,
+        ).labels(job)  # fmt: skip
         self._failed = Counter(
             "lockstep_client_failures", "Errors of the user's code on clients", ["job"],
             registry=self.registry,
@@ -79,6 +84,14 @@ class CloudMetrics:
     def sessions(self, count: int) -> None:
         """So many sessions are open."""
         self.connected.set(count)
+
+    def edges(self, count: int) -> None:
+        """So many edges have a session."""
+        self._edges.set(count)
+
+    def moved(self) -> None:
+        """A cluster was taken from an edge that is lost."""
+        self._moved.inc()
 
     def took(self) -> None:
         """An update was added."""

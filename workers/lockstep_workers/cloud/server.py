@@ -8,8 +8,13 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from lockstep_api.orders import ClusterResult
+from lockstep_api.sessions import Refusal
+from lockstep_workers.errors import RefusedUpdate
 from lockstep_workers.learning import server
-from lockstep_workers.learning.strategy import Strategy
+from lockstep_workers.learning.strategy import Contribution, Strategy
+from lockstep_workers.learning.sums import SUMS
+from lockstep_workers.parcels import Tensor
 from lockstep_workers.tensors import decode, encode, split
 
 
@@ -39,6 +44,22 @@ class Server(server.Server):
         size = sum(vector.size for vector in sent.values())
         self.move(split(decode(self.body, n_values=size), tuple(sent)))
         super().begin(round_number, participants)
+
+    def most_result_bytes(self, members: int) -> int:
+        """The largest part of a cluster, whatever its members."""
+        return self._sum.n_bytes
+
+    def add_cluster(
+        self,
+        result: ClusterResult,
+        tensors: Mapping[str, Tensor],
+        *,
+        contributions: Mapping[str, Contribution],
+    ) -> None:
+        """Adds what an edge has summed up; errors as `add_part`."""
+        if tensors.keys() != {SUMS}:
+            raise RefusedUpdate(Refusal.SHAPE, f"the result must hold one tensor named {SUMS!r}")
+        self.add_part(tensors[SUMS], contributions=contributions)
 
     def aggregate(self) -> None:
         """Makes the next state from the sums of a round with at least one update."""

@@ -20,12 +20,9 @@ from lockstep_workers.edge.running import ClusterOutcome
 from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.learning.rounds import Base, Round
 from lockstep_workers.learning.strategy import Contribution, Strategy
-from lockstep_workers.learning.sums import RoundSum, share_of
+from lockstep_workers.learning.sums import SUMS, RoundSum, share_of
 from lockstep_workers.parcels import Tensor
 from lockstep_workers.tensors import Flat, encode
-
-SUMS = "sums"
-"""The tensor of a result: (1, n) float32, or (3, n) float64 with training.deterministic."""
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ before anything else is looked at; a key stands in the answer that opens its ses
 import asyncio
 import re
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -23,7 +22,6 @@ from lockstep_api.names import (
 )
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.wire import ClientReport, Task, UpdateReport
-from lockstep_serving.receiving import EXTENSION
 from lockstep_workers.errors import Gone, NoSession, RefusedUpdate
 from lockstep_workers.hosting import asides
 from lockstep_workers.hosting.asgi import (
@@ -36,29 +34,17 @@ from lockstep_workers.hosting.asgi import (
     send_json,
     start,
 )
+from lockstep_workers.hosting.bodies import Headers, size_of_body, source_of, status_of
 from lockstep_workers.hosting.opening import Opens, SessionRoute, is_known
-from lockstep_workers.hosting.reading import Messages, Reader, Receive, Source
+from lockstep_workers.hosting.reading import Reader, Receive
 from lockstep_workers.hosting.reception import Offer
 from lockstep_workers.hosting.sessions import DeviceSession, shown_key
 from lockstep_workers.tensors import Flat, check_values, decode, max_body_bytes
-
-Headers = dict[bytes, bytes]
 
 _CLIENT = r"/v1/clients/(?P<client>[a-z0-9-]{1,63})"
 _SESSION = re.compile(_CLIENT + "/session")
 _WORK = re.compile(_CLIENT + "/work")
 _UPDATE = re.compile(r"/v1/rounds/(?P<round>[0-9]{1,9})/updates/(?P<client>[a-z0-9-]{1,63})")
-
-_STATUS = {
-    Refusal.UNKNOWN_CLIENT: 404,
-    Refusal.NO_SESSION: 409,
-    Refusal.NOT_IN_ROUND: 409,
-    Refusal.WRONG_ROUND: 409,
-    Refusal.DUPLICATE: 409,
-    Refusal.CONTENT_TYPE: 415,
-    Refusal.TOO_LARGE: 413,
-    Refusal.TOO_SLOW: 408,
-}
 
 
 class Host(asides.Host, Opens[Registration], Protocol):
@@ -189,7 +175,7 @@ class BulkRoutes:
         except RefusedUpdate as error:
             self._host.refuse(error, offer)
             answer = {"reason": error.reason.value, "message": str(error)}
-            await send_json(send, _STATUS.get(error.reason, 422), content=answer, close=True)
+            await send_json(send, status_of(error), content=answer, close=True)
         except Exception as error:  # noqa: BLE001 - logged by the host; a 500 would lose the client
             self._host.failed(error, offer)
             answer = {"message": "the update could not be taken: send it again"}
@@ -201,9 +187,9 @@ class BulkRoutes:
         self, offer: Offer, report: UpdateReport, *, scope: Scope, receive: Receive
     ) -> None:
         self._host.check(offer, report)
-        size = _size(dict(scope["headers"]), max_body_bytes(self._host.n_values(offer)))
+        size = size_of_body(dict(scope["headers"]), max_body_bytes(self._host.n_values(offer)))
         began = time.monotonic()
-        async with self._reader.body(_source(scope, receive, size=size), size) as body:
+        async with self._reader.body(source_of(scope, receive, size=size), size) as body:
             upload_s = time.monotonic() - began
             self._add(offer, report, body=body, upload_s=upload_s)
 
@@ -222,12 +208,6 @@ class BulkRoutes:
         self._host.add(offer, arrived, flat=flat)
 
 
-def _source(scope: Scope, receive: Receive, *, size: int) -> Source:
-    """The body of a request, past the server's own buffers where the server can do that."""
-    past: Callable[[int], Source] | None = scope.get("extensions", {}).get(EXTENSION)
-    return Messages(receive, size) if past is None else past(size)
-
-
 def _report(headers: Headers, client: str, *, number: int) -> UpdateReport:
     """The report in the headers, which must be about this client and round."""
     if headers.get(b"content-type") != TENSORS.encode():
@@ -240,14 +220,3 @@ def _report(headers: Headers, client: str, *, number: int) -> UpdateReport:
     if (report.client, report.round) != (client, number):
         raise RefusedUpdate(Refusal.BAD_REPORT, f"{REPORT_HEADER} and the path do not agree")
     return report
-
-
-def _size(headers: Headers, limit: int) -> int:
-    text = headers.get(b"content-length", b"")
-    if not text.isdigit():
-        raise RefusedUpdate(Refusal.TOO_LARGE, "content-length is needed")
-    if int(text) == 0:
-        raise RefusedUpdate(Refusal.MALFORMED, "the body is empty")
-    if int(text) > limit:
-        raise RefusedUpdate(Refusal.TOO_LARGE, f"{int(text)} bytes, at most {limit} are taken")
-    return int(text)

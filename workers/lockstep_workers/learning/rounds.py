@@ -13,6 +13,7 @@ from lockstep_api.base import WireModel
 from lockstep_api.sessions import Refusal
 from lockstep_api.status import EnergyJoules
 from lockstep_api.text import few
+from lockstep_api.tiers import ClusterReport
 from lockstep_api.wire import (
     ClientPlan,
     ClientReport,
@@ -181,6 +182,10 @@ class Round:
         told = report.model_copy(update={"asked_steps": plan.asked_steps()})
         self.accepted[report.update.client] = told
 
+    def cluster_reports(self) -> list[ClusterReport]:
+        """Of its clusters, in a mode with edges (`learning.cluster_rounds`)."""
+        return []
+
     def deadline_s(self) -> float | None:
         """When the round may close with the quorum; None when there is no deadline."""
         seconds = self.plan.deadline_seconds
@@ -288,6 +293,7 @@ def round_report(
         accuracy=result["accuracy"],
         loss=told_loss(result["loss"]),
         energy_joules=energy,
+        clusters=done.cluster_reports(),
     )
 
 

@@ -21,7 +21,7 @@ from lockstep_workers.learning.strategy import (
     Totals,
     Vector,
 )
-from lockstep_workers.learning.sums import RoundSum, SumPart, share_of
+from lockstep_workers.learning.sums import RoundSum, SumPart, Sums, share_of
 from lockstep_workers.tensors import Flat, split
 
 
@@ -93,9 +93,14 @@ class Server:
         """Adds an update."""
         self._sum.add(client, flat, share=share_of(self._strategy, contribution))
 
-    def add_part(self, part: SumPart) -> None:
-        """Adds what an edge has summed up; ValueError when it does not fit."""
-        self._sum.merge(part)
+    def add_part(self, sums: Sums, *, contributions: Mapping[str, Contribution]) -> None:
+        """Adds what an edge has summed up, which comes from these clients.
+
+        Raises:
+            RefusedUpdate: it does not fit; nothing is changed.
+        """
+        shares = {c: share_of(self._strategy, one) for c, one in contributions.items()}
+        self._sum.merge(SumPart(sums, shares))
 
     def aggregate(self) -> None:
         """Makes the next state from the sums of a round with at least one update."""

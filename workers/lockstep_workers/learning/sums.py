@@ -28,6 +28,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lockstep_api.sessions import Refusal
+from lockstep_workers.errors import RefusedUpdate
 from lockstep_workers.learning.strategy import Contribution, Strategy
 from lockstep_workers.tensors import Flat
 
@@ -38,6 +40,9 @@ _GRIDS = (2.0**6, 2.0**-29, 2.0**-64)
 """The slices of an exact sum are multiples of these, coarsest first."""
 _ROUNDERS = tuple(1.5 * 2.0**52 * grid for grid in _GRIDS)
 """x + r - r is x rounded to a multiple of r's grid."""
+
+SUMS = "sums"
+"""What partial sums are called on their way."""
 
 Sums = NDArray[Any]
 """(slices, values): one row of float32, or the slices of an exact sum in float64."""
@@ -205,17 +210,25 @@ class RoundSum:
         """Adds all that somebody else has summed up, of other clients.
 
         Raises:
-            ValueError: it has a client that is in already, or other sums than these.
+            RefusedUpdate: it has a client that is in already, or other sums than these, or values
+                that are not finite.
         """
         if twice := self.shares.keys() & part.shares.keys():
-            raise ValueError(f"{sorted(twice)} are in the sum already")
-        mine = self._sum.sums
-        if (part.sums.dtype, part.sums.shape) != (mine.dtype, mine.shape):
-            raise ValueError(
-                f"sums are {part.sums.dtype} {part.sums.shape}, not {mine.dtype} {mine.shape}"
-            )
-        self._sum.merge(part.sums)
+            raise RefusedUpdate(Refusal.DUPLICATE, f"{sorted(twice)} are in the sum already")
+        mine, sums = self._sum.sums, part.sums
+        if sums.dtype != mine.dtype:
+            raise RefusedUpdate(Refusal.DTYPE, f"sums are {sums.dtype}, not {mine.dtype}")
+        if sums.shape != mine.shape:
+            raise RefusedUpdate(Refusal.SHAPE, f"sums are {sums.shape}, not {mine.shape}")
+        if not all(np.isfinite(np.dot(row, row)) for row in sums):
+            raise RefusedUpdate(Refusal.NON_FINITE, "the sums have values that are not finite")
+        self._sum.merge(sums)
         self.shares.update(part.shares)
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the sums, as they travel."""
+        return self._sum.sums.nbytes
 
     def part(self) -> SumPart:
         """All of it, as something to merge; a view, valid until more is added."""
