@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lockstep_api.settings import GroupSettings, JobSettings
 from lockstep_api.spec import Data, Mode, Model, Partition, StrategySpec, Target, TrainingSpec
+from lockstep_api.tiers import ClusterPlan
 from lockstep_api.wire import ClientPlan, Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_serving.bounded import Limits, bounded
 
@@ -100,6 +101,7 @@ class FakePlanner:
         return RoundPlan(
             round=request.round, rounds=self.rounds, target=self.target, participants=chosen,
             quorum=self.quorum, deadline_seconds=self.deadline_seconds,
+            clusters=clusters_of(request, [one.client for one in chosen]),
         )  # fmt: skip
 
     def app(self) -> FastAPI:
@@ -130,6 +132,20 @@ class FakePlanner:
             return Response(verdict.to_json(), media_type="application/json")
 
         return app
+
+
+def clusters_of(request: PlanRequest, clients: list[str]) -> list[ClusterPlan]:
+    """A cluster for each edge that is there: every second client, with two; none without edges."""
+    edges = [one.edge for one in request.edges]
+    members = [clients[i :: len(edges)] for i in range(len(edges))]
+    return [
+        ClusterPlan(
+            cluster=f"c{i}", edge=edge, clients=members[i],
+            fallbacks=[other for other in edges if other != edge],
+        )
+        for i, edge in enumerate(edges)
+        if members[i]
+    ]  # fmt: skip
 
 
 @asynccontextmanager

@@ -1,7 +1,9 @@
 """A device's rounds: wait for work, train, upload, until the job is over.
 
-Run by `device.main` in the main thread. Invariant: an update that was made is sent until the cloud
-pod has answered it or a new session has begun; a broken connection alone costs no training.
+Run by `device.main` in the main thread. The cloud pod's task either has the model with it, or names
+an edge (`device.edges`) that has; there the device gets it and brings its update, and comes back.
+Invariant: an update that was made is sent until it was answered, a new session with the cloud pod
+has begun, or that sends the device elsewhere; a broken connection alone costs no training.
 """
 
 import http.client
@@ -27,6 +29,7 @@ from lockstep_workers.device.connection import (
     report_failure,
     send_update,
 )
+from lockstep_workers.device.edges import Edges
 from lockstep_workers.device.messages import TrainedRound, received, report, update_body
 from lockstep_workers.device.parts import Parts
 from lockstep_workers.device.session import Opened
@@ -45,11 +48,13 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """An update that the cloud pod has not answered yet."""
+    """An update that has not been answered yet."""
 
     report: UpdateReport
     turn: int
     body: bytearray
+    edge: str | None = None
+    """For which edge; None: for the cloud pod."""
     sent_before: bool = False
 
 
@@ -73,12 +78,14 @@ class DeviceLoop:
         """The last one received: the next is read into its buffer."""
         self._memories = parts.memory.read()
         self._session = Opened(0, "")
+        self._edges = Edges(parts.job.edge_urls, parts.session.registration)
         self._account = Account(parts.job, self._group)
         self._split = SplitRounds(parts, self._account, cgroup=self._cgroup)
 
     def run(self) -> None:
         """Returns when the job is over."""
         self._rounds()
+        self._edges.leave()
         self._p.metrics.waited(self._account.waited(time.monotonic()))
 
     def _rounds(self) -> None:
@@ -101,13 +108,16 @@ class DeviceLoop:
         try:
             self._take_constants(connection)
             while self._tell(connection):
-                self._send(connection)
+                self._send(connection, self._session.key)
                 if not is_open(connection):
                     return False
-                work = self._get_work(connection)
+                work = self._get_work(connection, self._session.key, after=self._after)
                 if work is None:
                     return True
-                self._try(work)
+                if work.task.edge is not None and work.task.cut is None:
+                    self._visit(work.task, work.task.edge)
+                else:
+                    self._try(work)
             return True
         finally:
             connection.close()
@@ -120,7 +130,24 @@ class DeviceLoop:
             )
             self._constants_of = self._session.number
 
-    def _try(self, work: Work) -> None:
+    def _visit(self, task: Task, edge: str) -> None:
+        """Does a task at its edge; when the edge is gone, the cloud pod knows where to go on."""
+        if self._update is not None and (self._update.edge, self._update.turn) != (edge, task.turn):
+            self._update = None
+        try:
+            there = self._edges.at(edge, self._session)
+            if self._update is None:
+                work = self._get_work(there.connection, there.key, after=task.turn - 1)
+                if work is None:
+                    raise NoSession(f"edge {edge} has ended")
+                self._try(work, edge=edge)
+            self._send(there.connection, there.key, edge=edge)
+        except (NoSession, *LOST) as error:
+            _log.info("edge lost", edge=edge, why=f"{type(error).__name__}: {error}")
+            self._edges.leave()
+            threading.Event().wait(random.uniform(0.05, 0.5))
+
+    def _try(self, work: Work, *, edge: str | None = None) -> None:
         """Trains; an error of the user's code is told instead of an update."""
         try:
             if self._constants is not None:
@@ -128,7 +155,7 @@ class DeviceLoop:
                 self._constants = None
             if work.task.cut is None:
                 self._model = work.body
-                self._update = self._train(work)
+                self._update = replace(self._train(work), edge=edge)
             elif self._split.play(work.task, key=self._session.key):
                 self._after = work.task.turn
         except JobFailed as error:
@@ -136,7 +163,7 @@ class DeviceLoop:
             _log.error("training failed", round=work.task.round, error=str(error))
             self._failure = ClientFailure(
                 client=self._p.client.name,
-                incarnation=self._p.session.incarnation,
+                incarnation=self._p.session.registration.incarnation,
                 round=work.task.round,
                 message=str(error),
             )
@@ -159,12 +186,14 @@ class DeviceLoop:
             self._after = 0
             self._update = None
 
-    def _get_work(self, connection: http.client.HTTPConnection) -> Work | None:
+    def _get_work(
+        self, connection: http.client.HTTPConnection, key: str, *, after: int
+    ) -> Work | None:
         return get_work(
             connection,
             self._p.client.name,
-            key=self._session.key,
-            after=self._after,
+            key=key,
+            after=after,
             link=self._p.links.down,
             reuse=self._model,
         )
@@ -230,16 +259,18 @@ class DeviceLoop:
         )
         return trained, body, used
 
-    def _send(self, connection: http.client.HTTPConnection) -> None:
-        """Sends the update that waits to be sent, if there is one."""
+    def _send(
+        self, connection: http.client.HTTPConnection, key: str, *, edge: str | None = None
+    ) -> None:
+        """Sends the update that waits to be sent there, if there is one."""
         update = self._update
-        if update is None:
+        if update is None or update.edge != edge:
             return
         self._update = replace(update, sent_before=True)
         answer = send_update(
             connection,
             update.report,
-            key=self._session.key,
+            key=key,
             body=update.body,
             link=self._p.links.up,
         )

@@ -41,9 +41,9 @@ class SessionKeeper:
         self._error: WorkerError | None = None
 
     @property
-    def incarnation(self) -> str:
-        """What tells this run of the client from others."""
-        return self._registration.incarnation
+    def registration(self) -> Registration:
+        """Who opens it."""
+        return self._registration
 
     def start(self) -> None:
         """Opens the session as soon as the cloud pod answers."""
