@@ -16,7 +16,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
-from lockstep_simulator.examples import cache_folder
+from lockstep_simulator.examples import adapted, cache_folder, load_examples
+from lockstep_simulator.explain_cut import explained_cuts
 from lockstep_simulator.grid import cases, read_seeds
 from lockstep_simulator.manifest import (
     DataFile,
@@ -308,6 +309,24 @@ def sweep(
         for sentence in (failed := failures_of(ready)):
             told.print(f"failed: {sentence}", style="red", soft_wrap=True, markup=False)
     raise typer.Exit(1 if failed else 0)
+
+
+@app.command("explain-cut")
+def explain_cut(
+    *,
+    file: Annotated[
+        Path, typer.Option("--filename", "-f", help="The manifest of a job of mode split.")
+    ],
+    set_: Sets = None,
+    name: JobName = None,
+    data: Data = None,
+) -> None:
+    """Tell where a job's model can be cut for split training, what that means, what auto takes."""
+    with explained() as told:
+        examples = None if data is None else DataFile(data)
+        spec = read_manifest(file, set_ or [], name=name, data=examples).spec
+        dataset = load_examples(spec, say=told.print)
+        typer.echo(explained_cuts(adapted(spec, dataset), dataset))
 
 
 def _swept(ready: Sweep, out: Path, *, parallel: int, told: Console) -> None:
