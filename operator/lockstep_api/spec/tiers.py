@@ -51,7 +51,8 @@ class Clustering(ApiModel):
     """Rounds for which clusters stay."""
     epsilon: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     """ε of the Laplace noise, of scale 1/ε, that a device adds to each count of its label histogram
-    before it tells it; with a large one counts are told as they are."""
+    before it tells it; with a large one counts are told as they are. The noise is drawn once; with
+    training.deterministic from the seed, and hides nothing from who knows that."""
 
 
 class Offload(ApiModel):

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from lockstep_api.sessions import Registration
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Moved, Task, UpdateReport, told_loss
-from lockstep_api.wire_types import MOST_LABELS
-from lockstep_workers.data import label_histogram
 from lockstep_workers.device.connection import Work
 from lockstep_workers.device.spending import Spent
 from lockstep_workers.errors import InvalidJob, RefusedUpdate
@@ -44,14 +42,13 @@ class SplitDone:
     """As of a `TrainedRound`."""
 
 
-def registration(client: Client, *, classes: int, incarnation: str) -> Registration:
-    """What the cloud pod is told when the session opens."""
-    histogram = label_histogram(client.examples, classes)
+def registration(client: Client, *, labels: list[int], incarnation: str) -> Registration:
+    """What the cloud pod is told when the session opens; `labels` as `device.labels` tells them."""
     return Registration(
         client=client.name,
         incarnation=incarnation,
         examples=len(client.examples),
-        label_histogram=histogram if len(histogram) <= MOST_LABELS else [],
+        label_histogram=labels,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 
 from lockstep_api.settings import JobSettings
 from lockstep_workers.data import load_dataset
+from lockstep_workers.device.labels import ToldLabels
 from lockstep_workers.device.link import Links, build_links
 from lockstep_workers.device.memory import MemoryFile
 from lockstep_workers.device.messages import registration
@@ -73,7 +74,8 @@ def build_parts(job: JobSettings, name: str, *, place: Place) -> Parts:
     environment = place.environment
     dataset = load_dataset(job.data, environment.datasets)
     client = build_client(job, name, dataset=dataset)
-    known = registration(client, classes=dataset.classes, incarnation=place.incarnation)
+    labels = ToldLabels(job, client, environment.memory).histogram(dataset.classes)
+    known = registration(client, labels=labels, incarnation=place.incarnation)
     return Parts(
         job=job,
         client=client,
