@@ -18,7 +18,7 @@ from lockstep_operator.core.batches import (
     step_seconds,
 )
 from lockstep_operator.core.insight import Member, devices_of
-from lockstep_operator.core.split_steps import PROCESS_BYTES, Load, Paces, load_of
+from lockstep_operator.core.split_steps import PROCESS_BYTES, Load, Paces, load_of, most_examples
 from tests.support.tiered import CNN, group, split_job
 
 LOAD = Load(flops=1e6, back_flops=1e7, up_mbit=0.2, down_mbit=0.2, front_mbit=0.01,
@@ -63,7 +63,7 @@ def test_bounds_are_a_quarter_and_twice_the_batch_size_or_what_memory_holds() ->
     tight = group("tight", memory=str(PROCESS_BYTES + 45 * 136_000))
     full = group("full", memory=str(PROCESS_BYTES + 136_000))
     spec = split_job(group("wide"), tight, full)
-    found = bounds_of(32, spec.devices, candidate=CNN[2])
+    found = bounds_of(32, [most_examples(CNN[2], one) for one in spec.devices])
     assert found.low.tolist() == [8, 8, 8]
     assert found.high.tolist() == [64, 45, 32]
 

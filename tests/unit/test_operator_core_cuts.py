@@ -46,17 +46,22 @@ def test_the_slowest_kind_of_device_decides() -> None:
 
 def test_seconds_are_front_link_latency_and_back_half() -> None:
     way: dict[str, Any] = {"mbps": 10, "latencyMs": 5}
-    spec = split_job(group(cores="2", replicas=3, uplink=way, downlink=way),
+    spec = split_job(group(cores="500m", replicas=3, uplink=way, downlink=way),
                      split={"wireDtype": "float32", "frontUpdate": "round"})  # fmt: skip
     cut = CNN[2]
-    front_s = 32 * cut.front_flops / (2 * CORE_FLOPS)
+    front_s = 32 * cut.front_flops / (0.5 * CORE_FLOPS)
     sent_s = 32 * (2 * 3136 * 4 + 4) * 8e-6 / 10
     back_s = 3 * 32 * cut.back_flops / (2 * 2 * CORE_FLOPS)
     assert cut_seconds(spec, cut) == pytest.approx(front_s + sent_s + 0.01 + back_s)
-    every_step = split_job(group(cores="2", replicas=3, uplink=way, downlink=way),
+    every_step = split_job(group(cores="500m", replicas=3, uplink=way, downlink=way),
                            split={"wireDtype": "float32"})  # fmt: skip
     fronts_s = 2 * 448 * 4 * 8e-6 / 10
     assert cut_seconds(every_step, cut) == pytest.approx(cut_seconds(spec, cut) + 0.01 + fronts_s)
+
+
+def test_a_device_trains_in_one_thread_however_many_cores_it_has() -> None:
+    one, four = (cut_seconds(split_job(group(cores=cores)), CNN[2]) for cores in ("1", "4"))
+    assert one == four
 
 
 def test_a_batch_that_does_not_fit_into_memory_is_refused_with_numbers() -> None:

@@ -291,11 +291,21 @@ async def test_a_round_that_cannot_be_planned_is_refused_and_told_once(tiered: S
     assert tiered.report.plan_problem is None
 
 
-async def test_labels_of_devices_are_read_in_modes_that_make_clusters_of_them(
-    tiered: Setup,
+@pytest.mark.parametrize("mode", ["hierarchical", "federated"])
+async def test_labels_of_devices_are_read_in_modes_that_make_clusters_of_them_only(
+    setup: Setup, mode: str
 ) -> None:
     """A federated job's request has no room for them."""
-    asked = with_edges()
+    many = [f"fast-{index}" for index in range(200)]
+    edges = {"edges": [{"name": "e"}]} if mode == "hierarchical" else {}
+    body = job_body(mode=mode, devices=[{"name": "fast", "replicas": len(many)}], **edges)
+    body["metadata"]["uid"] = setup.uid
+    setup.kube.put(body)
+    asked = request(1, *many) | {"edges": [{"edge": "e-0", "incarnation": "a"}]}
     for client in asked["clients"]:
         client["labelHistogram"] = [1] * 1024
-    assert (await tiered.http.post(PLAN, json=asked)).status_code == 200
+    answer = await setup.http.post(PLAN, json=asked)
+    assert answer.status_code == (200 if mode == "hierarchical" else 422)
+    assert ("more values than a job of 200 clients can tell" in answer.text) is (
+        mode == "federated"
+    )

@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 
 from lockstep_allocator.devices import Array
 from lockstep_allocator.equalize import equalize
-from lockstep_api.spec import DeviceGroup
-from lockstep_api.tiers import CutCandidate
 from lockstep_operator.core.insight import Member, devices_of
 from lockstep_operator.core.split_steps import (
     Load,
     Paces,
-    most_examples,
     of_a_round,
     of_a_step,
     of_an_example,
@@ -33,6 +30,7 @@ LEAST_SHARE = 0.25
 MOST_SHARE = 2.0
 """It takes no more."""
 _TURNS = 60
+_SAME = 1e-10
 
 Numbers = NDArray[np.int64]
 
@@ -45,14 +43,14 @@ class Bounds:
     high: Numbers
 
 
-def bounds_of(batch_size: int, groups: Sequence[DeviceGroup], *, candidate: CutCandidate) -> Bounds:
-    """From a quarter of training.batchSize to twice as many, or what fits into memory.
+def bounds_of(batch_size: int, most: Sequence[int]) -> Bounds:
+    """From a quarter of training.batchSize to twice as many, or what fits into memory (`most`).
 
     training.batchSize itself is always allowed: who asks for it is taken at his word.
     """
     low, high = max(1, round(LEAST_SHARE * batch_size)), round(MOST_SHARE * batch_size)
-    most = [min(high, max(batch_size, most_examples(candidate, group))) for group in groups]
-    return Bounds(np.full(len(groups), low), np.array(most, np.int64))
+    fits = np.maximum(np.array(most, np.int64), batch_size)
+    return Bounds(np.full(len(most), low), np.minimum(fits, high))
 
 
 def equal_batches(count: int, batch_size: int) -> Numbers:
@@ -73,6 +71,8 @@ def proportional_batches(paced: Paces, load: Load, *, batch_size: int, bounds: B
         middle_s = 0.5 * (low_s + high_s)
         enough = _within(middle_s, each, once=once, bounds=bounds).sum() >= total
         low_s, high_s = (low_s, middle_s) if enough else (middle_s, high_s)
+        if high_s - low_s <= _SAME * high_s:
+            break
     shares = _within(low_s, each, once=once, bounds=bounds)
     return _rounded(shares, total, each=each, once=once, bounds=bounds)
 

@@ -22,6 +22,7 @@ from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.split_steps import (
     CORE_FLOPS,
     Placed,
+    core_seconds,
     edge_cores,
     example_bytes,
     load_of,
@@ -111,11 +112,13 @@ def cut_seconds(spec: FederatedJobSpec, candidate: CutCandidate) -> float:
     split, size = spec.split or Split(), spec.training.batch_size
     load = load_of(candidate, split)
     members = [Placed(client_name(group.name, 0), group) for group in spec.devices]
-    paced = paces(members, Insight(), load=load)
+    known = Insight()
+    core_s = core_seconds([one.client for one in members], known, load=load)
+    paced = paces(members, known, core_s=core_s)
     if split.batches == "equal":
         batches = equal_batches(len(members), size)
     else:
-        bounds = bounds_of(size, spec.devices, candidate=candidate)
+        bounds = bounds_of(size, [most_examples(candidate, group) for group in spec.devices])
         batches = proportional_batches(paced, load, batch_size=size, bounds=bounds)
     return step_seconds(batches, paced=paced, load=load) + _back_seconds(spec, load.back_flops)
 

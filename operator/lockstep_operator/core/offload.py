@@ -6,8 +6,10 @@ passes models and updates on.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
 
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import DeviceGroup, Edge, FederatedJobSpec, Split
@@ -26,9 +28,11 @@ from lockstep_operator.core.split_steps import (
     Load,
     Paces,
     Placed,
+    core_seconds,
     down_mbps,
     edge_cores,
     load_of,
+    most_examples,
     of_a_round,
     of_a_step,
     of_an_example,
@@ -36,6 +40,7 @@ from lockstep_operator.core.split_steps import (
     up_mbps,
 )
 
+_NOTHING = Insight()
 _FLOAT_BYTES = 4
 _UNKNOWN_MBIT = 1.0
 """Of an update, before there was one: clusters are spread evenly then."""
@@ -117,48 +122,47 @@ class Splitting:
     insight: Insight
     candidate: CutCandidate
     """Where the model is cut."""
-    _batches: dict[tuple[object, ...], Numbers] = field(default_factory=dict)
+    load: Load
+    """What that asks."""
+    core_s: Mapping[str, float]
+    """Client → core-seconds of the front half of an example."""
+    most: Mapping[str, int]
+    """Client → examples of a step that fit into its memory."""
 
     @property
     def known(self) -> bool:
         return True
 
     @property
-    def split(self) -> Split:
-        return self.spec.split or Split()
-
-    @property
-    def load(self) -> Load:
-        return load_of(self.candidate, self.split)
+    def _is_equal(self) -> bool:
+        return (self.spec.split or Split()).batches == "equal"
 
     def paces(self, clients: Sequence[str], site: Site, *, mean: bool = False) -> Paces:
         """How fast a cluster's devices are with an edge."""
-        return paces(self._placed(clients, site), self.insight, load=self.load, mean=mean)
+        core_s = np.array([self.core_s[client] for client in clients])
+        return paces(self._placed(clients, site), self.insight, core_s=core_s, mean=mean)
 
     def _placed(self, clients: Sequence[str], site: Site) -> list[Placed]:
         return [Placed(client, self.groups[client], site.name) for client in clients]
 
     def batches(self, clients: Sequence[str], site: Site) -> Numbers:
-        """The examples of a step that each of a cluster's devices takes.
+        """The examples of a step that each of a cluster's devices takes."""
+        return self._batches(clients, site, paced=self.paces(clients, site))
 
-        Weights depend on them: in a deterministic job they follow from the spec alone.
-        """
-        size, groups = self.spec.training.batch_size, [self.groups[one] for one in clients]
-        if self.split.batches == "equal":
+    def _batches(self, clients: Sequence[str], site: Site, *, paced: Paces) -> Numbers:
+        """Weights depend on them: in a deterministic job they follow from the spec alone."""
+        size = self.spec.training.batch_size
+        if self._is_equal:
             return equal_batches(len(clients), size)
-        known = Insight() if self.spec.training.deterministic else self.insight
-        paced = paces(self._placed(clients, site), known, load=self.load)
-        each, once = of_an_example(paced, self.load), of_a_step(paced, self.load)
-        key = (*clients, *each, *once)
-        if key not in self._batches:  # most edges meet the same links
-            bounds = bounds_of(size, groups, candidate=self.candidate)
-            self._batches[key] = proportional_batches(
-                paced, self.load, batch_size=size, bounds=bounds
-            )
-        return self._batches[key]
+        if self.spec.training.deterministic:
+            core_s = core_seconds(clients, _NOTHING, load=self.load)
+            paced = paces(self._placed(clients, site), _NOTHING, core_s=core_s)
+        bounds = bounds_of(size, [self.most[client] for client in clients])
+        return proportional_batches(paced, self.load, batch_size=size, bounds=bounds)
 
     def member_seconds(self, clients: Sequence[str], site: Site) -> float:
-        paced, batches = self.paces(clients, site), self.batches(clients, site)
+        paced = self.paces(clients, site)
+        batches = self._batches(clients, site, paced=paced)
         step_s = of_a_step(paced, self.load) + batches * of_an_example(paced, self.load)
         return float((self.steps * step_s + of_a_round(paced, self.load)).max())
 
@@ -191,3 +195,26 @@ class Splitting:
         examples = self.spec.training.batch_size * self.steps * len(self.groups)
         most = min(distillation.max_samples, examples)
         return most * self.load.up_mbit / 8e-6 / clusters
+
+
+def splitting_of(
+    spec: FederatedJobSpec,
+    groups: Mapping[str, DeviceGroup],
+    *,
+    steps: int,
+    insight: Insight,
+    candidate: CutCandidate,
+) -> Splitting:
+    """What a round of split training asks, for devices with their groups."""
+    load = load_of(candidate, spec.split or Split())
+    core_s = core_seconds([*groups], insight, load=load).tolist()
+    return Splitting(
+        spec=spec,
+        groups=groups,
+        steps=steps,
+        insight=insight,
+        candidate=candidate,
+        load=load,
+        core_s=dict(zip(groups, core_s, strict=True)),
+        most={client: most_examples(candidate, group) for client, group in groups.items()},
+    )

@@ -111,13 +111,15 @@ class Paces:
     """Of a transfer up and one down."""
 
 
-def paces(members: Sequence[Placed], insight: Insight, *, load: Load, mean: bool = False) -> Paces:
+def paces(
+    members: Sequence[Placed], insight: Insight, *, core_s: Array, mean: bool = False
+) -> Paces:
     """What is known of devices, and where nothing is what the spec says.
 
     Args:
         members: the devices, each with the edge that it works with.
         insight: what is known of them.
-        load: what the cut asks, for who was not measured.
+        core_s: core-seconds of each for the front half of an example.
         mean: of links the mean over all that is known, not what they did last.
     """
     known = [(insight.of(one.client), one) for one in members]
@@ -125,8 +127,8 @@ def paces(members: Sequence[Placed], insight: Insight, *, load: Load, mean: bool
     up = [up_mbps(seen, one, mean=mean) for seen, one in known]
     down = [down_mbps(seen, one) for seen, one in known]
     return Paces(
-        cores=np.array([parse_quantity(group.cpu_at_max) for group in groups]),
-        core_s=_core_s([seen for seen, _ in known], insight, load=load),
+        cores=np.array([_cores(group) for group in groups]),
+        core_s=core_s,
         up_mbps=np.maximum(np.array(up), LEAST_MBPS),
         down_mbps=np.maximum(np.array(down), LEAST_MBPS),
         latency_s=np.array([_latency_s(group) for group in groups]),
@@ -142,13 +144,19 @@ def joined(parts: Sequence[Paces]) -> Paces:
     return Paces(**rows)
 
 
-def _core_s(known: Sequence[ClientInsight], insight: Insight, *, load: Load) -> Array:
-    """An example is the same work on all devices: none is far from the median."""
+def core_seconds(clients: Sequence[str], insight: Insight, *, load: Load) -> Array:
+    """What the front half of an example takes on devices: the same work on all, so that none is far
+    from the median."""
     middle = usual(one.work_per_example for one in insight.clients.values())
     if middle is None:
-        return np.full(len(known), load.flops / CORE_FLOPS)
-    each = filled([one.work_per_example for one in known], middle)
+        return np.full(len(clients), load.flops / CORE_FLOPS)
+    each = filled([insight.of(client).work_per_example for client in clients], middle)
     return np.clip(each, middle / _UNLIKE, middle * _UNLIKE)
+
+
+def _cores(group: DeviceGroup) -> float:
+    """A device trains in one thread."""
+    return min(parse_quantity(group.cpu_at_max), 1.0)
 
 
 def up_mbps(seen: ClientInsight, member: Placed, *, mean: bool = False) -> float:

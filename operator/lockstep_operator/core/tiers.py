@@ -29,7 +29,7 @@ from lockstep_operator.core.allocate import NotComputable, groups_by_client, wit
 from lockstep_operator.core.batches import frequencies
 from lockstep_operator.core.clustering import Cluster
 from lockstep_operator.core.insight import Insight, Member
-from lockstep_operator.core.offload import Averaging, Site, Splitting
+from lockstep_operator.core.offload import Averaging, Site, Splitting, splitting_of
 from lockstep_operator.core.split_steps import joined
 from lockstep_operator.errors import UnfitRequest
 
@@ -110,7 +110,7 @@ def offload_of(
         return Averaging(groups, steps, insight)
     assert cut is not None  # chosen before
     mine = {client: groups[client] for client in steps}
-    return Splitting(spec, mine, max(steps.values()), insight, cut)
+    return splitting_of(spec, mine, steps=max(steps.values()), insight=insight, candidate=cut)
 
 
 def _connected(spec: FederatedJobSpec, request: PlanRequest) -> list[Site]:
