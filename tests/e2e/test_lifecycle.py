@@ -26,6 +26,7 @@ from tests.e2e.running import (
     wait_for_event,
     watch,
 )
+from tests.support.manifests import NATURAL
 from tests.support.patience import TIMEOUT
 
 pytestmark = pytest.mark.cluster
@@ -153,7 +154,7 @@ def prepare(name: str, phase: str) -> None:
     if phase == "Pending":
         job["spec"]["cloud"] = {"cpu": "100"}
     if phase == "Refused":
-        job["spec"]["clustering"] = {"method": "kl"}
+        job["spec"]["data"] = NATURAL
     if phase == "Starting":
         job["spec"]["devices"][0]["memory"] = "16Mi"  # it never gets there
     if phase == "Failed":

@@ -19,6 +19,7 @@ from tests.e2e.outside import (
     wait_until_no_children,
 )
 from tests.e2e.running import Json
+from tests.support.manifests import NATURAL
 from tests.support.patience import PATIENCE_S, TIMEOUT
 
 pytestmark = pytest.mark.cluster
@@ -40,10 +41,10 @@ def test_a_job_gets_children_and_an_event_and_is_left_unmarked(operator: Operato
 
 
 def test_an_unsupported_job_is_refused_in_words(operator: Operator) -> None:
-    create(operator.namespace, job("ahead", clustering={"method": "kl"}))
+    create(operator.namespace, job("ahead", data=NATURAL))
     seen = wait_for_phase(operator.namespace, "ahead", "Refused")
     assert message(seen, "Accepted").startswith("NotSupported: ")
-    assert "clustering.method kl" in message(seen, "Accepted")
+    assert "data.partition.scheme natural" in message(seen, "Accepted")
     assert children(operator.namespace, "ahead") == []
 
 
@@ -100,7 +101,7 @@ def test_a_restart_changes_nothing(operator: Operator) -> None:
     before = identities(operator.namespace, "steady")
     assert operator.stop() == 0
     operator.start()
-    create(operator.namespace, job("other", clustering={"method": "kl"}))
+    create(operator.namespace, job("other", data=NATURAL))
     wait_for_phase(operator.namespace, "other", "Refused")  # the new operator is at work
     assert identities(operator.namespace, "steady") == before
 

@@ -20,6 +20,8 @@ MINIMAL: Json = {
     "devices": [{"name": "all"}],
 }
 ABSENT = object()
+# Taken by the apiserver, refused by the operator (NotSupported): the data set has no users.
+NATURAL: Json = {"name": "fashion-mnist", "partition": {"scheme": "natural"}}
 
 
 def changed(spec: Json, changes: Json) -> Json:

@@ -25,8 +25,7 @@ from tests.support.decisions import (
     started,
     step,
 )
-
-NATURAL = {"name": "fashion-mnist", "partition": {"scheme": "natural"}}
+from tests.support.manifests import NATURAL
 
 
 def test_a_new_job_is_placed_and_its_children_are_applied() -> None:

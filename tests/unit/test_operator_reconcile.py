@@ -26,6 +26,7 @@ from tests.support.kube import (
     make_deps,
     status_of,
 )
+from tests.support.manifests import NATURAL
 
 
 async def test_a_job_gets_its_children_then_its_status_then_an_event() -> None:
@@ -268,9 +269,7 @@ async def test_a_new_phase_does_not_wait() -> None:
 
 
 async def test_an_unsupported_job_is_refused_without_children() -> None:
-    kube = cluster_with(
-        job_body(data={"name": "fashion-mnist", "partition": {"scheme": "natural"}})
-    )
+    kube = cluster_with(job_body(data=NATURAL))
     outcome = await reconcile(KEY, make_deps(kube))
     assert outcome.phase == "Refused"
     assert [verb for verb, _ in kube.writes] == ["status"]
