@@ -262,6 +262,11 @@ def test_the_literal_text_fills_its_clusters_one_after_another() -> None:
     assert min(sizes(found)) >= 3
 
 
+def test_the_literal_text_makes_no_more_clusters_than_there_are_clients() -> None:
+    found = made(members([10], [10]), ClusteringMethod.LITERAL, 4)
+    assert sizes(found) == [1, 1]
+
+
 def test_a_thousand_clients_are_all_dealt_out() -> None:
     of = skewed(1000)
     found = made(of, clusters=10)

@@ -1,8 +1,7 @@
 """Which edge runs which cluster."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import product
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,15 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockstep_operator.core.matching import (
-    MOST_SECONDS,
     Costs,
-    Demand,
     Held,
     Match,
     NoRoom,
-    Path,
-    Supply,
-    Traffic,
     least_bottleneck,
     match,
 )
@@ -28,7 +22,7 @@ seconds = st.floats(0, 100, allow_subnormal=False)
 
 def brute_force(costs: Costs, *, by: int) -> float:
     """The least longest (0) or sum (1) of all matchings."""
-    clusters, edges = len(costs.transfer_s), len(costs.room)
+    clusters, edges = len(costs.devices_s), len(costs.room)
     every = []
     for chosen in product(range(edges), repeat=clusters):
         held: Held = [[k for k in range(clusters) if chosen[k] == e] for e in range(edges)]
@@ -55,7 +49,7 @@ def problems(draw: st.DrawFn, *, most_clusters: int, most_edges: int) -> Costs:
 @given(costs=problems(most_clusters=4, most_edges=3))
 def test_the_longest_cluster_is_the_shortest_that_can_be(costs: Costs) -> None:
     held = least_bottleneck(costs)
-    assert sorted(k for on in held for k in on) == [*range(len(costs.transfer_s))]
+    assert sorted(k for on in held for k in on) == [*range(len(costs.devices_s))]
     assert all(len(on) <= room for on, room in zip(held, costs.room, strict=True))
     assert costs.score(held)[0] == pytest.approx(brute_force(costs, by=0))
 
@@ -66,115 +60,87 @@ def test_the_longest_of_more_clusters_is_within_a_hundredth_of_the_shortest(cost
     assert costs.score(least_bottleneck(costs))[0] <= 1.01 * brute_force(costs, by=0) + 1e-9
 
 
-def split(samples: float, clients: str = "a", *, exchange_bytes: float = 1e6) -> Demand:
-    """A cluster of as many clients as letters."""
-    traffic = {client: Traffic(exchange_bytes, exchanges=10) for client in clients}
-    return Demand(f"c-{clients}", traffic, flops=samples)
-
-
 def matched(
-    clusters: list[Demand],
-    edges: list[Supply],
-    links: Mapping[tuple[str, str], Path] | None = None,
-    objective: Literal["bottleneck", "sum"] = "bottleneck",
+    devices_s: Sequence[Sequence[float]],
+    work_s: Sequence[Sequence[float]] | float = 0.0,
+    *,
+    room: Sequence[int],
 ) -> tuple[Match, ...]:
-    known = links or {}
-    usual = Path(bandwidth_mbps=8.0)
-    return match(
-        clusters,
-        edges,
-        path=lambda client, edge: known.get((client, edge), usual),
-        objective=objective,
-    )
+    """Of clusters c0, c1, … and edges e-0, e-1, …; work may be the same everywhere."""
+    if not isinstance(work_s, Sequence):
+        work_s = [[work_s] * len(room)] * len(devices_s)
+    names = [f"c{k}" for k in range(len(devices_s))]
+    edges = [f"e-{e}" for e in range(len(room))]
+    return match(names, edges, costs=Costs(devices_s, work_s, tuple(room)))
 
 
-def test_a_step_waits_for_the_slowest_device_of_the_cluster_and_two_latencies() -> None:
-    links = {("a", "e-0"): Path(8.0, latency_s=0.05), ("b", "e-0"): Path(4.0, latency_s=0.1)}
-    (found,) = matched([split(0, "ab")], [Supply("e-0", 1.0, 1)], links)
-    assert found.seconds == pytest.approx(10 * (1e6 * 8 / 4e6 + 2 * 0.1))
-
-
-def test_the_edges_work_is_operations_over_its_free_speed() -> None:
-    (found,) = matched([split(600.0)], [Supply("e-0", 100.0, 1)])
-    assert found.seconds == pytest.approx(10 * 1.0 + 6.0)
+def test_a_cluster_takes_what_its_devices_take_and_the_edges_work() -> None:
+    (found,) = matched([[10.0]], 6.0, room=[1])
+    assert found == Match("c0", "e-0", 16.0, found.ranking, "e-0: 16 s, the only edge")
+    assert found.fallbacks == ()
 
 
 def test_clusters_on_one_edge_wait_for_the_smaller_of_the_two_works() -> None:
-    found = matched([split(600.0, "a"), split(200.0, "b")], [Supply("e-0", 100.0, 2)])
-    assert [one.seconds for one in found] == pytest.approx([10 + 6 + 2, 10 + 2 + 2])
-
-
-def test_a_model_there_and_back_is_one_exchange() -> None:
-    assert Traffic(2e6).seconds(Path(16.0, latency_s=0.5)) == pytest.approx(1.0 + 1.0)
+    found = matched([[10.0], [10.0]], [[6.0], [2.0]], room=[2])
+    assert [one.seconds for one in found] == [10 + 6 + 2, 10 + 2 + 2]
 
 
 def test_the_near_edge_is_taken_and_the_sentence_says_why() -> None:
-    links = {("a", "e-1"): Path(16.0)}
-    (found,) = matched([split(0, "a")], [Supply("e-0", 1.0, 1), Supply("e-1", 1.0, 1)], links)
+    (found,) = matched([[0.61, 0.42]], room=[1, 1])
     assert found.edge == "e-1"
-    assert found.why == "e-1: 5 s against 10 s at e-0"
+    assert found.why == "e-1: 0.42 s against 0.61 s at e-0"
     assert found.fallbacks == ("e-0",)
-    assert [offer.seconds for offer in found.ranking] == pytest.approx([5.0, 10.0])
+    assert [offer.seconds for offer in found.ranking] == [0.42, 0.61]
 
 
 def test_every_edge_is_ranked_and_those_without_room_come_last() -> None:
-    links = {("a", "e-0"): Path(80.0), ("b", "e-0"): Path(4.0), ("b", "e-1"): Path(16.0)}
-    edges = [Supply("e-0", 1.0, 1), Supply("e-1", 1.0, 1), Supply("e-2", 1.0, 1)]
-    _, b = matched([split(0, "a"), split(0, "b")], edges, links)
-    assert [(offer.edge, offer.full) for offer in b.ranking] == [
+    _, second = matched([[1.0, 9.0, 9.0], [20.0, 5.0, 10.0]], room=[1, 1, 1])
+    assert [(offer.edge, offer.full) for offer in second.ranking] == [
         ("e-1", False),
         ("e-2", False),
         ("e-0", True),
     ]
-    assert b.fallbacks == ("e-2", "e-0")
+    assert second.fallbacks == ("e-2", "e-0")
 
 
 def test_a_ranking_tells_what_a_cluster_would_take_beside_those_that_are_there() -> None:
-    edges = [Supply("e-0", 100.0, 2), Supply("e-1", 100.0, 2)]
-    a, b = matched([split(400.0, "a"), split(400.0, "b")], edges)
-    assert {a.edge, b.edge} == {"e-0", "e-1"}
-    assert [offer.seconds for offer in a.ranking] == pytest.approx([14.0, 18.0])
+    first, second = matched([[10.0, 10.0]] * 2, 4.0, room=[2, 2])
+    assert {first.edge, second.edge} == {"e-0", "e-1"}
+    assert [offer.seconds for offer in first.ranking] == [14.0, 18.0]
 
 
 def test_who_gives_way_to_others_says_so() -> None:
-    """Both are nearer to e-0, one by more."""
-    links = {("a", "e-0"): Path(80.0), ("a", "e-1"): Path(40.0)}
-    links |= {("b", "e-0"): Path(80.0), ("b", "e-1"): Path(4.0)}
-    edges = [Supply("e-0", 10.0, 2), Supply("e-1", 10.0, 2)]
-    a, b = matched([split(30.0, "a"), split(30.0, "b")], edges, links)
-    assert (a.edge, b.edge) == ("e-1", "e-0")
-    one_place = [Supply("e-0", 1e9, 1), Supply("e-1", 1e9, 1)]
-    a, b = matched([split(0.0, "a"), split(0.0, "b")], one_place, links)
-    assert a.why == "e-1: 2 s against 1 s at e-0, which is full"
+    """Both are nearer to e-0, the second by more."""
+    near = [[1.0, 2.0], [1.0, 20.0]]
+    first, second = matched(near, 3.0, room=[2, 2])
+    assert (first.edge, second.edge) == ("e-1", "e-0")
+    first, _ = matched(near, room=[1, 1])
+    assert first.why == "e-1: 2 s against 1 s at e-0, which is full"
+    shared = [[1.0, 6.0], [1.0, 20.0]]
+    first, second = matched(shared, [[1.0, 0.0], [6.0, 0.0]], room=[2, 2])
+    assert (first.edge, second.edge) == ("e-1", "e-0")
+    assert first.why == "e-1: 6 s against 3 s at e-0, where others would take longer"
 
 
 def test_equal_edges_share_clusters_evenly() -> None:
     """Also where nothing is known of work and links."""
-    edges = [Supply(f"e-{i}", 1.0, 9) for i in range(3)]
-    found = matched([split(0, letter) for letter in "abcdef"], edges)
+    found = matched([[1.0] * 3] * 6, room=[9] * 3)
     assert np.unique([one.edge for one in found], return_counts=True)[1].tolist() == [2, 2, 2]
 
 
 def test_more_clusters_than_room_are_refused_with_numbers() -> None:
-    five = [split(0, letter) for letter in "abcde"]
-    with pytest.raises(NoRoom, match=r"^5 clusters, 2 edges with room for 2 each: 1 have no place"):
-        matched(five, [Supply("e-0", 1.0, 2), Supply("e-1", 1.0, 2)])
-    with pytest.raises(NoRoom, match="2 edges with room for 4 together"):
-        matched(five, [Supply("e-0", 1.0, 1), Supply("e-1", 1.0, 3)])
-    with pytest.raises(NoRoom, match=r"^5 clusters, no edge is connected"):
-        matched(five, [])
-
-
-def test_what_cannot_be_reached_costs_most_but_has_an_end() -> None:
-    links = {("a", "e-0"): Path(0.0)}
-    (found,) = matched([split(1.0)], [Supply("e-0", 0.0, 1)], links)
-    assert found.seconds == pytest.approx(2 * MOST_SECONDS)
-    (found,) = matched([split(1.0)], [Supply("e-0", 1.0, 1), Supply("e-1", 1.0, 1)], links)
-    assert found.edge == "e-1"
+    five = [[1.0, 1.0]] * 5
+    with pytest.raises(NoRoom, match=r"^5 clusters, 2 edges with room for 2 each: 1 has no place"):
+        matched(five, room=[2, 2])
+    with pytest.raises(NoRoom, match="2 edges with room for 3 together: 2 have no place"):
+        matched(five, room=[0, 3])
+    with pytest.raises(NoRoom, match="1 edge with room for 4: 1 has no place"):
+        matched([[1.0]] * 5, room=[4])
+    assert len(matched(five, room=[2, 3])) == 5
 
 
 def test_no_cluster_needs_no_edge() -> None:
-    assert matched([], []) == ()
+    assert matched([], room=[]) == ()
 
 
 def test_a_hundred_clusters_find_twenty_edges() -> None:

@@ -8,10 +8,6 @@ from hypothesis import strategies as st
 
 from lockstep_operator.core.matching import (
     Costs,
-    Demand,
-    Path,
-    Supply,
-    Traffic,
     least_bottleneck,
     least_sum,
     match,
@@ -34,7 +30,7 @@ def problems(draw: st.DrawFn) -> Costs:
 
 
 def every_sum(costs: Costs) -> list[float]:
-    clusters, edges = len(costs.transfer_s), len(costs.room)
+    clusters, edges = len(costs.devices_s), len(costs.room)
     matchings = (
         [[k for k in range(clusters) if chosen[k] == e] for e in range(edges)]
         for chosen in product(range(edges), repeat=clusters)
@@ -49,7 +45,7 @@ def every_sum(costs: Costs) -> list[float]:
 @given(costs=problems())
 def test_no_matching_has_a_smaller_sum(costs: Costs) -> None:
     held = least_sum(costs)
-    assert sorted(k for on in held for k in on) == [*range(len(costs.transfer_s))]
+    assert sorted(k for on in held for k in on) == [*range(len(costs.devices_s))]
     assert all(len(on) <= room for on, room in zip(held, costs.room, strict=True))
     assert costs.score(held)[1] == pytest.approx(min(every_sum(costs)), rel=1e-6)
 
@@ -65,7 +61,6 @@ def test_the_two_objectives_differ() -> None:
 
 
 def test_equal_edges_share_clusters_evenly() -> None:
-    clusters = [Demand(f"c{i}", {f"d-{i}": Traffic(1e6)}) for i in range(6)]
-    edges = [Supply(f"e-{i}", 1e9, 6) for i in range(3)]
-    found = match(clusters, edges, path=lambda *_: Path(8.0), objective="sum")
+    costs = Costs([[1.0] * 3] * 6, [[0.0] * 3] * 6, (9, 9, 9))
+    found = match([*"abcdef"], ["e-0", "e-1", "e-2"], costs=costs, objective="sum")
     assert sorted(one.edge for one in found) == ["e-0", "e-0", "e-1", "e-1", "e-2", "e-2"]

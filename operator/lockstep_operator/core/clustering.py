@@ -307,9 +307,10 @@ def _swap(a: Places, b: Places, *, gives: int, takes: int) -> None:
 def _literal(table: _Table, rule: Rule, *, random: Generator) -> list[Places]:
     """The source's greedy text: whoever lowers a cluster's divergence joins it, without a cap."""
     left: Places = random.permutation(table.size).tolist()
-    least = rule.min_size or int(_LITERAL_SHARE * table.size / rule.clusters)
+    clusters = _number(table.size, rule)
+    least = rule.min_size or int(_LITERAL_SHARE * table.size / clusters)
     filled: list[Places] = []
-    for _ in range(rule.clusters):
+    for _ in range(clusters):
         mine: Places = []
         now = np.inf
         for place in [*left]:

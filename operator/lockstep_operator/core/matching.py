@@ -1,17 +1,16 @@
 """Which edge runs which cluster of a round; pure, nothing is kept.
 
-The planner calls it once a round and the simulator with it, after `clustering`. What a cluster
-costs on an edge, in seconds, is what its devices exchange with the edge, the slowest device
-counting (a barrier: all wait for it), and the edge's work for it. Clusters on one edge share its
-compute evenly: beside others a cluster waits for the smaller of its own work and theirs, so the sum
-of all waits is exactly that of slots of which the j-th costs 2j - 1 times the work.
+`tiers` calls it once a round, after `clustering`; `offload` says what a cluster costs on an edge,
+in seconds: what its slowest device takes (all wait for it), and the edge's work for it. Clusters on
+one edge share it evenly: beside others a cluster waits for the smaller of its own work and theirs,
+so the sum of all waits is exactly that of slots of which the j-th costs 2j - 1 times the work.
 
 Invariants: no edge has more clusters than it has room for; `sum` is optimal; `bottleneck` is
 optimal where the search ends within `MOST_STEPS`, as it does for few clusters and edges.
 Of equal matchings the one that spreads the clusters most evenly is taken.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -20,8 +19,6 @@ import numpy as np
 
 MOST_STEPS = 4000
 """Partial matchings that the search for the least bottleneck looks at."""
-MOST_SECONDS = 1e6
-"""What no cluster exceeds: a link without bandwidth, an edge without compute."""
 _SAME = 1e-9
 """Relative difference below which two costs are one."""
 _FEW = 20
@@ -41,54 +38,6 @@ Score = tuple[float, float, int]
 
 class NoRoom(Exception):
     """More clusters than the edges have room for; the message has the numbers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """Between a device and an edge."""
-
-    bandwidth_mbps: float
-    latency_s: float = 0.0
-    """One way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What a device exchanges with its edge in a round."""
-
-    exchange_bytes: float
-    """Up and down, in one exchange: a step of split training, or the model there and back."""
-    exchanges: int = 1
-    """The round's steps in split training, 1 in mode hierarchical."""
-
-    def seconds(self, path: Path) -> float:
-        """What it takes on such a path."""
-        if path.bandwidth_mbps <= 0:
-            return MOST_SECONDS
-        moved_s = self.exchange_bytes * 8e-6 / path.bandwidth_mbps
-        return min(MOST_SECONDS, self.exchanges * (moved_s + 2 * path.latency_s))
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """A cluster that wants an edge."""
-
-    name: str
-    traffic: Mapping[str, Traffic]
-    """Of each of its clients."""
-    flops: float = 0.0
-    """Operations of the edge in the round: the back half's, of a sample, times samples."""
-
-
-@dataclass(frozen=True, slots=True)
-class Supply:
-    """An edge."""
-
-    name: str
-    flops_per_s: float
-    """What is free of it, for all of its clusters together."""
-    room: int
-    """Clusters that fit into its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,25 +73,26 @@ class Match:
 class Costs:
     """What clusters would take on edges, and how many an edge holds."""
 
-    transfer_s: Rows
-    """Of each cluster on each edge."""
-    compute_s: Rows
-    """The same, of a cluster that has the edge to itself."""
+    devices_s: Rows
+    """Of each cluster on each edge: what its slowest device takes, with all that it sends and
+    receives; whoever shares the edge makes it no longer."""
+    work_s: Rows
+    """The edge's work for the cluster, were it alone there."""
     room: tuple[int, ...]
-    """Of each edge."""
+    """Of each edge: clusters that fit into its memory."""
 
     def alone(self) -> list[list[float]]:
         """What each cluster takes on each edge without others."""
         return [
             [moved + work for moved, work in zip(moves, works, strict=True)]
-            for moves, works in zip(self.transfer_s, self.compute_s, strict=True)
+            for moves, works in zip(self.devices_s, self.work_s, strict=True)
         ]
 
     def seconds(self, on: Sequence[int], *, edge: int) -> list[float]:
         """What each of the clusters on an edge takes there beside the others."""
-        work = [self.compute_s[k][edge] for k in on]
+        work = [self.work_s[k][edge] for k in on]
         return [
-            self.transfer_s[k][edge] + sum([own if own < other else other for other in work])
+            self.devices_s[k][edge] + sum([own if own < other else other for other in work])
             for k, own in zip(on, work, strict=True)
         ]
 
@@ -162,66 +112,26 @@ def _total(parts: Sequence[Score]) -> Score:
 
 
 def match(
-    clusters: Sequence[Demand],
-    edges: Sequence[Supply],
-    *,
-    path: Callable[[str, str], Path],
-    objective: Literal["bottleneck", "sum"] = "bottleneck",
-) -> tuple[Match, ...]:
-    """The edge of each cluster, in their order.
-
-    Args:
-        path: of a client (first) and an edge.
-
-    Raises:
-        NoRoom: there are more clusters than room.
-    """
-    costs = costs_of(clusters, edges, path=path)
-    return match_costs([one.name for one in clusters], edges, costs=costs, objective=objective)
-
-
-def match_costs(
     clusters: Sequence[str],
-    edges: Sequence[Supply],
+    edges: Sequence[str],
     *,
     costs: Costs,
     objective: Literal["bottleneck", "sum"] = "bottleneck",
 ) -> tuple[Match, ...]:
-    """The same for named clusters whose costs are known.
+    """The edge of each cluster, in their order; both by name.
 
     Raises:
         NoRoom: there are more clusters than room.
     """
     if not clusters:
         return ()
-    room = sum(edge.room for edge in edges)
-    if room < len(clusters):
-        raise NoRoom(_no_room(len(clusters), edges))
+    if sum(costs.room) < len(clusters):
+        raise NoRoom(_no_room(len(clusters), costs.room))
     held = least_sum(costs) if objective == "sum" else least_bottleneck(costs)
     edge_of = {k: e for e, on in enumerate(held) for k in on}
-    names = [edge.name for edge in edges]
     return tuple(
-        _matched(one, _ranking(k, held, costs=costs, names=names), here=names[edge_of[k]])
+        _matched(one, _ranking(k, held, costs=costs, names=edges), here=edges[edge_of[k]])
         for k, one in enumerate(clusters)
-    )
-
-
-def costs_of(
-    clusters: Sequence[Demand], edges: Sequence[Supply], *, path: Callable[[str, str], Path]
-) -> Costs:
-    """Transfer of the slowest device and work, of each cluster on each edge."""
-
-    def transfer_s(one: Demand, edge: Supply) -> float:
-        moves = (t.seconds(path(client, edge.name)) for client, t in one.traffic.items())
-        return max(moves, default=0.0)
-
-    def compute_s(one: Demand, edge: Supply) -> float:
-        return min(MOST_SECONDS, one.flops / max(edge.flops_per_s, 1e-9))
-
-    return Costs(
-        [[transfer_s(one, edge) for edge in edges] for one in clusters],
-        [[compute_s(one, edge) for edge in edges] for one in clusters],
-        tuple(min(edge.room, len(clusters)) for edge in edges),
     )
 
 
@@ -229,11 +139,12 @@ def least_sum(costs: Costs) -> Held:
     """The matching of the least sum of all clusters' seconds, exactly."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - 50 MB, and few jobs ask
 
-    slots = [(e, j) for e, room in enumerate(costs.room) for j in range(1, room + 1)]
+    most = len(costs.devices_s)
+    slots = [(e, j) for e, room in enumerate(costs.room) for j in range(1, min(room, most) + 1)]
     edge_of, position = np.array(slots).T
-    transfer, compute = np.array(costs.transfer_s), np.array(costs.compute_s)
-    spread = _EVEN * np.max(transfer + compute)
-    of_slots = transfer[:, edge_of] + (2 * position - 1) * (compute[:, edge_of] + spread)
+    devices, work = np.array(costs.devices_s), np.array(costs.work_s)
+    spread = _EVEN * np.max(devices + work)
+    of_slots = devices[:, edge_of] + (2 * position - 1) * (work[:, edge_of] + spread)
     _, chosen = linear_sum_assignment(of_slots)
     held: Held = [[] for _ in costs.room]
     for cluster, slot in enumerate(chosen):
@@ -244,7 +155,7 @@ def least_sum(costs: Costs) -> Held:
 def least_bottleneck(costs: Costs) -> Held:
     """The matching of the least longest cluster; of those a small sum."""
     start = _improved(_greedy(costs), costs)
-    if len(costs.transfer_s) > _FEW:
+    if len(costs.devices_s) > _FEW:
         return start
     return _improved(_searched(start, costs), costs)
 
@@ -368,17 +279,15 @@ def _why(here: str, seconds: float, *, ranking: Sequence[Offer]) -> str:
     return f"{here}: {seconds:.3g} s against {other.seconds:.3g} s at {other.edge}{full or cheaper}"
 
 
-def _no_room(clusters: int, edges: Sequence[Supply]) -> str:
-    rooms = {edge.room for edge in edges}
-    total = sum(edge.room for edge in edges)
-    if not edges:
-        room = "no edge is connected"
-    elif len(rooms) == 1:
-        room = f"{len(edges)} {'edge' if len(edges) == 1 else 'edges'} with room for {rooms.pop()}"
-        room += " each" if len(edges) > 1 else ""
-    else:
-        room = f"{len(edges)} edges with room for {total} together"
+def _no_room(clusters: int, rooms: Sequence[int]) -> str:
+    edges, total = ("edge" if len(rooms) == 1 else "edges"), sum(rooms)
+    room = f"{len(rooms)} {edges} with room for {total}"
+    if len(rooms) > 1:
+        same = len({*rooms}) == 1
+        room = f"{len(rooms)} {edges} with room for {rooms[0] if same else total} "
+        room += "each" if same else "together"
+    left = clusters - total
     return (
-        f"{clusters} clusters, {room}: {clusters - total} have no place; lower "
+        f"{clusters} clusters, {room}: {left} {'has' if left == 1 else 'have'} no place; lower "
         "clustering.clusters, or give edges more memory or replicas"
     )

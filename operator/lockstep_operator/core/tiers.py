@@ -163,11 +163,12 @@ def _matched(
     costs: matching.Costs,
 ) -> tuple[matching.Match, ...]:
     wanted = spec.offload or Offload()
-    pairs = zip(connected, costs.room, strict=True)
-    edges = [matching.Supply(site.name, 1.0, room) for site, room in pairs]
     try:
-        return matching.match_costs(
-            [one.name for one in made], edges, costs=costs, objective=wanted.objective
+        return matching.match(
+            [one.name for one in made],
+            [site.name for site in connected],
+            costs=costs,
+            objective=wanted.objective,
         )
     except matching.NoRoom as error:
         raise UnfitRequest(str(error)) from error
