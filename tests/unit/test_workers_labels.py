@@ -7,6 +7,7 @@ import pytest
 
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import Clustering
+from lockstep_api.wire_types import MOST_INT
 from lockstep_workers.data import Dataset, Examples
 from lockstep_workers.device.labels import ToldLabels
 from lockstep_workers.learning.client import Client, build_client
@@ -45,6 +46,13 @@ def test_noise_has_the_scale_that_is_asked_for_and_no_count_is_negative() -> Non
     low = [noised([0], epsilon=0.1, draw=draw)[0] for _ in range(1000)]
     assert min(low) == 0
     assert max(low) > 10
+
+
+@pytest.mark.parametrize("epsilon", [1e-9, 1e-308])
+def test_whatever_the_noise_a_registration_takes_the_counts(epsilon: float) -> None:
+    found = noised([5] * 40, epsilon=epsilon, draw=drawn_by_seed(0, "d-0"))
+    assert {type(one) for one in found} == {int}
+    assert (min(found), max(found)) == (0, MOST_INT)
 
 
 def test_without_clusters_counts_are_told_as_they_are(tmp_path: Path) -> None:
