@@ -15,8 +15,6 @@ BASE: dict[str, Any] = {
 }
 STEPS = {"distribution": "uniform", "min": 1, "max": 2}
 REFUSED: list[tuple[str, dict[str, Any]]] = [
-    ("mode hierarchical", {"mode": "hierarchical"}),
-    ("mode split", {"mode": "split"}),
     (
         "data.partition.scheme natural",
         {"data": {"name": "fashion-mnist", "partition": {"scheme": "natural"}}},
@@ -41,6 +39,8 @@ FINE: list[dict[str, Any]] = [
     {"training": {"rounds": 1, "localSteps": {"planned": {}}}, "allocation": {"policy": "ppo"}},
     {"distillation": {"enabled": False}},
     {"edges": []},
+    {"mode": "hierarchical", "edges": [{"name": "e"}]},
+    {"mode": "split", "edges": [{"name": "e"}]},
     {"data": {"name": "fashion-mnist", "partition": {"scheme": "dirichlet"}}},
 ]
 
@@ -58,5 +58,6 @@ def test_what_works_is_not_refused(change: dict[str, Any]) -> None:
 
 
 def test_every_reason_is_given_at_once() -> None:
-    spec = FederatedJobSpec.model_validate(BASE | {"mode": "split", "devices": [{"name": "cloud"}]})
+    data = {"name": "fashion-mnist", "partition": {"scheme": "natural"}}
+    spec = FederatedJobSpec.model_validate(BASE | {"data": data, "devices": [{"name": "cloud"}]})
     assert len(unsupported(spec)) == 2

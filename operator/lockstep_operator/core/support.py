@@ -1,4 +1,4 @@
-"""What this version cannot do yet: one sentence per field, for condition `Accepted`.
+"""What this version cannot do, and no rule of the CRD says: a sentence each, for `Accepted`.
 
 `decide` calls it before anything is placed.
 """
@@ -6,7 +6,7 @@
 from collections.abc import Callable
 
 from lockstep_api.names import Role
-from lockstep_api.spec import FederatedJobSpec, Mode, PartitionScheme
+from lockstep_api.spec import FederatedJobSpec, PartitionScheme
 
 Check = Callable[[FederatedJobSpec], bool]
 
@@ -17,10 +17,6 @@ def _natural_without_users(spec: FederatedJobSpec) -> bool:
 
 
 _CHECKS: tuple[tuple[Check, str], ...] = (
-    (
-        lambda s: s.mode is not Mode.FEDERATED,
-        "mode {s.mode} is not supported yet: use federated",
-    ),
     (
         _natural_without_users,
         "data.partition.scheme natural needs users, which {s.data.name} has not: "
@@ -34,5 +30,5 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
 
 
 def unsupported(spec: FederatedJobSpec) -> list[str]:
-    """One sentence for each field that asks for something that is not there yet."""
+    """One sentence for each field that asks for something that is not there."""
     return [text.format(s=spec) for check, text in _CHECKS if check(spec)]
