@@ -323,7 +323,7 @@ class ApiKube:
         return await self._http.call(Request("patch", POD, path, body=body, content_type=STRATEGIC))
 
     async def label(self, namespace: str, pod: str, *, uid: str, labels: Labels) -> None:
-        """Set labels of the pod with this uid (Conflict: it is another), or take those away that
+        """Set labels of the pod with this uid (Refused: it is another), or take those away that
         are None; the others stay."""
         path, body = path_of(POD, namespace, name=pod), {"metadata": {"uid": uid, "labels": labels}}
         await self._http.call(

@@ -20,10 +20,13 @@ from lockstep_api.tiers import ClusterPlan
 from lockstep_operator.core.assignments import assignments
 from lockstep_operator.core.model import JobKey, JobView, Manifest
 from lockstep_operator.core.ownership import is_of_its_set
-from lockstep_operator.errors import Conflict, KubeError, NotFound
+from lockstep_operator.errors import KubeError, NotFound, Refused
 from lockstep_operator.kube import POD, Kube, Labels
 
 CONCURRENT_PATCHES = 8
+
+_UID = "metadata.uid"
+"""What the apiserver's refusal is about where a name is another pod's."""
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +97,11 @@ class Labelling:
     async def _one(self, key: JobKey, meta: Manifest, *, labels: Labels) -> None:
         try:
             await self.kube.label(key.namespace, meta["name"], uid=meta["uid"], labels=labels)
-        except (Conflict, NotFound):  # another pod has come: the next plan's pass labels it
+        except NotFound:  # the next plan's pass labels the one that comes
             return
+        except Refused as error:
+            if _UID not in str(error):  # else another has come
+                raise
 
 
 def wanted_labels(

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from lockstep_api import names
 from lockstep_operator.cluster_state import ClusterState
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef, Settings
-from lockstep_operator.errors import Conflict, KubeError, NotFound, Unavailable
+from lockstep_operator.errors import Conflict, KubeError, NotFound, Refused, Unavailable
 from lockstep_operator.kube import POD, Kind, Listing, User, job_ref, ref_of
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources
@@ -243,7 +243,7 @@ class FakeKube:
         self._write("label", "Pod", pod)
         changed = copy.deepcopy(self._stored(ObjectRef(*POD, namespace, pod)))
         if changed["metadata"]["uid"] != uid:
-            raise Conflict(f"{pod} is another pod")
+            raise Refused(f'Pod "{pod}" is invalid: metadata.uid: field is immutable')
         known = {**changed["metadata"].get("labels", {}), **labels}
         changed["metadata"]["labels"] = {k: v for k, v in known.items() if v is not None}
         self.put(changed)

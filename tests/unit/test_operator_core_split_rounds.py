@@ -11,6 +11,7 @@ from lockstep_api.status import FederatedJobStatus
 from lockstep_api.wire import PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote
+from lockstep_operator.core.plan import with_applied
 from lockstep_operator.core.planning import Basis, draw, hear, know, settle, undrawn
 from lockstep_operator.core.state import JobState
 from lockstep_operator.core.status import newest_of, with_progress
@@ -40,13 +41,12 @@ class World:
         heard = hear(self.state, asked, spec=self.spec)
         self.insight = know(heard.state, asked, telemetry=None, spec=self.spec)
         drawn = draw(heard.state, asked, basis=Basis(self.spec, self.insight))
-        settled = settle(
-            drawn.state, drawn.plan, basis=Basis(self.spec, self.insight), before=None, now=self.now
-        )
+        plan, basis = with_applied(drawn.plan, {}, refusals={}), Basis(self.spec, self.insight)
+        settled = settle(drawn.state, plan, basis=basis, before=None, now=self.now)
         self.state = settled.state
         self.events += [*heard.events, *drawn.events, *settled.events]
         self.now += timedelta(seconds=10)
-        return drawn.plan
+        return plan
 
     def status(self) -> FederatedJobStatus:
         newest = newest_of(self.state)
@@ -134,6 +134,16 @@ def test_transfers_that_cannot_be_are_left_out_and_said(lie: dict[str, Any], dou
     assert seen.down_mbps is None
     assert seen.last_mbps is None or "downBytes" in lie
     assert any(doubt in one for one in world.state.doubts)
+
+
+def test_a_split_devices_frequency_is_measured_and_so_coarser_than_a_quota() -> None:
+    for off, counted in ((0.1, 0), (0.2, 4)):
+        world = World(split_job())
+        report = played(world.plays(1))
+        for one in report["clients"]:
+            one["update"]["frequencyGHz"] *= 1 - off
+        world.plays(2, report)
+        assert len(world.state.mismatches) == counted
 
 
 def test_cpu_that_a_device_cannot_have_used_says_nothing_of_its_examples() -> None:

@@ -213,7 +213,7 @@ def _cut(
     choice = choose_cut(spec, request.cuts, kept=request.cut)
     if choice.warning is None or request.cut is not None:
         return choice, ()
-    message = f"the model is cut after {choice.layer}, as model.cut says: {choice.warning}"
+    message = f"the model is cut after {choice.layer} ({choice.why}): {choice.warning}"
     return choice, (EventNote("Warning", "CutUnusual", message),)
 
 
