@@ -204,6 +204,23 @@ def test_clusters_stay_for_as_many_rounds_as_asked() -> None:
     assert found[0] != found[3]
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_clusters_of_a_deterministic_job_do_not_depend_on_the_plan_before(
+    deterministic: bool,
+) -> None:
+    """An operator that has restarted does not know it."""
+    training = {"rounds": 9, "localSteps": {"fixed": 10}, "deterministic": deterministic}
+    spec = split_job(group(replicas=12), training=training, participation={"fraction": 0.5},
+                     clustering={"everyRounds": 100, "method": "random"})  # fmt: skip
+    before, same = plan_round(spec, asking(spec)), []
+    for number in range(2, 6):
+        asked = asking(spec, round=number)
+        plan = plan_round(spec, asked, before=before)
+        same.append(members(plan) == members(plan_round(spec, asked)))
+        before = plan
+    assert all(same) is deterministic
+
+
 def test_edges_are_matched_by_the_sum_where_that_is_asked_for(monkeypatch: Any) -> None:
     monkeypatch.setattr("lockstep_operator.core.matching.least_sum", lambda costs: [[], [0, 1]])
     spec = split_job(offload={"objective": "sum"})

@@ -145,7 +145,7 @@ def _clusters(
         every_rounds=wanted.every_rounds,
     )
     kept = None
-    if before is not None and before.clusters:
+    if before is not None and before.clusters and not spec.training.deterministic:
         kept = clustering.Kept(before.round, [one.clients for one in before.clusters])
     try:
         return clustering.cluster(
