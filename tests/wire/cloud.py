@@ -14,9 +14,10 @@ from torch import nn
 from lockstep_api import names
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.settings import JobSettings
-from lockstep_api.spec import CheckpointSpec, Participation
+from lockstep_api.spec import CheckpointSpec, Mode, Participation
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import UpdateReport
+from lockstep_workers.cloud.edge_routes import EdgeRoutes
 from lockstep_workers.cloud.job import Job, Parts
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
@@ -100,6 +101,7 @@ async def cloud(
     every_rounds: int = 1,
     participation: dict[str, Any] | None = None,
     module: nn.Module | None = None,
+    edge_urls: dict[str, str] | None = None,
     **training: Any,
 ) -> AsyncIterator[Cloud]:
     """A running cloud pod in this process, over real sockets."""
@@ -111,6 +113,8 @@ async def cloud(
             "participation": Participation.model_validate(participation or {}),
         }
     )
+    if edge_urls:
+        job = job.model_copy(update={"mode": Mode.HIERARCHICAL, "edge_urls": edge_urls})
     rng = np.random.default_rng(0)
     test = Examples(rng.integers(0, 256, (50, 1, 28, 28), np.uint8), rng.integers(0, 10, 50))
     metrics = CloudMetrics(job.job)
@@ -126,9 +130,10 @@ async def cloud(
             )
         )  # fmt: skip
         app = BulkRoutes(made.reception, ordinary_app(metrics.registry))
-        config = server_config(app, replicas)
+        whole = app if made.tiers is None else EdgeRoutes(made.tiers, app)
+        config = server_config(whole, replicas)
         port, planner_port = (int(u.rpartition(":")[2]) for u in (job.cloud_url, job.planner_url))
-        async with serving(planner.app(), planner_port), serving(app, port, config=config):
+        async with serving(planner.app(), planner_port), serving(whole, port, config=config):
             running = asyncio.ensure_future(made.run())
             try:
                 yield Cloud(folder, job, made, planner, metrics, job.cloud_url, app, running)

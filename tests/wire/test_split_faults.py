@@ -180,7 +180,7 @@ async def test_who_is_no_member_or_comes_for_another_round_gets_no_connection(
 ) -> None:
     job = a_job(tmp_path)
     edge = edge_of(job)
-    edge.members._hold_s = 0.0
+    edge.members.hold_s = 0.0
     url = job.edge_urls["e-0"]
 
     def ask(client: str, key: str, number: int) -> None:

@@ -18,9 +18,9 @@ class Members:
     """The keys by client."""
 
     def __init__(self, hold_s: float = HOLD_S) -> None:
-        """Nobody; requests are held for `hold_s`."""
+        """Nobody; requests are held for `hold_s` at most."""
         self._keys: dict[str, str] = {}
-        self._hold_s = hold_s
+        self.hold_s = hold_s
         self._news = asyncio.Event()
 
     def know(self, keys: Mapping[str, str]) -> None:
@@ -37,7 +37,7 @@ class Members:
     async def admits(self, client: str, key: bytes) -> bool:
         """Whether a client shows its key; waits until it is known."""
         try:
-            async with asyncio.timeout(self._hold_s):
+            async with asyncio.timeout(self.hold_s):
                 while not self._fits(client, key):
                     await self._news.wait()
         except TimeoutError:

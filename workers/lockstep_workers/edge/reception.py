@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 
 from lockstep_api.sessions import ClientFailure, Registration
 from lockstep_api.wire import Task
-from lockstep_workers.edge.members import HOLD_S, Members
+from lockstep_workers.edge.members import Members
 from lockstep_workers.edge.metrics import EdgeMetrics
 from lockstep_workers.errors import NoSession, SessionTaken
 from lockstep_workers.hosting.reception import Reception
@@ -69,7 +69,7 @@ class EdgeReception(Reception):
             NoSession: there is no task for this client here.
         """
         try:
-            async with asyncio.timeout(HOLD_S):
+            async with asyncio.timeout(self._members.hold_s):
                 return await super().next_task(session, after)
         except TimeoutError:
             raise NoSession(f"no task for {session.client} here: ask the cloud pod") from None
