@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -213,6 +214,7 @@ def test_a_distillation_is_told_with_the_clouds_accuracy() -> None:
     assert (told.samples, told.seconds) == (4 * 6, 1.5)
     cut = job.server.cut
     assert cut.cloud is not None
+    assert (cut.cloud.vector.numpy() == job.server.state.vectors[CLOUD]).all()
     chain = nn.Sequential(cut.halves.front, cut.cloud.module)
     assert told.cloud_accuracy == evaluate(flatten(chain), test).accuracy
     whole = nn.Sequential(cut.halves.front, cut.halves.back)
@@ -254,6 +256,26 @@ def test_activations_of_an_earlier_round_are_forgotten() -> None:
     job.server.add_halves("c0", done, pool=pool)
     job.server.begin(1, list(job.clients))  # planned anew
     job.server.add_halves("c0", done)
+    job.server.aggregate()
+    assert job.server.distillation(seconds=0) is None
+
+
+def test_what_the_clouds_half_has_learnt_it_keeps_for_the_next_round() -> None:
+    """A round in which nobody learns moves nothing: it begins where the last one ended."""
+    job = started(distillation=DISTILS)
+    job.play(1)
+    learnt = job.server.state.vectors[CLOUD].copy()
+    still = started(distillation={**DISTILS, "edgeEpochs": 0, "cloudEpochs": 0})
+    still.server.go_on_from(job.server.state)
+    still.play(2)
+    assert (still.server.state.vectors[CLOUD] == learnt).all()
+
+
+def test_an_empty_pool_is_as_none() -> None:
+    job = started(distillation=DISTILS)
+    done, pool = job.cluster(["d-0"], number=1, place=0)
+    job.server.begin(1, list(job.clients))
+    job.server.add_halves("c0", done, pool=pool.part(np.arange(0)))
     job.server.aggregate()
     assert job.server.distillation(seconds=0) is None
 
@@ -328,6 +350,39 @@ def test_trying_a_cut_leaves_the_model_as_it_was() -> None:
     assert torch.equal(torch.from_numpy(server.state.vectors[MODEL]), before)
 
 
+OWN_HALVES = """
+from torch import nn
+
+def front(hidden=8):
+    return nn.Sequential(nn.Linear(12, hidden), nn.ReLU())
+
+def back(hidden=8):
+    return nn.Linear(hidden, 4)
+
+def cloud(hidden=8):
+    return nn.Sequential(nn.Linear(hidden, 16), nn.ReLU(), nn.Linear(16, 4))
+"""
+
+
+def test_three_functions_of_ones_own_are_front_back_and_the_clouds_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_three.py").write_text(OWN_HALVES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own: dict[str, Any] = {
+        "model": {"front": "own_three:front", "back": "own_three:back", "args": {"hidden": 6}},
+        "distillation": {**DISTILS, "cloudEntrypoint": "own_three:cloud"},
+    }
+    job = settings(**own)
+    module = build_client(job, "d-0", dataset=dataset()).model.module
+    server = SplitServer(job, Loaded(module, dataset(), {"d-0": 3}))
+    (only,) = server.candidates
+    server.cut_at(only.layer)
+    assert (only.layer, server.cut.shape) == ("front", (6,))
+    assert server.vectors.front.size == only.front_values == (FEATURES + 1) * 6
+    assert server.state.vectors[CLOUD].size == (6 + 1) * 16 + (16 + 1) * 4
+
+
 class Detaching(nn.Module):
     """A layer that no gradient goes through."""
 
@@ -352,7 +407,7 @@ def test_halves_that_cannot_be_trained_apart_end_the_job_before_round_1(
 
 
 def test_a_cloud_half_of_ones_own_with_running_statistics_is_refused(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own_cloud.py").write_text(OWN_CLOUD)
     monkeypatch.syspath_prepend(str(tmp_path))

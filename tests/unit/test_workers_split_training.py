@@ -144,6 +144,24 @@ def test_a_device_that_is_lost_between_the_passes_leaves_the_front_to_the_others
     assert front_after(leaves=True) == pytest.approx(front_after(leaves=False), rel=1e-4, abs=1e-7)
 
 
+def test_a_result_stays_as_it_is_when_further_steps_are_done() -> None:
+    played = Played(scene("mlp"))
+    training = played.training(1)
+    results = []
+    for step in range(2):
+        for client, device in played.devices.items():
+            device.use(training.front)
+            played.send(training, client, at=(1, step))
+        gradients = training.step(list(played.devices)).gradients
+        for client, device in played.devices.items():
+            training.add_front(client, device.backward(gradients[training.rows(client)]))
+        training.finish_step(list(played.devices))
+        done = training.result()
+        results.append((done.vectors, whole(done.vectors).copy()))
+    assert (whole(results[0][0]) == results[0][1]).all()
+    assert (results[0][1] != results[1][1]).any()
+
+
 def test_without_any_answer_the_front_stays_and_the_next_step_goes_on() -> None:
     played = Played(scene("mlp"))
     training = played.training(1)

@@ -149,7 +149,7 @@ class SplitServer(Server):
         if done.examples < 1:
             raise RefusedUpdate(Refusal.MALFORMED, f"cluster {cluster} has no client's work in it")
         model = self._whole(done.vectors)
-        if pool is not None and self._how is not None:
+        if pool is not None and len(pool) and self._how is not None:
             self._pools[cluster] = self._checked(pool)
         self.add(cluster, model, contribution=Contribution(done.examples, done.steps))
 
@@ -172,7 +172,7 @@ class SplitServer(Server):
             raise RefusedUpdate(
                 Refusal.SHAPE, f"activations have {values.shape[1:]} values each, not {shape}"
             )
-        if rows and not 0 <= pool.labels.min() <= pool.labels.max() < self._classes:
+        if not 0 <= pool.labels.min() <= pool.labels.max() < self._classes:
             raise RefusedUpdate(Refusal.MALFORMED, f"labels are not below {self._classes}")
         check_values(values.reshape(-1), "the activations have values")
         return Pool(values.reshape(rows, *shape), pool.labels, pool.weights)
@@ -181,7 +181,7 @@ class SplitServer(Server):
         """Makes the next state from the halves of at least one cluster, and distils."""
         self._distilled = self._cloud_accuracy = None
         super().aggregate()
-        pools = [pool for _, pool in sorted(self._pools.items(), key=_in_order) if len(pool)]
+        pools = [self._pools[cluster] for cluster in sorted(self._pools)]
         self._pools = {}
         if pools:
             self._distil(pools)
@@ -228,8 +228,3 @@ class SplitServer(Server):
 
 def _sizes(vectors: HalfVectors) -> tuple[int, int]:
     return vectors.front.size, vectors.back.size
-
-
-def _in_order(item: tuple[str, Pool]) -> tuple[int, str]:
-    """Clusters as they are numbered: c2 before c10."""
-    return len(item[0]), item[0]
