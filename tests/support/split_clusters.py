@@ -1,7 +1,7 @@
 """A cluster of split training: an order, its pure play in one process, and an edge that runs it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -23,11 +23,12 @@ from lockstep_api.wire import ClientPlan, Task
 from lockstep_workers.data import Dataset, load_dataset
 from lockstep_workers.device import split_round
 from lockstep_workers.device.cgroup import CpuCgroup
+from lockstep_workers.device.link import Links
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.parts import Parts, memory_file
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.device.spending import Account
-from lockstep_workers.device.split_connection import SplitConnection, open_split
+from lockstep_workers.device.split_connection import UNPACED, SplitConnection, open_split
 from lockstep_workers.device.split_round import SplitRounds
 from lockstep_workers.edge.members import Members
 from lockstep_workers.edge.running import ClusterOutcome
@@ -36,7 +37,7 @@ from lockstep_workers.edge.split_routes import SplitRoutes
 from lockstep_workers.edge.split_work import Shop
 from lockstep_workers.edge.splitting import SplitRunner
 from lockstep_workers.hosting.front import ordinary_app, server_config
-from lockstep_workers.learning.client import build_client, sgd_of
+from lockstep_workers.learning.client import build_client, deal, sgd_of
 from lockstep_workers.learning.cluster_training import (
     ClusterTrained,
     ClusterTraining,
@@ -46,6 +47,7 @@ from lockstep_workers.learning.cluster_training import (
 from lockstep_workers.learning.front import FrontHalf, Matrix
 from lockstep_workers.learning.halves import cut_shape, halves
 from lockstep_workers.learning.parameters import flatten
+from lockstep_workers.learning.pool import Pool, Reservoir
 from lockstep_workers.learning.strategy import MODEL, Vector
 from lockstep_workers.models import build_model
 
@@ -70,27 +72,41 @@ def key_of(client: str) -> str:
 
 
 def order_of(
-    job: JobSettings, dataset: Dataset, *, steps: int, batch_size: int = 8, **more: Any
+    job: JobSettings,
+    dataset: Dataset,
+    *,
+    steps: int,
+    batch_size: int = 8,
+    cut: str = CUT,
+    **more: Any,
 ) -> ClusterOrder:
     """All clients of a job in one cluster of round 1."""
-    clients = [build_client(job, name, dataset=dataset) for name in job.clients()]
     example = dataset.train.inputs.shape[1:]
     model = flatten(build_model(job.model, seed=job.training.seed))
-    members = [
-        MemberOrder(
-            plan=ClientPlan(
-                client=one.name, frequency_ghz=2.0, cpu_milli=500, steps=steps,
-                batch_size=batch_size + 2 * one.index, applied=True,
-            ),
-            key=key_of(one.name),
-            examples=len(one.examples),
+    plans = [
+        ClientPlan(
+            client=name, frequency_ghz=2.0, cpu_milli=500, steps=steps,
+            batch_size=batch_size + 2 * index, applied=True,
         )
-        for one in clients
+        for index, name in enumerate(job.clients())
     ]  # fmt: skip
+    members = members_of(job, plans, dataset=dataset)
     return ClusterOrder(
-        round=1, cluster="c0", turn=1, members=members, cut=CUT, classes=dataset.classes,
-        cut_shape=cut_shape(halves(model, CUT).front, example), **more,
+        round=1, cluster="c0", turn=1, members=members, cut=cut, classes=dataset.classes,
+        cut_shape=cut_shape(halves(model, cut).front, example), **more,
     )  # fmt: skip
+
+
+def members_of(
+    job: JobSettings, plans: Sequence[ClientPlan], *, dataset: Dataset
+) -> list[MemberOrder]:
+    """The clients of a cluster, as its edge is told of them."""
+    held = deal(job, dataset.train)
+    sizes = {name: len(part) for name, part in zip(job.clients(), held, strict=True)}
+    return [
+        MemberOrder(plan=plan, key=key_of(plan.client), examples=sizes[plan.client])
+        for plan in plans
+    ]
 
 
 def start_of(job: JobSettings) -> Vector:
@@ -107,8 +123,8 @@ def rounded(values: Matrix, wire: WireDtype) -> Matrix:
 
 def play_cluster(
     job: JobSettings, order: ClusterOrder, start: Vector, *, dataset: Dataset
-) -> ClusterTrained:
-    """The pure parts alone: no connections, no threads."""
+) -> tuple[ClusterTrained, Pool | None]:
+    """The pure parts alone, without connections and threads; also what goes on to the cloud."""
     split = job.split
     assert split is not None
     assert order.cut is not None
@@ -123,6 +139,7 @@ def play_cluster(
         update=split.front_update,
     )
     keeps = split.front_update == "round"
+    pool = reservoir_of(job, order)
     fronts = {}
     for member in order.members:
         client = build_client(job, member.client, dataset=dataset)
@@ -141,6 +158,7 @@ def play_cluster(
             training.activations[rows] = rounded(made, split.wire_dtype)
             training.labels[rows] = labels
         gradients = training.step(names).gradients
+        pool.add(step, batch_of(order, training))
         for name, front in fronts.items():
             told = front.backward(rounded(gradients[training.rows(name)], split.wire_dtype))
             if not keeps:
@@ -151,7 +169,22 @@ def play_cluster(
         for name, front in fronts.items():
             training.add_front(name, front.front)
         training.finish_round(names)
-    return training.result()
+    return training.result(), pool.take()
+
+
+def reservoir_of(job: JobSettings, order: ClusterOrder) -> Reservoir:
+    """What keeps a cluster's examples for the cloud."""
+    first = job.clients().index(order.members[0].client)
+    return Reservoir(order.pool_samples, (job.training.seed, order.round, first))
+
+
+def batch_of(order: ClusterOrder, training: ClusterTraining) -> Pool:
+    """A step's batch, each row with what it counts in the loss."""
+    weights = [
+        np.full(one.plan.batch_size or 1, one.examples / (one.plan.batch_size or 1), np.float32)
+        for one in order.members
+    ]
+    return Pool(training.activations, training.labels, np.concatenate(weights))
 
 
 @dataclass
@@ -192,15 +225,25 @@ class SplitEdge:
 class SplitDevice:
     """A device that has its task already."""
 
-    def __init__(self, job: JobSettings, name: str, *, dataset: Dataset, folder: Path) -> None:
+    def __init__(
+        self,
+        job: JobSettings,
+        name: str,
+        *,
+        dataset: Dataset,
+        folder: Path,
+        links: Links = UNPACED,
+        throttle_milli: int | None = None,
+    ) -> None:
         """Nothing happens until `play`."""
         client = build_client(job, name, dataset=dataset)
         known: Any = None
         self.parts = Parts(
             job=job, client=client, session=SessionKeeper(job.cloud_url, known),
             metrics=DeviceMetrics("job", name),
-            memory=memory_file(job, client, folder=folder),
+            memory=memory_file(job, client, folder=folder), links=links,
         )  # fmt: skip
+        self.throttle_milli = throttle_milli
         self.account = Account(job, job.group_of(name))
         self.rounds = SplitRounds(self.parts, self.account, cgroup=CpuCgroup())
 
@@ -215,6 +258,7 @@ class SplitDevice:
         task = Task(
             round=order.round, turn=order.turn, steps=plan.steps, edge="e-0",
             cluster=order.cluster, batch_size=plan.batch_size, cut=order.cut, frequency_ghz=2.0,
+            throttle_milli=self.throttle_milli,
         )  # fmt: skip
         while not (done := self.rounds.play(task, key=key_of(self.name))) and until():
             pass

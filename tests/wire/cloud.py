@@ -22,6 +22,7 @@ from lockstep_workers.cloud.job import Job, Parts
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.server import Server
+from lockstep_workers.cloud.split_server import SplitServer
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
 from lockstep_workers.device import connection as device
@@ -62,7 +63,7 @@ class Cloud:
         return self.vectors.n_values
 
     @property
-    def vectors(self) -> Server:
+    def vectors(self) -> Server | SplitServer:
         """The vectors of the job."""
         return self.rounds.server
 

@@ -14,14 +14,23 @@ from lockstep_api.wire import PlanRequest, RoundReport
 from tests.support.patience import PATIENCE_S
 from tests.wire.jobs import FakePlanner, free_port, serving, settings, write_dataset
 
+Maker = Callable[[], AbstractAsyncContextManager[asyncio.subprocess.Process]]
+"""Starts a process, and ends it."""
+
 
 @asynccontextmanager
 async def worker(
-    role: str, folder: Path, *, program: str = "lockstep_workers", **env: str
+    role: str,
+    folder: Path,
+    *,
+    program: str = "lockstep_workers",
+    log: "Lines | None" = None,
+    **env: str,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A worker process; SIGTERM must end it in order, unless the test has killed it.
 
     One that is still starting is let start first: until it listens, nothing in it hears SIGTERM.
+    What it says goes to `log`, if there is one.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", program, role,
@@ -31,7 +40,9 @@ async def worker(
             "LOCKSTEP_DATASETS": str(folder / "datasets"), "OMP_NUM_THREADS": "1",
             "LOCKSTEP_MEMORY": str(folder / "memory"), **env,
         },
+        stdout=None if log is None else asyncio.subprocess.PIPE,
     )  # fmt: skip
+    reading = asyncio.ensure_future(log.read(process.stdout)) if log and process.stdout else None
     try:
         yield process
     finally:
@@ -44,6 +55,30 @@ async def worker(
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+            if reading is not None:
+                await reading
+
+
+class Lines:
+    """What a process has said, also in lives before."""
+
+    def __init__(self) -> None:
+        """Nothing."""
+        self.all: list[str] = []
+        self._news = asyncio.Event()
+
+    async def read(self, stream: asyncio.StreamReader) -> None:
+        """Reads a life's lines to its end."""
+        while line := await stream.readline():
+            self.all.append(line.decode(errors="replace"))
+            self._news.set()
+
+    async def heard(self, what: str, *, times: int = 1) -> None:
+        """Returns when so many lines have these words."""
+        async with asyncio.timeout(PATIENCE_S):
+            while sum(what in line for line in self.all) < times:
+                self._news.clear()
+                await self._news.wait()
 
 
 async def listens(process: asyncio.subprocess.Process, port: int) -> None:
@@ -60,31 +95,40 @@ async def listens(process: asyncio.subprocess.Process, port: int) -> None:
 
 
 def device(
-    folder: Path, number: int, *, program: str = "lockstep_workers"
+    folder: Path, number: int, *, program: str = "lockstep_workers", log: Lines | None = None
 ) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """A device process of group d."""
     return worker(
-        "device", folder, program=program, LOCKSTEP_POD=f"job-device-d-{number}",
+        "device", folder, program=program, log=log, LOCKSTEP_POD=f"job-device-d-{number}",
         LOCKSTEP_GROUP="d", LOCKSTEP_PORT=str(free_port()),
     )  # fmt: skip
 
 
 def cloud(
-    folder: Path, job: JobSettings, *, program: str = "lockstep_workers"
+    folder: Path,
+    job: JobSettings,
+    *,
+    program: str = "lockstep_workers",
+    log: Lines | None = None,
 ) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """The cloud pod's process."""
     port = job.cloud_url.rpartition(":")[2]
-    return worker("cloud", folder, program=program, LOCKSTEP_PORT=port)
+    return worker("cloud", folder, program=program, log=log, LOCKSTEP_PORT=port)
 
 
 def edge(
-    folder: Path, job: JobSettings, *, name: str, program: str = "lockstep_workers"
+    folder: Path,
+    job: JobSettings,
+    *,
+    name: str,
+    program: str = "lockstep_workers",
+    log: Lines | None = None,
 ) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """An edge's process."""
     group, _, ordinal = name.rpartition("-")
     port = job.edge_urls[name].rpartition(":")[2]
     return worker(
-        "edge", folder, program=program, LOCKSTEP_POD=f"job-edge-{group}-{ordinal}",
+        "edge", folder, program=program, log=log, LOCKSTEP_POD=f"job-edge-{group}-{ordinal}",
         LOCKSTEP_GROUP=group, LOCKSTEP_PORT=port,
     )  # fmt: skip
 
@@ -135,6 +179,61 @@ def is_at(number: int, request: PlanRequest) -> bool:
     return request.round >= number
 
 
+class Pods:
+    """The processes of a job: cloud pod, edges and devices, each of which may be killed."""
+
+    def __init__(
+        self,
+        folder: Path,
+        job: JobSettings,
+        *,
+        program: str = "lockstep_workers",
+        watched: bool = False,
+    ) -> None:
+        """Nothing runs yet; of `watched` ones it is known what they say."""
+        names = ("cloud", *job.edge_urls, *job.clients())
+        self.said = {name: Lines() for name in names}
+        log = self.said if watched else dict.fromkeys(names)
+        self._makers: dict[str, Maker] = {
+            "cloud": partial(cloud, folder, job, program=program, log=log["cloud"]),
+            **{
+                name: partial(edge, folder, job, name=name, log=log[name]) for name in job.edge_urls
+            },
+            **{
+                name: partial(device, folder, number, program=program, log=log[name])
+                for number, name in enumerate(job.clients())
+            },
+        }
+        self._running: dict[str, tuple[AsyncExitStack, asyncio.subprocess.Process]] = {}
+
+    async def start_all(self) -> None:
+        """Starts all of them."""
+        for name in self._makers:
+            await self.start(name)
+
+    async def start(self, name: str) -> None:
+        """Starts one."""
+        stack = AsyncExitStack()
+        self._running[name] = (stack, await stack.enter_async_context(self._makers[name]()))
+
+    async def kill(self, name: str) -> None:
+        """Kills one; it stays away."""
+        stack, process = self._running.pop(name)
+        process.kill()
+        await process.wait()
+        await stack.aclose()
+
+    async def kill_and_start(self, name: str) -> None:
+        """Kills one, and starts it anew."""
+        await self.kill(name)
+        await self.start(name)
+
+    async def end(self) -> None:
+        """Ends all in order."""
+        for stack, _ in self._running.values():
+            await stack.aclose()
+
+
 async def run_to_the_end(
     folder: Path,
     kills: dict[int, tuple[str, ...]],
@@ -168,32 +267,16 @@ async def run_to_the_end(
     )
     job = with_edges(job, edges) if edges else job
     prepare(folder, job)
-    makers: dict[str, Callable[[], AbstractAsyncContextManager[asyncio.subprocess.Process]]] = {
-        "cloud": partial(cloud, folder, job, program=program),
-        **{name: partial(edge, folder, job, name=name) for name in job.edge_urls},
-        **{f"d-{i}": partial(device, folder, i, program=program) for i in range(devices)},
-    }
-    running: dict[str, tuple[AsyncExitStack, asyncio.subprocess.Process]] = {}
-
-    async def start(name: str) -> None:
-        stack = AsyncExitStack()
-        running[name] = (stack, await stack.enter_async_context(makers[name]()))
-
+    pods = Pods(folder, job, program=program)
     async with serving(planner.app(), int(job.planner_url.rpartition(":")[2])):
-        for name in makers:
-            await start(name)
+        await pods.start_all()
         for number, victims in kills.items():
             await watch.until(partial(is_at, number), holds=between_rounds)
             for name in victims:
-                stack, process = running[name]
-                process.kill()
-                await process.wait()
-                await stack.aclose()
-                await start(name)
+                await pods.kill_and_start(name)
             watch.go_on()
         outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), PATIENCE_S)
-        for stack, _ in running.values():
-            await stack.aclose()
+        await pods.end()
     assert outcome.result == "RoundsCompleted", outcome.message
     model = (folder / "data" / "model.safetensors").read_bytes()
     reports = [request.report for request in planner.requests] + [outcome.report]

@@ -36,7 +36,7 @@ async def test_a_cluster_over_sockets_comes_to_the_same_bits_as_in_one_process(
     ):
         order, start = order_of(job, dataset, steps=4), start_of(job)
         done = await play_round(edge, order, start, devices=devices)
-        alone = play_cluster(job, order, start, dataset=dataset)
+        alone, _ = play_cluster(job, order, start, dataset=dataset)
     assert same(done.tensors[FRONT], alone.vectors.front)
     assert same(done.tensors[BACK], alone.vectors.back)
     front = done.tensors[FRONT]
@@ -72,7 +72,7 @@ async def test_a_patient_cluster_comes_to_the_same_bits_wherever_a_connection_br
         order, start = order_of(job, dataset, steps=4), start_of(job)
         with breaking("d-1", broken_once(when, name, after=after)):
             done = await play_round(edge, order, start, devices=devices)
-        alone = play_cluster(job, order, start, dataset=dataset)
+        alone, _ = play_cluster(job, order, start, dataset=dataset)
     assert same(done.tensors[FRONT], alone.vectors.front)
     assert same(done.tensors[BACK], alone.vectors.back)
     assert (done.result.lost, done.result.report.missed) == ({}, 0)
@@ -94,7 +94,7 @@ async def test_a_patient_cluster_whose_devices_step_their_fronts_begins_anew_whe
         order, start = order_of(job, dataset, steps=4), start_of(job)
         with breaking("d-1", broken_once(when, name, after=after)):
             done = await play_round(edge, order, start, devices=devices)
-        alone = play_cluster(job, order, start, dataset=dataset)
+        alone, _ = play_cluster(job, order, start, dataset=dataset)
     assert same(done.tensors[FRONT], alone.vectors.front)
     assert same(done.tensors[BACK], alone.vectors.back)
     assert done.result.lost == {}

@@ -211,7 +211,7 @@ async def test_a_device_whose_end_was_not_answered_is_told_that_it_counts(tmp_pa
         order, start = order_of(job, dataset, steps=2), start_of(job)
         with watching({"d-1": broken_once("after", "end", after=0)}):
             done = await ended(edge, order, start, devices=devices)
-        alone = play_cluster(job, order, start, dataset=dataset)
+        alone, _ = play_cluster(job, order, start, dataset=dataset)
     assert same(done.tensors[FRONT], alone.vectors.front)
     assert devices[1].account.untold.model is None
 

@@ -23,15 +23,18 @@ from lockstep_api.wire import (
     PlanRequest,
     RoundPlan,
 )
+from lockstep_workers.cloud.assembly import Assembly
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.server import Server
+from lockstep_workers.cloud.split_server import SplitServer
 from lockstep_workers.cloud.tiers import Tiers
 from lockstep_workers.data import Examples
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import JobFailed, PlannerUnreachable, WorkerError
 from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.learning.evaluation import Evaluation
+from lockstep_workers.learning.parameters import FlatModel
 from lockstep_workers.learning.rounds import (
     SHOWN,
     Base,
@@ -39,7 +42,6 @@ from lockstep_workers.learning.rounds import (
     Round,
     Tries,
     is_over,
-    may_begin,
     repeat_plan,
     round_report,
 )
@@ -49,9 +51,6 @@ from lockstep_workers.planner_client import PlannerClient
 
 _log = structlog.get_logger()
 _PLAN_WITHIN_S = 15.0
-_RETURN_WITHIN_S = 60.0
-"""How long a resumed job without a deadline waits for all its clients to come back."""
-_MISSING_LOG_S = (10.0, 30.0, 60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,8 @@ class Parts:
     metrics: CloudMetrics
     constants: bytes = b""
     """What the devices take over of the model, packed (`learning.constants`)."""
+    split: SplitServer | None = None
+    """In mode split: the server, which is made with the data set."""
     clock: Callable[[], float] = field(default=time.monotonic)
     wall_clock: Callable[[], float] = field(default=time.time)
 
@@ -81,7 +82,7 @@ class Job:
         self._p, self._journal = parts, parts.journal
         self._patient = parts.job.training.deterministic
         clients = parts.job.clients()
-        self.server = Server(
+        self.server = parts.split or Server(
             parts.strategy,
             parts.module,
             examples=parts.examples,
@@ -92,7 +93,14 @@ class Job:
         self.tiers = self._build_tiers() if parts.job.edge_urls else None
         """The edges, in a mode that has some."""
         self.outcome: Outcome | None = None
-        self._edges_were_there = False
+        self._assembly = Assembly(
+            parts.job,
+            self.reception,
+            tiers=self.tiers,
+            journal=parts.journal,
+            check=self._check_clients,
+            clock=parts.clock,
+        )
         self._began: float | None = None
         self._progress = Progress()
         self._settling: asyncio.Future[bool] | None = None
@@ -148,9 +156,9 @@ class Job:
         settled = False
         while (over := self._over()) is None:
             if not settled or self._patient:
-                await self._gather()
+                await self._assembly.everyone(resumed=self._progress.round > 0)
             self._check_clients()
-            await self._any_connected()
+            await self._assembly.anybody()
             plan = await self._plan(self._progress)
             if plan.rounds < plan.round:  # fewer rounds than are done were asked for meanwhile
                 return await self._end_well("RoundsCompleted", plan)
@@ -166,7 +174,10 @@ class Job:
 
     async def _resume(self) -> None:
         """Goes on from the newest checkpoint, when there is one."""
-        found = await self._journal.resume(self.server.state)
+        like = self.server.state
+        if (split := self._p.split) is not None:
+            like = await asyncio.to_thread(split.as_cut_at, self._journal.store.cut())
+        found = await self._journal.resume(like)
         if found is not None:
             self._progress = found.progress
             self._began = self._p.clock() - self._elapsed(found.progress)
@@ -177,61 +188,6 @@ class Job:
         """Seconds since round 1 began, those without a cloud pod too; a clock set back adds 0."""
         told = 0.0 if before.report is None else before.report.elapsed_seconds
         return max(told, self._p.wall_clock() - before.began_at) if before.began_at else told
-
-    async def _gather(self) -> None:
-        """Waits until every client is there, and says at growing intervals who is missing.
-
-        With a quorum and a deadline only so long; a resumed job that need not repeat bit for bit
-        goes on with those that came back within a minute.
-        """
-        waits = iter(_MISSING_LOG_S)
-        began, next_log = self._p.clock(), _MISSING_LOG_S[0]
-        participation, limit_s = self._p.job.participation, self._gather_limit_s()
-        known = len(self._p.job.clients())
-        while missing := self.reception.missing() + self._missing_edges():
-            self._check_clients()
-            waited = self._p.clock() - began
-            everyone = known - len(self.reception.troubles.given_up())
-            is_late = limit_s is not None and waited >= limit_s
-            if (is_late or not self._missing_edges()) and may_begin(
-                everyone - len(self.reception.missing()), clients=everyone,
-                quorum=participation.quorum, waited_s=waited, limit_s=limit_s,
-            ):  # fmt: skip
-                self._edges_were_there = True
-                self._journal.notify(
-                    "Warning", NoticeReason.CLIENTS_MISSING, message=_missing(missing, waited)
-                )
-                return
-            if waited >= next_log:
-                _log.info("waiting for clients", missing=missing, seconds=round(waited))
-                next_log = waited + next(waits, _MISSING_LOG_S[-1])
-            wake_s = min(next_log, limit_s if limit_s and waited < limit_s else next_log)
-            await self.reception.changed(max(0.1, wake_s - waited))
-
-        self._edges_were_there = True
-
-    def _missing_edges(self) -> list[str]:
-        """Edges that have not come yet; later rounds are planned for those that are there."""
-        return [] if self.tiers is None or self._edges_were_there else self.tiers.missing()
-
-    def _gather_limit_s(self) -> float | None:
-        participation = self._p.job.participation
-        if participation.quorum is not None and participation.round_deadline_seconds is not None:
-            return participation.round_deadline_seconds
-        resumed = self._progress.round > 0 and not self._patient
-        return _RETURN_WITHIN_S if resumed else None
-
-    async def _any_connected(self) -> None:
-        """A plan needs somebody to plan for: with nobody there the job waits, it does not fail."""
-        if not self._anybody():
-            _log.warning("no client, or no edge, is connected: waiting for one")
-        while not self._anybody():
-            await self.reception.changed()
-            self._check_clients()
-
-    def _anybody(self) -> bool:
-        edges = self.tiers is None or bool(self.tiers.registrations())
-        return edges and bool(self.reception.sessions)
 
     def _check_clients(self) -> None:
         """Tells people of clients on which the user's code failed.
@@ -254,6 +210,8 @@ class Job:
             round=progress.round + 1,
             clients=self._registrations(),
             edges=[] if self.tiers is None else self.tiers.registrations(),
+            cuts=[] if self._p.split is None else self._p.split.candidates,
+            cut=None if progress.plan is None else progress.plan.cut,
             report=progress.report,
             notices=self._journal.notices,
             checkpoint_problem=self._journal.problem,
@@ -281,6 +239,8 @@ class Job:
             self._began = self._p.clock()
             update = {"began_at": self._p.wall_clock()}
             self._progress = self._progress.model_copy(update=update)
+        if self._p.split is not None and plan.cut is not None:
+            await asyncio.to_thread(self._p.split.cut_at, plan.cut)
         self.server.begin(plan.round, [p.client for p in plan.participants])
         self._p.metrics.model_bytes.set(len(self.server.body))
         self._p.metrics.began(plan)
@@ -299,6 +259,8 @@ class Job:
         Raises:
             JobFailed: the round has come to nothing so often that another try is of no use.
         """
+        if self._p.split is not None and done.failures:
+            return self._try_again(f"round {done.number}: {few(done.failures, SHOWN, comma='; ')}")
         if not done.accepted:
             return self._repeat(done)
         before, state = self._progress, self.server.state
@@ -311,16 +273,18 @@ class Job:
             if self._progress is before:
                 self.server.go_on_from(state)
                 why = f"{type(error).__name__}: {error}"
-                self._try_again(f"round {done.number}: its updates could not be used: {why}")
-                return False
+                return self._try_again(f"round {done.number}: its updates could not be used: {why}")
         self._tries = Tries()
         return True
 
     async def _finish(self, done: Round) -> None:
         now_s, before = self._now(), self._progress
-        self.server.aggregate()
+        seconds = await self._aggregate()
         result = await self._evaluate()
         report = round_report(done, before, now_s=now_s, result=result)
+        if self._p.split is not None:
+            told = self._p.split.distillation(seconds)
+            report = report.model_copy(update={"distillation": told})
         self._p.metrics.ended(report)
         _log.info(
             "round finished",
@@ -333,15 +297,25 @@ class Job:
         self._progress = before.after(report, done.plan, troubles=self.reception.troubles.told)
         await self._journal.finished(self._progress, self.server.state)
 
+    async def _aggregate(self) -> float:
+        """Makes the next model; with distillation that takes a while. The seconds that it took."""
+        began = self._p.clock()
+        if self._p.split is None:
+            self.server.aggregate()
+        else:
+            await asyncio.to_thread(self._p.split.distilled)
+        return self._p.clock() - began
+
     def _repeat(self, done: Round) -> bool:
         """A round that no update reached changes nothing: it is planned anew, for who is there."""
         text = self._tries.fruitless(done)
         self._journal.notify("Warning", NoticeReason.ROUND_REPEATED, message=text)
         return False
 
-    def _try_again(self, why: str) -> None:
+    def _try_again(self, why: str) -> bool:
         text = self._tries.again(why)
         self._journal.notify("Warning", NoticeReason.ROUND_REPEATED, message=text)
+        return False
 
     async def _evaluate(self) -> dict[str, float]:
         began = self._p.clock()
@@ -354,6 +328,10 @@ class Job:
         with explained(what, own=self._p.job.model.entrypoint):
             return self.server.evaluate(self._p.test)
 
+    def _cloud_half(self) -> FlatModel | None:
+        """The cloud's half of the model, in mode split with distillation."""
+        return None if self._p.split is None else self._p.split.cut.cloud
+
     async def _end_well(self, result: Any, plan: RoundPlan | None) -> Outcome:
         """The job has reached its end; the model is written down.
 
@@ -364,7 +342,7 @@ class Job:
         assert report is not None
         assert plan is not None
         try:
-            await self._journal.save_model(self.server.model)
+            await self._journal.save_model(self.server.model, self._cloud_half())
         except OSError as error:
             raise JobFailed(
                 f"the final model cannot be written ({error.strerror}): raise cloud.storage.size; "
@@ -373,7 +351,3 @@ class Job:
         rounds = max(plan.rounds, report.round)
         message = f"accuracy {report.accuracy:.4f} after {report.round} of {rounds} rounds"
         return Outcome(result=result, message=message, report=report)
-
-
-def _missing(clients: list[str], waited_s: float) -> str:
-    return f"goes on without {few(clients, SHOWN)}: not connected for {waited_s:.0f} s"

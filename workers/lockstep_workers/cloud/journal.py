@@ -17,7 +17,7 @@ from lockstep_api.wire import Notice, NoticeReason, Outcome, PlanRequest
 from lockstep_api.wire_types import MOST_NOTICES
 from lockstep_workers.cloud.checkpoint import Checkpoint
 from lockstep_workers.cloud.metrics import CloudMetrics
-from lockstep_workers.cloud.store import Store
+from lockstep_workers.cloud.store import CLOUD_MODEL_FILE, Store
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.constants import pack, unpack
 from lockstep_workers.learning.parameters import FlatModel
@@ -120,13 +120,15 @@ class Journal:
         self.problem, self.saved_round = None, progress.round
         self.metrics.saved(progress.round, n_bytes, seconds=self.clock() - began)
 
-    async def save_model(self, model: FlatModel) -> None:
-        """Writes the final model.
+    async def save_model(self, model: FlatModel, cloud: FlatModel | None = None) -> None:
+        """Writes the final model, and the cloud's half where there is one.
 
         Raises:
             OSError: the volume has no room for it.
         """
         await asyncio.to_thread(self.store.save_model, model)
+        if cloud is not None:
+            await asyncio.to_thread(self.store.save_model, cloud, CLOUD_MODEL_FILE)
 
     def outcome(self) -> Outcome | None:
         """How the job ended, when it has."""

@@ -8,11 +8,13 @@ import structlog
 import uvloop
 
 from lockstep_api.settings import JobSettings
+from lockstep_api.spec import Mode
 from lockstep_api.wire import Outcome
 from lockstep_workers.cloud.edge_routes import EdgeRoutes
 from lockstep_workers.cloud.job import Job, Parts
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.cloud.split_server import SplitServer
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import JobFailed
@@ -87,6 +89,7 @@ def _parts(pod: Pod) -> Parts:
     job = pod.job
     loaded = load_and_try(job, pod.environment.datasets)
     constants = pod.journal.constants(loaded.module)
+    split = SplitServer(job, loaded, constants=constants) if job.mode is Mode.SPLIT else None
     return Parts(
         job=job,
         strategy=build_strategy(job.strategy, momentum=job.training.momentum),
@@ -97,4 +100,5 @@ def _parts(pod: Pod) -> Parts:
         journal=pod.journal,
         metrics=pod.metrics,
         constants=constants,
+        split=split,
     )

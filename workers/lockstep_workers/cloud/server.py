@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from lockstep_api.orders import ClusterResult
+from lockstep_api.orders import ClusterOrder, ClusterResult
 from lockstep_api.sessions import Refusal
+from lockstep_api.wire import RoundPlan
 from lockstep_workers.errors import RefusedUpdate
 from lockstep_workers.learning import server
 from lockstep_workers.learning.strategy import Contribution, Strategy
@@ -44,6 +45,10 @@ class Server(server.Server):
         size = sum(vector.size for vector in sent.values())
         self.move(split(decode(self.body, n_values=size), tuple(sent)))
         super().begin(round_number, participants)
+
+    def completed(self, order: ClusterOrder, plan: RoundPlan) -> ClusterOrder:
+        """An order as it is: vectors and strategy are all that its edge has to know."""
+        return order
 
     def most_result_bytes(self, members: int) -> int:
         """The largest part of a cluster, whatever its members."""

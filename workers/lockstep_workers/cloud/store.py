@@ -27,6 +27,8 @@ from lockstep_workers.learning.saving import model_file
 from lockstep_workers.learning.strategy import ServerState
 
 MODEL_FILE = "model.safetensors"
+CLOUD_MODEL_FILE = "cloud-model.safetensors"
+"""The cloud's half, where a job distils."""
 HISTORY_FILE = "history.jsonl"
 OUTCOME_FILE = "outcome.json"
 CHECKPOINT_FOLDER = "checkpoints"
@@ -122,7 +124,7 @@ class Store:
 
     # -- the end ---------------------------------------------------------------------------------
 
-    def save_model(self, model: FlatModel) -> None:
+    def save_model(self, model: FlatModel, name: str = MODEL_FILE) -> None:
         """Writes the model's state_dict as safetensors, straight from its tensors.
 
         On a volume without room for it the older checkpoints go first.
@@ -130,7 +132,7 @@ class Store:
         Raises:
             OSError: there is still no room.
         """
-        file, path = model_file(model.module), self._folder / MODEL_FILE
+        file, path = model_file(model.module), self._folder / name
         try:
             write_whole(path, file.head, *file.values)
         except OSError:

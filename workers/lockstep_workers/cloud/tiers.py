@@ -15,7 +15,7 @@ from typing import Protocol
 
 import structlog
 
-from lockstep_api.orders import ClusterNews, ClusterResult, EdgeWork
+from lockstep_api.orders import ClusterNews, ClusterOrder, ClusterResult, EdgeWork
 from lockstep_api.sessions import Refusal
 from lockstep_api.tiers import EdgeRegistration
 from lockstep_api.wire import RoundPlan
@@ -43,6 +43,9 @@ class ClusterSink(Protocol):
 
     def broadcast(self) -> Mapping[str, Vector]:
         """What an order carries, by name; valid until the round is settled."""
+
+    def completed(self, order: ClusterOrder, plan: RoundPlan) -> ClusterOrder:
+        """An order with what its edge has to know of the model."""
 
     def most_result_bytes(self, members: int) -> int:
         """The largest result of so many clients."""
@@ -322,7 +325,7 @@ class Tiers:
 
     def _put_order(self, now: TieredRound, run: ClusterRun, *, keys: Mapping[str, str]) -> None:
         assert run.edge is not None
-        order = now.order(run, keys=keys)
+        order = self._sink.completed(now.order(run, keys=keys), now.plan)
         self._outboxes[run.edge].put(
             lambda number: EdgeWork(number=number, order=order), self._sink.broadcast()
         )

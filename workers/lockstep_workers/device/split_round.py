@@ -128,6 +128,7 @@ class SplitRounds:
         before = self._cgroup.read()
         held = [one for one in (task.throttle_cores(), before.quota_cores) if one is not None]
         self._p.metrics.began(task, seconds=0.0, n_bytes=0)
+        _log.info("split round begins", round=task.round, turn=task.turn, edge=task.edge)
         return Part(
             task=task,
             key=key,

@@ -62,7 +62,7 @@ class SplitWork:
         if order.cut is None or not order.cut_shape or job.split is None:
             raise InvalidJob(f"cluster {order.cluster} is ordered without a cut")
         parted = halves(shop.model, order.cut)
-        whole, n_front = np.asarray(vectors[MODEL], np.float32), parted.n_front
+        whole, n_front = np.array(vectors[MODEL], np.float32), parted.n_front  # a body is read only
         if whole.size != shop.model.vector.numel():
             raise InvalidJob(
                 "the model that is built here is not the cloud pod's: the function must build the "

@@ -156,9 +156,7 @@ class TieredRound(Round):
         loads = [sum(one.edge == edge for one in self._open_runs()) for edge in there]
         return there[loads.index(min(loads))] if there else None
 
-    def order(
-        self, run: ClusterRun, *, keys: Mapping[str, str], pool_samples: int = 0
-    ) -> ClusterOrder:
+    def order(self, run: ClusterRun, *, keys: Mapping[str, str]) -> ClusterOrder:
         """What a cluster's edge is told; `keys` are those of the clients' sessions."""
         members = self._waits_in(run)
         run.told_keys = {client: keys.get(client) for client in members}
@@ -175,7 +173,6 @@ class TieredRound(Round):
             mean_steps=self._mean_steps,
             numbers=dict(self.base.numbers),
             cut=self.plan.cut,
-            pool_samples=pool_samples,
             quorum=self._quorum_of(members),
             deadline_seconds=None if deadline_s is None else max(0.0, deadline_s - passed_s),
         )
@@ -298,6 +295,8 @@ class TieredRound(Round):
             why = result.failure or result.lost.get(client, "its edge says nothing of it")
             bad = result.failure is not None or client in result.rejected
             (self.reject if bad else self.lose)(client, why)
+        if result.failure is not None:
+            self.failures.append(result.failure)
         for reason, count in result.refused.items():
             self.refused[reason] = self.refused.get(reason, 0) + count
         update = {"seconds": now_s - run.ordered_s, "tries": run.tries}

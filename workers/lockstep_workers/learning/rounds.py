@@ -79,6 +79,8 @@ class Round:
     rejected: set[str] = field(default_factory=set)
     """The lost clients whose update was bad."""
     refused: dict[Refusal, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    """What failed at edges, in their words."""
     _waiting: dict[str, ClientPlan] = field(init=False)
     _mean_steps: float = field(init=False)
 
