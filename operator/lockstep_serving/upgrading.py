@@ -11,13 +11,14 @@ counts in the server's limits, and ends with the server.
 import asyncio
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
 EXTENSION = "lockstep.upgrade"
 """In `scope["extensions"]` of a request for a protocol which the server has: an `Offer`."""
 MOST_BEHIND_BYTES = 1 << 16
 """Behind a head whose route has not decided; more is left in the socket."""
+_SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: %b\r\n\r\n"
 _LINGER_S = 1.0
 _DISCARDED_BYTES = 1 << 16
 
@@ -30,8 +31,8 @@ Bytes = bytes | bytearray | memoryview
 class Wire(Protocol):
     """What an upgraded connection does with its transport."""
 
-    def write(self, data: Bytes) -> None:
-        """Sends, at once or later; `data` must not change until then."""
+    def writelines(self, list_of_data: Iterable[Bytes]) -> None:
+        """Sends them, at once or later; they must not change until then."""
 
     def write_eof(self) -> None:
         """Sends no more."""
@@ -111,7 +112,7 @@ class Upgraded(asyncio.BufferedProtocol):
             return
         self.ending = True
         if last:
-            self.wire.write(last)
+            self.wire.writelines([last])
         self.wire.write_eof()
         self.wire.pause_reading()
         self.wire.set_protocol(_Discarding(self))
@@ -185,13 +186,9 @@ class Offer:
             raise ConnectionResetError
         http.cycle.response_started = http.cycle.response_complete = True
         http.flow.pause_reading()
-        transport.write(
-            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: "
-            + self._name
-            + b"\r\n\r\n"
-        )
         http.taken(protocol)
         transport.set_protocol(protocol)
+        transport.write(_SWITCHING % self._name)
         protocol.begun(transport, behind=self._behind, http=http)
 
 
@@ -204,9 +201,9 @@ class _Streamed:
         self._to_do, self._may_read = asyncio.Event(), asyncio.Event()
         self._eof = self._aborted = False
 
-    def write(self, data: Bytes) -> None:
+    def writelines(self, list_of_data: Iterable[Bytes]) -> None:
         if not self._eof:
-            self._out.append(data)
+            self._out += list_of_data
             self._to_do.set()
 
     def write_eof(self) -> None:

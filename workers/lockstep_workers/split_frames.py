@@ -65,9 +65,6 @@ class Dtype(IntEnum):
     BFLOAT16 = 2
 
 
-_DTYPES = {WireDtype.FLOAT32: Dtype.FLOAT32, WireDtype.BFLOAT16: Dtype.BFLOAT16}
-
-
 @dataclass(frozen=True, slots=True)
 class Head:
     """The 16 bytes that a frame begins with."""
@@ -78,10 +75,6 @@ class Head:
     count: int = 0
     """Rows of activations or gradients; values of a front; bytes of a text."""
     dtype: Dtype = Dtype.NONE
-
-    def packed(self) -> bytes:
-        """As it travels."""
-        return HEAD.pack(self.kind, self.dtype, _MAGIC, self.round, self.step, self.count)
 
 
 def unpacked(data: bytes | bytearray | memoryview) -> Head:
@@ -115,11 +108,6 @@ class Shape:
     """The device steps its own front, and ends with it (frontUpdate round)."""
 
     @property
-    def dtype(self) -> Dtype:
-        """Of activations and their gradients."""
-        return _DTYPES[self.wire]
-
-    @property
     def is_wide(self) -> bool:
         """Whether activations travel as they are computed."""
         return self.wire is WireDtype.FLOAT32
@@ -144,14 +132,17 @@ class Shape:
         """The front in an END."""
         return self.front_bytes if self.keeps_front else 0
 
-    def head(self, kind: Kind, step: int, *, text_bytes: int = 0) -> Head:
-        """The head of a frame in this round."""
-        count, dtype = text_bytes, Dtype.NONE
-        if kind in {Kind.ACTIVATIONS, Kind.GRADIENT}:
-            count, dtype = self.rows, self.dtype
-        elif kind in {Kind.FRONT, Kind.FRONT_GRADIENT}:
-            count, dtype = self.front_values, Dtype.FLOAT32
-        return Head(kind, self.round, step, count, dtype)
+    def head(self, kind: Kind, step: int, *, text_bytes: int = 0) -> bytes:
+        """The head of a frame in this round, as it travels."""
+        count, dtype = self._count(kind, text_bytes)
+        return HEAD.pack(kind, dtype, _MAGIC, self.round, step, count)
+
+    def _count(self, kind: Kind, text_bytes: int) -> tuple[int, Dtype]:
+        if kind is Kind.ACTIVATIONS or kind is Kind.GRADIENT:
+            return self.rows, Dtype.FLOAT32 if self.is_wide else Dtype.BFLOAT16
+        if kind is Kind.FRONT or kind is Kind.FRONT_GRADIENT:
+            return self.front_values, Dtype.FLOAT32
+        return text_bytes, Dtype.NONE
 
     def body_bytes(self, head: Head) -> int:
         """What follows a head that was checked."""
@@ -184,16 +175,16 @@ class Shape:
         if step is not None and found.step != step:
             what = f"{kind.name} of step {found.step} came where step {step} was expected"
             raise RefusedUpdate(Refusal.MALFORMED, what)
-        is_text = kind in {Kind.END, Kind.REFUSED}
+        is_text = kind is Kind.END or kind is Kind.REFUSED
         if is_text and found.count > MOST_TEXT_BYTES:
             what = f"a text of {found.count} bytes came, at most {MOST_TEXT_BYTES} are taken"
             raise RefusedUpdate(Refusal.TOO_LARGE, what)
-        expected = self.head(kind, found.step, text_bytes=found.count if is_text else 0)
-        if found.count != expected.count:
-            what = f"{kind.name} has {found.count} rows or values, {expected.count} were expected"
+        count, dtype = self._count(kind, found.count if is_text else 0)
+        if found.count != count:
+            what = f"{kind.name} has {found.count} rows or values, {count} were expected"
             raise RefusedUpdate(Refusal.SHAPE, what)
-        if found.dtype != expected.dtype:
-            what = f"{kind.name} is {found.dtype.name}, {expected.dtype.name} was expected"
+        if found.dtype is not dtype:
+            what = f"{kind.name} is {found.dtype.name}, {dtype.name} was expected"
             raise RefusedUpdate(Refusal.DTYPE, what)
 
 
@@ -209,35 +200,35 @@ def read_labels(data: memoryview, into: Labels, *, classes: int) -> None:
         RefusedUpdate: one is none of so many classes.
     """
     labels = np.frombuffer(data, _LABEL)
-    least, most = int(labels.min()), int(labels.max())
-    if least < 0 or most >= classes:
-        wrong = least if least < 0 else most
-        raise RefusedUpdate(Refusal.MALFORMED, f"label {wrong} is not one of {classes} classes")
+    wrong = labels.view(np.uint32) >= classes  # a negative one is large
+    if wrong.any():
+        what = f"label {labels[wrong][0]} is not one of {classes} classes"
+        raise RefusedUpdate(Refusal.MALFORMED, what)
     into[:] = labels
 
 
 def narrow(values: NDArray[np.float32], into: memoryview) -> None:
     """Rounds to the nearest bfloat16."""
     target = torch.frombuffer(into, dtype=torch.bfloat16)
-    target.copy_(torch.from_numpy(values).view(-1))
+    target.copy_(torch.from_numpy(values.reshape(-1)))
 
 
 def widen(data: memoryview, into: NDArray[np.float32]) -> None:
-    """Makes float32 of bfloat16, exactly."""
+    """Makes float32 (one behind another) of bfloat16, exactly."""
     source = torch.frombuffer(data, dtype=torch.bfloat16)
-    torch.from_numpy(into).view(-1).copy_(source)
+    torch.from_numpy(into).copy_(source)
 
 
 def as_bytes(values: NDArray[np.float32]) -> memoryview:
-    """The bytes of values that lie one behind another."""
-    return values.reshape(-1).data.cast("B")
+    """The bytes of values, which must lie one behind another."""
+    return values.data.cast("B")
 
 
 def refusal(shape: Shape, error: RefusedUpdate) -> bytes:
     """The frame that says why a connection is closed."""
     said = {"reason": error.reason.value, "message": str(error)[:_MOST_REASON]}
     text = json.dumps(said).encode()
-    return shape.head(Kind.REFUSED, 0, text_bytes=len(text)).packed() + text
+    return shape.head(Kind.REFUSED, 0, text_bytes=len(text)) + text
 
 
 def refused(text: bytes) -> RefusedUpdate:

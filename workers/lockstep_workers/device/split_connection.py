@@ -157,14 +157,14 @@ class SplitConnection:
 
     # -- frames --------------------------------------------------------------------------------
 
-    def _send_with(self, head: Head, body: memoryview) -> None:
+    def _send_with(self, head: bytes, body: memoryview) -> None:
         frame = memoryview(bytearray(HEAD_BYTES + len(body)))
         frame[HEAD_BYTES:] = body
         self._send(head, frame)
 
-    def _send(self, head: Head, frame: memoryview) -> None:
+    def _send(self, head: bytes, frame: memoryview) -> None:
         """Sends a frame whose first bytes become the head."""
-        frame[:HEAD_BYTES] = head.packed()
+        frame[:HEAD_BYTES] = head
         began = time.monotonic()
         try:
             self._up.carry(len(frame), self._piece_of(frame))

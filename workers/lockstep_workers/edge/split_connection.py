@@ -4,13 +4,15 @@ The edge's cluster loop says which frame it expects and where its values go; wha
 future, not a coroutine, so that a step of many devices costs no task. Values land in the cluster's
 batch: float32 straight from the socket, bfloat16 widened from a buffer that is used again.
 `carry` makes a request such a connection; its route has checked the key by then.
-Invariants: nothing behind a head is read until the head is the expected one; values that are not
-finite, or labels of no class, never reach who waits; a frame that stalls ends the connection.
+Invariants: nothing behind a head reaches the batch unless the head is the expected one; values that
+are not finite, or labels of no class, never reach who waits; a frame that stalls ends the
+connection.
 """
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
@@ -26,7 +28,6 @@ from lockstep_workers.hosting.reading import Receive
 from lockstep_workers.split_frames import (
     HEAD_BYTES,
     Flat,
-    Head,
     Kind,
     Labels,
     Shape,
@@ -47,22 +48,20 @@ _LEAST_BYTES = 1 << 10
 _CONTENT = b"application/octet-stream"
 
 
-@dataclass(frozen=True, slots=True)
-class _Expected:
-    """A frame that is waited for."""
+_NOWHERE = memoryview(bytearray())
+
+
+class _Awaited(NamedTuple):
+    """A frame that is waited for; a tuple, since one is made for each."""
 
     kind: Kind
-    step: int | None
-    scratch_bytes: int
-    """Head and body up to here go to the scratch buffer."""
+    step: int
+    head: bytes
+    part: int
     rest: memoryview
-    """The rest goes here."""
     use: Callable[[], None]
     """Looks at what came; raises RefusedUpdate."""
     done: "asyncio.Future[None]"
-
-
-_NOWHERE = memoryview(b"")
 
 
 class SplitConnection(upgrading.Upgraded):
@@ -83,13 +82,13 @@ class SplitConnection(upgrading.Upgraded):
         self.received_bytes = self.sent_bytes = 0
         self._classes, self._on_refused, self._stall_s = classes, refused, stall_s
         self._loop = asyncio.get_running_loop()
-        most = HEAD_BYTES + shape.label_bytes + (0 if shape.is_wide else shape.cut_bytes)
-        self._scratch = memoryview(bytearray(most))
-        self._gradient = memoryview(bytearray(0 if shape.is_wide else shape.cut_bytes))
-        self._expected: _Expected | None = None
-        self._head: Head | None = None
-        self._got, self._part, self._size = 0, HEAD_BYTES, HEAD_BYTES
-        self._rest = _NOWHERE
+        self._is_wide, narrow_bytes = shape.is_wide, 0 if shape.is_wide else shape.cut_bytes
+        self._behind_labels = HEAD_BYTES + shape.label_bytes
+        self._scratch = memoryview(bytearray(self._behind_labels + narrow_bytes))
+        self._gradient = memoryview(bytearray(narrow_bytes))
+        self._awaited: _Awaited | None = None
+        self._got, self._has_head = 0, False
+        self._part, self._rest, self._size = HEAD_BYTES, _NOWHERE, HEAD_BYTES
         self._timer: asyncio.TimerHandle | None = None
         self._frames, self._seen = 0, (0, 0)
         self._error: Exception | None = None
@@ -110,38 +109,25 @@ class SplitConnection(upgrading.Upgraded):
             Gone: the connection has ended.
             RefusedUpdate: it has, for what came.
         """
-        shape, flat = self.shape, into.reshape(-1)
-        behind = HEAD_BYTES + shape.label_bytes
-        told = self._scratch[HEAD_BYTES:behind]
-
-        def use() -> None:
-            read_labels(told, labels, classes=self._classes)
-            if not shape.is_wide:
-                widen(self._scratch[behind : behind + shape.cut_bytes], flat)
-            check_values(flat, "activations have values")
-
-        direct = as_bytes(flat) if shape.is_wide else _NOWHERE
-        scratch = behind if shape.is_wide else behind + shape.cut_bytes
-        return self._expect(Kind.ACTIVATIONS, step, scratch=scratch, rest=direct, use=use)
+        straight = as_bytes(into)
+        rest = straight if self._is_wide else _NOWHERE
+        use = partial(self._use_activations, into, labels)
+        return self._wait(Kind.ACTIVATIONS, step, part=len(self._scratch), rest=rest, use=use)
 
     def send_gradient(self, step: int, gradient: Flat) -> None:
         """Of the loss by a step's activations; as `send_front`."""
-        flat = gradient.reshape(-1)
-        if self.shape.is_wide:
-            body = as_bytes(flat)
+        body = self._gradient
+        if self._is_wide:
+            body = as_bytes(gradient)
         else:
-            narrow(flat, self._gradient)
-            body = self._gradient
+            narrow(gradient, body)
         self._send(self.shape.head(Kind.GRADIENT, step), body)
 
     def front_gradient(self, step: int, *, into: Flat) -> "asyncio.Future[None]":
         """Waits for the gradient by the front half's values; as `activations`."""
-
-        def use() -> None:
-            check_values(into, "the front's gradient has values")
-
-        kind = Kind.FRONT_GRADIENT
-        return self._expect(kind, step, scratch=HEAD_BYTES, rest=as_bytes(into), use=use)
+        use = partial(check_values, into, "the front's gradient has values")
+        kind, rest = Kind.FRONT_GRADIENT, as_bytes(into)
+        return self._wait(kind, step, part=HEAD_BYTES, rest=rest, use=use)
 
     def send_done(self, step: int) -> None:
         """There is no step after this one."""
@@ -149,22 +135,22 @@ class SplitConnection(upgrading.Upgraded):
 
     async def end(self, *, client: str, front: Flat | None = None) -> UpdateReport:
         """Waits for the device's report, and its own front where it has one; as `activations`."""
-        kept: list[UpdateReport] = []
+        told: list[UpdateReport] = []
 
         def use() -> None:
             start = self.shape.end_front_bytes
-            if front is not None and self.shape.keeps_front:
+            if front is not None:
                 front[:] = np.frombuffer(self._rest[:start], np.float32)
                 check_values(front, "the front has values")
-            kept.append(_report(self._rest[start:], client=client, number=self.shape.round))
+            told.append(_report(self._rest[start:], client=client, number=self.shape.round))
 
-        await self._expect(Kind.END, None, scratch=HEAD_BYTES, rest=_NOWHERE, use=use)
-        return kept[0]
+        await self._wait(Kind.END, 0, part=HEAD_BYTES, rest=_NOWHERE, use=use)
+        return told[0]
 
     def take_end(self) -> None:
         """The report is known: the connection may end."""
         self.sent_bytes += HEAD_BYTES
-        self.finish(self.shape.head(Kind.TAKEN, 0).packed())
+        self.finish(self.shape.head(Kind.TAKEN, 0))
 
     def refuse(self, error: RefusedUpdate) -> None:
         """Ends the connection and says why; it is told to `refused` too."""
@@ -177,35 +163,28 @@ class SplitConnection(upgrading.Upgraded):
 
     # -- frames --------------------------------------------------------------------------------
 
-    def _send(self, head: Head, body: memoryview = _NOWHERE) -> None:
+    def _send(self, head: bytes, body: memoryview = _NOWHERE) -> None:
         if self.ending or self.closed.is_set():
             return
         self.sent_bytes += HEAD_BYTES + len(body)
-        self.wire.write(head.packed())
-        if body:
-            self.wire.write(body)
+        self.wire.writelines((head, body) if body else (head,))
 
-    def _expect(
-        self,
-        kind: Kind,
-        step: int | None,
-        *,
-        scratch: int,
-        rest: memoryview,
-        use: Callable[[], None],
+    def _wait(
+        self, kind: Kind, step: int, *, part: int, rest: memoryview, use: Callable[[], None]
     ) -> "asyncio.Future[None]":
+        """Of a frame `part` bytes go to the scratch buffer, the others to `rest`."""
         done: asyncio.Future[None] = self._loop.create_future()
         if self._error is not None:
             done.set_exception(self._error)
             return done
-        assert self._expected is None, "one frame at a time"
-        self._expected = _Expected(kind, step, scratch, rest, use, done)
-        if self._head is not None:
+        assert self._awaited is None, "one frame at a time"
+        self._awaited = _Awaited(kind, step, self.shape.head(kind, step), part, rest, use, done)
+        if self._has_head:
             self._stop_watching()
             self._watch()
             self._guarded(self._begin)
         elif self._got == 0:
-            self._part = scratch
+            self._part = part
         if self._is_there:
             self.resume()
         return done
@@ -222,11 +201,15 @@ class SplitConnection(upgrading.Upgraded):
         self.received_bytes += nbytes
         if self._timer is None:
             self._watch()
-        if self._head is not None:
+        if self._has_head:
             if self._got == self._size:
                 self._guarded(self._complete)
         elif self._got >= HEAD_BYTES:
-            self._guarded(self._read_head)
+            self._has_head = True
+            if self._awaited is None:
+                self.pause()
+            else:
+                self._guarded(self._begin)
 
     def _guarded(self, do: Callable[[], None]) -> None:
         try:
@@ -234,35 +217,42 @@ class SplitConnection(upgrading.Upgraded):
         except RefusedUpdate as error:
             self.refuse(error)
 
-    def _read_head(self) -> None:
-        self._head = unpacked(self._scratch)
-        if self._expected is None:
-            self.pause()
-        else:
-            self._begin()
-
     def _begin(self) -> None:
         """A head is there, and who waits for it."""
-        assert self._head is not None
-        assert self._expected is not None
-        head, expected = self._head, self._expected
-        self.shape.check(head, expected.kind, step=expected.step)
-        self._part, self._rest = expected.scratch_bytes, expected.rest
-        self._size = HEAD_BYTES + self.shape.body_bytes(head)
-        if head.kind is Kind.END:
-            self._rest = memoryview(bytearray(self._size - HEAD_BYTES))
+        awaited = self._awaited
+        assert awaited is not None
+        self._part, self._rest = awaited.part, awaited.rest
+        if self._scratch[:HEAD_BYTES] == awaited.head:
+            self._size = awaited.part + len(awaited.rest)
+        else:
+            self._look_closer(awaited)
         if self._got == self._size:
             self._complete()
 
+    def _look_closer(self, awaited: "_Awaited") -> None:
+        """What is wrong with a head that is not as expected, if it is not an END."""
+        head = unpacked(self._scratch)
+        self.shape.check(head, awaited.kind, step=awaited.step)
+        self._rest = memoryview(bytearray(self.shape.body_bytes(head)))
+        self._size = HEAD_BYTES + len(self._rest)
+
     def _complete(self) -> None:
-        assert self._expected is not None
-        expected = self._expected
-        expected.use()
+        awaited = self._awaited
+        assert awaited is not None
+        awaited.use()
         self._frames += 1
-        self._expected = self._head = None
+        self._awaited, self._has_head = None, False
         self._got, self._part, self._rest = 0, HEAD_BYTES, _NOWHERE
-        if not expected.done.done():
-            expected.done.set_result(None)
+        if not awaited.done.done():
+            awaited.done.set_result(None)
+
+    def _use_activations(self, into: Flat, labels: Labels) -> None:
+        behind = self._behind_labels
+        read_labels(self._scratch[HEAD_BYTES:behind], labels, classes=self._classes)
+        flat = into.reshape(-1)
+        if not self._is_wide:
+            widen(self._scratch[behind:], flat)
+        check_values(flat, "activations have values")
 
     # -- its life ------------------------------------------------------------------------------
 
@@ -302,9 +292,9 @@ class SplitConnection(upgrading.Upgraded):
     def _fail(self, error: Exception) -> None:
         """Who waits, and who will, is told."""
         self._error = self._error or error
-        if self._expected is not None and not self._expected.done.done():
-            self._expected.done.set_exception(self._error)
-        self._expected = None
+        if self._awaited is not None and not self._awaited.done.done():
+            self._awaited.done.set_exception(self._error)
+        self._awaited = None
 
     def _watch(self) -> None:
         self._seen = (self._frames, self.received_bytes)
@@ -314,7 +304,7 @@ class SplitConnection(upgrading.Upgraded):
         """Whether a frame has stalled since the last look."""
         self._timer = None
         frame, before = self._seen
-        waits = self._got > 0 and self._expected is not None and frame == self._frames
+        waits = self._got > 0 and self._awaited is not None and frame == self._frames
         if waits and self.received_bytes - before < _LEAST_BYTES:
             what = f"of a frame less than {_LEAST_BYTES} bytes came in {self._stall_s:g} s"
             self.refuse(RefusedUpdate(Refusal.TOO_SLOW, what))
