@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.spec import FederatedJobSpec, Mode
 from lockstep_operator.core.advice import LEARNING_RATE_UNUSUAL, advised, unusual
 from lockstep_operator.reconcile import reconcile
 from tests.support.kube import KEY, cluster_with, job_body, make_deps
@@ -100,6 +100,12 @@ def test_momentum_counts_less_in_short_rounds() -> None:
     [told] = unusual(spec("fedavg", 0.1, momentum=0.9, steps=10))
     assert "(with momentum 0.9 it counts as 0.41)" in told
     assert len(unusual(spec("fedavg", 0.05, momentum=0.9, steps=1000))) == 1
+
+
+def test_nothing_is_said_of_rates_where_a_step_has_a_whole_clusters_examples() -> None:
+    told = spec("fedavg", 0.1, momentum=0.9, localSteps=LASTING)
+    assert len(unusual(told)) == 1
+    assert unusual(told.model_copy(update={"mode": Mode.SPLIT})) == []
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda path: path.name)

@@ -6,7 +6,7 @@ rates are those of the built-in models in docs/calibration.md: of others nothing
 
 from collections.abc import Iterator
 
-from lockstep_api.spec import CalibrationGradient, FederatedJobSpec, StrategyName
+from lockstep_api.spec import CalibrationGradient, FederatedJobSpec, Mode, StrategyName
 from lockstep_operator.core.model import EventNote
 
 LEARNING_RATE_UNUSUAL = "LearningRateUnusual"
@@ -30,7 +30,13 @@ def advised(spec: FederatedJobSpec) -> tuple[EventNote, ...]:
 
 
 def unusual(spec: FederatedJobSpec) -> list[str]:
-    """A sentence for each thing about the learning rate that is far from what suits the job."""
+    """A sentence for each thing about the learning rate that is far from what suits the job.
+
+    In mode split a step has the examples of a whole cluster, which suits other rates: of these
+    nothing is known.
+    """
+    if spec.mode is Mode.SPLIT:
+        return []
     return [*_momentum(spec), *_rate(spec), *_steps(spec)]
 
 
