@@ -189,7 +189,7 @@ class ClusterTraining:
     def _loss(self, inputs: Tensor, labels: Tensor, *, weights: Tensor) -> Tensor:
         module = self._back.module.train()
         with torch.random.fork_rng(devices=[]), unchanged(module):
-            torch.manual_seed(entropy((*self._seed, len(self._count.losses))))
+            torch.default_generator.manual_seed(entropy((*self._seed, len(self._count.losses))))
             scores = module(inputs)
             return torch.dot(cross_entropy(scores, labels, reduction="none"), weights)
 

@@ -83,7 +83,7 @@ class FrontHalf:
         x, labels = as_batch(self._examples, chosen)
         module = self._model.module.train()
         with torch.random.fork_rng(devices=[]), unchanged(module):
-            torch.manual_seed(entropy((*place, step)))
+            torch.default_generator.manual_seed(entropy((*place, step)))
             self._output = module(x).flatten(start_dim=1)
         return self._output.detach().contiguous().numpy(), labels.numpy()
 
