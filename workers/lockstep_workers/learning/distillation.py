@@ -17,7 +17,7 @@ Invariant: what comes out depends on vectors, pool, round and seed alone.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
 from lockstep_api.settings import JobSettings
-from lockstep_api.spec import Teacher
+from lockstep_api.spec import Distillation, Teacher
 from lockstep_workers.learning.parameters import FlatModel, flat_gradient
 from lockstep_workers.learning.pool import Pool
 from lockstep_workers.learning.training import Sgd, descend
@@ -56,9 +56,13 @@ def distilling_of(job: JobSettings) -> Distilling | None:
     spec, training = job.distillation, job.training
     if spec is None or not spec.enabled:
         return None
-    rate = spec.learning_rate or training.learning_rate
+    return distilling(spec, Sgd(training.learning_rate, training.momentum, training.batch_size))
+
+
+def distilling(spec: Distillation, sgd: Sgd) -> Distilling:
+    """How a job distils that trains by `sgd`."""
     return Distilling(
-        sgd=Sgd(rate, training.momentum, training.batch_size),
+        sgd=replace(sgd, learning_rate=spec.learning_rate or sgd.learning_rate),
         teacher=spec.teacher,
         temperature=spec.temperature,
         beta=spec.beta,

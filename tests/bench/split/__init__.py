@@ -1,0 +1,1 @@
+"""Measures split training beside federated averaging: `python -m tests.bench.split`."""
