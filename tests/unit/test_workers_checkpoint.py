@@ -132,6 +132,11 @@ def test_where_a_model_was_cut_is_known_before_its_checkpoint_is_read(tmp_path: 
     assert store.cut() == "3", "the newest one that says it"
 
 
+def test_where_another_job_was_cut_that_used_the_volume_is_no_matter(tmp_path: Path) -> None:
+    Store(tmp_path, "u").save(cut_checkpoint(1, "3"))
+    assert Store(tmp_path, "v").cut() is None
+
+
 def test_a_job_that_is_not_cut_says_no_layer(tmp_path: Path) -> None:
     store = Store(tmp_path, "u")
     store.save(checkpoint(1))

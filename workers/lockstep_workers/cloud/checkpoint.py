@@ -99,14 +99,17 @@ def read_checkpoint(path: Path, *, uid: str, like: ServerState) -> Checkpoint:
     return Checkpoint(progress, ServerState(vectors, numbers))
 
 
-def cut_of(path: Path) -> str | None:
-    """Where the job of a checkpoint was cut, as the file says, unchecked; None: it does not say.
+def cut_of(path: Path, *, uid: str) -> str | None:
+    """Where the job with this UID was cut, as the file says, whose sum is not looked at.
 
+    None: it does not say, or is of another job.
     What the state holds depends on it (`learning.split_server`), so it is read first.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
+        if metadata.get("uid") != uid:
+            return None
         progress = Progress.model_validate_json(metadata.get("progress", ""))
     except (SafetensorError, OSError, ValueError, TypeError):
         return None

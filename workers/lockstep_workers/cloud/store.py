@@ -83,7 +83,7 @@ class Store:
 
     def cut(self) -> str | None:
         """Where the job's model was cut, as the newest checkpoint says that says it."""
-        cuts = (cut_of(path) for path in checkpoints(self._checkpoints))
+        cuts = (cut_of(path, uid=self._uid) for path in checkpoints(self._checkpoints))
         return next(filter(None, cuts), None)
 
     def save(self, checkpoint: Checkpoint) -> int:
