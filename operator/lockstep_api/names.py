@@ -194,6 +194,7 @@ SPLIT_PROTOCOL = "lockstep-split/1"
 # Routes of the cloud pod for edges, format with edge=, round= and cluster=.
 EDGE_SESSION_ROUTE = "/v1/edges/{edge}/session"
 EDGE_WORK_ROUTE = "/v1/edges/{edge}/work"
+EDGE_PROGRESS_ROUTE = "/v1/edges/{edge}/progress"
 EDGE_CONSTANTS_ROUTE = "/v1/edges/{edge}/constants"
 CLUSTER_RESULT_ROUTE = "/v1/rounds/{round}/clusters/{cluster}/result/{edge}"
 # Routes of the planner, format with namespace= and job=.

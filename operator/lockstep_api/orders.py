@@ -127,8 +127,23 @@ class ClusterNews(WireModel):
         Field(default_factory=dict)
     )
     """Members that will give nothing any more, and why."""
+    close: bool = False
+    """Whether the quorum is in, so that the cluster closes with what it has."""
     dropped: Sentence | None = None
     """Why nobody waits for the cluster's result any more; empty: somebody does."""
+
+
+class ClusterProgress(WireModel):
+    """What an edge says of a cluster whose deadline has passed: the quorum is the whole round's."""
+
+    round: Counted
+    """The round."""
+    cluster: ClusterName
+    """The cluster."""
+    turn: Counted
+    """That of its order."""
+    accepted: Number
+    """Clients whose work is in so far."""
 
 
 class EdgeWork(WireModel):

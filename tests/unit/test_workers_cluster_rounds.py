@@ -264,16 +264,50 @@ def test_a_cluster_that_could_not_be_run_has_bad_updates_only() -> None:
     assert set(play.now.lost.values()) == {"ValueError: shapes"}
 
 
-def test_at_the_deadline_what_is_not_done_is_lost_when_the_quorum_is_in() -> None:
+def closing(play: Play, now_s: float) -> list[str]:
+    """Clusters whose edges are told to close."""
+    return [told.cluster for _, told in play.now.closing(now_s) if told.close]
+
+
+def test_after_the_deadline_edges_close_once_the_quorum_is_in_wherever_it_is() -> None:
+    play = Play(quorum=4, deadline_seconds=60.0)
+    play.finish("c0", "ab")
+    play.run("c1").progress = 1
+    assert closing(play, 159.0) == []
+    assert closing(play, 161.0) == [], "three of four"
+    assert not play.now.is_closed(1e9)
+    assert play.now.deadline_s() == 160.0
+    play.run("c2").progress = 1
+    assert closing(play, 200.0) == ["c1", "c2"]
+    assert closing(play, 201.0) == [], "each is told once"
+    assert not play.now.is_closed(205.9), "their results are on their way"
+    assert play.now.deadline_s() == 206.0
+    play.finish("c1", "c", lost={"d": "late"})
+    assert not play.now.is_closed(1e9), "three of four"
+    play.finish("c2", "e", lost={"f": "late"})
+    assert play.now.is_closed(202.0)
+    assert set(play.now.lost) == {"d", "f"}
+
+
+def test_an_edge_that_does_not_close_in_time_is_waited_for_no_longer() -> None:
     play = Play(quorum=3, deadline_seconds=60.0)
     play.finish("c0", "ab")
-    assert not play.now.is_closed(1e9), "two of three"
     play.finish("c1", "cd")
-    assert not play.now.is_closed(160.0), "results of edges that closed then are on their way"
+    assert closing(play, 160.0) == ["c2"]
+    assert not play.now.is_closed(165.9)
     assert play.now.is_closed(166.0)
     assert [(edge, told.cluster, told.dropped) for edge, told in play.now.drop("closed")] == [
         ("z", "c2", "closed")
     ]
+
+
+def test_what_a_lost_edge_had_counts_no_longer() -> None:
+    play = Play(quorum=4, deadline_seconds=60.0)
+    play.finish("c0", "ab")
+    play.run("c1").progress = 2
+    play.now.edge_gone("y")
+    play.place("xz", now_s=130.0)
+    assert closing(play, 200.0) == []
 
 
 @pytest.mark.parametrize(

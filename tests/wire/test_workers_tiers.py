@@ -163,6 +163,23 @@ async def test_a_deterministic_round_tells_the_edge_of_a_device_that_starts_anew
         again.close()
 
 
+async def test_after_the_deadline_edges_close_once_the_quorum_is_in_anywhere(
+    tmp_path: Path,
+) -> None:
+    planner = FakePlanner(rounds=2, quorum=2, deadline_seconds=1.0)
+    asked = Asked(planner)
+    told = {"quorum": 2, "roundDeadlineSeconds": 1.0}
+    async with (
+        tiers(tmp_path, planner, participation=told) as scene,
+        guests(scene, 3) as made,
+    ):
+        await made[0].play(1.0)
+        await made[1].play(3.0)
+        said = await asked.report(1)
+        assert said.lost == ["d-2"]
+        assert len(said.clusters) == 2
+
+
 async def test_bad_updates_are_refused_at_the_edge_and_counted_at_the_cloud_pod(
     tmp_path: Path,
 ) -> None:

@@ -83,8 +83,6 @@ async def edge(server: Cloud, name: str, *, url: str, exact: bool) -> AsyncItera
     """An edge of a cloud pod, over real sockets."""
     metrics, members = EdgeMetrics("job", name), Members(HOLD_S)
     reception = EdgeReception(server.job.clients(), members, metrics=metrics)
-    how = Averaging(edge=name, reception=reception, strategy=fedavg(), exact=exact)
-    running = Running(name, how.runner, members=members, metrics=metrics)
     app = BulkRoutes(reception, ordinary_app(metrics.registry))
     port = int(url.rpartition(":")[2])
     async with (
@@ -93,6 +91,10 @@ async def edge(server: Cloud, name: str, *, url: str, exact: bool) -> AsyncItera
     ):
         registration = EdgeRegistration(edge=name, incarnation="1")
         upward = Upward(server.url, registration, client=http)
+        how = Averaging(
+            edge=name, reception=reception, strategy=fedavg(), exact=exact, tell=upward.tell
+        )
+        running = Running(name, how.runner, members=members, metrics=metrics)
         keeping = asyncio.ensure_future(upward.keep(running, dropped=reception.close_all))
         try:
             yield Edge(name, url, reception, members, metrics, keeping)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from lockstep_api.base import problems_of
 from lockstep_api.names import TENSORS
-from lockstep_api.orders import ClusterResult
+from lockstep_api.orders import ClusterProgress, ClusterResult
 from lockstep_api.sessions import Refusal
 from lockstep_api.tiers import EdgeRegistration
 from lockstep_workers.cloud.tiers import EdgeSession, ResultOffer, Tiers
@@ -26,6 +26,7 @@ from lockstep_workers.hosting.asgi import (
     no_content,
     send_body,
     send_json,
+    small_body,
     start,
 )
 from lockstep_workers.hosting.bodies import size_of_body, source_of, status_of
@@ -41,6 +42,7 @@ _RESULT = (
     r"/v1/rounds/(?P<round>[0-9]{1,9})/clusters/(?P<cluster>c[0-9]{1,5})"
     r"/result/(?P<edge>[a-z0-9-]{1,63})"
 )
+_MOST_PROGRESS, _WITHIN_S = 1 << 12, 10.0
 _TURN = re.compile(rb"turn=([0-9]{1,9})")
 _AFTER = re.compile(rb"after=([0-9]{1,9})")
 
@@ -57,6 +59,7 @@ class EdgeRoutes:
             ("POST", re.compile(_EDGE + "/session"), opening),
             ("GET", re.compile(_EDGE + "/work"), self._work),
             ("GET", re.compile(_EDGE + "/constants"), self._constants),
+            ("POST", re.compile(_EDGE + "/progress"), self._progress),
             ("PUT", re.compile(_RESULT), self._result),
         )
 
@@ -126,6 +129,22 @@ class EdgeRoutes:
             body = self._tiers.constants
             await start(send, 200, content_type=TENSORS.encode(), length=len(body))
             await send_body(send, memoryview(body), more=False)
+
+    async def _progress(
+        self, match: re.Match[str], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        session = await self._session(match["edge"], scope, send=send)
+        if session is None:
+            return
+        body = await small_body(receive, most_bytes=_MOST_PROGRESS, within_s=_WITHIN_S)
+        try:
+            told = ClusterProgress.model_validate_json(b"" if isinstance(body, int) else body)
+        except ValidationError as error:
+            message = f"no progress: {problems_of(error)}"
+            await send_json(send, 422, content={"message": message}, close=True)
+            return
+        self._tiers.progress(session, told)
+        await no_content(send)
 
     async def _result(
         self, match: re.Match[str], scope: Scope, receive: Receive, send: Send

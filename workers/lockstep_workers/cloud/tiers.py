@@ -10,12 +10,19 @@ not of an open session changes either.
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
-from lockstep_api.orders import ClusterNews, ClusterOrder, ClusterResult, EdgeWork
+from lockstep_api.orders import (
+    ClusterNews,
+    ClusterOrder,
+    ClusterProgress,
+    ClusterResult,
+    EdgeWork,
+)
 from lockstep_api.sessions import Refusal
 from lockstep_api.tiers import EdgeRegistration
 from lockstep_api.wire import RoundPlan
@@ -225,6 +232,16 @@ class Tiers:
         run = now.expects(session.client, cluster=cluster, turn=turn)
         return ResultOffer(session, now, run, turn)
 
+    def progress(self, session: EdgeSession, told: ClusterProgress) -> None:
+        """How far an edge is with a cluster; of one that is not its own it is no news."""
+        now = self._round
+        if now is None or now.number != told.round:
+            return
+        with suppress(RefusedUpdate):
+            run = now.expects(session.client, cluster=told.cluster, turn=told.turn)
+            run.progress = min(told.accepted, len(run.members))
+            self._reception.wake()
+
     def most_bytes(self, offer: ResultOffer) -> int:
         """The largest result that is taken."""
         return self._sink.most_result_bytes(len(offer.run.members))
@@ -314,6 +331,8 @@ class Tiers:
         placed = now.place(
             self._sessions.by_client, now_s=self._now(), next_turn=self._reception.next_turn
         )
+        for edge, news in now.closing(self._now()):
+            self._put_news(edge, news)
         for run in placed:
             self._put_order(now, run, keys=keys)
         if placed:

@@ -7,13 +7,14 @@ Invariant: a member is lost only because the cloud pod says so, or because its u
 its connection here breaks means nothing.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from lockstep_api.orders import ClusterOrder, ClusterResult
+from lockstep_api.orders import ClusterOrder, ClusterProgress, ClusterResult
 from lockstep_api.tiers import ClusterReport
 from lockstep_api.wire import RoundPlan
 from lockstep_workers.edge.running import ClusterOutcome
@@ -35,10 +36,12 @@ class _Sink:
     sum: RoundSum
     constants: bytes = b""
     """Devices take them from the cloud pod."""
+    added: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
         """Adds a checked update."""
         self.sum.add(client, flat, share=share_of(self.strategy, contribution))
+        self.added.set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,8 @@ class Averaging:
     strategy: Strategy
     exact: bool
     """With training.deterministic."""
+    tell: Callable[[ClusterProgress], None]
+    """Tells the cloud pod how far a cluster is whose deadline has passed."""
     now: Callable[[], float] = field(default=time.monotonic)
     """The clock of the reception."""
 
@@ -76,12 +81,34 @@ class AveragingRunner:
         )
 
     async def run(self) -> ClusterOutcome:
-        """Until all members are in or lost, or the deadline has passed with the quorum."""
+        """Until all members are in or lost, or the cloud pod says that what is there will do."""
         reception = self._how.reception
-        with reception.opened(self._round, self._sink):
-            reception.tell_devices()
-            await reception.closed(self._round)
+        telling = asyncio.create_task(self._tell_progress())
+        try:
+            with reception.opened(self._round, self._sink):
+                reception.tell_devices()
+                await reception.closed(self._round)
+        finally:
+            telling.cancel()
         return ClusterOutcome(self._result(), {SUMS: self._sink.sum.part().sums})
+
+    async def _tell_progress(self) -> None:
+        """From the deadline on, with each update: the quorum may be in here and elsewhere."""
+        order = self._order
+        if order.deadline_seconds is None:
+            return
+        await asyncio.sleep(self._round.began_s + order.deadline_seconds - self._how.now())
+        while True:
+            self._sink.added.clear()
+            self._how.tell(
+                ClusterProgress(
+                    round=order.round,
+                    cluster=order.cluster,
+                    turn=order.turn,
+                    accepted=len(self._sink.sum.shares),
+                )
+            )
+            await self._sink.added.wait()
 
     def gone(self, clients: Mapping[str, str]) -> None:
         """The cloud pod's news of members that will give nothing."""
@@ -89,9 +116,12 @@ class AveragingRunner:
             self._round.lose(client, why)
         self._how.reception.wake()
 
+    def close(self) -> None:
+        """Members whose update is not in are late."""
+        self.gone(dict.fromkeys(self._round.waiting(), "it gave no update in time"))
+
     def _result(self) -> ClusterResult:
         done, order = self._round, self._order
-        late = dict.fromkeys(done.waiting(), "it gave no update in time")
         clients = list(done.accepted.values())
         report = ClusterReport(
             cluster=order.cluster,
@@ -108,19 +138,18 @@ class AveragingRunner:
             round=order.round,
             turn=order.turn,
             clients=clients,
-            lost=done.lost | late,
+            lost=done.lost,
             rejected=sorted(done.rejected),
             refused=done.refused,
         )
 
 
 def _plan(order: ClusterOrder) -> RoundPlan:
+    """Without deadline and quorum: those are the whole round's."""
     return RoundPlan(
         round=order.round,
         rounds=order.round,
         participants=[one.plan for one in order.members],
-        quorum=order.quorum,
-        deadline_seconds=order.deadline_seconds,
     )
 
 

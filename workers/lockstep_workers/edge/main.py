@@ -3,12 +3,14 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 import uvloop
 
 from lockstep_api.names import SPLIT_PROTOCOL
+from lockstep_api.orders import ClusterProgress
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import Mode
 from lockstep_api.tiers import EdgeRegistration
@@ -59,7 +61,11 @@ async def _run(job: JobSettings, edge: str, *, environment: Environment) -> None
         reception = EdgeReception(job.clients(), members, metrics=metrics)
         rest = BulkRoutes(reception, front.ordinary)
         split = split_routes(job, edge, members=members, metrics=metrics, rest=rest)
-        make = runner_of(job, edge, reception=reception) if split is None else split.runner
+        make: MakeRunner
+        if split is None:
+            make = runner_of(job, edge, reception=reception, tell=upward.tell)
+        else:
+            make = split.runner
         running = Running(edge, make, members=members, metrics=metrics)
         front.open(split or rest)
         at = Address(environment.host, environment.port, len(job.clients()), _UPGRADES)
@@ -94,7 +100,13 @@ def split_routes(
     return SplitRoutes(members, rest, shop=shop)
 
 
-def runner_of(job: JobSettings, edge: str, *, reception: EdgeReception) -> MakeRunner:
+def runner_of(
+    job: JobSettings,
+    edge: str,
+    *,
+    reception: EdgeReception,
+    tell: Callable[[ClusterProgress], None],
+) -> MakeRunner:
     """What runs a cluster in the job's mode.
 
     Raises:
@@ -106,6 +118,7 @@ def runner_of(job: JobSettings, edge: str, *, reception: EdgeReception) -> MakeR
             reception=reception,
             strategy=build_strategy(job.strategy, momentum=job.training.momentum),
             exact=job.training.deterministic,
+            tell=tell,
         )
         return how.runner
     raise InvalidJob(f"mode {job.mode} has no edges")

@@ -41,6 +41,9 @@ class ClusterRunner(Protocol):
     def gone(self, clients: Mapping[str, str]) -> None:
         """These members will give nothing any more, and why."""
 
+    def close(self) -> None:
+        """The deadline has passed and the round's quorum is in: what is there will do."""
+
 
 MakeRunner = Callable[[ClusterOrder, Mapping[str, Tensor]], ClusterRunner]
 """A runner of an order with the vectors that came with it, views of a body that is kept."""
@@ -116,6 +119,8 @@ class Running:
             return
         if news.gone:
             run.runner.gone(news.gone)
+        if news.close:
+            run.runner.close()
         if news.dropped is not None:
             self._drop(news.cluster, news.dropped)
 

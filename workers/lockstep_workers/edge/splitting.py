@@ -125,6 +125,9 @@ class SplitRunner:
             if seat.connection is not None:
                 seat.connection.finish()
 
+    def close(self) -> None:
+        """Its gathering has the deadline and the cluster's part of the quorum itself."""
+
     async def run(self) -> ClusterOutcome:
         """From the order to the outcome.
 

@@ -17,7 +17,7 @@ import structlog
 from pydantic import ValidationError
 
 from lockstep_api import names
-from lockstep_api.orders import EdgeWork
+from lockstep_api.orders import ClusterProgress, EdgeWork
 from lockstep_api.sessions import SessionOpened
 from lockstep_api.tiers import EdgeRegistration
 from lockstep_workers.edge.running import ClusterOutcome, Running
@@ -54,6 +54,8 @@ class Upward:
         """Nothing happens until `keep`."""
         self._url, self._registration, self._http = cloud_url, registration, client
         self._is_open = self._is_over = False
+        self._session: Session | None = None
+        self._telling: set[asyncio.Task[None]] = set()
 
     def is_ready(self) -> bool:
         """Whether the session is open now, or not needed any more because the job is over."""
@@ -79,6 +81,13 @@ class Upward:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * backoff_s)
                 backoff_s = min(_MAX_BACKOFF_S, 2 * backoff_s)
 
+    def tell(self, progress: ClusterProgress) -> None:
+        """Says how far a cluster is, if there is a session; what is newer is told soon."""
+        if self._session is not None:
+            task = asyncio.create_task(self._session.tell(progress))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
     async def _hold(self, running: Running) -> bool:
         """Opens the session and returns when it has ended: whether the job is over."""
         url = self._url + names.EDGE_SESSION_ROUTE.format(edge=self._registration.edge)
@@ -94,7 +103,7 @@ class Upward:
                 key=SessionOpened.model_validate_json(await anext(lines)).key,
                 client=self._http,
             )
-            self._is_open = True
+            self._is_open, self._session = True, session
             _log.info("session open")
             polling = asyncio.create_task(session.poll(running))
             last = "{}"
@@ -103,6 +112,7 @@ class Upward:
                     last = line or last
             finally:
                 polling.cancel()
+                self._session = None
                 running.drop_all()
                 await asyncio.gather(polling, return_exceptions=True)
         _log.info("session closed", end=last)
@@ -171,6 +181,14 @@ class Session:
                     _tell(result.report.cluster, answer)
                     return
             await asyncio.sleep(random.uniform(0.05, 0.5))
+
+    async def tell(self, progress: ClusterProgress) -> None:
+        """Says how far a cluster is."""
+        url = self._url + names.EDGE_PROGRESS_ROUTE.format(edge=self._edge)
+        try:
+            await self._http.post(url, content=progress.to_json(), headers=self._headers)
+        except _BROKEN as error:
+            _log.info("progress not told", why=f"{type(error).__name__}: {error}")
 
     async def constants(self) -> bytes:
         """What the model has beside its trained parameters (`learning.constants`).

@@ -21,8 +21,7 @@ from lockstep_workers.learning.rounds import Round
 from lockstep_workers.learning.strategy import Contribution
 
 _LEAST_SLACK_S, _MOST_SLACK_S, _SLACK = 1.0, 10.0, 0.1
-"""After the deadline, at which edges close their clusters: a share of it for results on their way,
-within bounds."""
+"""For results on their way, once edges were told to close: a share of the deadline, bounded."""
 
 
 @dataclass(slots=True)
@@ -50,6 +49,10 @@ class ClusterRun:
     """The keys that its edge knows, by member."""
     told_gone: set[str] = field(default_factory=set)
     """Members that its edge waits for no longer."""
+    told_close: bool = False
+    """Its edge closes it with what is in."""
+    progress: int = 0
+    """Clients whose work its edge has, as it says after the deadline."""
 
     @property
     def name(self) -> str:
@@ -79,6 +82,8 @@ class TieredRound(Round):
     """By cluster."""
     moves: list[Move] = field(default_factory=list)
     """What its owner has not told people yet."""
+    closing_s: float | None = None
+    """When edges were told to close what they have, since the quorum was in after the deadline."""
 
     def __post_init__(self) -> None:
         """All clusters wait for their edges; whom the plan has in none is lost."""
@@ -140,6 +145,7 @@ class TieredRound(Round):
             if run.edge is not None:
                 run.turn, run.ordered_s, run.lost_edge = next_turn(), now_s, None
                 run.tries, run.told_waiting = run.tries + 1, False
+                run.told_close, run.progress = False, 0
         return [run for run in wanting if run.edge is not None]
 
     def _waits_in(self, run: ClusterRun) -> list[str]:
@@ -192,6 +198,18 @@ class TieredRound(Round):
         share = self.plan.quorum / len(self.plan.participants)
         return min(len(members), math.ceil(share * len(members)))
 
+    def closing(self, now_s: float) -> Iterator[tuple[str, ClusterNews]]:
+        """Tells edges to close when, after the deadline, the quorum is in wherever it is."""
+        due_s, everyone = Round.deadline_s(self), len(self.plan.participants)
+        there = len(self.accepted) + sum(run.progress for run in self._open_runs())
+        if due_s is None or now_s < due_s or there < min(self.plan.quorum or everyone, everyone):
+            return
+        self.closing_s = now_s if self.closing_s is None else self.closing_s
+        for run in self._open_runs():
+            if run.edge is not None and not run.told_close:
+                run.told_close = True
+                yield run.edge, self._news(run, close=True)
+
     def news(self, keys: Mapping[str, str]) -> Iterator[tuple[str, ClusterNews]]:
         """What edges have to know by now, given the keys of the clients' open sessions.
 
@@ -239,6 +257,7 @@ class TieredRound(Round):
         keys: Mapping[str, str] | None = None,
         gone: Mapping[str, str] | None = None,
         dropped: str | None = None,
+        close: bool = False,
     ) -> ClusterNews:
         return ClusterNews(
             round=self.number,
@@ -247,6 +266,7 @@ class TieredRound(Round):
             keys=dict(keys or {}),
             gone=dict(gone or {}),
             dropped=dropped,
+            close=close,
         )
 
     # -- results -----------------------------------------------------------------------------------
@@ -318,11 +338,15 @@ class TieredRound(Round):
         return [run.report for run in self.runs.values() if run.report is not None]
 
     def deadline_s(self) -> float | None:
-        """When the round may close without the clusters that are not done."""
-        deadline_s, seconds = Round.deadline_s(self), self.plan.deadline_seconds
-        if deadline_s is None or seconds is None:
-            return None
-        return deadline_s + min(_MOST_SLACK_S, max(_LEAST_SLACK_S, _SLACK * seconds))
+        """When to look next: at the deadline, then when edges had time to close."""
+        if self.closing_s is None:
+            return Round.deadline_s(self)
+        share_s = _SLACK * (self.plan.deadline_seconds or 0.0)
+        return self.closing_s + min(_MOST_SLACK_S, max(_LEAST_SLACK_S, share_s))
+
+    def is_closed(self, now_s: float) -> bool:
+        """All are in or lost; or edges were told to close, had the time, and the quorum is in."""
+        return not self.waiting() or (self.closing_s is not None and Round.is_closed(self, now_s))
 
     def _open_runs(self) -> list[ClusterRun]:
         return [run for run in self.runs.values() if run.report is None]
