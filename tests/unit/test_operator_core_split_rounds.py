@@ -124,16 +124,34 @@ def test_a_pair_of_device_and_edge_is_remembered_when_another_edge_has_the_devic
     [
         ({"upSeconds": 16.0}, "transfers of 16 and 2 s, but was done in 10 s"),
         ({"downSeconds": 99.0}, "transfers of 4 and 99 s"),
-        ({"downBytes": 1}, "reports 1 bytes down, but sent 5000000"),
     ],
 )
 def test_transfers_that_cannot_be_are_left_out_and_said(lie: dict[str, Any], doubt: str) -> None:
     world = World(split_job(allocation={"policy": "equalize"}))
     world.plays(2, played(world.plays(1), **lie))
     seen = world.insight.of("d-0")
-    assert seen.down_mbps is None
-    assert seen.last_mbps is None or "downBytes" in lie
+    assert (seen.last_mbps, seen.down_mbps, seen.by_edge) == (None, None, None)
     assert any(doubt in one for one in world.state.doubts)
+
+
+def test_no_link_is_slower_than_what_its_edge_received_in_the_round() -> None:
+    world = World(split_job())
+    world.plays(2, played(world.plays(1), upBytes=1, downBytes=1))
+    seen = world.insight.of("d-0")
+    received = 5e6 * BITS / (1.5 * 10)
+    assert seen.last_mbps == pytest.approx(received)
+    assert seen.down_mbps == pytest.approx(received / 8)
+
+
+def test_a_device_that_came_back_tells_of_its_last_part_of_the_round_only() -> None:
+    """The edge received all of it; bandwidth is of what the device counted."""
+    world = World(split_job())
+    part = {"upBytes": 1_000_000, "upSeconds": 0.4, "downBytes": 100_000, "downSeconds": 0.02}
+    world.plays(2, played(world.plays(1), **part))
+    seen = world.insight.of("d-0")
+    assert seen.last_mbps == pytest.approx(20.0)
+    assert seen.down_mbps == pytest.approx(40.0)
+    assert world.state.doubts == ()
 
 
 def test_a_split_devices_frequency_is_measured_and_so_coarser_than_a_quota() -> None:

@@ -36,7 +36,7 @@ _LEAST_WORK, _MOST_WORK = 1e-9, 1e6
 """Core-seconds of a step."""
 _MOST_MBIT = 1e12
 _UNEVEN = 8.0
-"""Times as many bytes down as up, or as few."""
+"""Times as many bytes up as down, at most."""
 _MOST_EDGE_CORES = 512
 
 
@@ -87,12 +87,12 @@ def _from_update(
     done: ClientReport, group: DeviceGroup, *, cores: float, doubts: list[str]
 ) -> ClientInsight:
     update, mbit = done.update, done.bytes * 8 / _MBIT
-    up_s, work = done.upload_seconds, _work(done, cores, doubts=doubts)
-    down_mbps = None
+    work = _work(done, cores, doubts=doubts)
+    up_mbps, down_mbps = _bandwidth(done.bytes, done.upload_seconds), None
     if update.moved is not None:
-        up_s, down_mbps = _moved(done, update.moved, doubts=doubts)
+        up_mbps, down_mbps = _moved(done, update.moved, doubts=doubts)
     return ClientInsight(
-        last_mbps=min(mbit / up_s, MOST_MBPS) if up_s > 0 else None,
+        last_mbps=up_mbps,
         down_mbps=down_mbps,
         work_per_example=_of_example(update, work),
         work_per_step=work,
@@ -115,22 +115,29 @@ def _of_example(update: UpdateReport, work_per_step: float | None) -> float | No
     return work_per_step * update.steps / update.samples
 
 
-def _moved(done: ClientReport, moved: Moved, *, doubts: list[str]) -> tuple[float, float | None]:
-    """Seconds of sending, and bandwidth down, of split training: no slower than the whole round,
-    and as many bytes down as up, more or less."""
-    most_s, client = _TOLERANCE * done.arrived_seconds, done.update.client
+def _bandwidth(n_bytes: int, seconds: float, *, least_mbps: float = 0.0) -> float | None:
+    if seconds <= 0:
+        return None
+    return min(max(n_bytes * 8 / _MBIT / seconds, least_mbps), MOST_MBPS)
+
+
+def _moved(
+    done: ClientReport, moved: Moved, *, doubts: list[str]
+) -> tuple[float | None, float | None]:
+    """Bandwidth up and down in split training, as the device says, which may be of a part of the
+    round: no slower than what its edge received of it in the whole round, and than an eighth down.
+    """
+    most_s = _TOLERANCE * done.arrived_seconds
     if max(moved.up_seconds, moved.down_seconds) > most_s:
         told = f"{moved.up_seconds:g} and {moved.down_seconds:g} s"
         doubts.append(
-            f"{client} reports transfers of {told}, but was done in {done.arrived_seconds:.3g} s"
+            f"{done.update.client} reports transfers of {told}, but was done in "
+            f"{done.arrived_seconds:.3g} s"
         )
-        return 0.0, None
-    if not done.bytes / _UNEVEN <= moved.down_bytes <= done.bytes * _UNEVEN:
-        doubts.append(f"{client} reports {moved.down_bytes} bytes down, but sent {done.bytes}")
-        return moved.up_seconds, None
-    mbit = moved.down_bytes * 8 / _MBIT
-    down_mbps = mbit / moved.down_seconds if moved.down_seconds > 0 else None
-    return moved.up_seconds, None if not down_mbps else min(down_mbps, MOST_MBPS)
+        return None, None
+    least = _bandwidth(done.bytes, most_s) or 0.0
+    up_mbps = _bandwidth(moved.up_bytes, moved.up_seconds, least_mbps=least)
+    return up_mbps, _bandwidth(moved.down_bytes, moved.down_seconds, least_mbps=least / _UNEVEN)
 
 
 def back_work(report: RoundReport, spec: FederatedJobSpec) -> dict[str, float]:
