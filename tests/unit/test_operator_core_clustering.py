@@ -166,11 +166,13 @@ def test_without_labels_examples_are_spread_evenly() -> None:
 def test_who_told_nothing_counts_as_having_the_labels_of_the_round(
     silent: Sequence[float],
 ) -> None:
-    """Without it the two opposites would not have to be together."""
-    of = [*members([60, 0], [0, 60]), Member("s-0", silent, 60), Member("s-1", silent, 60)]
-    found = made(of, clusters=2)
-    assert together(found, "d-0", "d-1")
-    assert [one.divergence for one in found] == [0.0, 0.0]
+    """Of 100 examples of one label and 200 of either: two thirds to one third."""
+    of = [*members([100, 0], [0, 100]), Member("s-0", silent, 200)]
+    before = Kept(1, [("d-0", "s-0"), ("d-1",)])
+    mixed, _ = made(of, clusters=2, every=2, round=2, kept=before)
+    p = (np.array([2 / 3, 1 / 3]) + 1e-3) / 1.002
+    assert mixed.divergence == pytest.approx(float((p * np.log(p / 0.5)).sum()))
+    assert together(made(of, clusters=2), "d-0", "d-1")
 
 
 def test_negative_counts_are_none() -> None:
@@ -218,11 +220,20 @@ def test_between_draws_members_stay_and_newcomers_go_where_divergence_grows_leas
 
 
 def test_newcomers_fill_the_cluster_that_lacks_clients_first() -> None:
-    """By divergence both would go to the first."""
-    of = members([40, 0], [40, 0], [40, 0], [0, 40], [0, 40])
+    """By divergence d-3 would go to the first."""
+    of = members([40, 0], [40, 0], [20, 20], [0, 40], [20, 20])
     before = Kept(1, [("d-0", "d-1"), ("d-2",)])
     found = made(of, clusters=2, min_size=2, every=9, round=2, kept=before)
     assert "d-3" in found[1].clients
+    assert "d-3" in made(of, clusters=2, every=9, round=2, kept=before)[0].clients
+
+
+def test_newcomers_leave_a_cluster_that_has_its_share_of_clients() -> None:
+    """By divergence d-3 would go to the first."""
+    of = members([40, 0], [40, 0], [20, 20], [0, 40])
+    before = Kept(1, [("d-0", "d-1"), ("d-2",)])
+    found = made(of, clusters=2, every=9, round=2, kept=before)
+    assert groups(found) == [("d-0", "d-1"), ("d-2", "d-3")]
 
 
 def test_a_new_draw_keeps_nothing() -> None:

@@ -13,6 +13,7 @@ from lockstep_operator.core.matching import (
     Held,
     Match,
     NoRoom,
+    _greedy,
     least_bottleneck,
     match,
 )
@@ -94,7 +95,7 @@ def test_the_near_edge_is_taken_and_the_sentence_says_why() -> None:
 
 
 def test_every_edge_is_ranked_and_those_without_room_come_last() -> None:
-    _, second = matched([[1.0, 9.0, 9.0], [20.0, 5.0, 10.0]], room=[1, 1, 1])
+    _, second = matched([[1.0, 90.0, 90.0], [2.0, 5.0, 10.0]], room=[1, 1, 1])
     assert [(offer.edge, offer.full) for offer in second.ranking] == [
         ("e-1", False),
         ("e-2", False),
@@ -122,9 +123,10 @@ def test_who_gives_way_to_others_says_so() -> None:
     assert first.why == "e-1: 6 s against 3 s at e-0, where others would take longer"
 
 
-def test_equal_edges_share_clusters_evenly() -> None:
+@pytest.mark.parametrize("devices_s", [1.0, 0.0])
+def test_equal_edges_share_clusters_evenly(devices_s: float) -> None:
     """Also where nothing is known of work and links."""
-    found = matched([[1.0] * 3] * 6, room=[9] * 3)
+    found = matched([[devices_s] * 3] * 6, room=[9] * 3)
     assert np.unique([one.edge for one in found], return_counts=True)[1].tolist() == [2, 2, 2]
 
 
@@ -144,15 +146,11 @@ def test_no_cluster_needs_no_edge() -> None:
 
 
 def test_a_hundred_clusters_find_twenty_edges() -> None:
-    """Never longer than where each cluster takes the edge that suits it beside the earlier ones."""
+    """Exchanges make the longest shorter than where each takes the best that is left."""
     random = np.random.default_rng(0)
     transfer, compute = random.lognormal(0, 0.6, (100, 20)), random.lognormal(-0.5, 0.7, (100, 20))
     costs = Costs(transfer.tolist(), compute.tolist(), (6,) * 20)
     held = least_bottleneck(costs)
     assert sorted(k for on in held for k in on) == [*range(100)]
     assert max(map(len, held)) <= 6
-    in_turn: Held = [[] for _ in range(20)]
-    for k in range(100):
-        free = [e for e in range(20) if len(in_turn[e]) < 6]
-        in_turn[min(free, key=lambda e: costs.part([*in_turn[e], k], edge=e))].append(k)
-    assert costs.score(held)[0] < costs.score(in_turn)[0]
+    assert costs.score(held)[0] < 0.95 * costs.score(_greedy(costs))[0]
