@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +19,7 @@ import yaml
 
 from images.recipe import project_version, reference
 from tests.cluster import api
+from tests.cluster.errors import ClusterError
 from tests.support.patience import PATIENCE_S, TIMEOUT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -272,6 +273,18 @@ def query(namespace: str, promql: str) -> list[Json]:
     )
     found: list[Json] = json.loads(api.kubectl("get", "--raw", path))["data"]["result"]
     return found
+
+
+def eventually(namespace: str, promql: str, *, series: int = 1) -> Json:
+    """The labels of the first series, as soon as Prometheus is up and has so many."""
+    deadline, found = time.monotonic() + PATIENCE_S, list[Json]()
+    while len(found) < series:
+        assert time.monotonic() < deadline, f"{len(found)} of {series} series: {promql}"
+        with suppress(ClusterError):  # it is still starting
+            found = query(namespace, promql)
+        time.sleep(0.5)
+    labels: Json = found[0]["metric"]
+    return labels
 
 
 def run_pod(namespace: str, image: str, *command: str) -> str:

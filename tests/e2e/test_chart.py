@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import time
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 import yaml
 
 from tests.cluster import api
+from tests.e2e.running import eventually, query
 from tests.support.patience import PATIENCE_S, TIMEOUT
 
 pytestmark = pytest.mark.cluster
@@ -380,26 +380,6 @@ def test_the_installed_operator_answers_a_job(installed: str) -> None:
     log = tool("kubectl", "-n", installed, "logs", "deployment/lockstep-operator", "--tail=20")[1]
     assert code == 0, f"{said}\n{log}"
     assert "is forbidden" not in log
-
-
-def query(namespace: str, question: str) -> list[Json]:
-    """The series that Prometheus answers with, asked through the apiserver."""
-    service = f"/api/v1/namespaces/{namespace}/services/lockstep-prometheus:9090/proxy"
-    path = f"{service}/api/v1/query?query={urllib.parse.quote(question)}"
-    code, said = tool("kubectl", "get", "--raw", path)
-    if code != 0:  # it is still starting
-        return []
-    found: list[Json] = json.loads(said)["data"]["result"]
-    return found
-
-
-def eventually(namespace: str, question: str, *, timeout_s: float = PATIENCE_S) -> Json:
-    """The first series, as soon as there is one."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := query(namespace, question)):
-        assert time.monotonic() < deadline, f"no series: {question}"
-        time.sleep(0.5)
-    return found[0]["metric"]  # type: ignore[no-any-return]
 
 
 SERVE = """
