@@ -125,6 +125,23 @@ def test_rows_of_an_absent_device_are_not_read_and_get_no_gradient() -> None:
     assert results[0] == results[1]
 
 
+def test_rows_of_those_present_go_on_to_the_cloud_with_what_they_count() -> None:
+    """n_i / b_i: shares of clusters with other examples fit together."""
+    made = unequal("mlp")
+    played = Played(made)
+    training = played.training(1)
+    for client in played.devices:
+        played.send(training, client, at=(1, 0))
+    pool = training.batch(["d-2", "d-0"])
+    rows = [training.rows("d-0"), training.rows("d-2")]
+    assert (pool.activations == np.concatenate([training.activations[r] for r in rows])).all()
+    assert (pool.labels == np.concatenate([training.labels[r] for r in rows])).all()
+    assert pool.weights == pytest.approx([30 / 3] * 3 + [20 / 5] * 5)
+    assert training.batch(list(played.devices)).weights == pytest.approx(
+        [30 / 3] * 3 + [11 / 9] * 9 + [20 / 5] * 5
+    )
+
+
 def test_a_device_that_is_lost_between_the_passes_leaves_the_front_to_the_others() -> None:
     """The front's step is then that of the others' loss, with their weights."""
     made = unequal("mlp")

@@ -28,7 +28,7 @@ from lockstep_workers.device.split_connection import SplitConnection, open_split
 from lockstep_workers.device.throttle import Pacer
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import InvalidJob, JobFailed, NoSession, RefusedUpdate
-from lockstep_workers.learning.front import FrontHalf
+from lockstep_workers.learning.front import FrontHalf, front_half
 from lockstep_workers.learning.halves import cut_shape, halves
 from lockstep_workers.split_frames import Flat, Shape
 
@@ -132,13 +132,7 @@ class SplitRounds:
         return Part(
             task=task,
             key=key,
-            front=FrontHalf(
-                parted.front,
-                client.examples,
-                seed=(client.seed, client.index),
-                sgd=client.sgd,
-                update=split.front_update,
-            ),
+            front=front_half(client, task.cut, update=split.front_update),
             shape=Shape(
                 round=task.round,
                 rows=task.batch_size,

@@ -122,26 +122,11 @@ class SplitWork:
         with explained(what, own=model.back or model.entrypoint):
             done = self.training.step(present)
         if self._pool is not None:
-            self._pool.add(step, self._batch(present))
+            self._pool.add(step, self.training.batch(present))
         used_s = _cpu_s() - cpu_s
         self.back_cpu_s += used_s
         self._shop.metrics.backed(time.monotonic() - began_s)
         return done.gradients
-
-    def _batch(self, present: Sequence[str]) -> Pool:
-        """The rows of those who are there; each counts as it does in the step's loss."""
-        training, here = self.training, set(present)
-        members = [one for one in self._order.members if one.client in here]
-        rows = [training.rows(one.client) for one in members]
-        weights = [
-            np.full(part.stop - part.start, one.examples / (part.stop - part.start), np.float32)
-            for one, part in zip(members, rows, strict=True)
-        ]
-        return Pool(
-            np.concatenate([training.activations[part] for part in rows]),
-            np.concatenate([training.labels[part] for part in rows]),
-            np.concatenate(weights),
-        )
 
     def pooled(self) -> Pool | None:
         """What goes on to the cloud."""

@@ -157,12 +157,15 @@ class ClusterTraining:
         return self._rows[client]
 
     def batch(self, present: Collection[str]) -> Pool:
-        """The rows of those who are there, for distillation; valid until more is received."""
+        """The rows of those who are there, for distillation; valid until more is received.
+
+        Each counts as in a step's loss, times the examples of those present: one unit for all
+        clusters.
+        """
         here = self._those(present)
         rows, weights = self._rows_of(here), _examples(here) * _row_weights(here)
         chosen = slice(None) if rows is None else rows.numpy()
-        activations = self.activations[chosen].reshape(-1, *self._cut_shape)
-        return Pool(activations, self.labels[chosen], weights.numpy())
+        return Pool(self.activations[chosen], self.labels[chosen], weights.numpy())
 
     def step(self, present: Collection[str]) -> BackStep:
         """A step of the back half, on the rows of those who are there, one at least.
