@@ -16,7 +16,7 @@ RUN := $(if $(wildcard $(STAMP)),$(PY),$(SMALL)/bin/python)
 LOAD := $(RUN) -m tests.cluster load $$($(RUN) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-simulator bench-fidelity bench-strategies bench-joint bench-split chaos fuzz clean
+.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-simulator bench-fidelity bench-strategies bench-joint bench-split bench-split-wire chaos fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -95,6 +95,9 @@ bench-joint: venv ## measures plans of frequency and steps beside each other (DA
 
 bench-split: venv ## measures split training beside federated averaging (DATA=… BUDGET=minutes)
 	$(PY) -m tests.bench.split $(if $(DATA),--data $(DATA)) $(if $(BUDGET),--budget $(BUDGET))
+
+bench-split-wire: venv ## measures a step of split training on the wire, beside raw sockets
+	$(PY) -m tests.bench.split_wire
 
 bench-simulator: venv ## measures how fast jobs are simulated (FLOWER=a Python that has flwr[simulation], DIGITS=digits.npz)
 	$(PY) -m tests.bench.simulator $(if $(FLOWER),--flower $(FLOWER)) $(if $(DIGITS),--digits $(DIGITS))

@@ -44,6 +44,7 @@ from lockstep_api.spec import (
     Partition,
     StrategySpec,
     TrainingSpec,
+    WireDtype,
 )
 from lockstep_api.status import EnergyJoules, FederatedJobStatus
 from lockstep_api.wire import (
@@ -74,7 +75,8 @@ from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples, read_idx
-from lockstep_workers.errors import CorruptCheckpoint, InvalidJob, RefusedUpdate
+from lockstep_workers.edge.split_connection import SplitConnection
+from lockstep_workers.errors import CorruptCheckpoint, Gone, InvalidJob, RefusedUpdate
 from lockstep_workers.hosting.bulk import BulkRoutes
 from lockstep_workers.hosting.front import ordinary_app
 from lockstep_workers.hosting.open_rounds import OpenRounds
@@ -83,7 +85,9 @@ from lockstep_workers.learning.rounds import Progress, Round
 from lockstep_workers.learning.strategies import fedavg
 from lockstep_workers.learning.strategy import ServerState
 from lockstep_workers.planner_client import PlannerClient
+from lockstep_workers.split_frames import Kind
 from lockstep_workers.tensors import check_values, decode, encode
+from tests.support.splitting import shape_of
 
 Target = Callable[[bytes], None]
 N_VALUES = 6
@@ -200,6 +204,50 @@ def manifest(data: bytes) -> None:
         read: FederatedJobSpec = parse_spec(spec)
         job = JobView(JobKey("n", "j"), "u", 1, read, None, FederatedJobStatus(), 0.0)
         decide(Observed(job, {}, (), (NODE,), None), Settings("image", "http://planner"), now=NOW)
+
+
+FRAMES = shape_of(wire=WireDtype.BFLOAT16, rows=2, values=3, front_values=2)
+
+
+def frames(data: bytes) -> None:
+    """What a device sends an edge in a round of split training, whole or in small pieces."""
+    asyncio.run(_frames(data))
+
+
+class _NoWire:
+    """Sends nowhere."""
+
+    def __getattr__(self, _name: str) -> Callable[..., None]:
+        return lambda *_arguments: None
+
+
+async def _frames(data: bytes) -> None:
+    refused: list[RefusedUpdate] = []
+    connection = SplitConnection(FRAMES, classes=10, refused=refused.append)
+    connection.begun(_NoWire())  # type: ignore[arg-type]
+    into, front = np.ones((2, 3), np.float32), np.ones(2, np.float32)
+    labels = np.ones(2, np.int64)
+    waiting = [connection.activations(0, into=into, labels=labels)]
+    view, piece = memoryview(data), 1 + len(data) % 40
+    while view and not connection.ending and not connection.paused:
+        room = connection.get_buffer(-1)
+        count = min(len(room), len(view), piece)
+        room[:count], view = view[:count], view[count:]
+        connection.buffer_updated(count)
+        if waiting[-1].done() and not connection.ending:
+            waiting.append(
+                connection.front_gradient(0, into=front)
+                if len(waiting) % 2
+                else connection.activations(len(waiting) // 2, into=into, labels=labels)
+            )
+    connection.lost()
+    errors = [one.exception() for one in waiting if one.done()]
+    assert all(isinstance(one, Gone | RefusedUpdate | None) for one in errors)
+    assert len(refused) <= 1
+    if not refused:
+        assert np.isfinite(into).all()
+        assert np.isfinite(front).all()
+        assert set(labels) <= set(range(10))
 
 
 # -- the routes of the cloud pod -------------------------------------------------------------------
@@ -395,6 +443,19 @@ TARGETS: dict[str, tuple[Target, list[bytes]]] = {
     "quantity": (quantity, [b"500m", b"1.5Gi", b"2e3", b"12"]),
     "idx_file": (idx_file, [bytes((0, 0, 8, 2)) + b"\0\0\0\2\0\0\0\3" + b"abcdef"]),
     "manifest": (manifest, [json.dumps(SPEC).encode()]),
+    "frames": (
+        frames,
+        [
+            FRAMES.head(Kind.ACTIVATIONS, 0)
+            + bytes(20)
+            + FRAMES.head(Kind.FRONT_GRADIENT, 0)
+            + bytes(8)
+            + FRAMES.head(Kind.ACTIVATIONS, 1)
+            + b"\x01\0\0\0\x09\0\0\0"
+            + bytes(12),
+            FRAMES.head(Kind.END, 0, text_bytes=3) + b"{}\n",
+        ],
+    ),
     "requests": (
         requests,
         [
