@@ -151,7 +151,7 @@ def test_a_partial_sum_that_does_not_fit_is_not_merged() -> None:
     for one in (total, other):
         one.add("a", np.ones(4, np.float32), share=Share((2.0,), ONE))
     broken = RoundSum(4)
-    broken.add("b", np.full(4, np.inf, np.float32), share=Share((2.0,), ONE))
+    broken.add("b", np.array([1, 1, 1, np.inf], np.float32), share=Share((2.0,), ONE))
     for wrong, reason in (
         (other, Refusal.DUPLICATE),
         (RoundSum(5), Refusal.SHAPE),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lockstep_api.sessions import Refusal
 from lockstep_api.wire import NoticeReason, PlanRequest, RoundReport
 from lockstep_workers.errors import NoSession
 from lockstep_workers.tensors import Flat, decode
@@ -222,6 +223,26 @@ async def test_when_every_update_is_bad_the_round_is_repeated_and_then_the_job_f
     assert outcome.result == "Failed"
     assert "round 1: all updates were refused" in outcome.message
     assert "(tried 3 times)" in outcome.message
+
+
+async def test_a_result_that_is_refused_leaves_no_round_waiting_for_its_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edge says that there is nothing in it; after three tries the job fails with the words."""
+    monkeypatch.setattr("lockstep_workers.edge.averaging.SUMS", "other")
+    planner = FakePlanner(rounds=2)
+
+    async def play(guest: Guest) -> None:
+        after = 0
+        for _ in range(3):
+            after = (await guest.play(1.0, after=after)).turn
+
+    async with tiers(tmp_path, planner, replicas=2) as scene, guests(scene, 2) as made:
+        await asyncio.gather(*map(play, made))
+        outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), PATIENCE_S)
+        assert scene.cloud.refused(Refusal.SHAPE) == 6
+    assert outcome.result == "Failed"
+    assert "the result was refused (shape): the result must hold one tensor" in outcome.message
 
 
 async def test_an_edge_without_the_cloud_pod_lets_its_devices_go(tmp_path: Path) -> None:

@@ -31,6 +31,11 @@ class ClusterOutcome:
     tensors: Mapping[str, Tensor]
     """The sums, or the halves of the model and what goes on to the cloud pod."""
 
+    def without_anything(self, why: str) -> "ClusterOutcome":
+        """The same order's outcome when there is nothing in it, and why."""
+        update = {"clients": [], "lost": {}, "rejected": [], "failure": why}
+        return ClusterOutcome(self.result.model_copy(update=update), {})
+
 
 class ClusterRunner(Protocol):
     """Runs a cluster's part of a round."""

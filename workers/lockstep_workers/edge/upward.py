@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from lockstep_api import names
 from lockstep_api.orders import ClusterProgress, EdgeWork
-from lockstep_api.sessions import SessionOpened
+from lockstep_api.sessions import Refusal, SessionOpened
 from lockstep_api.tiers import EdgeRegistration
 from lockstep_workers.edge.running import ClusterOutcome, Running
 from lockstep_workers.errors import NotAdmitted, RefusedUpdate
@@ -31,6 +31,10 @@ _FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
 _MOST_TEXT = 1 << 28
 _PIECE = 1 << 18
 _NEVER = (404, 422)
+_NOT_WANTED = frozenset(
+    {Refusal.NO_SESSION, Refusal.WRONG_ROUND, Refusal.NOT_IN_ROUND, Refusal.DUPLICATE}
+)
+"""Of a result that nobody waits for."""
 _BROKEN = (httpx2.HTTPError, OSError, ValidationError, RefusedUpdate)
 """What a broken connection raises, or an answer that was cut off."""
 
@@ -179,8 +183,11 @@ class Session:
             else:
                 if answer.status_code < 500:
                     _tell(result.report.cluster, answer)
-                    return
+                    break
             await asyncio.sleep(random.uniform(0.05, 0.5))
+
+        if result.failure is None and (why := _fault(answer)):
+            await self.send(outcome.without_anything(why))
 
     async def tell(self, progress: ClusterProgress) -> None:
         """Says how far a cluster is."""
@@ -214,6 +221,18 @@ def _tell(cluster: str, answer: httpx2.Response) -> None:
         _log.info("result taken", cluster=cluster)
     else:
         _log.warning("result refused", cluster=cluster, status=answer.status_code, why=answer.text)
+
+
+def _fault(answer: httpx2.Response) -> str | None:
+    """Why a result itself is bad, so that its cluster is waited for in vain; None: it is not."""
+    if answer.status_code == 200:
+        return None
+    try:
+        told = answer.json()
+        reason, message = Refusal(told["reason"]), str(told["message"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return None if reason in _NOT_WANTED else f"the result was refused ({reason}): {message}"
 
 
 async def _refusal(answer: httpx2.Response) -> Exception:

@@ -220,7 +220,7 @@ class RoundSum:
             raise RefusedUpdate(Refusal.DTYPE, f"sums are {sums.dtype}, not {mine.dtype}")
         if sums.shape != mine.shape:
             raise RefusedUpdate(Refusal.SHAPE, f"sums are {sums.shape}, not {mine.shape}")
-        if not all(np.isfinite(np.dot(row, row)) for row in sums):
+        if not all(np.isfinite(block).all() for row in sums for block in _blocks(row, _BLOCK)):
             raise RefusedUpdate(Refusal.NON_FINITE, "the sums have values that are not finite")
         self._sum.merge(sums)
         self.shares.update(part.shares)
@@ -259,6 +259,6 @@ def _split(flat: Flat, weights: Sequence[float]) -> list[Flat]:
     return np.split(flat, len(weights))
 
 
-def _blocks(vector: Flat, size: int) -> Iterator[Flat]:
+def _blocks(vector: Sums, size: int) -> Iterator[Sums]:
     for start in range(0, vector.size, size):
         yield vector[start : start + size]
