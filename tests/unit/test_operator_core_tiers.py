@@ -204,6 +204,16 @@ def test_clusters_stay_for_as_many_rounds_as_asked() -> None:
     assert found[0] != found[3]
 
 
+def test_clusters_that_are_drawn_again_alike_keep_their_names() -> None:
+    spec = split_job(SLOW, FAST)
+    names = set()
+    for number in range(1, 21):
+        plan = plan_round(spec, asking(spec, round=number, labels=ONE_EACH))
+        places = [plan.participants[0].client in one.clients for one in plan.clusters]
+        names.add((*places, *(one.cluster for one in plan.clusters)))
+    assert names == {(True, False, "c0", "c1")}
+
+
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_clusters_of_a_deterministic_job_do_not_depend_on_the_plan_before(
     deterministic: bool,

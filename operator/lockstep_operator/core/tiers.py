@@ -9,7 +9,7 @@ measured all the same: weights do not depend on them.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -148,11 +148,20 @@ def _clusters(
     if before is not None and before.clusters and not spec.training.deterministic:
         kept = clustering.Kept(before.round, [one.clients for one in before.clusters])
     try:
-        return clustering.cluster(
+        made = clustering.cluster(
             members, rule=rule, seed=spec.training.seed, round=request.round, kept=kept
         )
     except clustering.LeavesEmpty as error:
         raise UnfitRequest(str(error)) from error
+    return _named(made, clients)
+
+
+def _named(made: Sequence[Cluster], clients: Sequence[str]) -> tuple[Cluster, ...]:
+    """The clusters, c0 with the first participant and so on: those that were drawn before keep
+    their names, without anybody's having to remember them."""
+    place = {client: number for number, client in enumerate(clients)}
+    ordered = sorted(made, key=lambda one: place[one.clients[0]])
+    return tuple(replace(one, name=f"c{number}") for number, one in enumerate(ordered))
 
 
 def _matched(
