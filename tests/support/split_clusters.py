@@ -193,12 +193,13 @@ class SplitEdge:
 
     job: JobSettings
     port: int
-    members: Members = field(default_factory=lambda: Members(hold_s=2.0))
+    hold_s: float = 2.0
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     refused: list[Refusal] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """With the job's model."""
+        self.members = Members(self.hold_s)
         self.compute = ThreadPoolExecutor(1)
         shop = Shop(
             edge="e-0",
@@ -208,7 +209,9 @@ class SplitEdge:
             metrics=SplitMetrics(self.registry, job="job", edge="e-0"),
             refused=self.refused.append,
         )
-        self.routes = SplitRoutes(self.members, ordinary_app(self.registry), shop=shop)
+        self.routes = SplitRoutes(
+            self.members, ordinary_app(self.registry), shop=shop, hold_s=self.hold_s
+        )
 
     def runner(self, order: ClusterOrder, model: Vector) -> SplitRunner:
         """Takes an order."""

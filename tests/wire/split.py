@@ -21,6 +21,6 @@ def a_job(
     return made.model_copy(update={"edge_urls": {"e-0": f"http://127.0.0.1:{free_port()}"}})
 
 
-def edge_of(job: JobSettings) -> SplitEdge:
-    """The job's edge."""
-    return SplitEdge(job, int(job.edge_urls["e-0"].rpartition(":")[2]))
+def edge_of(job: JobSettings, *, hold_s: float = 2.0) -> SplitEdge:
+    """The job's edge, which holds requests for orders to come so long."""
+    return SplitEdge(job, int(job.edge_urls["e-0"].rpartition(":")[2]), hold_s)

@@ -1,6 +1,7 @@
 """Rounds of a cluster over real sockets: an edge's runner, and devices' split rounds in threads."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,30 @@ async def test_a_device_that_dies_costs_its_cluster_one_step_and_is_reported(
     assert done.report.steps == 5
     assert done.report.missed == 2
     assert done.report.examples == sum(one.update.examples for one in done.clients)
+
+
+async def test_a_device_accounts_for_its_waiting_and_its_sending_too(tmp_path: Path) -> None:
+    """What it is on for, from its first connection to its end; and its radio, while it sends."""
+    job = a_job(tmp_path)
+    (group,) = job.groups
+    watts = {"idle_watts": 7.0, "transmit_watts": 3.0, "kappa": 0.0}
+    job = job.model_copy(update={"groups": (group.model_copy(update=watts),)})
+    edge = edge_of(job)
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        a_cluster(job, tmp_path) as (dataset, devices),
+        serving(edge.routes, edge.port, config=edge.config()),
+    ):
+        order, start = order_of(job, dataset, steps=3), start_of(job)
+        began_s = time.monotonic()
+        done = await play_round(edge, order, start, devices=devices)
+        took_s = time.monotonic() - began_s
+    for one in done.result.clients:
+        update = one.update
+        moved = update.moved
+        assert moved is not None
+        assert update.energy_joules.model is not None
+        sending_j = 3.0 * moved.up_seconds
+        least_s = update.compute_seconds + moved.wait_seconds + moved.up_seconds
+        assert 7.0 * least_s <= update.energy_joules.model - sending_j + 1e-6
+        assert update.energy_joules.model - sending_j <= 7.0 * took_s + 1e-6

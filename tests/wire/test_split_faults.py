@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from lockstep_workers.device import split_round
 from lockstep_workers.device.split_connection import open_split
 from lockstep_workers.edge.running import ClusterOutcome
 from lockstep_workers.edge.split_work import FRONT
+from lockstep_workers.edge.splitting import SplitRunner
 from lockstep_workers.errors import InvalidJob, NoSession
 from lockstep_workers.learning.cluster_training import ClusterTraining
 from lockstep_workers.split_frames import Flat, Shape
@@ -224,3 +227,55 @@ async def ended(
     told = await asyncio.gather(*(asyncio.to_thread(one.play, order) for one in devices))
     assert told == [True] * len(devices)
     return await running
+
+
+async def test_a_device_may_come_before_its_edge_has_the_order(tmp_path: Path) -> None:
+    """Of round 2, whose members' keys the edge knows from round 1 already."""
+    job = a_job(tmp_path)
+    edge = edge_of(job, hold_s=PATIENCE_S)
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        a_cluster(job, tmp_path) as (dataset, devices),
+        serving(edge.routes, edge.port, config=edge.config()),
+    ):
+        order, start = order_of(job, dataset, steps=1), start_of(job)
+        await ended(edge, order, start, devices=devices)
+        later = order.model_copy(update={"round": 2, "turn": 2})
+        early = asyncio.ensure_future(one_try(devices[0], later))
+        done, _ = await asyncio.wait({early}, timeout=0.3)
+        assert not done
+        await asyncio.gather(
+            edge.runner(later, start).run(), *(one_try(one, later) for one in devices[1:])
+        )
+        assert await early
+
+
+async def test_devices_of_a_cluster_that_was_taken_away_ask_the_cloud_pod_again(
+    tmp_path: Path,
+) -> None:
+    job = a_job(tmp_path)
+    edge = edge_of(job)
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        a_cluster(job, tmp_path) as (dataset, devices),
+        serving(edge.routes, edge.port, config=edge.config()),
+    ):
+        order = order_of(job, dataset, steps=2)
+        runner = edge.runner(order, start_of(job))
+        running = asyncio.ensure_future(runner.run())
+        playing = asyncio.ensure_future(one_try(devices[0], order))
+        async with edge_sees(runner):
+            running.cancel()
+        assert not await playing
+        assert not await one_try(devices[1], order)  # answered 503: it may come again
+
+
+@asynccontextmanager
+async def edge_sees(runner: SplitRunner) -> AsyncIterator[None]:
+    """Waits until a member is here."""
+    seats = list(runner._seats.values())
+    coming = [asyncio.ensure_future(seat.here()) for seat in seats]
+    await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
+    yield
+    for each in coming:
+        each.cancel()

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import structlog
 import uvloop
@@ -25,9 +26,9 @@ from lockstep_workers.edge.split_work import Shop
 from lockstep_workers.edge.upward import Upward, http_client
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import InvalidJob
-from lockstep_workers.hosting.asgi import App
 from lockstep_workers.hosting.bulk import BulkRoutes
 from lockstep_workers.hosting.front import Address, Front, serve
+from lockstep_workers.learning.constants import unpack
 from lockstep_workers.learning.parameters import flatten
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.training import be_deterministic
@@ -56,11 +57,13 @@ async def _run(job: JobSettings, edge: str, *, environment: Environment) -> None
     incarnation = f"{environment.pod_uid}/{os.getpid()}/{time.time_ns()}"
     async with http_client() as http:
         registration = EdgeRegistration(edge=edge, incarnation=incarnation)
-        upward = Upward(job.cloud_url, registration, client=http)
+        shop = split_shop(job, edge, metrics=metrics)
+        use = None if shop is None else partial(unpack, shop.model.module)
+        upward = Upward(job.cloud_url, registration, client=http, use=use)
         front = Front(metrics.registry, ready=upward.is_ready)
         reception = EdgeReception(job.clients(), members, metrics=metrics)
         rest = BulkRoutes(reception, front.ordinary)
-        split = split_routes(job, edge, members=members, metrics=metrics, rest=rest)
+        split = None if shop is None else SplitRoutes(members, rest, shop=shop)
         make: MakeRunner
         if split is None:
             make = runner_of(job, edge, reception=reception, tell=upward.tell)
@@ -79,17 +82,15 @@ async def _work(upward: Upward, running: Running, *, reception: EdgeReception) -
     await asyncio.Event().wait()
 
 
-def split_routes(
-    job: JobSettings, edge: str, *, members: Members, metrics: EdgeMetrics, rest: App
-) -> SplitRoutes | None:
-    """What runs a cluster in mode split, with its devices' route; None: that is not the mode.
+def split_shop(job: JobSettings, edge: str, *, metrics: EdgeMetrics) -> Shop | None:
+    """What clusters are computed with in mode split; None: that is not the mode.
 
     Raises:
         InvalidJob: the model cannot be built.
     """
     if job.mode is not Mode.SPLIT:
         return None
-    shop = Shop(
+    return Shop(
         edge=edge,
         job=job,
         model=flatten(build_model(job.model, seed=job.training.seed)),
@@ -97,7 +98,6 @@ def split_routes(
         metrics=SplitMetrics(metrics.registry, job=job.job, edge=edge),
         refused=metrics.refused,
     )
-    return SplitRoutes(members, rest, shop=shop)
 
 
 def runner_of(

@@ -4,13 +4,14 @@ Plain ASGI beside the devices' other routes. Invariant: who does not show the ke
 the cloud pod gets no connection, and learns nothing.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 
 from lockstep_api.orders import ClusterOrder
 from lockstep_serving import receiving
-from lockstep_workers.edge.members import Members
+from lockstep_workers.edge.members import HOLD_S, Members
 from lockstep_workers.edge.split_connection import can_carry, carry, upgrade_required
 from lockstep_workers.edge.split_work import Shop
 from lockstep_workers.edge.splitting import SplitRunner
@@ -27,8 +28,9 @@ _REST_S = 24 * 3600
 class SplitRoutes:
     """Answers the route and leaves all others to `rest`; knows the runner of each member."""
 
-    def __init__(self, members: Members, rest: App, *, shop: Shop) -> None:
-        """`members` admits."""
+    def __init__(self, members: Members, rest: App, *, shop: Shop, hold_s: float = HOLD_S) -> None:
+        """`members` admits; a request for a round to come is held for `hold_s`."""
+        self._hold_s, self._ordered = hold_s, asyncio.Event()
         self._members, self._rest, self._shop = members, rest, shop
         self._runners: dict[str, SplitRunner] = {}
 
@@ -36,6 +38,8 @@ class SplitRoutes:
         """A runner of an order, to which its members are led from now on."""
         made = SplitRunner(order, vectors, shop=self._shop)
         self._runners.update({one.client: made for one in order.members})
+        old, self._ordered = self._ordered, asyncio.Event()
+        old.set()
         return made
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,8 +58,8 @@ class SplitRoutes:
     async def _carry(
         self, match: re.Match[str], scope: Scope, receive: Receive, send: Send
     ) -> None:
-        runner = self._runners.get(match["client"])
-        if runner is None or runner.order.round != int(match["round"]):
+        runner = await self._runner_of(match["client"], int(match["round"]))
+        if runner is None:
             message = f"round {match['round']} is not under way here: ask the cloud pod"
             await send_json(send, 503, content={"message": message}, close=True)
             return
@@ -64,3 +68,13 @@ class SplitRoutes:
         connection = runner.connection(match["client"])
         with suppress(ConnectionResetError):
             await carry(scope, receive, send, connection=connection)
+
+    async def _runner_of(self, client: str, number: int) -> SplitRunner | None:
+        """Who runs a member's round; a device may come before its edge has the order."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._hold_s):
+                while (found := self._runners.get(client)) is None or found.order.round < number:
+                    await self._ordered.wait()
+                if found.order.round == number and not found.is_dropped:
+                    return found
+        return None

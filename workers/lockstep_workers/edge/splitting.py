@@ -75,7 +75,8 @@ class SplitRunner:
         )
         self._seats = {one.client: self._seat(one) for one in order.members}
         self._refused: dict[Refusal, int] = {}
-        self._is_over = False
+        self.is_dropped = False
+        """It has ended without an outcome: its devices ask the cloud pod again."""
 
     def _seat(self, member: MemberOrder) -> Seat:
         training, split = self._work.training, self._shop.job.split
@@ -102,8 +103,8 @@ class SplitRunner:
         if seat.report is not None:
             what = f"the part of {client} in round {self.order.round} is done"
             made.refuse(RefusedUpdate(Refusal.DUPLICATE, what))
-        elif seat.lost or self._is_over:
-            what = f"{client} is not waited for: {seat.lost or 'the round is done here'}"
+        elif seat.lost:
+            what = f"{client} is not waited for: {seat.lost}"
             made.refuse(RefusedUpdate(Refusal.NOT_IN_ROUND, what))
         return made
 
@@ -135,19 +136,23 @@ class SplitRunner:
             JobFailed: the user's back half failed.
         """
         try:
-            while True:
-                try:
-                    await self._train()
-                    await self._end()
-                    break
-                except _Anew:
-                    self._begin_anew()
+            await self._play()
+            return self._outcome()
+        except BaseException:
+            self.is_dropped = True
+            raise
         finally:
-            self._is_over = True
             for seat in self._seats.values():
                 if seat.connection is not None:
                     seat.connection.finish()
-        return self._outcome()
+
+    async def _play(self) -> None:
+        while True:
+            try:
+                await self._train()
+                return await self._end()
+            except _Anew:
+                self._begin_anew()
 
     # -- steps -----------------------------------------------------------------------------------
 

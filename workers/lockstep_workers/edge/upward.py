@@ -53,9 +53,15 @@ class Upward:
     """The session of one edge."""
 
     def __init__(
-        self, cloud_url: str, registration: EdgeRegistration, *, client: httpx2.AsyncClient
+        self,
+        cloud_url: str,
+        registration: EdgeRegistration,
+        *,
+        client: httpx2.AsyncClient,
+        use: Callable[[bytes], None] | None = None,
     ) -> None:
-        """Nothing happens until `keep`."""
+        """Nothing happens until `keep`; `use` takes the model's constants over, in each session."""
+        self._use = use
         self._url, self._registration, self._http = cloud_url, registration, client
         self._is_open = self._is_over = False
         self._session: Session | None = None
@@ -107,6 +113,8 @@ class Upward:
                 key=SessionOpened.model_validate_json(await anext(lines)).key,
                 client=self._http,
             )
+            if self._use is not None:
+                self._use(await session.constants())
             self._is_open, self._session = True, session
             _log.info("session open")
             polling = asyncio.create_task(session.poll(running))
