@@ -100,6 +100,14 @@ def test_edges_are_packed_where_only_that_leaves_room_for_all() -> None:
     assert where(place(job(several, memory), nodes)) == {"spread": ("a",), "whole": ("b",)}
 
 
+def test_edges_stay_spread_where_only_devices_have_to_be_split() -> None:
+    devices = [node("a", 3, "device"), node("b", 2, "device")]
+    groups = (group("large", "1", replicas=2), group("small", "500m", replicas=6))
+    spec = split_job(*groups, edges=[{"name": "near", "replicas": 2}])
+    nodes = [CLOUD, *devices, node("e", 8, "edge"), node("f", 8, "edge")]
+    assert where(place(spec, nodes)) == {"near": ("e", "f")}
+
+
 def test_a_tier_without_a_node_for_edges_is_named() -> None:
     message = refused(place(job({"name": "near"}), [CLOUD, DEVICE]))
     assert message == (
