@@ -270,6 +270,28 @@ async def test_a_device_that_rests_between_frames_stays() -> None:
         writer.close()
 
 
+async def test_a_frame_is_not_judged_by_the_one_before_it() -> None:
+    """Its own first look is the second one."""
+    async with an_edge() as (edge, port):
+        reader, writer = await upgraded(port)
+        connection = await edge.came.get()
+        waiting = Batch.of(SHAPE).wait(connection)
+        writer.write(frame(SHAPE, 0))
+        await waiting
+        waiting = Batch.of(SHAPE).wait(connection, 1)
+        writer.write(bytes(frame(SHAPE, 1)[:20]))
+        while connection._got < 20:  # noqa: ASYNC110 - nobody is told of a part of a frame
+            await asyncio.sleep(0.005)
+        for judged in ([], [Refusal.TOO_SLOW]):
+            connection._stop_watching()
+            connection._look()
+            assert [one.reason for one in edge.refused] == judged
+        with pytest.raises(RefusedUpdate):
+            await waiting
+        assert (await last_words(reader)).reason is Refusal.TOO_SLOW
+        writer.close()
+
+
 async def bytes_behind_the_head() -> None:
     async with an_edge() as (edge, port):
         batch = Batch.of(SHAPE)
@@ -342,7 +364,7 @@ async def test_a_flood_of_strangers_moves_no_device() -> None:
         strangers = []
         for number in range(40):
             stranger = await asyncio.open_connection("127.0.0.1", port)
-            stranger[1].write(asking(key="x" * number))
+            stranger[1].write(asking(key="x" * number)[:30])  # and holds its connection
             strangers.append(stranger)
             waiting = batch.wait(connection, number)
             writer.write(frame(SHAPE, number))
