@@ -62,8 +62,7 @@ def goals(bench: Bench, settings: list[Setting]) -> Iterator[tuple[str, str, str
         if one.setting not in titles:
             continue
         arms, whose = ARMS[one.setting], "cloud model, " if one.cloud else ""
-        against = f"{one.against}, bfloat16" if one.against == FLOAT32 else one.against
-        what = f"{one.setting}: {whose}{one.arm} against {against}"
+        what = f"{one.setting}: {whose}{one.arm} against {one.against}"
         runs = [bench.tuned(arms[name]) for name in (one.arm, one.against)]
         found = difference(runs[0], runs[1], cloud=one.cloud)
         seeds = len(runs[0].keys() & runs[1].keys())

@@ -64,8 +64,8 @@ def _lines(bench: Bench) -> Iterator[str]:
     yield from cost_rows()
     yield ""
     for title in SECTIONS:
-        if title in bench.results.sections:
-            yield from (f"## {title}", "", *bench.results.sections[title], "")
+        yield from (f"## {title}", "")
+        yield from (*bench.results.sections.get(title, ["Not measured yet."]), "")
     yield from NOTES.read_text(encoding="utf-8").rstrip().splitlines()
 
 

@@ -1,9 +1,12 @@
 """What other benches measure for the page, by title; each is also a command of its own."""
 
+import multiprocessing
+import os
 from collections.abc import Callable, Mapping
 
 from tests.bench import split_decisions as decisions
 from tests.bench import split_steps as steps
+from tests.bench import split_wire as wire
 
 
 def _clusters() -> list[str]:
@@ -33,8 +36,21 @@ def _steps() -> list[str]:
     return [f"`python -m tests.bench.split_steps`: {steps.SCENE}:", "", *steps.rows()]
 
 
+def _wire() -> list[str]:
+    multiprocessing.set_start_method("spawn", force=True)
+    before = os.getloadavg()[0]
+    rows = wire.markdown(wire.measure(list(wire.CASES)))
+    return [
+        "`python -m tests.bench.split_wire`: a step's activations to an edge, gradients back, "
+        f"8 device processes, raw sockets and ours in turns; load of the machine {before:.1f}:",
+        "",
+        *rows,
+    ]
+
+
 SECTIONS: Mapping[str, Callable[[], list[str]]] = {
     "Clusters": _clusters,
     "Clusters and their edges": _matching,
     "A step with equal and with proportional batches": _steps,
+    "The wire beside raw sockets": _wire,
 }
