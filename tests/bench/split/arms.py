@@ -124,7 +124,7 @@ def _arms(setting: Setting, *, fedavg: Sequence[float]) -> dict[str, Arm]:
     return {arm.name: arm for arm in arms}
 
 
-_FEDAVG_RATES = (0.01, 0.02, 0.05)
+_FEDAVG_RATES = (0.005, 0.01, 0.02, 0.05)
 ARMS: Mapping[str, Mapping[str, Arm]] = {
     setting.name: _arms(setting, fedavg=_FEDAVG_RATES) for setting in SETTINGS
 }
