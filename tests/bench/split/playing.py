@@ -226,11 +226,11 @@ class _Split:
         by_step = self._update is FrontUpdate.STEP
         for step in range(STEPS):
             for client in clients:
-                half, rows = self._fronts[client], training.rows(client)
+                half, place = self._fronts[client], training.rows(client)
                 if by_step or step == 0:
                     half.use(training.front)
                 sent, labels = half.forward(number, step, batch_size=BATCH)
-                training.activations[rows], training.labels[rows] = self._sent(sent), labels
+                training.activations[place], training.labels[place] = self._sent(sent), labels
             gradients = self._sent(training.step(clients).gradients)
             for client in clients:
                 part = self._fronts[client].backward(gradients[training.rows(client)])
@@ -239,8 +239,9 @@ class _Split:
             if by_step:
                 training.finish_step(clients)
             if self._how is not None:
-                batch = training.batch(clients)
-                yield batch.part(np.arange(len(batch)))
+                rows = training.batch(clients)
+                activations = rows.activations.reshape(-1, *self._shape)
+                yield Pool(activations.copy(), rows.labels.copy(), rows.weights)
 
     def _sent(self, values: np.ndarray) -> np.ndarray:
         """The values as they come out of the wire."""
