@@ -101,8 +101,10 @@ def test_edges_are_packed_where_only_that_leaves_room_for_all() -> None:
 
 
 def test_edges_stay_spread_where_only_devices_have_to_be_split() -> None:
-    devices = [node("a", 3, "device"), node("b", 2, "device")]
-    groups = (group("large", "1", replicas=2), group("small", "500m", replicas=6))
+    """On one node, the two middle ones would leave the three small ones too little."""
+    devices = [node("x", 5.5, "device"), node("y", 5, "device"), node("z", 1.5, "device")]
+    middle, small = group("middle", "2", replicas=2), group("small", "1500m", replicas=3)
+    groups = (group("large", "3"), middle, small)
     spec = split_job(*groups, edges=[{"name": "near", "replicas": 2}])
     nodes = [CLOUD, *devices, node("e", 8, "edge"), node("f", 8, "edge")]
     assert where(place(spec, nodes)) == {"near": ("e", "f")}
