@@ -15,7 +15,9 @@ from lockstep_api.wire import PlanRequest, RoundPlan
 from lockstep_operator.core.plan import needs_telemetry, with_applied
 from lockstep_operator.core.planning import Basis, draw, hear, know, limits, settle
 from lockstep_operator.core.state import JobState
+from lockstep_operator.errors import UnfitRequest
 from lockstep_simulator.observing import Telemetry
+from lockstep_workers.errors import InvalidJob
 
 
 class Planner(Protocol):
@@ -44,7 +46,17 @@ class LivePlanner:
             self.policy = read_policy(SHIPPED)
 
     def plan(self, request: PlanRequest, *, now_s: float) -> RoundPlan | None:
-        """As `Planner.plan`."""
+        """As `Planner.plan`.
+
+        Raises:
+            InvalidJob: the round cannot be planned: on a cluster it would wait for what is missing.
+        """
+        try:
+            return self._planned(request, now_s=now_s)
+        except UnfitRequest as error:
+            raise InvalidJob(f"round {request.round} is not planned: {error}") from error
+
+    def _planned(self, request: PlanRequest, *, now_s: float) -> RoundPlan:
         spec = self.spec
         heard = hear(self._state, request, spec=spec)
         telemetry = self.telemetry.insight(now_s) if needs_telemetry(spec) else None

@@ -8,6 +8,7 @@ while the round waits for it, or not at all.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Protocol
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from lockstep_workers.learning.client import Client, Trained
 from lockstep_workers.learning.memory import Memories
 from lockstep_workers.learning.rounds import Base, Progress, Round
 from lockstep_workers.learning.server import Server
-from lockstep_workers.learning.strategy import NO_MEMORY
+from lockstep_workers.learning.strategy import NO_MEMORY, Contribution
 from lockstep_workers.tensors import Flat, check_values
 
 
@@ -37,6 +38,13 @@ class Going:
     """Why it will give nothing, though the round waits for it; None: its update comes."""
     memory_round: int | None = None
     trained: Trained | None = None
+
+
+class Sink(Protocol):
+    """Where updates are added up."""
+
+    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
+        """Adds a checked update."""
 
 
 @dataclass(slots=True)
@@ -56,6 +64,8 @@ class Field:
     up_bytes: int
     """Of an update."""
     patient: bool
+    hop_s: float = 0.0
+    """Until an edge has its order, in a mode with edges."""
     turn: int = 0
 
     def play(
@@ -66,24 +76,26 @@ class Field:
         `gone` are clients that will give nothing, and why.
         """
         self.turn = max(self.turn + 1, plan.round)
-        now = Round(
-            plan,
-            began_s=now_s,
-            patient=self.patient,
-            base=Base(
-                counted=progress.counted,
-                saved_round=progress.round,
-                examples=self.examples,
-                numbers=self.server.state.numbers,
-            ),
-            turn=self.turn,
-        )
+        now = self.opened(plan, self.base(progress), now_s=now_s)
         self.server.begin(now.number, now.participants())
         ways = self._train([self._sent(now, one, gone=gone) for one in plan.participants])
-        closed_s = self._collect(now, ways)
+        closed_s = self.collect(now, ways)
         for way in ways:
             self._home(now, way, closed_s=closed_s)
         return now, closed_s
+
+    def base(self, progress: Progress) -> Base:
+        """What a round builds on."""
+        return Base(
+            counted=progress.counted,
+            saved_round=progress.round,
+            examples=self.examples,
+            numbers=self.server.state.numbers,
+        )
+
+    def opened(self, plan: RoundPlan, base: Base, *, now_s: float) -> Round:
+        """The round, whose tasks can be handed out."""
+        return Round(plan, began_s=now_s, patient=self.patient, base=base, turn=self.turn)
 
     def _sent(self, now: Round, plan: ClientPlan, *, gone: Mapping[str, str]) -> Going:
         """A participant is told of the round, and does its part."""
@@ -92,7 +104,7 @@ class Field:
         trip = self.devices[plan.client].run(
             plan,
             turn=now.turn,
-            at_s=now.began_s,
+            at_s=now.began_s + self.hop_s,
             down_bytes=self.down_bytes,
             up_bytes=self.up_bytes,
         )
@@ -128,28 +140,28 @@ class Field:
         base = way.task.base_round if has_memory else None
         return replace(way, trained=trained, memory_round=base)
 
-    def _collect(self, now: Round, ways: list[Going]) -> float:
+    def collect(self, now: Round, ways: list[Going]) -> float:
         """Takes in what happens until the round closes; returns when it does."""
-        for at_s, way in _moments(now, ways):
+        for at_s, way in moments(now, ways):
             if way is not None:
-                self._arrived(now, way, at_s=at_s)
+                self.arrived(now, way, at_s=at_s, sink=self.server)
             if now.is_closed(at_s):
                 return at_s
         raise AssertionError("everybody is in or lost: the round is closed")
 
-    def _arrived(self, now: Round, way: Going, *, at_s: float) -> None:
+    def arrived(self, now: Round, way: Going, *, at_s: float, sink: Sink) -> None:
         """An update is there, or it is clear that it will not come."""
         client = way.client
         if way.trained is None:
             now.lose(client, way.gone or "")
             return
         try:
-            self._add(now, way, at_s=at_s)
+            self._add(now, way, at_s=at_s, sink=sink)
         except RefusedUpdate as error:
             now.count_refusal(error.reason)
             now.reject(client, f"its update was refused ({error.reason.value}): {error}")
 
-    def _add(self, now: Round, way: Going, *, at_s: float) -> None:
+    def _add(self, now: Round, way: Going, *, at_s: float, sink: Sink) -> None:
         assert way.trained is not None
         flat = _flat(way.trained)
         check_values(flat)
@@ -162,7 +174,7 @@ class Field:
         )
         update = report(self.clients[way.client], done)
         now.check(update)
-        self.server.add(way.client, flat, contribution=now.contribution(update))
+        sink.add(way.client, flat, contribution=now.contribution(update))
         now.accept(
             ClientReport(
                 update=update,
@@ -184,22 +196,22 @@ class Field:
         )
 
 
-def _moments(now: Round, ways: list[Going]) -> Iterator[tuple[float, Going | None]]:
+def moments(now: Round, ways: list[Going]) -> Iterator[tuple[float, Going | None]]:
     """When something happens, and on whose way; None: the deadline.
 
     Who gives nothing is noticed when its connection closes, as its update was due, but not before
     the deadline: until then its round waits.
     """
     deadline_s, numbers = now.deadline_s(), count()
-    moments: list[tuple[float, int, Going | None]] = []
+    found: list[tuple[float, int, Going | None]] = []
     if deadline_s is not None:
-        moments.append((deadline_s, next(numbers), None))
+        found.append((deadline_s, next(numbers), None))
     for way in ways:
         at_s = way.trip.arrives_s
         if way.gone is not None and deadline_s is not None:
             at_s = max(at_s, deadline_s)
-        moments.append((at_s, next(numbers), way))
-    for at_s, _, who in sorted(moments, key=lambda moment: moment[:2]):
+        found.append((at_s, next(numbers), way))
+    for at_s, _, who in sorted(found, key=lambda moment: moment[:2]):
         yield at_s, who
 
 

@@ -9,20 +9,22 @@ time. Invariant: the rounds depend on the setup alone, which has all seeds.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from lockstep_allocator.fleet import Method
-from lockstep_api.sessions import Registration
-from lockstep_api.settings import JobSettings, job_settings
-from lockstep_api.spec import AllocationPolicy, FederatedJobSpec
+from lockstep_api.settings import JobSettings, edge_names, job_settings
+from lockstep_api.spec import AllocationPolicy, FederatedJobSpec, Mode
 from lockstep_api.wire import PlanRequest, RoundPlan, RoundReport
+from lockstep_simulator.averaging import AveragingField
 from lockstep_simulator.batched import fastest
 from lockstep_simulator.emulation import USUAL, Overheads, Traces, build_devices
 from lockstep_simulator.observing import Telemetry
 from lockstep_simulator.planning import LivePlanner, Planner
 from lockstep_simulator.playing import Field
 from lockstep_simulator.processes import in_processes
+from lockstep_simulator.registering import registered_clients, registered_edges
 from lockstep_simulator.repeating import repeating
 from lockstep_simulator.trainers import OneByOne, Way, build_clients
 from lockstep_simulator.work import Work
@@ -163,7 +165,7 @@ class Simulation:
             examples=loaded.examples,
             deterministic=self._deterministic,
         )
-        self._field = Field(
+        self._field = self._build_field(
             clients=clients,
             devices=devices,
             server=self.server,
@@ -176,16 +178,25 @@ class Simulation:
             patient=self._deterministic,
         )
         self._planner = setup.planner or LivePlanner(setup.spec, self._telemetry, setup.policy)
-        self._registered = [
-            Registration(client=name, incarnation="simulated", examples=count)
-            for name, count in sorted(loaded.examples.items())
-        ]
+        self._clients = registered_clients(self.job, clients, classes=setup.dataset.classes)
+        self._edges = registered_edges(setup.spec)
         self._progress = Progress()
         self._now_s, self._bytes = 0.0, 0
 
     @property
     def _deterministic(self) -> bool:
         return self._setup.spec.training.deterministic
+
+    def _build_field(self, **parts: Any) -> Field:
+        if self.job.mode is Mode.FEDERATED:
+            return Field(**parts)
+        return AveragingField(
+            edges=tuple(edge_names(self._setup.spec)),
+            strategy=build_strategy(self.job.strategy, momentum=self.job.training.momentum),
+            exact=self._deterministic,
+            hop_s=self._setup.overheads.transfer_s,
+            **parts,
+        )
 
     def rounds(self) -> Iterator[SimulatedRound]:
         """The rounds until the job is over."""
@@ -212,7 +223,9 @@ class Simulation:
 
     def _plan(self) -> RoundPlan | None:
         last = self._progress
-        request = PlanRequest(round=last.round + 1, clients=self._registered, report=last.report)
+        request = PlanRequest(
+            round=last.round + 1, clients=self._clients, edges=self._edges, report=last.report
+        )
         return self._planner.plan(request, now_s=self._now_s)
 
     def _failing(self) -> dict[str, str]:

@@ -15,13 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lockstep_api.orders import ClusterOrder, ClusterProgress, ClusterResult
-from lockstep_api.tiers import ClusterReport
-from lockstep_api.wire import RoundPlan
 from lockstep_workers.edge.running import ClusterOutcome
 from lockstep_workers.hosting.reception import Reception
-from lockstep_workers.learning.rounds import Base, Round
+from lockstep_workers.learning.cluster_averaging import LATE, ClusterAverage
 from lockstep_workers.learning.strategy import Contribution, Strategy
-from lockstep_workers.learning.sums import SUMS, RoundSum, share_of
+from lockstep_workers.learning.sums import SUMS, RoundSum
 from lockstep_workers.parcels import Tensor
 from lockstep_workers.tensors import Flat, encode
 
@@ -30,17 +28,16 @@ from lockstep_workers.tensors import Flat, encode
 class _Sink:
     """Adds a cluster's updates up."""
 
-    strategy: Strategy
+    average: ClusterAverage
     body: bytearray
     n_values: int
-    sum: RoundSum
     constants: bytes = b""
     """Devices take them from the cloud pod."""
     added: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
         """Adds a checked update."""
-        self.sum.add(client, flat, share=share_of(self.strategy, contribution))
+        self.average.add(client, flat, contribution=contribution)
         self.added.set()
 
 
@@ -75,10 +72,9 @@ class AveragingRunner:
         uploads = len(how.strategy.uploads)
         n_values = sent[0].size * uploads
         total = RoundSum(n_values, vectors=uploads, exact=how.exact)
-        self._sink = _Sink(how.strategy, encode(sent), n_values, total)
-        self._round = Round(
-            _plan(order), began_s=how.now(), patient=True, base=_base(order), turn=order.turn
-        )
+        self._average = ClusterAverage(order, how.strategy, total, how.now())
+        self._round = self._average.round
+        self._sink = _Sink(self._average, encode(sent), n_values)
 
     async def run(self) -> ClusterOutcome:
         """Until all members are in or lost, or the cloud pod says that what is there will do."""
@@ -90,7 +86,7 @@ class AveragingRunner:
                 await reception.closed(self._round)
         finally:
             telling.cancel()
-        return ClusterOutcome(self._result(), {SUMS: self._sink.sum.part().sums})
+        return ClusterOutcome(self._result(), {SUMS: self._average.sum.part().sums})
 
     async def _tell_progress(self) -> None:
         """From the deadline on, with each update: the quorum may be in here and elsewhere."""
@@ -105,7 +101,7 @@ class AveragingRunner:
                     round=order.round,
                     cluster=order.cluster,
                     turn=order.turn,
-                    accepted=len(self._sink.sum.shares),
+                    accepted=len(self._average.sum.shares),
                 )
             )
             await self._sink.added.wait()
@@ -118,47 +114,8 @@ class AveragingRunner:
 
     def close(self) -> None:
         """Members whose update is not in are late."""
-        self.gone(dict.fromkeys(self._round.waiting(), "it gave no update in time"))
+        self.gone(dict.fromkeys(self._round.waiting(), LATE))
 
     def _result(self) -> ClusterResult:
-        done, order = self._round, self._order
-        clients = list(done.accepted.values())
-        report = ClusterReport(
-            cluster=order.cluster,
-            edge=self._how.edge,
-            tries=order.tries,
-            clients=len(clients),
-            examples=sum(one.update.examples for one in clients),
-            seconds=self._how.now() - done.began_s,
-            up_bytes=sum(one.bytes for one in clients),
-            down_bytes=len(self._sink.body) * len(clients),
-        )
-        return ClusterResult(
-            report=report,
-            round=order.round,
-            turn=order.turn,
-            clients=clients,
-            lost=done.lost,
-            rejected=sorted(done.rejected),
-            refused=done.refused,
-        )
-
-
-def _plan(order: ClusterOrder) -> RoundPlan:
-    """Without deadline and quorum: those are the whole round's."""
-    return RoundPlan(
-        round=order.round,
-        rounds=order.round,
-        participants=[one.plan for one in order.members],
-    )
-
-
-def _base(order: ClusterOrder) -> Base:
-    members = order.members
-    return Base(
-        counted={one.client: one.base_round for one in members if one.base_round is not None},
-        saved_round=order.saved_round,
-        examples={one.client: one.examples for one in members},
-        numbers=order.numbers,
-        mean_steps_of_all=order.mean_steps,
-    )
+        how = self._how
+        return self._average.result(edge=how.edge, now_s=how.now(), down_bytes=len(self._sink.body))

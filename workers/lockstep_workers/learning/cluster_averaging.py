@@ -1,0 +1,86 @@
+"""A cluster's part of a round in mode hierarchical: its updates as one sum. No I/O, no clock.
+
+An edge's `averaging` feeds it, and the simulator does the same. The cluster is a round of its own,
+with the cloud pod's plan, turn and numbers; weights come from the strategy, here and there.
+Invariant: a member is lost only because somebody says so, or because its update was bad: the
+round's deadline and quorum are the cloud pod's.
+"""
+
+from dataclasses import dataclass, field
+
+from lockstep_api.orders import ClusterOrder, ClusterResult
+from lockstep_api.tiers import ClusterReport
+from lockstep_api.wire import RoundPlan
+from lockstep_workers.learning.rounds import Base, Round
+from lockstep_workers.learning.strategy import Contribution, Strategy
+from lockstep_workers.learning.sums import RoundSum, share_of
+from lockstep_workers.tensors import Flat
+
+LATE = "it gave no update in time"
+
+
+@dataclass(slots=True)
+class ClusterAverage:
+    """What a cluster has given so far."""
+
+    order: ClusterOrder
+    strategy: Strategy
+    sum: RoundSum
+    began_s: float
+    """When the order came."""
+    round: Round = field(init=False)
+
+    def __post_init__(self) -> None:
+        """All members are waited for."""
+        order = self.order
+        self.round = Round(
+            _plan(order), began_s=self.began_s, patient=True, base=_base(order), turn=order.turn
+        )
+
+    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
+        """Adds a checked update."""
+        self.sum.add(client, flat, share=share_of(self.strategy, contribution))
+
+    def result(self, *, edge: str, now_s: float, down_bytes: int) -> ClusterResult:
+        """What goes up beside the sums; each client has received `down_bytes`."""
+        done, order = self.round, self.order
+        clients = list(done.accepted.values())
+        report = ClusterReport(
+            cluster=order.cluster,
+            edge=edge,
+            tries=order.tries,
+            clients=len(clients),
+            examples=sum(one.update.examples for one in clients),
+            seconds=now_s - self.began_s,
+            up_bytes=sum(one.bytes for one in clients),
+            down_bytes=down_bytes * len(clients),
+        )
+        return ClusterResult(
+            report=report,
+            round=order.round,
+            turn=order.turn,
+            clients=clients,
+            lost=done.lost,
+            rejected=sorted(done.rejected),
+            refused=done.refused,
+        )
+
+
+def _plan(order: ClusterOrder) -> RoundPlan:
+    """Without deadline and quorum: those are the whole round's."""
+    return RoundPlan(
+        round=order.round,
+        rounds=order.round,
+        participants=[one.plan for one in order.members],
+    )
+
+
+def _base(order: ClusterOrder) -> Base:
+    members = order.members
+    return Base(
+        counted={one.client: one.base_round for one in members if one.base_round is not None},
+        saved_round=order.saved_round,
+        examples={one.client: one.examples for one in members},
+        numbers=order.numbers,
+        mean_steps_of_all=order.mean_steps,
+    )
