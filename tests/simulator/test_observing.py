@@ -65,11 +65,11 @@ def test_work_is_the_mean_of_five_minutes_and_uploads_of_all() -> None:
 
     one = ClientPlan(client="d-0", frequency_ghz=2, cpu_milli=1000, steps=10, applied=True)
     first = device.run(one, turn=1, at_s=0.0, down_bytes=0, up_bytes=250_000)
-    telemetry.trained("d-0", first)
+    telemetry.trained("d-0", at_s=first.trained_s, cpu_s=first.used.cpu_s, steps=first.steps)
     telemetry.uploaded("d-0", at_s=first.arrives_s, seconds=1.0, n_bytes=250_000)
     device.work_per_step = 3 * WORK
     later = device.run(one, turn=1, at_s=10.0, down_bytes=0, up_bytes=250_000)
-    telemetry.trained("d-0", later)
+    telemetry.trained("d-0", at_s=later.trained_s, cpu_s=later.used.cpu_s, steps=later.steps)
     telemetry.uploaded("d-0", at_s=later.arrives_s, seconds=3.0, n_bytes=250_000)
     known = telemetry.insight(20.0).of("d-0")
     assert known.work_per_step == pytest.approx(2 * WORK)

@@ -158,7 +158,7 @@ def play_cluster(
             training.activations[rows] = rounded(made, split.wire_dtype)
             training.labels[rows] = labels
         gradients = training.step(names).gradients
-        pool.add(step, batch_of(order, training))
+        pool.add(step, training.batch(names))
         for name, front in fronts.items():
             told = front.backward(rounded(gradients[training.rows(name)], split.wire_dtype))
             if not keeps:
@@ -176,15 +176,6 @@ def reservoir_of(job: JobSettings, order: ClusterOrder) -> Reservoir:
     """What keeps a cluster's examples for the cloud."""
     first = job.clients().index(order.members[0].client)
     return Reservoir(order.pool_samples, (job.training.seed, order.round, first))
-
-
-def batch_of(order: ClusterOrder, training: ClusterTraining) -> Pool:
-    """A step's batch, each row with what it counts in the loss."""
-    weights = [
-        np.full(one.plan.batch_size or 1, one.examples / (one.plan.batch_size or 1), np.float32)
-        for one in order.members
-    ]
-    return Pool(training.activations, training.labels, np.concatenate(weights))
 
 
 @dataclass

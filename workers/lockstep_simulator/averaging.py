@@ -9,7 +9,9 @@ Invariant: as of `playing`; and what an edge has summed up reaches the server on
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from lockstep_api.orders import ClusterResult
 from lockstep_api.wire import RoundPlan
 from lockstep_simulator.playing import Field, Going, moments
 from lockstep_workers.errors import RefusedUpdate
@@ -22,18 +24,33 @@ from lockstep_workers.learning.sums import RoundSum
 _REFUSED = "its edge's result was refused ({reason}): {error}"
 
 
+class Grounds(Protocol):
+    """What a round with edges is opened for."""
+
+    patient: bool
+    turn: int
+
+
 def tiered_round(
-    field_: Field, plan: RoundPlan, *, base: Base, edges: tuple[str, ...], now_s: float
+    played: Grounds, plan: RoundPlan, *, base: Base, edges: tuple[str, ...], now_s: float
 ) -> TieredRound:
     """A round whose clusters are all at their edges."""
-    now = TieredRound(plan, began_s=now_s, patient=field_.patient, base=base, turn=field_.turn)
+    now = TieredRound(plan, began_s=now_s, patient=played.patient, base=base, turn=played.turn)
 
     def next_turn() -> int:
-        field_.turn += 1
-        return field_.turn
+        played.turn += 1
+        return played.turn
 
     now.place(edges, now_s=now_s, next_turn=next_turn)
     return now
+
+
+def refused(now: TieredRound, result: ClusterResult, *, error: RefusedUpdate) -> ClusterResult:
+    """What an edge sends when its result was refused: there is nothing in it."""
+    now.count_refusal(error.reason)
+    report = result.report.model_copy(update={"clients": 0, "examples": 0})
+    failure = _REFUSED.format(reason=error.reason.value, error=error)
+    return result.model_copy(update={"report": report, "clients": [], "failure": failure})
 
 
 @dataclass(slots=True)
@@ -124,9 +141,5 @@ class AveragingField(Field):
             if contributions:
                 self.server.add_part(average.sum.part().sums, contributions=contributions)
         except RefusedUpdate as error:
-            now.count_refusal(error.reason)
-            failure = _REFUSED.format(reason=error.reason.value, error=error)
-            report = result.report.model_copy(update={"clients": 0, "examples": 0})
-            told = {"report": report, "clients": [], "failure": failure}
-            result = result.model_copy(update=told)
+            result = refused(now, result, error=error)
         now.take(run, result, now_s=at_s)

@@ -119,9 +119,13 @@ class VirtualDevice:
         start_s = self.overheads.start_s
         return self.links.up.carried_mbit(start_s + since_s, start_s + until_s)
 
-    def _moved(self, link: Link, size: int, *, at_s: float) -> float:
+    def carried_s(self, link: Link, size: int, *, at_s: float) -> float:
+        """When one of its links has carried what begins `at_s`."""
         start_s = self.overheads.start_s
-        return link.end_s(size, start_s + at_s) - start_s + self.overheads.transfer_s
+        return link.end_s(size, start_s + at_s) - start_s
+
+    def _moved(self, link: Link, size: int, *, at_s: float) -> float:
+        return self.carried_s(link, size, at_s=at_s) + self.overheads.transfer_s
 
     def _beside_s(self, turn: int) -> float:
         """Core-seconds that the pod used in the period of CPU time in which its training begins."""

@@ -15,7 +15,7 @@ from lockstep_operator.core.insight import (
     slots_from_counter,
     slots_from_gauge,
 )
-from lockstep_simulator.emulation import Trip, VirtualDevice
+from lockstep_simulator.emulation import VirtualDevice
 
 _MEMORY_S = 300.0
 """Work per step is a mean over so long."""
@@ -43,10 +43,10 @@ class Telemetry:
     """When the devices came up, in seconds since round 1 began."""
     _seen: dict[str, _Seen] = field(default_factory=dict)
 
-    def trained(self, client: str, trip: Trip) -> None:
+    def trained(self, client: str, *, at_s: float, cpu_s: float, steps: int) -> None:
         """A device has trained."""
         seen = self._seen.setdefault(client, _Seen())
-        seen.work.append((trip.trained_s, trip.used.cpu_s, trip.steps))
+        seen.work.append((at_s, cpu_s, steps))
 
     def uploaded(self, client: str, *, at_s: float, seconds: float, n_bytes: int) -> None:
         """An update was sent."""

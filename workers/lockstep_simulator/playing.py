@@ -40,6 +40,27 @@ class Going:
     trained: Trained | None = None
 
 
+class Player(Protocol):
+    """Plays rounds."""
+
+    turn: int
+
+    def play(
+        self, plan: RoundPlan, progress: Progress, *, now_s: float, gone: Mapping[str, str]
+    ) -> tuple[Round, float]:
+        """The round until it closes, and when that is."""
+
+
+def base_of(progress: Progress, *, examples: Mapping[str, int], server: Server) -> Base:
+    """What the next round builds on."""
+    return Base(
+        counted=progress.counted,
+        saved_round=progress.round,
+        examples=examples,
+        numbers=server.state.numbers,
+    )
+
+
 class Sink(Protocol):
     """Where updates are added up."""
 
@@ -76,22 +97,14 @@ class Field:
         `gone` are clients that will give nothing, and why.
         """
         self.turn = max(self.turn + 1, plan.round)
-        now = self.opened(plan, self.base(progress), now_s=now_s)
+        base = base_of(progress, examples=self.examples, server=self.server)
+        now = self.opened(plan, base, now_s=now_s)
         self.server.begin(now.number, now.participants())
         ways = self._train([self._sent(now, one, gone=gone) for one in plan.participants])
         closed_s = self.collect(now, ways)
         for way in ways:
             self._home(now, way, closed_s=closed_s)
         return now, closed_s
-
-    def base(self, progress: Progress) -> Base:
-        """What a round builds on."""
-        return Base(
-            counted=progress.counted,
-            saved_round=progress.round,
-            examples=self.examples,
-            numbers=self.server.state.numbers,
-        )
 
     def opened(self, plan: RoundPlan, base: Base, *, now_s: float) -> Round:
         """The round, whose tasks can be handed out."""
@@ -108,7 +121,9 @@ class Field:
             down_bytes=self.down_bytes,
             up_bytes=self.up_bytes,
         )
-        self.telemetry.trained(plan.client, trip)
+        self.telemetry.trained(
+            plan.client, at_s=trip.trained_s, cpu_s=trip.used.cpu_s, steps=trip.steps
+        )
         return Going(plan.client, task, trip, gone.get(plan.client))
 
     def _train(self, ways: list[Going]) -> list[Going]:

@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from lockstep_allocator.policy import InvalidPolicy, Policy, read_policy
+from lockstep_api.spec import Mode
 from lockstep_api.wire import RoundReport
 from lockstep_simulator.examples import adapted, load_examples
+from lockstep_simulator.half_work import HalvesOf, halves_from_history
 from lockstep_simulator.manifest import Manifest
 from lockstep_simulator.replay import Replay, read_history
 from lockstep_simulator.simulation import Setup, WorkOf, one_by_one, together
@@ -54,11 +56,17 @@ def setup_of(
     """
     dataset = load_examples(manifest.spec, say=say)
     spec = adapted(manifest.spec, dataset)
+    if options.plans is not None and spec.mode is not Mode.FEDERATED:
+        raise InvalidJob(
+            f"--plans: rounds of mode {spec.mode} are not played again, since a history does not "
+            "say which clusters there were; leave it out, or give the history with --history"
+        )
     plans = None if options.plans is None else _history(options.plans)
     return Setup(
         spec=spec,
         dataset=dataset,
         work=_work(options, plans=plans),
+        halves=_halves(options) if spec.mode is Mode.SPLIT else None,
         name=manifest.name,
         namespace=manifest.namespace,
         traces=manifest.traces,
@@ -77,6 +85,13 @@ def _work(options: Options, *, plans: list[RoundReport] | None) -> WorkOf:
     if reports is not None:
         return partial(_from_history, reports=reports)
     return partial(on_this_machine, memory=options.memory, anew=options.measure)
+
+
+def _halves(options: Options) -> HalvesOf | None:
+    if options.work_per_step is not None or options.history is None:
+        return None
+    reports = _history(options.history)
+    return lambda clients, _: halves_from_history(clients, reports)
 
 
 def _from_history(

@@ -43,8 +43,9 @@ def showing(console: Console, *, rounds: int, quiet: bool = False) -> Iterator[S
 
 def figures(done: SimulatedRound) -> str:
     """A round's figures, short."""
+    cloud = "" if done.cloud_accuracy is None else f"cloud {done.cloud_accuracy:.4f}  "
     return (
-        f"accuracy {done.accuracy:.4f}  loss {done.loss:.4f}  "
+        f"accuracy {done.accuracy:.4f}  {cloud}loss {done.loss:.4f}  "
         f"{done.time_s:.1f} s  {done.energy_j:.1f} J"
     )
 
@@ -57,9 +58,11 @@ def line(done: SimulatedRound, *, rounds: int) -> str:
 
 def table(summary: Summary, *, real_s: float) -> str:
     """What came of a simulation."""
+    cloud = summary.cloud_accuracy
     rows = {
         "result": summary.message,
         "accuracy": f"{summary.accuracy:.4f}, best {summary.best_accuracy:.4f}",
+        **({} if cloud is None else {"cloud's model": f"accuracy {cloud:.4f}"}),
         "loss": f"{summary.loss:.4f}",
         "time": f"{summary.time_s:.1f} s on the devices' clock",
         "energy": f"{summary.energy_j:.1f} J by the devices' energy model",

@@ -30,6 +30,10 @@ class Row:
     """Of all devices, in this round."""
     clients: int
     """Accepted updates of this round."""
+    divergence: float | None = None
+    """Mean KL of the clusters' labels, in nats; None: there are none."""
+    cloud_accuracy: float | None = None
+    """None: nothing was distilled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Outcome:
 
 
 _FIGURES = tuple(one.name for one in fields(Row))
+_TIERS = ("divergence", "cloud_accuracy")
+"""Empty where they do not apply, and not in older files."""
 _WHOLE = ("round", "bytes", "steps", "clients")
 
 
@@ -56,6 +62,8 @@ def row_of(done: SimulatedRound) -> Row:
         bytes=done.bytes,
         steps=sum(done.steps.values()),
         clients=len(done.report.clients),
+        divergence=done.divergence,
+        cloud_accuracy=done.cloud_accuracy,
     )
 
 
@@ -111,5 +119,6 @@ def read_rows(path: Path) -> dict[str, Outcome]:
 
 
 def _row(told: Mapping[str, str]) -> Row:
-    numbers = {name: float(told[name]) for name in _FIGURES if name not in _WHOLE}
-    return Row(**numbers, **{name: int(told[name]) for name in _WHOLE})  # type: ignore[arg-type]
+    numbers = {name: float(told[name]) for name in _FIGURES if name not in (*_WHOLE, *_TIERS)}
+    tiers = {name: float(text) for name in _TIERS if (text := told.get(name))}
+    return Row(**numbers, **tiers, **{name: int(told[name]) for name in _WHOLE})  # type: ignore[arg-type]

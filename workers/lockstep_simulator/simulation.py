@@ -9,6 +9,8 @@ time. Invariant: the rounds depend on the setup alone, which has all seeds.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -16,28 +18,38 @@ import numpy as np
 from lockstep_allocator.fleet import Method
 from lockstep_api.settings import JobSettings, edge_names, job_settings
 from lockstep_api.spec import AllocationPolicy, FederatedJobSpec, Mode
+from lockstep_api.text import few
 from lockstep_api.wire import PlanRequest, RoundPlan, RoundReport
 from lockstep_simulator.averaging import AveragingField
 from lockstep_simulator.batched import fastest
-from lockstep_simulator.emulation import USUAL, Overheads, Traces, build_devices
+from lockstep_simulator.emulation import (
+    USUAL,
+    Overheads,
+    Traces,
+    VirtualDevice,
+    build_devices,
+)
+from lockstep_simulator.half_work import HalvesOf, by_operations
 from lockstep_simulator.observing import Telemetry
 from lockstep_simulator.planning import LivePlanner, Planner
-from lockstep_simulator.playing import Field
+from lockstep_simulator.playing import Field, Player
 from lockstep_simulator.processes import in_processes
 from lockstep_simulator.registering import registered_clients, registered_edges
 from lockstep_simulator.repeating import repeating
+from lockstep_simulator.splitting import SplitField, cores_of
 from lockstep_simulator.trainers import OneByOne, Way, build_clients
 from lockstep_simulator.work import Work
+from lockstep_workers.cloud.split_server import SplitServer
 from lockstep_workers.data import Dataset
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.client import Client
 from lockstep_workers.learning.constants import pack, unpack
 from lockstep_workers.learning.evaluation import Evaluation
-from lockstep_workers.learning.rounds import Progress, Round, Tries, is_over, round_report
+from lockstep_workers.learning.rounds import SHOWN, Progress, Round, Tries, is_over, round_report
 from lockstep_workers.learning.server import Server
 from lockstep_workers.learning.strategies import build_strategy
-from lockstep_workers.learning.trial import tried
+from lockstep_workers.learning.trial import Loaded, tried
 from lockstep_workers.tensors import body_bytes
 
 _CPU_WATTS = 10.0
@@ -77,6 +89,8 @@ class Setup:
     dataset: Dataset
     work: WorkOf
     """Core-seconds of a step (`work`)."""
+    halves: HalvesOf | None = None
+    """Core-seconds of an example in either half, in mode split; None: dealt out by operations."""
     name: str = "job"
     namespace: str = "default"
     traces: Traces = field(default_factory=dict)
@@ -116,6 +130,18 @@ class SimulatedRound:
     plan: RoundPlan
     report: RoundReport
 
+    @property
+    def divergence(self) -> float | None:
+        """Mean KL of the clusters' labels from the round's, in nats; None: there are none."""
+        told = [one.divergence for one in self.plan.clusters if one.divergence is not None]
+        return fmean(told) if told else None
+
+    @property
+    def cloud_accuracy(self) -> float | None:
+        """Of front half and cloud model; None: nothing was distilled."""
+        done = self.report.distillation
+        return None if done is None else done.cloud_accuracy
+
 
 def simulate(setup: Setup) -> Iterator[SimulatedRound]:
     """The rounds of a job, each as soon as it is done.
@@ -152,30 +178,21 @@ class Simulation:
             first = next(iter(clients.values()))
             unpack(first.model.module, pack(loaded.module))  # all clients share this module
             self.work = setup.work(clients)
-            crew = Crew(job=self.job, dataset=setup.dataset, clients=clients)
-            way = (one_by_one if self._deterministic else setup.way)(crew)
-            trainer = in_processes(way, self.job, processes=setup.processes)
+            self._split = self._build_split(loaded)
         devices = build_devices(
             self.job, traces=setup.traces, work=self.work, overheads=setup.overheads
         )
         self._telemetry = Telemetry(devices, up_since_s=-setup.overheads.start_s)
-        self.server = Server(
+        self.server = self._split or Server(
             build_strategy(self.job.strategy, momentum=self.job.training.momentum),
             loaded.module,
             examples=loaded.examples,
             deterministic=self._deterministic,
         )
-        self._field = self._build_field(
-            clients=clients,
-            devices=devices,
-            server=self.server,
-            trainer=stack.enter_context(trainer),
-            telemetry=self._telemetry,
-            examples=loaded.examples,
-            memories={},
-            down_bytes=body_bytes(first.n_received),
-            up_bytes=body_bytes(self.server.n_values),
-            patient=self._deterministic,
+        self._field: Player = (
+            self._build_field(clients, devices, examples=loaded.examples, stack=stack)
+            if self._split is None
+            else self._build_split_field(clients, devices, split=self._split)
         )
         self._planner = setup.planner or LivePlanner(setup.spec, self._telemetry, setup.policy)
         self._clients = registered_clients(self.job, clients, classes=setup.dataset.classes)
@@ -187,15 +204,62 @@ class Simulation:
     def _deterministic(self) -> bool:
         return self._setup.spec.training.deterministic
 
-    def _build_field(self, **parts: Any) -> Field:
+    def _build_split(self, loaded: Loaded) -> SplitServer | None:
+        return SplitServer(self.job, loaded) if self.job.mode is Mode.SPLIT else None
+
+    def _build_field(
+        self,
+        clients: Mapping[str, Client],
+        devices: Mapping[str, VirtualDevice],
+        *,
+        examples: Mapping[str, int],
+        stack: ExitStack,
+    ) -> Field:
+        setup, first = self._setup, next(iter(clients.values()))
+        with repeating(deterministic=self._deterministic):
+            crew = Crew(job=self.job, dataset=setup.dataset, clients=clients)
+            way = (one_by_one if self._deterministic else setup.way)(crew)
+            trainer = in_processes(way, self.job, processes=setup.processes)
+        parts: dict[str, Any] = {
+            "clients": clients,
+            "devices": devices,
+            "server": self.server,
+            "trainer": stack.enter_context(trainer),
+            "telemetry": self._telemetry,
+            "examples": examples,
+            "memories": {},
+            "down_bytes": body_bytes(first.n_received),
+            "up_bytes": body_bytes(self.server.n_values),
+            "patient": self._deterministic,
+        }
         if self.job.mode is Mode.FEDERATED:
             return Field(**parts)
         return AveragingField(
-            edges=tuple(edge_names(self._setup.spec)),
+            edges=tuple(edge_names(setup.spec)),
             strategy=build_strategy(self.job.strategy, momentum=self.job.training.momentum),
             exact=self._deterministic,
-            hop_s=self._setup.overheads.transfer_s,
+            hop_s=setup.overheads.transfer_s,
             **parts,
+        )
+
+    def _build_split_field(
+        self,
+        clients: Mapping[str, Client],
+        devices: Mapping[str, VirtualDevice],
+        *,
+        split: SplitServer,
+    ) -> SplitField:
+        return SplitField(
+            job=self.job,
+            clients=clients,
+            devices=devices,
+            server=split,
+            telemetry=self._telemetry,
+            examples={name: len(client.examples) for name, client in clients.items()},
+            cores=cores_of(self._setup.spec),
+            halves_of=self._setup.halves or partial(by_operations, work=self.work),
+            patient=self._deterministic,
+            hop_s=self._setup.overheads.transfer_s,
         )
 
     def rounds(self) -> Iterator[SimulatedRound]:
@@ -215,16 +279,24 @@ class Simulation:
         while (plan := self._plan()) is not None:
             gone = {**self._failing(), **self._planner.gone(plan.round)}
             done, self._now_s = self._field.play(plan, self._progress, now_s=self._now_s, gone=gone)
-            if done.accepted:
+            if self._split is not None and done.failures:
+                tries.again(f"round {done.number}: {few(done.failures, SHOWN, comma='; ')}")
+            elif done.accepted:
                 return self._settled(done)
-            tries.fruitless(done)
+            else:
+                tries.fruitless(done)
             self._now_s += self._setup.overheads.between_s
         return None
 
     def _plan(self) -> RoundPlan | None:
         last = self._progress
         request = PlanRequest(
-            round=last.round + 1, clients=self._clients, edges=self._edges, report=last.report
+            round=last.round + 1,
+            clients=self._clients,
+            edges=self._edges,
+            cuts=[] if self._split is None else self._split.candidates,
+            cut=None if last.plan is None else last.plan.cut,
+            report=last.report,
         )
         return self._planner.plan(request, now_s=self._now_s)
 
@@ -240,7 +312,7 @@ class Simulation:
 
     def _settled(self, done: Round) -> SimulatedRound:
         """Averages, evaluates and reports a closed round."""
-        self.server.aggregate()
+        self._aggregate(done.number)
         result = self._evaluated(done.number)
         report = round_report(
             done,
@@ -248,6 +320,9 @@ class Simulation:
             now_s=self._now_s,
             result={"accuracy": result.accuracy, "loss": result.loss},
         )
+        if self._split is not None:
+            told = self._split.distillation(0.0)
+            report = report.model_copy(update={"distillation": told})
         self._progress = self._progress.after(report, done.plan)
         self._bytes += sum(one.bytes for one in report.clients)
         time_s, self._now_s = self._now_s, self._now_s + self._setup.overheads.between_s
@@ -263,6 +338,15 @@ class Simulation:
             plan=done.plan,
             report=report,
         )
+
+    def _aggregate(self, number: int) -> None:
+        if self._split is None:
+            self.server.aggregate()
+            return
+        spec = self.job.distillation
+        own = None if spec is None else spec.cloud_entrypoint
+        with explained(f"making the model after round {number} raised", own=own):
+            self._split.aggregate()
 
     def _evaluated(self, number: int) -> Evaluation:
         what = f"evaluating the model after round {number} raised"

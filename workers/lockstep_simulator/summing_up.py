@@ -29,6 +29,8 @@ class Summary:
     bytes: int
     work_per_step: float
     """Median over the devices, in core-seconds."""
+    cloud_accuracy: float | None = None
+    """Of front half and cloud model; None: nothing was distilled."""
 
 
 def summed_up(
@@ -47,11 +49,13 @@ def summed_up(
         energy_j=last.energy_j,
         bytes=last.bytes,
         work_per_step=work_per_step,
+        cloud_accuracy=last.cloud_accuracy,
     )
 
 
 def round_json(done: SimulatedRound) -> dict[str, Any]:
     """A round as one object."""
+    tiers = {"divergence": done.divergence, "cloud_accuracy": done.cloud_accuracy}
     return {
         "round": done.round,
         "accuracy": _number(done.accuracy),
@@ -61,12 +65,16 @@ def round_json(done: SimulatedRound) -> dict[str, Any]:
         "bytes": done.bytes,
         "steps": dict(done.steps),
         "clients": list(done.clients),
+        **{name: value for name, value in tiers.items() if value is not None},
     }
 
 
 def summary_json(summary: Summary) -> dict[str, Any]:
     """The last object."""
-    return {"summary": asdict(summary) | {"loss": _number(summary.loss)}}
+    told = asdict(summary) | {"loss": _number(summary.loss)}
+    if summary.cloud_accuracy is None:
+        del told["cloud_accuracy"]
+    return {"summary": told}
 
 
 def _number(value: float) -> float | None:

@@ -3,16 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from lockstep_api.orders import ClusterOrder, ClusterResult
 from lockstep_api.sessions import Refusal
 from lockstep_api.tiers import ClusterReport
 from lockstep_api.wire import ClientReport, told_loss
 from lockstep_workers.edge.running import ClusterOutcome
 from lockstep_workers.edge.seats import Seat
-from lockstep_workers.edge.split_work import BACK, FRONT, SplitWork
-from lockstep_workers.parcels import Tensor
+from lockstep_workers.edge.split_work import SplitWork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +38,7 @@ def outcome(done: Done) -> ClusterOutcome:
         rejected=sorted(seat.client for seat in done.seats if seat.is_rejected),
         refused=dict(done.refused),
     )
-    return ClusterOutcome(result, _tensors(done.work) if clients else {})
+    return ClusterOutcome(result, done.work.tensors() if clients else {})
 
 
 def _client(seat: Seat, loss: float | None) -> ClientReport | None:
@@ -74,17 +71,3 @@ def _report(done: Done) -> ClusterReport:
         up_bytes=sum(up),
         down_bytes=sum(down),
     )
-
-
-def _tensors(work: SplitWork) -> dict[str, Tensor]:
-    """The halves, and what goes on to the cloud: activations in the dtype in which they came."""
-    vectors = work.training.result().vectors
-    tensors: dict[str, Tensor] = {FRONT: vectors.front, BACK: vectors.back}
-    if (pool := work.pooled()) is not None:
-        tensors |= {"labels": pool.labels, "weights": pool.weights}
-        values = torch.from_numpy(pool.activations)
-        if work.is_narrow:
-            tensors["activations"] = values.bfloat16().view(torch.uint16).numpy()
-        else:
-            tensors["activations"] = pool.activations
-    return tensors

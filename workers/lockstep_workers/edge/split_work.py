@@ -26,7 +26,7 @@ from lockstep_workers.learning.cluster_training import ClusterTraining, HalfVect
 from lockstep_workers.learning.front import Matrix
 from lockstep_workers.learning.halves import halves
 from lockstep_workers.learning.parameters import FlatModel
-from lockstep_workers.learning.pool import Pool, Reservoir
+from lockstep_workers.learning.pool import Reservoir
 from lockstep_workers.learning.strategy import MODEL
 from lockstep_workers.parcels import Tensor
 
@@ -110,9 +110,10 @@ class SplitWork:
             InvalidJob: the user's back half raised, or changed its buffers.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._shop.compute, self._step, step, list(present))
+        return await loop.run_in_executor(self._shop.compute, self.step_now, step, list(present))
 
-    def _step(self, step: int, present: list[str]) -> Matrix:
+    def step_now(self, step: int, present: Sequence[str]) -> Matrix:
+        """As `step`, in the calling thread."""
         began_s, cpu_s = time.monotonic(), _cpu_s()
         order, model = self._order, self._shop.job.model
         what = (
@@ -128,9 +129,19 @@ class SplitWork:
         self._shop.metrics.backed(time.monotonic() - began_s)
         return done.gradients
 
-    def pooled(self) -> Pool | None:
-        """What goes on to the cloud."""
-        return None if self._pool is None else self._pool.take()
+    def tensors(self) -> dict[str, Tensor]:
+        """The halves, and what goes on to the cloud: activations in the dtype of the wire."""
+        vectors = self.training.result().vectors
+        tensors: dict[str, Tensor] = {FRONT: vectors.front, BACK: vectors.back}
+        pool = None if self._pool is None else self._pool.take()
+        if pool is not None:
+            tensors |= {"labels": pool.labels, "weights": pool.weights}
+            values = torch.from_numpy(pool.activations)
+            if self.is_narrow:
+                tensors["activations"] = values.bfloat16().view(torch.uint16).numpy()
+            else:
+                tensors["activations"] = pool.activations
+        return tensors
 
 
 def _cpu_s() -> float:
