@@ -18,6 +18,7 @@ from urllib.parse import quote
 import yaml
 
 from images.recipe import project_version, reference
+from lockstep_api.names import edge_pod
 from tests.cluster import api
 from tests.cluster.errors import ClusterError
 from tests.support.patience import PATIENCE_S, TIMEOUT
@@ -178,6 +179,34 @@ def in_phase(*phases: str) -> Callable[[Json], bool]:
 def past_round(number: int) -> Callable[[Json], bool]:
     """Whether a job has finished so many rounds."""
     return lambda job: (job.get("status", {}).get("round") or 0) >= number
+
+
+def planned(number: int) -> Callable[[Json], bool]:
+    """Whether a job has a plan for round `number` or a later one."""
+    return lambda job: job.get("status", {}).get("lastPlan", {}).get("round", 0) >= number
+
+
+def kill(namespace: str, pod: str) -> None:
+    """A pod's process ends at once, and its pod goes: a new one takes its place."""
+    api.kill_container(namespace, pod)
+    api.kubectl("-n", namespace, "delete", "pod", pod, "--grace-period=1")
+
+
+def kill_edge_at_work(namespace: str, name: str, *, tries: int = 4) -> tuple[str, str]:
+    """Kills the first cluster's edge as a round begins; the type and message of Event EdgeLost.
+
+    A kill that comes when the cluster's result is in loses nothing, so that the next round's edge
+    is the next. People are told of a loss with the next plan.
+    """
+    for _ in range(tries):
+        before: int = get(namespace, name)["status"]["lastPlan"]["round"]
+        seen = watch(namespace, name, planned(before + 1))["status"]
+        kill(namespace, edge_pod(name, seen["clusters"][0]["edge"]))
+        watch(namespace, name, planned(seen["lastPlan"]["round"] + 1))
+        if any(reason == "EdgeLost" for _, reason, _ in events(namespace, name)):
+            break
+    kind, _, message = wait_for_event(namespace, name, "EdgeLost")
+    return kind, message
 
 
 def rounds_go_on(
