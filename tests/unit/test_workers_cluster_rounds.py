@@ -12,7 +12,7 @@ from lockstep_api.tiers import ClusterPlan, ClusterReport
 from lockstep_api.wire import ClientPlan, ClientReport, RoundPlan, UpdateReport
 from lockstep_workers.errors import RefusedUpdate
 from lockstep_workers.learning.cluster_rounds import ClusterRun, TieredRound
-from lockstep_workers.learning.rounds import Base
+from lockstep_workers.learning.rounds import Base, repeat_plan
 
 KEYS = {client: f"key-of-{client}-at-the-cloud-pod" for client in "abcdef"}
 
@@ -111,6 +111,15 @@ def test_each_cluster_begins_at_the_edge_of_its_plan() -> None:
     task = play.now.task_of("d")
     assert task is not None
     assert (task.turn, task.edge, task.cluster, task.steps) == (8, "y", "c1", 5)
+
+
+def test_without_the_planner_clusters_stay_and_one_without_its_edge_goes_to_another() -> None:
+    now = TieredRound(repeat_plan(plan(cut="3"), round_number=4), began_s=100.0)
+    turns = itertools.count(7)
+    placed = now.place(["y", "z"], now_s=100.0, next_turn=turns.__next__)
+    assert edges_of(now) == {"c0": "y", "c1": "y", "c2": "z"}
+    assert {now.order(run, keys=KEYS).cut for run in placed} == {"3"}
+    assert [run.members for run in placed] == [["a", "b"], ["c", "d"], ["e", "f"]]
 
 
 def test_a_lost_edge_s_cluster_goes_to_the_fallback_with_the_least_to_do() -> None:
