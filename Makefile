@@ -121,10 +121,10 @@ bench-fidelity: venv ## compares simulated jobs with real pods (cluster up, HIST
 fuzz: venv ## fuzzes everything that strangers' bytes reach (FUZZ_SECONDS=60 for each target)
 	$(PY) -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)
 
-chaos: venv ## 30 random kills on a real cluster; the model must not change (SEED=… KILLS=…)
+chaos: venv ## 30 random kills in each mode on a real cluster; the model must not change (SEED=… KILLS=… MODE=…)
 	$(PY) images/build.py
 	$(PY) -m tests.cluster up $$($(PY) images/build.py paths)
-	$(PY) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))
+	$(PY) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(MODE),--mode $(MODE))
 
 format: venv ## formats the Python code
 	$(PY) -m ruff check --fix .

@@ -1,11 +1,12 @@
-"""`make chaos`: one job, many random kills; it must finish, with the model of an undisturbed run.
+"""`make chaos`: jobs and many random kills; each finishes with the model of an undisturbed run.
 
-    python -m tests.chaos [--seed 7] [--kills 30]
+    python -m tests.chaos [--seed 7] [--kills 30] [--mode split]
 
-A deterministic job runs twice on a real cluster: undisturbed, then while its cloud pod, its devices
-and the operator are killed (SIGKILL to the container's process, and the pod is deleted, so that no
-restart back-off helps). Which and when follows from the seed. The report says how often rounds were
-repeated, what it cost in time, and whether the final weights are the same, bit for bit.
+A deterministic job of each mode runs twice on a real cluster: undisturbed, then while its cloud
+pod, its edges, its devices and the operator are killed (SIGKILL to the container's process, and the
+pod is deleted, so that no restart back-off helps). Which and when follows from the seed. The report
+says how often rounds were repeated, what it cost in time, and whether the final weights are the
+same, bit for bit.
 """
 
 import argparse
@@ -17,6 +18,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lockstep_api import names
+from lockstep_api.spec.tiers import Mode
 from tests.cluster import api
 from tests.e2e.running import (
     Json,
@@ -24,6 +27,7 @@ from tests.e2e.running import (
     get,
     in_phase,
     installed,
+    kill,
     model_hash,
     past_round,
     query,
@@ -34,7 +38,22 @@ from tests.support.patience import TIMEOUT
 
 NAMESPACE = "chaos"
 OPERATOR = "operator"
+EDGE = "edge/"
 ROUNDS_PER_KILL = 3
+EDGES = [{"name": "near", "replicas": 2, "cpu": "100m", "memory": "640Mi"}]
+OF_MODE: dict[Mode, Json] = {
+    Mode.FEDERATED: {},
+    Mode.HIERARCHICAL: {"edges": EDGES},
+    Mode.SPLIT: {
+        "edges": EDGES,
+        "model": {"name": "cnn", "args": {"channels": 4}, "cut": "3"},
+        "clustering": {"clusters": 2, "everyRounds": 1_000_000},
+        "distillation": {"enabled": True, "maxSamples": 100},
+    },
+}
+"""What jobs have beside what those of mode federated have. Clusters are drawn once: a round that is
+played without the planner has those of the last plan."""
+OF_SPLIT_TRAINING: Json = {"batchSize": 8, "localSteps": {"fixed": 10}, "learningRate": 0.02}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +61,46 @@ class Kill:
     """One kill: what, and after which round."""
 
     victim: str
-    """`cloud`, a device's client name, or `operator`."""
+    """`cloud`, a device's client name, `edge/` and an edge's name, or `operator`."""
     after_round: int
 
 
-def schedule(seed: int, kills: int, clients: list[str]) -> list[Kill]:
+def schedule(seed: int, kills: int, members: list[str]) -> list[Kill]:
     """Kills spread over the job: each within its own few rounds, of a random victim."""
     rng = random.Random(seed)
-    victims = ["cloud", OPERATOR, *clients]
+    victims = ["cloud", OPERATOR, *members]
     return [
         Kill(rng.choice(victims), ROUNDS_PER_KILL * i + rng.randint(1, ROUNDS_PER_KILL))
         for i in range(kills)
     ]
 
 
-def clients_of(job: Json) -> list[str]:
-    """The client names of a job."""
-    return [f"{g['name']}-{i}" for g in job["spec"]["devices"] for i in range(g["replicas"])]
+def members_of(job: Json) -> list[str]:
+    """The devices and edges of a job, as victims."""
+    groups = [("", one) for one in job["spec"]["devices"]]
+    groups += [(EDGE, one) for one in job["spec"].get("edges", ())]
+    return [f"{kind}{one['name']}-{i}" for kind, one in groups for i in range(one["replicas"])]
+
+
+def kind_of(victim: str) -> str:
+    """What is counted together."""
+    if victim in {"cloud", OPERATOR}:
+        return victim
+    return "edge" if victim.startswith(EDGE) else "device"
 
 
 def selector_of(job: str, victim: str) -> str:
     """The labels of a victim's pod."""
-    if victim == OPERATOR:
+    kind, of_job = kind_of(victim), f"{names.JOB_LABEL}={job}"
+    if kind == OPERATOR:
         return "app.kubernetes.io/component=operator"
-    if victim == "cloud":
-        return f"lockstep.dev/job={job},lockstep.dev/role=cloud"
-    return f"lockstep.dev/job={job},lockstep.dev/device-group={victim.rpartition('-')[0]}"
+    if kind == "cloud":
+        return f"{of_job},{names.ROLE_LABEL}=cloud"
+    group = victim.removeprefix(EDGE).rpartition("-")[0]
+    return f"{of_job},{names.GROUP_LABELS[names.Role(kind)]}={group}"
 
 
-def kill(job: str, victim: str) -> None:
+def strike(job: str, victim: str) -> None:
     """SIGKILL once its container runs, maybe again after a kill before; then the pod goes, too.
 
     Returns when the pod is gone: one that is still going, in phase Running, is no victim.
@@ -82,11 +112,7 @@ def kill(job: str, victim: str) -> None:
         "-n", NAMESPACE, "get", "pods", "-l", selector_of(job, victim), "-o",
         "jsonpath={.items[*].metadata.name}",
     ).split()  # fmt: skip
-    pod = (
-        listed[0] if victim == OPERATOR else next(p for p in listed if p.endswith(_ordinal(victim)))
-    )
-    api.kill_container(NAMESPACE, pod)
-    api.kubectl("-n", NAMESPACE, "delete", "pod", pod, "--grace-period=1")
+    kill(NAMESPACE, next(p for p in listed if victim == OPERATOR or p.endswith(_ordinal(victim))))
 
 
 def _ordinal(victim: str) -> str:
@@ -112,8 +138,8 @@ def run_disturbed(name: str, job: Json, kills: list[Kill]) -> tuple[Json, Counte
         seen = watch(NAMESPACE, name, _reached_or_over(each.after_round))
         if in_phase("Failed")(seen):
             break
-        kill(name, each.victim)
-        done[each.victim if each.victim in {"cloud", OPERATOR} else "device"] += 1
+        strike(name, each.victim)
+        done[kind_of(each.victim)] += 1
         at = seen["status"]["round"]
         print(f"  {number:3}/{len(kills)} after round {at:3}: {each.victim}", flush=True)
     return watch(NAMESPACE, name, in_phase("Completed", "Failed")), done
@@ -134,6 +160,9 @@ def report(seed: int, before: Json, after: Json, killed: Counter[str]) -> bool:
     print(f"chaos seed {seed}: {status['phase']} {status['progress']} through {kinds}")
     print(f"  resumed from a checkpoint {figure(name, 'lockstep_resumes')} times")
     print(f"  finished rounds repeated: {figure(name, 'lockstep_rounds_repeated')}")
+    if status.get("edges"):
+        moved = figure(name, "lockstep_clusters_moved_total")
+        print(f"  clusters that another edge did again, by one cloud pod at most: {moved}")
     print(
         f"  time: {status['elapsedSeconds']:.0f} s, undisturbed "
         f"{undisturbed['elapsedSeconds']:.0f} s: {lost_s:.0f} s lost"
@@ -147,13 +176,20 @@ def report(seed: int, before: Json, after: Json, killed: Counter[str]) -> bool:
     return same
 
 
-def chaos(seed: int, kills: int) -> bool:
-    """Both runs and the report."""
+def job_of(name: str, mode: Mode, *, training: Json) -> Json:
+    """A deterministic job of three devices, and two edges where the mode has any."""
+    if mode is Mode.SPLIT:
+        training = OF_SPLIT_TRAINING | training
+    return small_job(name, training=training, mode=mode.value, **OF_MODE[mode])
+
+
+def chaos(seed: int, kills: int, mode: Mode = Mode.FEDERATED) -> bool:
+    """Both runs of a mode's job, and the report."""
     rounds = ROUNDS_PER_KILL * (kills + 1)
     training = {"rounds": rounds, "deterministic": True, "seed": seed % 1000}
-    jobs = {name: small_job(name, training=training) for name in ("undisturbed", "disturbed")}
-    planned = schedule(seed, kills, clients_of(jobs["disturbed"]))
-    print(f"chaos seed {seed}: {kills} kills in {rounds} rounds", flush=True)
+    jobs = {name: job_of(name, mode, training=training) for name in ("undisturbed", "disturbed")}
+    planned = schedule(seed, kills, members_of(jobs["disturbed"]))
+    print(f"chaos seed {seed}, mode {mode}: {kills} kills in {rounds} rounds", flush=True)
     with installed(NAMESPACE):
         began = time.monotonic()
         before = run_undisturbed("undisturbed", jobs["undisturbed"])
@@ -166,9 +202,12 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
-    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--kills", type=int, default=30, help="of each mode's job")
+    parser.add_argument("--mode", type=Mode, choices=list(Mode), help="this mode only")
     given = parser.parse_args()
-    return 0 if chaos(given.seed, given.kills) else 1
+    modes = [given.mode] if given.mode else list(Mode)
+    well = [chaos(given.seed, given.kills, mode) for mode in modes]
+    return 0 if all(well) else 1
 
 
 if __name__ == "__main__":
