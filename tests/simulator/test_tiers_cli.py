@@ -11,10 +11,14 @@ from typer.testing import CliRunner, Result
 
 from lockstep_api.wire import RoundReport
 from lockstep_simulator.cli import app
-from lockstep_simulator.half_work import halves_from_history
+from lockstep_simulator.half_work import halves_from_history, halves_on_this_machine
 from lockstep_simulator.rows import read_rows, write_rows
+from lockstep_simulator.simulation import settings_of
+from lockstep_simulator.trainers import build_clients
+from lockstep_simulator.work import front_on_this_machine, on_this_machine
 from lockstep_workers.errors import InvalidJob
-from tests.support.simulating import DATASET
+from lockstep_workers.learning.cuts import candidates
+from tests.support.simulating import DATASET, setup, spec
 
 RUN = CliRunner()
 EXAMPLES = Path("docs/examples")
@@ -109,6 +113,34 @@ def test_rows_of_a_file_without_these_columns_are_read(tmp_path: Path) -> None:
     )
     (row,) = read_rows(out)["a"].rows
     assert (row.accuracy, row.divergence, row.cloud_accuracy) == (0.5, None, None)
+
+
+def test_what_the_front_half_takes_is_measured_once_and_kept(
+    data: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockstep_simulator.work._MEASURED_S", 0.01)
+    few = (*FEW[:2], "--rounds", "1")
+    first = run("simulate", "split", *data, *few, "--json").stdout
+    kept = json.loads((tmp_path / "cache" / "lockstep" / "work-per-step.json").read_text())
+    whole, front = sorted(kept, key=len)
+    assert front.startswith(f"{whole}/")
+    assert kept[front] > 0
+    assert run("simulate", "split", *data, *few, "--json").stdout == first
+
+
+def test_work_that_was_measured_is_dealt_out_as_the_halves_took_it(tmp_path: Path) -> None:
+    job = settings_of(setup(spec()))
+    clients = build_clients(job, DATASET)
+    layer, memory = "2", tmp_path / "kept.json"
+    cut = next(
+        one for one in candidates(clients["fast-0"].model.module, (1, 28, 28)) if one.layer == layer
+    )
+    whole = on_this_machine(clients, memory=memory)["fast-0"]
+    front = front_on_this_machine(clients["fast-0"], layer, memory=memory)
+    work = halves_on_this_machine(clients, cut, memory=memory)
+    size = job.training.batch_size
+    assert work.front["slow-1"] == pytest.approx(min(front, 0.98 * whole) / size)
+    assert work.front["slow-1"] + work.back == pytest.approx(whole / size)
 
 
 def report(*, samples: int | None) -> RoundReport:

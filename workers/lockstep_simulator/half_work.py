@@ -6,13 +6,19 @@ and dealt out by operations), taken from a cluster's history, or measured here.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
+from lockstep_api.settings import JobSettings
 from lockstep_api.tiers import CutCandidate
 from lockstep_api.wire import RoundReport
-from lockstep_simulator.work import Work
+from lockstep_simulator.work import Work, front_on_this_machine, on_this_machine
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.client import Client
+from lockstep_workers.learning.cuts import candidates
+
+_MOST_FRONT = 0.98
+"""Of a step's work: two measurements differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,25 @@ def by_operations(clients: Mapping[str, Client], cut: CutCandidate, *, work: Wor
     each = {name: work[name] / client.sgd.batch_size for name, client in clients.items()}
     front = {name: share * one for name, one in each.items()}
     return HalfWork(front, (1 - share) * median(each.values()))
+
+
+def halves_on_this_machine(
+    clients: Mapping[str, Client], cut: CutCandidate, *, memory: Path, anew: bool = False
+) -> HalfWork:
+    """A step's work as it was measured, less the front half's, which is measured once and kept."""
+    client = next(iter(clients.values()))
+    whole = next(iter(on_this_machine(clients, memory=memory).values()))
+    found = front_on_this_machine(client, cut.layer, memory=memory, anew=anew)
+    front, examples = min(found, _MOST_FRONT * whole), client.sgd.batch_size
+    return HalfWork(dict.fromkeys(clients, front / examples), (whole - front) / examples)
+
+
+def measure_fronts(job: JobSettings, client: Client, *, memory: Path) -> None:
+    """Measures the front half of each cut, so that whoever asks later finds it kept."""
+    own = job.model.entrypoint or job.model.front
+    shape = client.examples.inputs.shape[1:]
+    for cut in candidates(client.model.module, shape, entrypoint=own):
+        front_on_this_machine(client, cut.layer, memory=memory)
 
 
 def halves_from_history(clients: Iterable[str], reports: Iterable[RoundReport]) -> HalfWork:

@@ -12,7 +12,7 @@ from lockstep_allocator.policy import InvalidPolicy, Policy, read_policy
 from lockstep_api.spec import Mode
 from lockstep_api.wire import RoundReport
 from lockstep_simulator.examples import adapted, load_examples
-from lockstep_simulator.half_work import HalvesOf, halves_from_history
+from lockstep_simulator.half_work import HalvesOf, halves_from_history, halves_on_this_machine
 from lockstep_simulator.manifest import Manifest
 from lockstep_simulator.replay import Replay, read_history
 from lockstep_simulator.simulation import Setup, WorkOf, one_by_one, together
@@ -29,6 +29,8 @@ class Options:
     """Where the work that was measured is kept."""
     work_per_step: float | None = None
     """Core-seconds of a step; None: as the history says, or measured."""
+    is_measured: bool = False
+    """Whether that was measured here, for a sweep."""
     measure: bool = False
     """Measures it anew."""
     history: Path | None = None
@@ -88,8 +90,10 @@ def _work(options: Options, *, plans: list[RoundReport] | None) -> WorkOf:
 
 
 def _halves(options: Options) -> HalvesOf | None:
-    if options.work_per_step is not None or options.history is None:
+    if options.work_per_step is not None and not options.is_measured:
         return None
+    if options.history is None:
+        return partial(halves_on_this_machine, memory=options.memory, anew=options.measure)
     reports = _history(options.history)
     return lambda clients, _: halves_from_history(clients, reports)
 

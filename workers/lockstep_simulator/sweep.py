@@ -13,7 +13,9 @@ from statistics import median
 
 import torch
 
+from lockstep_api.spec import Mode
 from lockstep_simulator.grid import Case
+from lockstep_simulator.half_work import measure_fronts
 from lockstep_simulator.manifest import DataFile, Manifest, Refused, Traces, load_manifest
 from lockstep_simulator.parallel import Came, Over, tasks_in_processes
 from lockstep_simulator.preparing import Options, setup_of
@@ -123,8 +125,13 @@ def _with_work(base: Base, manifest: Manifest, *, works: dict[str, float], say: 
     alike = repr((model, data, spec.training.batch_size, spec.training.momentum > 0))
     if alike not in works:
         setup = setup_of(manifest, options, say=say)
-        works[alike] = median(setup.work(build_clients(settings_of(setup), setup.dataset)).values())
-    return replace(base, options=replace(options, work_per_step=works[alike], measure=False))
+        job = settings_of(setup)
+        clients = build_clients(job, setup.dataset)
+        works[alike] = median(setup.work(clients).values())
+        if spec.mode is Mode.SPLIT:
+            measure_fronts(job, next(iter(clients.values())), memory=options.memory)
+    measured = replace(options, work_per_step=works[alike], is_measured=True, measure=False)
+    return replace(base, options=measured)
 
 
 def _id_of(base: Base, manifest: Manifest, *, case: Case) -> str:

@@ -9,16 +9,19 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
 
+from lockstep_api.spec import FrontUpdate
 from lockstep_api.wire import RoundReport
 from lockstep_simulator.emulation import USUAL
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.files import write_whole
 from lockstep_workers.learning.client import Client
+from lockstep_workers.learning.front import front_half
 from lockstep_workers.learning.training import train
 
 Work = Mapping[str, float]
@@ -55,13 +58,45 @@ def on_this_machine(clients: Mapping[str, Client], *, memory: Path, anew: bool =
 
     So a simulation that is done again has the same times. `anew` forgets it.
     """
-    key, kept = _key(next(iter(clients.values()))), _kept(memory)
+    key = _key(next(iter(clients.values())))
+    measure = partial(_first_of, clients)
+    return dict.fromkeys(clients, _remembered(key, measure, memory=memory, anew=anew))
+
+
+def front_on_this_machine(client: Client, layer: str, *, memory: Path, anew: bool = False) -> float:
+    """What the front half of a step takes, cut behind this layer; measured once, and kept."""
+    key, measure = f"{_key(client)}/{layer}", partial(_front, client, layer)
+    return _remembered(key, measure, memory=memory, anew=anew)
+
+
+def _first_of(clients: Mapping[str, Client]) -> float:
+    return next(iter(measured(clients).values()))
+
+
+def _front(client: Client, layer: str) -> float:
+    half = front_half(client, layer, update=FrontUpdate.STEP)
+
+    def run() -> None:
+        for step in range(_STEPS):
+            made, _ = half.forward(0, step, batch_size=client.sgd.batch_size)
+            half.backward(made)
+
+    run()  # loads code and warms caches
+    began, done = time.process_time(), 0
+    while (used := time.process_time() - began) < _MEASURED_S / 2 or not done:
+        run()
+        done += _STEPS
+    return used / done
+
+
+def _remembered(key: str, measure: Callable[[], float], *, memory: Path, anew: bool) -> float:
+    kept = _kept(memory)
     if anew or key not in kept:
-        kept[key] = next(iter(measured(clients).values()))
+        kept[key] = measure()
         with suppress(OSError):  # a folder that cannot be written to: it is measured each time
             memory.parent.mkdir(parents=True, exist_ok=True)
             write_whole(memory, json.dumps(kept, indent=1).encode())
-    return dict.fromkeys(clients, kept[key])
+    return kept[key]
 
 
 def _kept(memory: Path) -> dict[str, float]:
