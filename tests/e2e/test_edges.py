@@ -16,6 +16,7 @@ from tests.e2e.running import (
     get,
     in_phase,
     in_pod,
+    kill_edge_at_work,
     lone_job,
     pods,
     rounds_go_on,
@@ -110,6 +111,13 @@ def test_a_drain_takes_one_edge_at_a_time(running: Json) -> None:
     watch(NAMESPACE, f"{JOB}-edges", may_take_one, kind="pdb")
     assert get(NAMESPACE, first, "pod")["metadata"]["uid"] != before
     rounds_go_on(NAMESPACE, JOB)
+
+
+def test_another_edge_does_a_killed_ones_cluster_again(running: Json) -> None:
+    kind, message = kill_edge_at_work(NAMESPACE, JOB)
+    assert kind == "Warning"
+    assert "cluster c0 " in message
+    assert rounds_go_on(NAMESPACE, JOB)["status"]["phase"] == "Running"
 
 
 def test_edges_that_do_not_fit_say_by_how_much(lockstep: str) -> None:
