@@ -295,30 +295,34 @@ def requests(data: bytes) -> None:
         "query_string": query, "headers": headers, "raw_path": path, "root_path": "",
         "scheme": "http", "http_version": "1.1", "server": None, "client": None,
     }  # fmt: skip
-    status = asyncio.run(_answer(scope, body))
+    made, _ = _routes()
+    now = _new_round()
+    made.reception._rounds = OpenRounds()
+    with made.reception.opened(now):
+        status = asyncio.run(_answer(scope, body))
     assert status is None or 200 <= status < 500, status
     if key != KEY.encode():
-        made, _ = _routes()
-        assert made.reception.round is not None
-        assert made.reception.round.waiting() == ["d-0"]
-        assert made.reception.round.refused == {}
+        assert now.waiting() == ["d-0"]
+        assert now.refused == {}
         assert made.server.weight == 0
         assert made.reception.sessions["d-0"].key == KEY
 
 
-async def _answer(scope: MutableMapping[str, Any], body: bytes) -> int | None:
-    made, routes = _routes()
+def _new_round() -> Round:
+    """One that waits for d-0."""
     plan = RoundPlan(
         round=1, rounds=1,
         participants=[
             ClientPlan(client="d-0", frequency_ghz=1, cpu_milli=100, steps=1, applied=True)
         ],
     )  # fmt: skip
+    return Round(plan, began_s=0.0)
+
+
+async def _answer(scope: MutableMapping[str, Any], body: bytes) -> int | None:
+    made, routes = _routes()
     made.reception._sessions = Sessions(lambda: KEY)
     made.reception._sessions.open(REGISTRATION, never)
-    made.reception._rounds = OpenRounds()
-    opened = made.reception.opened(Round(plan, began_s=0.0))
-    opened.__enter__()
     made.server.begin(1, ["d-0"])
     pieces = [{"type": "http.request", "body": body, "more_body": False}]
     answers: list[MutableMapping[str, Any]] = []

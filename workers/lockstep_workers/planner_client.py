@@ -1,7 +1,6 @@
 """Calls to the planner, by the cloud pod and by trainers."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from lockstep_api.names import OUTCOME_ROUTE, PLAN_ROUTE, POLICY_ROUTE
 from lockstep_api.settings import JobSettings
 from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_workers.errors import PlannerRefused, PlannerUnreachable
+from lockstep_workers.jitter import jitter
 
 _T = TypeVar("_T")
 _log = structlog.get_logger()
@@ -126,4 +126,4 @@ async def _insist(
 
 def _backoff_s(attempt: int) -> float:
     """0.25 s doubling to 30 s, with full jitter."""
-    return random.uniform(0.1, min(_MAX_BACKOFF_S, 0.25 * 2.0 ** min(attempt, 10)))
+    return jitter(0.1, min(_MAX_BACKOFF_S, 0.25 * 2.0 ** min(attempt, 10)))

@@ -4,13 +4,13 @@ Called by `device.main`. Invariant: nobody starts again before the cloud pod, wh
 heard of it; so a device whose code cannot work ends after a few tries, and not never.
 """
 
-import random
 import threading
 
 import structlog
 
 from lockstep_api.sessions import ClientFailure
 from lockstep_workers.device.connection import LOST, connect, report_failure
+from lockstep_workers.jitter import jitter
 
 _log = structlog.get_logger()
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
@@ -28,5 +28,5 @@ def tell(cloud_url: str, failure: ClientFailure) -> bool:
                 connection.close()
         except LOST as error:
             _log.info("failure not told yet", cloud=cloud_url, why=str(error))
-        idle.wait(random.uniform(0.5, 1.0) * backoff_s)
+        idle.wait(jitter(0.5, 1.0) * backoff_s)
         backoff_s = min(_MAX_BACKOFF_S, 2 * backoff_s)

@@ -8,7 +8,6 @@ has begun, or that sends the device elsewhere; a broken connection alone costs n
 
 import http.client
 import math
-import random
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -38,6 +37,7 @@ from lockstep_workers.device.split_round import SplitRounds
 from lockstep_workers.device.throttle import Throttle
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import JobFailed, NoSession
+from lockstep_workers.jitter import jitter
 from lockstep_workers.learning.client import Trained
 from lockstep_workers.learning.constants import unpack
 from lockstep_workers.learning.strategy import NO_MEMORY, ClientMemory
@@ -97,10 +97,10 @@ class DeviceLoop:
                     return
             except NoSession as error:
                 _log.info("session is opened anew", why=str(error))
-                backoff.wait(random.uniform(0.05, 0.5))
+                backoff.wait(jitter(0.05, 0.5))
             except LOST as error:
                 _log.info("connection lost", why=f"{type(error).__name__}: {error}")
-                backoff.wait(random.uniform(0.05, 0.5))
+                backoff.wait(jitter(0.05, 0.5))
 
     def _serve(self) -> bool:
         """Serves rounds over a new connection until it is closed; whether the job is over."""
@@ -145,7 +145,7 @@ class DeviceLoop:
         except (NoSession, *LOST) as error:
             _log.info("edge lost", edge=edge, why=f"{type(error).__name__}: {error}")
             self._edges.leave()
-            threading.Event().wait(random.uniform(0.05, 0.5))
+            threading.Event().wait(jitter(0.05, 0.5))
 
     def _try(self, work: Work, *, edge: str | None = None) -> None:
         """Trains; an error of the user's code is told instead of an update."""

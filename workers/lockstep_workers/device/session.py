@@ -1,6 +1,5 @@
 """Keeps a device's session open from a thread of its own, and opens it again when it breaks."""
 
-import random
 import threading
 import time
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from lockstep_api.sessions import Registration
 from lockstep_workers.device.connection import LOST, connect, open_session, session_end
 from lockstep_workers.device.threads import start_thread
 from lockstep_workers.errors import WorkerError
+from lockstep_workers.jitter import jitter
 
 _log = structlog.get_logger()
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
@@ -93,7 +93,7 @@ class SessionKeeper:
             self._end()
             if time.monotonic() - began > _STEADY_S:
                 backoff_s = _FIRST_BACKOFF_S
-            idle.wait(random.uniform(0.5, 1.0) * backoff_s)
+            idle.wait(jitter(0.5, 1.0) * backoff_s)
             backoff_s = min(_MAX_BACKOFF_S, 2 * backoff_s)
 
     def _hold(self) -> bool:

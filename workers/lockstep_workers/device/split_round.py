@@ -9,7 +9,6 @@ that it takes nothing more.
 """
 
 import math
-import random
 import threading
 import time
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from lockstep_workers.device.split_connection import SplitConnection, open_split
 from lockstep_workers.device.throttle import Pacer
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import InvalidJob, JobFailed, NoSession, RefusedUpdate
+from lockstep_workers.jitter import jitter
 from lockstep_workers.learning.front import FrontHalf, front_half
 from lockstep_workers.learning.halves import cut_shape, halves
 from lockstep_workers.split_frames import Flat, Shape
@@ -235,7 +235,7 @@ class SplitRounds:
 
     def _wait(self) -> bool:
         """Lets a moment pass before the cloud pod is asked again."""
-        threading.Event().wait(random.uniform(0.5, 1.0) * self._backoff_s)
+        threading.Event().wait(jitter(0.5, 1.0) * self._backoff_s)
         self._backoff_s = min(_MAX_BACKOFF_S, 2 * self._backoff_s)
         return False
 

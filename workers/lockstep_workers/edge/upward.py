@@ -7,7 +7,6 @@ and an outcome is sent until the cloud pod has answered it or the session is ove
 
 import asyncio
 import json
-import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from lockstep_api.sessions import Refusal, SessionOpened
 from lockstep_api.tiers import EdgeRegistration
 from lockstep_workers.edge.running import ClusterOutcome, Running
 from lockstep_workers.errors import NotAdmitted, RefusedUpdate
+from lockstep_workers.jitter import jitter
 from lockstep_workers.parcels import size_of, unwrap, wrap
 from lockstep_workers.sockets import keep_alive
 
@@ -88,7 +88,7 @@ class Upward:
                 self._is_open = False
                 dropped()
             if not self._is_over:
-                await asyncio.sleep(random.uniform(0.5, 1.0) * backoff_s)
+                await asyncio.sleep(jitter(0.5, 1.0) * backoff_s)
                 backoff_s = min(_MAX_BACKOFF_S, 2 * backoff_s)
 
     def tell(self, progress: ClusterProgress) -> None:
@@ -147,7 +147,7 @@ class Session:
                 work = await self._next(after, running)
             except _BROKEN as error:
                 _log.info("poll broken", why=f"{type(error).__name__}: {error}")
-                await asyncio.sleep(random.uniform(0.05, 0.5))
+                await asyncio.sleep(jitter(0.05, 0.5))
                 continue
             if work is None:
                 return
@@ -192,7 +192,7 @@ class Session:
                 if answer.status_code < 500:
                     _tell(result.report.cluster, answer)
                     break
-            await asyncio.sleep(random.uniform(0.05, 0.5))
+            await asyncio.sleep(jitter(0.05, 0.5))
 
         if result.failure is None and (why := _fault(answer)):
             await self.send(outcome.without_anything(why))
