@@ -104,8 +104,10 @@ class Job:
             training.finish_step(members)
         return training.result(), training.batch(members)
 
-    def play(self, number: int, *, order: Sequence[str] = tuple(CLUSTERS)) -> list[ClusterTrained]:
-        """A round whose clusters end in this order."""
+    def play(
+        self, number: int, *, order: Sequence[str] = tuple(CLUSTERS), overwritten: bool = False
+    ) -> list[ClusterTrained]:
+        """A round whose clusters end in this order; what they gave may be overwritten then."""
         server = self.server
         server.begin(number, list(self.clients))
         made = {
@@ -115,6 +117,9 @@ class Job:
         for name in order:
             done, pool = made[name]
             server.add_halves(name, done, pool=pool)
+            if overwritten:
+                for lent in (pool.activations, pool.labels, pool.weights):
+                    lent.fill(0)
         server.aggregate()
         return [done for done, _ in made.values()]
 
@@ -202,6 +207,15 @@ def test_both_halves_learn_from_the_rounds_activations_and_the_front_stays() -> 
     assert (found.front == without.front).all()
     assert (found.back != without.back).any()
     assert (distilling.server.state.vectors[CLOUD] != start).any()
+
+
+def test_the_memory_of_a_result_may_be_used_again_once_it_is_taken() -> None:
+    """As the next result of the same size does: labels would be those of another cluster."""
+    one, other = started(distillation=DISTILS), started(distillation=DISTILS)
+    one.play(1)
+    other.play(1, overwritten=True)
+    for name, vector in one.server.state.vectors.items():
+        assert (vector == other.server.state.vectors[name]).all(), name
 
 
 def test_a_distillation_is_told_with_the_clouds_accuracy() -> None:

@@ -165,7 +165,7 @@ class SplitServer(Server):
         return whole
 
     def _checked(self, pool: Pool) -> Pool:
-        """The pool with activations in their own shape."""
+        """A copy, for the memory of a result is used again, with activations in their own shape."""
         rows, shape = len(pool), self.cut.shape
         values = pool.activations.reshape(rows, -1)
         if values.shape[1:] != (int(np.prod(shape)),) or len(pool.weights) != rows:
@@ -175,7 +175,8 @@ class SplitServer(Server):
         if not 0 <= pool.labels.min() <= pool.labels.max() < self._classes:
             raise RefusedUpdate(Refusal.MALFORMED, f"labels are not below {self._classes}")
         check_values(values.reshape(-1), "the activations have values")
-        return Pool(values.reshape(rows, *shape), pool.labels, pool.weights)
+        activations = values.reshape(rows, *shape).copy()
+        return Pool(activations, pool.labels.copy(), pool.weights.copy())
 
     def aggregate(self) -> None:
         """Makes the next state from the halves of at least one cluster, and distils."""
