@@ -15,14 +15,18 @@ _SHOWN = (FEDAVG, RANDOM, KL, LABELS, MUTUAL)
 
 
 def draw(bench: Bench, folder: Path) -> None:
-    """Both, into a folder."""
-    settings = bench.settings()
+    """Both, into a folder; a setting without a run has no panel, unless none has one."""
+    settings = [one for one in bench.settings() if _has_runs(bench, one)] or bench.settings()
     for name, panel in (("split-accuracy.png", _bars), ("split-curves.png", _curves)):
         figure = Figure(figsize=(4.6 * len(settings), 3.6), layout="constrained")
         panels: Sequence[Axes] = list(np.atleast_1d(figure.subplots(1, len(settings))).flat)
         for axes, setting in zip(panels, settings, strict=True):
             panel(axes, bench, setting)
         figure.savefig(folder / name, dpi=90)
+
+
+def _has_runs(bench: Bench, setting: Setting) -> bool:
+    return any(bench.tuned(arm) for arm in ARMS[setting.name].values())
 
 
 def _bars(axes: Axes, bench: Bench, setting: Setting) -> None:
