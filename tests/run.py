@@ -45,9 +45,11 @@ class Part:
 
 ON_ALL_CORES = ("-n", str(os.cpu_count() or 1), "--dist", "worksteal")
 WITHOUT_CLUSTER = Part(
-    "without a cluster", ("-m", "not cluster", *ON_ALL_CORES), prefix=("nice", "-n", "10")
+    "without a cluster",
+    ("-m", "not cluster and not cores", *ON_ALL_CORES),
+    prefix=("nice", "-n", "10"),
 )
-FAST = Part("that are fast", ("-m", "not cluster and not slow", *ON_ALL_CORES))
+FAST = Part("that are fast", ("-m", "not cluster and not slow and not cores", *ON_ALL_CORES))
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """Of parts that have a process for each core: more threads of torch would only wait."""
 ALONE = Part("alone on the cluster", ("tests/e2e", "-m", "alone"))
@@ -55,7 +57,7 @@ SIDE_BY_SIDE = Part(
     "side by side on the cluster",
     ("tests/e2e", "-m", "not alone and not cores", "-n", str(LANES), "--dist", "loadscope"),
 )
-MEASURING = Part("alone on the cores", ("tests/e2e", "-m", "cores"))
+MEASURING = Part("alone on the cores", ("-m", "cores"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ so that they run at their maximum, and at which fast ones do more steps in the s
 
 The cost is quasi-convex in (T, K): T is sought by golden section, the price and the fewest steps
 (which `ratio` ties to the most) as roots of what rises. Then steps are rounded: among whole plans
-around, and those of equal steps, the cheapest is taken, each with the equaliser's frequencies.
+around, and those of equal steps, the cheapest is taken, each with the equaliser's frequencies; of
+few devices, what a step more or less makes cheaper is tried too.
 """
 
 from collections.abc import Callable
@@ -31,6 +32,8 @@ _EXACT_TIME = 3e-3
 _NEAR = (1 / 1.02, 1.02, 1 / 1.2, 1.2, 1 / 2, 2)
 _TURNS = 100
 _TRIED = 12
+_FEW, _TIMES = 8, (1, 2, 3)
+"""Devices whose whole plans are tried one by one around the one found."""
 _SCALES = np.geomspace(0.6, 1 / 0.6, 25)
 """Whole plans are sought where the last device has so much of its best time; one has it all."""
 _TINY = 1e-12
@@ -79,7 +82,7 @@ def plan_steps(devices: Devices, upload_s: Array, *, wish: Wish) -> Planned:
     around = np.array([task.bounded(plan) for plan in task.whole(best)])
     unequal = task.cheapest(np.unique(around, axis=0))
     equal = task.equal(most=4 * int(unequal.steps.max()))
-    found = min(unequal, equal, key=lambda choice: choice.cost)
+    found = task.refined(min(unequal, equal, key=lambda choice: choice.cost))
     return Planned(
         steps=found.steps.astype(np.int64),
         ghz=devices.work[0] * found.steps / found.compute_s,
@@ -156,6 +159,28 @@ class _Task:
         """Steps within the bounds."""
         steps = np.maximum(steps, self.least)
         return np.minimum(steps, np.floor(self.ratio * steps.min()))
+
+    def refined(self, found: _Choice) -> _Choice:
+        """The best plan around this one, and around a few times its steps, of a few devices.
+
+        Where devices do few steps each of them counts; where they are many, none does.
+        """
+        if len(self.cycles) > _FEW:
+            return found
+        starts = (self.cheapest(self.bounded(found.steps * times)[None]) for times in _TIMES)
+        return min((self._best_around(one) for one in starts), key=lambda choice: choice.cost)
+
+    def _best_around(self, found: _Choice) -> _Choice:
+        """The plan that no step more or less of one or two devices makes cheaper."""
+        count = len(self.cycles)
+        ones = np.concatenate([np.zeros((1, count)), np.eye(count), -np.eye(count)])
+        moves = np.unique((ones[:, None] + ones[None]).reshape(-1, count), axis=0)
+        while True:
+            around = np.array([self.bounded(found.steps + move) for move in moves])
+            best = self.cheapest(np.unique(around, axis=0))
+            if best.cost >= found.cost:
+                return found
+            found = best
 
     def equal(self, *, most: int) -> _Choice:
         """The best plan of equal steps: the cost is quasi-convex in their number."""

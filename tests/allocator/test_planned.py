@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lockstep_allocator.devices import Array, Devices, energy_curve, stack_curves
@@ -94,12 +94,13 @@ cases = st.builds(drawn, st.integers(0, 2**31), st.integers(1, 12))
 
 
 @given(case=st.builds(drawn, st.integers(0, 2**31), st.integers(1, 3)))
+@example(case=drawn(2**31, 3))  # few steps: rounding alone would cost 0.8 %
 @settings(deadline=None, max_examples=8)
-def test_no_whole_plan_is_cheaper_by_a_thousandth(case: Case) -> None:
+def test_no_whole_plan_is_cheaper_by_half_a_hundredth(case: Case) -> None:
     """Nor does a whole plan cost less than the bound of plans that need not be whole."""
     plan = case.plan()
     every = case.costs(case.every(20))
-    assert plan.cost <= every.min() * 1.001
+    assert plan.cost <= every.min() * 1.005
     assert every.min() >= plan.bound * (1 - 1e-3)
 
 

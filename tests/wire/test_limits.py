@@ -265,7 +265,7 @@ async def test_a_registration_that_is_too_long_is_refused(tmp_path: Path) -> Non
 async def test_a_registration_that_takes_too_long_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockstep_workers.hosting.bulk._REGISTRATION_S", 0.1)
+    monkeypatch.setattr("lockstep_workers.hosting.opening._REGISTRATION_S", 0.1)
     async with cloud(tmp_path, FakePlanner()) as running:
         port = int(running.url.rpartition(":")[2])
         path = names.SESSION_ROUTE.format(client="d-0").encode()

@@ -76,9 +76,9 @@ async def test_bodies_of_strangers_are_not_parsed_and_the_job_is_planned_meanwhi
     parsed: list[object] = []
     parse = bodies_module._parsed
 
-    def noted(kind: type[PlanRequest], content: bytearray, *, clients: int) -> PlanRequest:
+    def noted(kind: type[PlanRequest], content: bytearray, **bounds: int) -> PlanRequest:
         parsed.append(kind)
-        return parse(kind, content, clients=clients)
+        return parse(kind, content, **bounds)
 
     monkeypatch.setattr(bodies_module, "_parsed", noted)
     async with planner() as port:
