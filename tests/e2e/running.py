@@ -192,7 +192,7 @@ def kill(namespace: str, pod: str) -> None:
     api.kubectl("-n", namespace, "delete", "pod", pod, "--grace-period=1")
 
 
-def kill_edge_at_work(namespace: str, name: str, *, tries: int = 4) -> tuple[str, str]:
+def kill_edge_at_work(namespace: str, name: str, *, tries: int = 6) -> tuple[str, str]:
     """Kills the first cluster's edge as a round begins; the type and message of Event EdgeLost.
 
     A kill that comes when the cluster's result is in loses nothing, so that the next round's edge
@@ -203,10 +203,10 @@ def kill_edge_at_work(namespace: str, name: str, *, tries: int = 4) -> tuple[str
         seen = watch(namespace, name, planned(before + 1))["status"]
         kill(namespace, edge_pod(name, seen["clusters"][0]["edge"]))
         watch(namespace, name, planned(seen["lastPlan"]["round"] + 1))
-        if any(reason == "EdgeLost" for _, reason, _ in events(namespace, name)):
-            break
-    kind, _, message = wait_for_event(namespace, name, "EdgeLost")
-    return kind, message
+        for kind, reason, message in events(namespace, name):
+            if reason == "EdgeLost":
+                return kind, message
+    raise AssertionError(f"{tries} kills met no edge at work: {events(namespace, name)}")
 
 
 def rounds_go_on(

@@ -32,9 +32,11 @@ ANSWER = "import urllib.request; print(urllib.request.urlopen('{url}', timeout=6
 
 
 def tiered(name: str, **edge: str) -> Json:
-    """A job with one device and two edges that runs for as long as it is let."""
+    """A job with one device and two edges that runs for as long as it is let; a round lasts some
+    seconds, so that a kill meets one."""
     groups = [EDGES[0] | edge]
-    return lone_job(name, training={"rounds": 100_000}, mode="hierarchical", edges=groups)
+    training = {"rounds": 100_000, "localSteps": {"fixed": 200}}
+    return lone_job(name, training=training, mode="hierarchical", edges=groups)
 
 
 @pytest.fixture(scope="module")
