@@ -86,8 +86,8 @@ async def played(pods: Pods, job: JobSettings, planner: SplitPlanner) -> Outcome
 @pytest.mark.slow
 async def test_whoever_is_killed_changes_no_bit_of_model_and_cloud_half(tmp_path: Path) -> None:
     """A device, an edge and the cloud pod in the middle of a round, and that while it distils."""
-    job = distilling(a_job(devices=4, edges=2), cloudEpochs=20)
-    planner = SplitPlanner(rounds=5, steps=10)
+    job = distilling(a_job(devices=4, edges=2), cloudEpochs=8)
+    planner = SplitPlanner(rounds=5, steps=6, cores_milli=300)
     prepare(tmp_path, job)
     pods = Pods(tmp_path, job, watched=True)
     async with serving(planner.app(), int(job.planner_url.rpartition(":")[2])):
