@@ -155,9 +155,9 @@ async def test_a_deterministic_round_tells_the_edge_of_a_device_that_starts_anew
         again = Guest(scene, "d-0")
         await again.open()
         assert again.key != old
+        await again.play(1.0)  # with its new key, which the edge has heard of by then
         with pytest.raises(http.client.HTTPException, match="409"):
             await again.enter(task.edge, key=old)
-        await again.play(1.0)
         await asyncio.gather(*(guest.play(1.0) for guest in made[1:]))
         told = await asked.report(1)
         assert told.lost == []
