@@ -30,7 +30,7 @@ from tests.wire.cloud import Cloud, Device, cloud, devices, first_task
 from tests.wire.jobs import FakePlanner, free_port
 
 NAN = float("nan")
-HANDOVER_S = "lockstep_workers.hosting.reception._HANDOVER_S"
+HANDOVER_S = "lockstep_workers.hosting.sessions.HANDOVER_S"
 
 
 @asynccontextmanager

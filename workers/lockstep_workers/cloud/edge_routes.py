@@ -22,6 +22,7 @@ from lockstep_workers.hosting.asgi import (
     App,
     Scope,
     Send,
+    dispatched,
     first,
     no_content,
     send_body,
@@ -65,13 +66,7 @@ class EdgeRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] == "http":
-            for method, pattern, handle in self._routes:
-                match = pattern.fullmatch(scope["path"])
-                if match and scope["method"] == method:
-                    await handle(match, scope, receive, send)
-                    return
-        await self._rest(scope, receive, send)
+        await dispatched(scope, receive, send, routes=self._routes, rest=self._rest)
 
     async def _session(self, edge: str, scope: Scope, *, send: Send) -> EdgeSession | None:
         """The session of whoever shows its key; None: anybody else, who is told so."""

@@ -26,7 +26,7 @@ from lockstep_api.orders import (
 from lockstep_api.sessions import Refusal
 from lockstep_api.tiers import EdgeRegistration
 from lockstep_api.wire import RoundPlan
-from lockstep_workers.errors import NoSession, RefusedUpdate, SessionTaken
+from lockstep_workers.errors import NoSession, RefusedUpdate
 from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.hosting.sessions import Session, Sessions
 from lockstep_workers.learning.cluster_rounds import ClusterRun, TieredRound
@@ -35,8 +35,6 @@ from lockstep_workers.learning.strategy import Contribution, Vector
 from lockstep_workers.parcels import Tensor, wrap
 
 _log = structlog.get_logger()
-_HANDOVER_S = 5.0
-"""How long an edge waits for the end of a session that it had, before it has to come again."""
 
 EdgeSession = Session[EdgeRegistration]
 
@@ -170,14 +168,7 @@ class Tiers:
             SessionTaken: it has a session that somebody else holds (`hosting.sessions`).
         """
         edge = registration.edge
-        try:
-            async with asyncio.timeout(_HANDOVER_S):
-                while older := self._sessions.in_the_way(edge, key):
-                    await older.closed.wait()
-        except TimeoutError:
-            raise SessionTaken(
-                f"edge {edge} has a session already, on a connection that is alive"
-            ) from None
+        await self._sessions.room_for(edge, key, who=f"edge {edge}")
         if older := self._sessions.by_client.get(edge):
             self.close_session(older)
             older.over.set()

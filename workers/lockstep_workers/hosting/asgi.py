@@ -5,7 +5,8 @@ Used by `hosting.bulk` and its like. Invariant: nothing here knows what an answe
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from lockstep_workers.hosting.reading import Message, Receive
@@ -13,6 +14,23 @@ from lockstep_workers.hosting.reading import Message, Receive
 Scope = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Route = tuple[
+    str, re.Pattern[str], Callable[[re.Match[str], Scope, Receive, Send], Awaitable[None]]
+]
+"""Method, path, and who answers."""
+
+
+async def dispatched(
+    scope: Scope, receive: Receive, send: Send, *, routes: Iterable[Route], rest: App
+) -> None:
+    """Lets the route answer whose method and path these are; `rest` answers all others."""
+    if scope["type"] == "http":
+        for method, pattern, handle in routes:
+            match = pattern.fullmatch(scope["path"])
+            if match and scope["method"] == method:
+                await handle(match, scope, receive, send)
+                return
+    await rest(scope, receive, send)
 
 
 async def small_body(receive: Receive, *, most_bytes: int, within_s: float) -> bytes | int:

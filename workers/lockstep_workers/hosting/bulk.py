@@ -28,6 +28,7 @@ from lockstep_workers.hosting.asgi import (
     App,
     Scope,
     Send,
+    dispatched,
     first,
     no_content,
     send_body,
@@ -98,13 +99,7 @@ class BulkRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] == "http":
-            for method, pattern, handle in self._routes:
-                match = pattern.fullmatch(scope["path"])
-                if match and scope["method"] == method:
-                    await handle(match, scope, receive, send)
-                    return
-        await self._rest(scope, receive, send)
+        await dispatched(scope, receive, send, routes=self._routes, rest=self._rest)
 
     # -- work ------------------------------------------------------------------------------------
 

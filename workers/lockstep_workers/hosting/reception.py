@@ -21,7 +21,7 @@ import structlog
 from lockstep_api.sessions import ClientFailure, Refusal, Registration
 from lockstep_api.wire import ClientReport, RoundPlan, Task, UpdateReport
 from lockstep_serving.rarely import Rarely
-from lockstep_workers.errors import NoSession, RefusedUpdate, SessionTaken
+from lockstep_workers.errors import NoSession, RefusedUpdate
 from lockstep_workers.hosting.around import Sink, Tally
 from lockstep_workers.hosting.open_rounds import OpenRound, OpenRounds
 from lockstep_workers.hosting.sessions import DeviceSession, Sessions
@@ -34,8 +34,6 @@ _GIVEN_UP = "GivenUp"
 """How the job ended for a client that it does without."""
 _TRIES = 5
 """How often a client may send an update that the server fails to take."""
-_HANDOVER_S = 5.0
-"""How long a client waits for the end of a session that it had, before it has to come again."""
 # The update itself is bad: its client gives none to this round.
 _FATAL = frozenset(
     {
@@ -137,15 +135,7 @@ class Reception:
             SessionTaken: it has a session that somebody else holds (`hosting.sessions`).
         """
         client = registration.client
-        try:
-            async with asyncio.timeout(_HANDOVER_S):
-                while older := self._sessions.in_the_way(client, key):
-                    await older.closed.wait()
-        except TimeoutError:
-            raise SessionTaken(
-                f"{client} has a session already, on a connection that is alive: another one is "
-                f"opened once that is closed, or with its key"
-            ) from None
+        await self._sessions.room_for(client, key, who=client)
         if client in self.sessions:
             self._disconnect(client, "it started anew")
         session = self._sessions.open(registration, is_silent)

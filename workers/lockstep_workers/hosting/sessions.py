@@ -18,9 +18,11 @@ from typing import Any, Generic, TypeVar
 from lockstep_api.names import SESSION_HEADER
 from lockstep_api.sessions import Registration
 from lockstep_api.tiers import EdgeRegistration
-from lockstep_workers.errors import NoSession
+from lockstep_workers.errors import NoSession, SessionTaken
 
 _KEY_BYTES = 32
+HANDOVER_S = 5.0
+"""How long a client waits for the end of a session that it had, before it has to come again."""
 
 R = TypeVar("R", Registration, EdgeRegistration)
 """What opens a session."""
@@ -124,6 +126,22 @@ class Sessions(Generic[R]):
         if session is None or session.fits(key) or session.is_silent():
             return None
         return session
+
+    async def room_for(self, client: str, key: bytes, *, who: str) -> None:
+        """Waits a moment for the end of a session that is in the way; `who` names the client.
+
+        Raises:
+            SessionTaken: it has one that somebody else holds.
+        """
+        try:
+            async with asyncio.timeout(HANDOVER_S):
+                while older := self.in_the_way(client, key):
+                    await older.closed.wait()
+        except TimeoutError:
+            raise SessionTaken(
+                f"{who} has a session already, on a connection that is alive: another one is "
+                f"opened once that is closed, or with its key"
+            ) from None
 
     def open(self, registration: R, is_silent: Callable[[], bool]) -> Session[R]:
         """A new session of a client, in the place of the one that it has."""
