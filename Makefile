@@ -73,7 +73,7 @@ test-fast: venv lint ## the same without a cluster and the slowest tests
 lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy operator/lockstep_allocator operator/lockstep_api operator/lockstep_operator operator/lockstep_serving workers/lockstep_simulator workers/lockstep_workers images tests
+	$(PY) -m mypy $(wildcard operator/lockstep_*) $(wildcard workers/lockstep_*) images tests
 	$(VENV)/bin/lint-imports
 	@$(VENV)/bin/lockstep-crds /dev/stdout | cmp - $(CRD) || { echo "$(CRD) is not what the models say: run make crds"; exit 1; }
 	@cmp $(CRD) $(CHART_CRD) || { echo "$(CHART_CRD) differs from $(CRD): run make crds"; exit 1; }

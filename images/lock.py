@@ -30,7 +30,6 @@ Linux: it is linked to the other libraries, and does not start without them."""
 ONLY_FOR_DATA_SETS = (
     "joblib",
     "munch",
-    "narwhals",
     "pandas",
     "pynvml",
     "scikit-learn",

@@ -51,6 +51,7 @@ from lockstep_api.wire_types import (
     Loss,
     Number,
     NumberName,
+    Rate,
     Seconds,
     Sentence,
     cut_at,
@@ -283,6 +284,19 @@ class PlanRequest(WireModel):
     """Which clients the job does without, since the user's code failed on them, and how."""
 
 
+class PlanBasis(WireModel):
+    """The figures that a participant's plan was made of; empty: not known, or not looked at."""
+
+    mbps: Rate | None = None
+    """Bandwidth of its uplink that the plan counts on: the mean of the last 10 s, in Mbit/s."""
+    upload_mbit: Rate | None = None
+    """Size of its update in Mbit."""
+    work_per_step: Seconds | None = None
+    """W of a local step: core-seconds of CPU at maxGHz's cores."""
+    finish_seconds: Seconds | None = None
+    """When its update is expected to be in, from the round's start."""
+
+
 class ClientPlan(WireModel):
     """A participant of a round."""
 
@@ -304,6 +318,8 @@ class ClientPlan(WireModel):
     """Whether the limit is in force (cooperative: the pod's own limit leaves room for it)."""
     reason: Sentence | None = None
     """Why it is not, or why the device has to keep to it itself although resize was asked for."""
+    basis: PlanBasis | None = None
+    """What it was made of."""
 
     def asked_steps(self) -> int | None:
         """The steps as people are told them; None: the budget alone bounds them."""

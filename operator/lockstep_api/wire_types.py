@@ -50,6 +50,8 @@ Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
 JobSeconds = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
 """Of a whole job."""
 Budget = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+"""Of Mbit, or Mbit a second."""
 Bytes = Annotated[int, Field(ge=0, le=2**40)]
 Deadline = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 NumberName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from lockstep_api.records import HISTORY_FILE
 from lockstep_api.sessions import Refusal
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import ClientReport, RoundReport, UpdateReport
 from lockstep_workers.cloud import history
 from lockstep_workers.cloud.checkpoint import Checkpoint
 from lockstep_workers.cloud.history import History, most_bytes
-from lockstep_workers.cloud.store import HISTORY_FILE, Store
+from lockstep_workers.cloud.store import Store
 from lockstep_workers.learning.rounds import Progress
 from tests.support.checkpoints import LIKE, checkpoint
 

@@ -12,10 +12,10 @@ from statistics import median
 from pydantic import ValidationError
 
 from lockstep_api.base import problems_of
+from lockstep_api.records import RoundSummary
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import ClientPlan, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.allocate import cpu_milli, groups_by_client
-from lockstep_workers.cloud.history import RoundSummary
 from lockstep_workers.errors import InvalidJob
 
 _LOST = "it gave nothing on the cluster either"

@@ -16,39 +16,13 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from lockstep_api.base import WireModel
-from lockstep_api.sessions import Refusal
-from lockstep_api.status import EnergyJoules
+from lockstep_api.records import RoundSummary
 from lockstep_api.wire import RoundReport
 from lockstep_workers.files import write_whole
 
 _LEAST_BYTES, _MOST_BYTES = 1 << 20, 32 << 20
 _SHARE_OF_VOLUME = 16
 _BLOCK = 1 << 16
-
-
-class RoundSummary(WireModel):
-    """An older round: its report without its clients."""
-
-    round: int
-    """The round, from 1."""
-    planned: bool
-    """False: the planner could not be reached for this round."""
-    seconds: float
-    """Seconds from its start to its aggregation."""
-    elapsed_seconds: float
-    """Seconds since round 1 began."""
-    updates: int
-    """How many updates were accepted."""
-    missing: int
-    """How many clients of the round gave none."""
-    refused: dict[Refusal, int]
-    """Refused updates by reason."""
-    accuracy: float | None = None
-    """Accuracy on the held-out data."""
-    loss: float | None = None
-    """Loss on the held-out data in nats."""
-    energy_joules: EnergyJoules
-    """Energy of all devices since round 1, in J by source."""
 
 
 class _Numbered(WireModel):

@@ -13,11 +13,12 @@ from typing import Literal
 import structlog
 from torch import nn
 
+from lockstep_api.records import CLOUD_MODEL_FILE
 from lockstep_api.wire import Notice, NoticeReason, Outcome, PlanRequest
 from lockstep_api.wire_types import MOST_NOTICES
 from lockstep_workers.cloud.checkpoint import Checkpoint
 from lockstep_workers.cloud.metrics import CloudMetrics
-from lockstep_workers.cloud.store import CLOUD_MODEL_FILE, Store
+from lockstep_workers.cloud.store import Store
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.constants import pack, unpack
 from lockstep_workers.learning.parameters import FlatModel

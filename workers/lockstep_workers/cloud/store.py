@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lockstep_api.base import WireModel
+from lockstep_api.records import HISTORY_FILE, MODEL_FILE
 from lockstep_api.wire import Outcome, RoundReport
 from lockstep_workers.cloud.checkpoint import (
     Checkpoint,
@@ -26,10 +27,6 @@ from lockstep_workers.learning.parameters import FlatModel
 from lockstep_workers.learning.saving import model_file
 from lockstep_workers.learning.strategy import ServerState
 
-MODEL_FILE = "model.safetensors"
-CLOUD_MODEL_FILE = "cloud-model.safetensors"
-"""The cloud's half, where a job distils."""
-HISTORY_FILE = "history.jsonl"
 OUTCOME_FILE = "outcome.json"
 CHECKPOINT_FOLDER = "checkpoints"
 

@@ -1,0 +1,73 @@
+"""What a cloud pod writes down of its rounds and clients, for whoever looks at a job later.
+
+On its volume: `history.jsonl`, a line a round (RoundRecord; older ones become RoundSummary), and
+`clients.json` (ClientsRecord). Read by the CLI (reports, explained plans) and the simulator
+(plans that are played again).
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from lockstep_api.base import WireModel
+from lockstep_api.sessions import Refusal
+from lockstep_api.spec.job import MOST_CLIENTS
+from lockstep_api.status import EnergyJoules
+from lockstep_api.wire import RoundPlan, RoundReport
+from lockstep_api.wire_types import MOST_LABELS, ClientName, Counted, Number
+
+HISTORY_FILE = "history.jsonl"
+CLIENTS_FILE = "clients.json"
+MODEL_FILE = "model.safetensors"
+CLOUD_MODEL_FILE = "cloud-model.safetensors"
+"""The cloud's half, where a job distils."""
+
+
+class RoundRecord(RoundReport):
+    """A newer round: its report, and the plan that it followed."""
+
+    plan: RoundPlan | None = None
+    """What was asked for, and on what figures; empty in files of older releases."""
+
+
+class RoundSummary(WireModel):
+    """An older round: its report without its clients."""
+
+    round: int
+    """The round, from 1."""
+    planned: bool
+    """False: the planner could not be reached for this round."""
+    seconds: float
+    """Seconds from its start to its aggregation."""
+    elapsed_seconds: float
+    """Seconds since round 1 began."""
+    updates: int
+    """How many updates were accepted."""
+    missing: int
+    """How many clients of the round gave none."""
+    refused: dict[Refusal, int]
+    """Refused updates by reason."""
+    accuracy: float | None = None
+    """Accuracy on the held-out data."""
+    loss: float | None = None
+    """Loss on the held-out data in nats."""
+    energy_joules: EnergyJoules
+    """Energy of all devices since round 1, in J by source."""
+
+
+class ClientRecord(WireModel):
+    """What a client told when it registered."""
+
+    client: ClientName
+    """The client's name."""
+    examples: Counted
+    """Training examples that it holds."""
+    labels: Annotated[list[Number], Field(max_length=MOST_LABELS)] = Field(default_factory=list)
+    """Examples per label, as it told them (in mode split with its noise); empty: it told none."""
+
+
+class ClientsRecord(WireModel):
+    """The clients that a job has had."""
+
+    clients: Annotated[list[ClientRecord], Field(max_length=MOST_CLIENTS)]
+    """By name."""
