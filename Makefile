@@ -16,7 +16,7 @@ RUN := $(if $(wildcard $(STAMP)),$(PY),$(SMALL)/bin/python)
 LOAD := $(RUN) -m tests.cluster load $$($(RUN) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format crds lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-simulator bench-fidelity bench-strategies bench-joint bench-split bench-split-wire chaos fuzz clean
+.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs crds lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-simulator bench-fidelity bench-strategies bench-joint bench-split bench-split-wire chaos fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -129,6 +129,9 @@ chaos: venv ## 30 random kills in each mode on a real cluster; the model must no
 format: venv ## formats the Python code
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+docs: venv ## the site of docs/, into build/site (any warning fails)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 crds: venv ## regenerates the CRD from the models
 	$(VENV)/bin/lockstep-crds $(CRD)
