@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from lockstep_admission.checking import checked
+from lockstep_admission.errors import Refused
 from lockstep_operator.crd import crd
-from lockstep_simulator.manifest import Refused, checked
 from tests.cluster import api
 from tests.support.manifests import (
     ABSENT,

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
+from lockstep_admission.errors import Refused
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_simulator import examples
 from lockstep_simulator.examples import adapted, load_examples, npz
-from lockstep_simulator.manifest import DataFile, Refused, load_manifest
+from lockstep_simulator.manifest import DataFile, load_manifest
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.models import build_model, check_fit
 from tests.support.manifests import MINIMAL, job_manifest

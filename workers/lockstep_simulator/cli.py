@@ -16,13 +16,13 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
+from lockstep_admission.errors import Refused
 from lockstep_simulator.examples import adapted, cache_folder, load_examples
 from lockstep_simulator.explain_cut import explained_cuts
 from lockstep_simulator.grid import cases, read_seeds
 from lockstep_simulator.manifest import (
     DataFile,
     Manifest,
-    Refused,
     load_manifest,
     read_text,
     read_traces,

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from lockstep_admission.errors import Refused
 from lockstep_simulator.grid import Case
-from lockstep_simulator.manifest import Refused
 from lockstep_simulator.simulation import SimulatedRound
 from lockstep_workers.files import write_whole
 

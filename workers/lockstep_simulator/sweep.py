@@ -13,10 +13,11 @@ from statistics import median
 
 import torch
 
+from lockstep_admission.errors import Refused
 from lockstep_api.spec import Mode
 from lockstep_simulator.grid import Case
 from lockstep_simulator.half_work import measure_fronts
-from lockstep_simulator.manifest import DataFile, Manifest, Refused, Traces, load_manifest
+from lockstep_simulator.manifest import DataFile, Manifest, Traces, load_manifest
 from lockstep_simulator.parallel import Came, Over, tasks_in_processes
 from lockstep_simulator.preparing import Options, setup_of
 from lockstep_simulator.rows import Outcome, Row, row_of, write_rows

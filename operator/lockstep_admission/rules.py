@@ -1,6 +1,6 @@
 """The CEL rules of the CRD, as an apiserver asks them of a manifest that is created.
 
-`manifest` calls it when `structural` lets rules be looked at. Rules about changes (`oldSelf`) are
+`checking` calls it when `structural` lets rules be looked at. Rules about changes (`oldSelf`) are
 not asked: there is no older object. What Kubernetes adds to CEL, and rules use, is here.
 """
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import cel
 
+from lockstep_admission.structural import Json, Problem, Schema, child, matches, shown
 from lockstep_api.quantity import parse_quantity
-from lockstep_simulator.structural import Json, Problem, Schema, child, matches, shown
 
 _RULES = "x-kubernetes-validations"
 _NO_QUANTITY = (

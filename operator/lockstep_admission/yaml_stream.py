@@ -1,14 +1,16 @@
-"""YAML as kubectl reads it; `manifest` calls it.
+"""YAML as kubectl reads it; `validate` and the simulator call it.
 
 PyYAML differs from the Go library in what a plain scalar is: here 1e-28 is a number, 1:30 and
 2026-01-01 are texts, a key that stands twice is an error, and keys are texts.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
+
+from lockstep_admission.errors import Refused
 
 
 class _Loader(yaml.SafeLoader):
@@ -48,24 +50,24 @@ _Loader.add_implicit_resolver(
 )
 
 
-def documents(text: str, *, refuse: Callable[[list[str]], Exception]) -> Iterator[dict[str, Any]]:
+def documents(text: str) -> Iterator[dict[str, Any]]:
     """The objects of a stream, those of Lists too; empty documents are passed over.
 
     Raises:
-        Exception: what `refuse` makes of the sentences that say why it is no such stream.
+        Refused: it is no such stream.
     """
     try:
         found = list(yaml.load_all(text, Loader=_Loader))  # a SafeLoader
     except yaml.YAMLError as error:
-        raise refuse([f"the manifest is no YAML: {' '.join(str(error).split())}"]) from error
+        raise Refused([f"the manifest is no YAML: {' '.join(str(error).split())}"]) from error
     except ValueError as error:
-        raise refuse([f"the manifest is no YAML: {error}"]) from error
+        raise Refused([f"the manifest is no YAML: {error}"]) from error
     for one in found:
         if one is None:
             continue
         if not isinstance(one, dict):
             kind = type(one).__name__
-            raise refuse([f"a document of the manifest is a {kind}, not an object with a kind"])
+            raise Refused([f"a document of the manifest is a {kind}, not an object with a kind"])
         yield from map(_json, one.get("items", ()) if one.get("kind") == "List" else (one,))
 
 

@@ -1,6 +1,6 @@
 """What an apiserver does with a manifest by the CRD's schema: unknown fields, defaults, values.
 
-`manifest` calls it before `rules`. The words are those of Kubernetes 1.36 as kubectl shows them, so
+`checking` calls it before `rules`. The words are those of Kubernetes 1.36 as kubectl shows them, so
 that a manifest is refused here as it would be there; the tests compare both.
 """
 
