@@ -1,0 +1,52 @@
+"""Files made of `lockstep_monitoring` are what is checked in; what recordings may be."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lockstep_monitoring import rule_file, rules
+from lockstep_monitoring.__main__ import ROOT, generated, main, outdated, write
+
+RECORDINGS = [one for found in rules.GROUPS.values() for one in found]
+
+
+def test_every_generated_file_is_what_the_code_says() -> None:
+    assert outdated(generated(), ROOT) == []
+    main(["--check"])
+
+
+def test_a_file_that_differs_or_is_missing_is_outdated_until_it_is_written(tmp_path: Path) -> None:
+    files = {"a/one.yaml": "1\n", "two.json": "2\n"}
+    (tmp_path / "two.json").write_text("3\n")
+    assert outdated(files, tmp_path) == ["a/one.yaml", "two.json"]
+    write(files, tmp_path)
+    assert outdated(files, tmp_path) == []
+
+
+def test_the_check_names_files_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lockstep_monitoring.__main__.generated", lambda: {"nothing.yaml": "x"})
+    with pytest.raises(SystemExit, match=r"nothing\.yaml: .* run make monitoring"):
+        main(["--check"])
+    assert not (ROOT / "nothing.yaml").exists()
+
+
+def test_the_file_has_all_recordings_in_their_groups() -> None:
+    told = yaml.safe_load((ROOT / rule_file.PATH).read_text())["groups"]
+    recorded = {group["name"]: [one.get("record") for one in group["rules"]] for group in told}
+    for name, found in rules.GROUPS.items():
+        assert recorded[name] == [one.name for one in found]
+
+
+def test_recordings_have_names_of_their_own_that_say_level_what_and_how() -> None:
+    names = [one.name for one in RECORDINGS]
+    assert len(set(names)) == len(names)
+    assert [one for one in names if not re.fullmatch(r"lockstep:[a-z_]+:[a-z0-9_]+", one)] == []
+
+
+def test_nothing_is_recorded_by_device() -> None:
+    by = [set(re.findall(r"\w+", found)) for one in RECORDINGS
+          for found in re.findall(r" by \(([^)]*)\)", one.expression)]  # fmt: skip
+    assert by
+    assert not set.union(*by) & {"client", "pod"}
