@@ -1,0 +1,1 @@
+"""What keeps the docs true: their blocks are found, run and checked; the references are written."""
