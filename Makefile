@@ -16,7 +16,7 @@ RUN := $(if $(wildcard $(STAMP)),$(PY),$(SMALL)/bin/python)
 LOAD := $(RUN) -m tests.cluster load $$($(RUN) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs crds monitoring dashboards lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-simulator bench-fidelity bench-strategies bench-joint bench-split bench-split-wire chaos fuzz clean
+.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs docs-reference crds monitoring dashboards lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-simulator bench-fidelity bench-strategies bench-joint bench-split bench-split-wire chaos fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -77,6 +77,7 @@ lint: venv
 	$(VENV)/bin/lint-imports
 	@$(VENV)/bin/lockstep-crds /dev/stdout | cmp - $(CRD) || { echo "$(CRD) is not what the models say: run make crds"; exit 1; }
 	@cmp $(CRD) $(CHART_CRD) || { echo "$(CHART_CRD) differs from $(CRD): run make crds"; exit 1; }
+	@$(PY) -m tests.docs --check
 	$(PY) -m lockstep_monitoring --check
 
 bench: venv ## measures a round's overhead on the wire, beside raw sockets
@@ -133,6 +134,9 @@ format: venv ## formats the Python code
 
 docs: venv ## the site of docs/, into build/site (any warning fails)
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+docs-reference: venv ## regenerates the pages that are made from code (docs/reference)
+	$(PY) -m tests.docs
 
 crds: venv ## regenerates the CRD from the models
 	$(VENV)/bin/lockstep-crds $(CRD)
