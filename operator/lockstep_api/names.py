@@ -27,6 +27,8 @@ CLOCK_LABEL = "lockstep.dev/clock-ghz"
 SCRAPE_ANNOTATION = "lockstep.dev/scrape-interval"
 """On device pods of large jobs: how often their metrics are to be read (`5s`)."""
 MANAGER = "lockstep-operator"
+CLI_MANAGER = "lockstep-cli"
+"""The field manager of what people change with `lockstep`."""
 
 
 class Role(StrEnum):

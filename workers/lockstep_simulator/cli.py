@@ -1,6 +1,6 @@
-"""`lockstep`: a FederatedJob without a cluster.
+"""`lockstep simulate`, `sweep` and `explain-cut`: a FederatedJob without a cluster.
 
-Results go to stdout, progress and errors to stderr.
+`lockstep_cli` calls them. Results go to stdout, progress and errors to stderr.
 """
 
 import json
@@ -362,13 +362,3 @@ def explained() -> Iterator[Console]:
 def memory_file() -> Path:
     """Where the work of steps that was measured is kept."""
     return cache_folder() / "work-per-step.json"
-
-
-def main() -> None:
-    """The program `lockstep`; the user's own model and data may lie in the current folder."""
-    sys.path.insert(0, "")
-    app()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,59 @@
+"""The program: its commands, in the order in which people need them.
+
+Each line names a function that is imported when it is called. Invariant: names, options and exit
+codes are what docs/cli.md, made from here, says.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from lockstep_cli.errors import MEANINGS
+from lockstep_cli.frame import Frame, Lazy, program_of
+from lockstep_cli.options import Context, Kubeconfig, Namespace
+
+_CODES = "\n".join(f"{code:>3d}  {meaning}" for code, meaning in MEANINGS.items())
+
+
+class Commands(Frame):
+    """Every command: where it is, and what it does in a line."""
+
+    lazies = {  # noqa: RUF012
+        "list": Lazy("lockstep_cli.commands.listing:list_jobs", "Jobs, and how far they are."),
+        "simulate": Lazy(
+            "lockstep_cli.simulator:app", "Run a manifest in this process.", "simulate"
+        ),
+        "sweep": Lazy(
+            "lockstep_cli.simulator:app", "Simulate each combination of values.", "simulate"
+        ),
+        "explain-cut": Lazy(
+            "lockstep_cli.simulator:app", "Where a model can be cut, and why.", "simulate"
+        ),
+    }
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Federated learning on Kubernetes: jobs on a cluster, and without one.",
+    epilog=f"\b\nExit codes:\n{_CODES}",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _options(
+    *,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
+) -> None:
+    """Options may stand before a command or after it."""
+
+
+def main() -> None:
+    """The programs `lockstep` and `kubectl-lockstep`."""
+    app(prog_name=program_of(sys.argv))

@@ -1,0 +1,1 @@
+"""One module a command; `lockstep_cli.app` names their functions."""

@@ -1,0 +1,96 @@
+"""How results and remarks reach people: tables, JSON, YAML and names on stdout, the rest on stderr.
+
+Every command prints through it. Invariant: colour and screens are for terminals alone (and not with
+NO_COLOR); what is piped is never cut to a width.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Json = dict[str, Any]
+PIPED_WIDTH = 10_000
+"""Columns where nobody sees a width."""
+NOTHING = "–"
+
+
+class Output(StrEnum):
+    """What `-o` takes."""
+
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+OutputOption = Annotated[
+    Output | None, typer.Option("--output", "-o", help="Another form of what is printed.")
+]
+
+
+class _Console(Console):
+    """Tells of a reader that went away, where rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Called within an except clause."""
+        raise  # noqa: PLE0704 - the one that rich handles
+
+
+def console(*, stderr: bool = False) -> Console:
+    """For a command's results, or for what is said beside them."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PIPED_WIDTH
+    return _Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+def say(line: str, *, style: str = "") -> None:
+    """One line beside the results; errors are red."""
+    style = style or ("red" if line.startswith("error:") else "")
+    console(stderr=True).print(Text(line, style=style), soft_wrap=True)
+
+
+def out(line: str = "") -> None:
+    """One line of the results, however long."""
+    console().print(Text(line), soft_wrap=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """As kubectl's tables: no lines, capital heads."""
+    made = Table(
+        box=None, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 3, 0, 0)
+    )
+    for column in columns:
+        made.add_column(column.upper(), no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def write_json(content: Any) -> None:
+    """JSON as kubectl indents it."""
+    sys.stdout.write(json.dumps(content, indent=4, ensure_ascii=False) + "\n")
+
+
+def write_yaml(content: Any) -> None:
+    """YAML in the order of the object."""
+    import yaml  # noqa: PLC0415 - only who asks for it waits for it
+
+    sys.stdout.write(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def write_objects(objects: Sequence[Json], output: Output, *, single: bool = False) -> None:
+    """Objects of the cluster as JSON, YAML or names; many are a List, as with kubectl."""
+    if output is Output.NAME:
+        for one in objects:
+            kind, _, _ = one["apiVersion"].partition("/")
+            sys.stdout.write(f"{one['kind'].lower()}.{kind}/{one['metadata']['name']}\n")
+        return
+    content = objects[0] if single else {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+    (write_json if output is Output.JSON else write_yaml)(content)

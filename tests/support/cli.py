@@ -1,0 +1,88 @@
+"""Runs the program `lockstep` in this process, against a fake apiserver."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from lockstep_cli.app import app
+from tests.support.apiserver import FakeApi, Json
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a run of the program left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines of its results, without the blanks that pad tables."""
+        return [line.rstrip() for line in self.out.splitlines()]
+
+
+@dataclass(frozen=True, slots=True)
+class Lockstep:
+    """The program, with a kubeconfig of its own."""
+
+    api: FakeApi
+    kubeconfig: Path
+
+    def __call__(
+        self, *words: str, stdin: str | None = None, env: Mapping[str, str] | None = None
+    ) -> Ran:
+        """Runs one command line."""
+        variables = {"KUBECONFIG": str(self.kubeconfig), "NO_COLOR": "1", **(env or {})}
+        done = CliRunner().invoke(
+            app, list(words), input=stdin, env=variables, prog_name="lockstep"
+        )
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return Ran(done.exit_code, done.stdout, done.stderr)
+
+
+def job(
+    name: str = "digits", namespace: str = "lab", *, status: Json | None = None, **spec: Any
+) -> Json:
+    """A FederatedJob as the cluster has it."""
+    return {
+        "apiVersion": "lockstep.dev/v1alpha1",
+        "kind": "FederatedJob",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "generation": 1,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": {
+            "model": {"name": "mlp"},
+            "data": {"name": "fashion-mnist"},
+            "training": {"rounds": 20},
+            "strategy": {"name": "fedavg"},
+            "mode": "federated",
+            "allocation": {"policy": "equalize"},
+            "devices": [{"name": "fast", "replicas": 2, "cpuAtMax": "400m"}],
+            **spec,
+        },
+        "status": status or {},
+    }
+
+
+def running_status(**more: Any) -> Json:
+    """The status of a job after 3 of its 20 rounds."""
+    return {
+        "phase": "Running",
+        "round": 3,
+        "rounds": 20,
+        "progress": "3/20",
+        "clients": "2/2",
+        "accuracy": 0.8125,
+        "loss": 0.5,
+        "elapsedSeconds": 30.0,
+        "energyJoules": {"model": 1234.5},
+        **more,
+    }
