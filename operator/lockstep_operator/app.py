@@ -20,12 +20,7 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 from kubernetes.aio.config import ConfigException
-from prometheus_client import (
-    GC_COLLECTOR,
-    PLATFORM_COLLECTOR,
-    CollectorRegistry,
-    ProcessCollector,
-)
+from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from lockstep_operator.actuate import Resizer
@@ -62,15 +57,6 @@ END_WITHIN_S = 3.0
 logger = logging.getLogger(__name__)
 
 
-def make_metrics() -> Metrics:
-    """The metrics of the operator and of its process."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR):
-        registry.register(collector)
-    return Metrics(registry)
-
-
 def make_deps(config: OperatorConfig, kube: ApiKube, *, metrics: Metrics) -> Deps:
     """What the loops and the planner share."""
     return Deps(
@@ -86,7 +72,7 @@ async def run(config: OperatorConfig) -> int:
     """Run until stopped; returns the exit code."""
     configuration = await load_configuration(config.kubeconfig, config.context)
     configuration.connection_pool_maxsize += watches(config.namespaces)
-    metrics = make_metrics()
+    metrics = Metrics(CollectorRegistry())
     door = ApiKube(configuration, count=metrics.count_request)
     elector = _elector(config, door)
     kube = door if elector is None else door.while_leading(elector.left_s)

@@ -6,106 +6,43 @@ workers expose their own series.
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
+from lockstep_api import series
 from lockstep_api.tiers import ClusterPlan
-
-_FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+from lockstep_serving.exporting import Exports
 
 
 class Metrics:
-    """All metrics of the operator."""
+    """All metrics of the operator and of its process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        """Registers them."""
         self.registry = registry
-        self.reconcile_seconds = Histogram(
-            "lockstep_reconcile_seconds",
-            "Duration of one pass over a job in seconds.",
-            registry=registry,
-            buckets=_FAST,
-        )
-        self.reconcile_errors = Counter(
-            "lockstep_reconcile_errors",
-            "Failed passes and failed writes of a pass by error.",
-            ["error"],
-            registry=registry,
-        )
-        self.kube_requests = Counter(
-            "lockstep_kube_requests",
-            "Requests to the Kubernetes API by verb and kind; a watch counts once.",
-            ["verb", "kind"],
-            registry=registry,
-        )
-        self.queue_depth = Gauge(
-            "lockstep_queue_depth", "Jobs that wait for their pass.", registry=registry
-        )
-        self.jobs = Gauge("lockstep_jobs", "Jobs by phase.", ["phase"], registry=registry)
-        self.plan_seconds = Histogram(
-            "lockstep_plan_seconds",
-            "Duration of a plan request in seconds, limits applied.",
-            registry=registry,
-            buckets=_FAST,
-        )
-        self.telemetry_seconds = Histogram(
-            "lockstep_telemetry_seconds",
-            "Duration of reading a job's telemetry from Prometheus, in seconds.",
-            registry=registry,
-            buckets=_FAST,
-        )
-        self.telemetry_failures = Counter(
-            "lockstep_telemetry_failures",
-            "Rounds planned without an answer of Prometheus.",
-            registry=registry,
-        )
-        self.resize_seconds = Histogram(
-            "lockstep_resize_seconds",
-            "Seconds from the patch of a CPU limit to its being in force.",
-            registry=registry,
-            buckets=_FAST,
-        )
-        self.resize_failures = Counter(
-            "lockstep_resize_failures",
-            "CPU limits that were not applied in time, by reason.",
-            ["reason"],
-            registry=registry,
-        )
-        self.frequency_mismatches = Counter(
-            "lockstep_frequency_mismatches",
-            "Clients that reported another frequency than planned.",
-            registry=registry,
-        )
-        self.policies = Counter(
-            "lockstep_policies_offered",
-            "Policies that trainers offered, by what was used afterwards (offered, kept, begun).",
-            ["verdict"],
-            registry=registry,
-        )
-        of_a_cluster = ["namespace", "job", "cluster"]
-        self.cluster_divergence = Gauge(
-            "lockstep_cluster_divergence",
-            "KL of a cluster's labels from those of the whole round, in nats.",
-            of_a_cluster,
-            registry=registry,
-        )
-        self.cluster_cost = Gauge(
-            "lockstep_cluster_cost_seconds",
-            "What a cluster's part of a round is expected to take on its edge, in seconds.",
-            of_a_cluster,
-            registry=registry,
+        exports = Exports(registry)
+        self.jobs = exports.gauges(series.JOBS)
+        self.queue_depth = exports.gauge(series.QUEUE_DEPTH)
+        self.reconcile_seconds = exports.histogram(series.RECONCILE_SECONDS)
+        self.reconcile_errors = exports.counters(series.RECONCILE_ERRORS)
+        self.kube_requests = exports.counters(series.KUBE_REQUESTS)
+        self.last_pass_age = exports.gauge(series.LAST_PASS_AGE_SECONDS)
+        self.leader = exports.gauge(series.LEADER)
+        self.status_writes = exports.counter(series.STATUS_WRITES)
+        self.plan_seconds = exports.histogram(series.PLAN_SECONDS)
+        self.telemetry_seconds = exports.histogram(series.TELEMETRY_SECONDS)
+        self.telemetry_failures = exports.counter(series.TELEMETRY_FAILURES)
+        self.resize_seconds = exports.histogram(series.RESIZE_SECONDS)
+        self.resize_failures = exports.counters(series.RESIZE_FAILURES)
+        self.frequency_mismatches = exports.counter(series.FREQUENCY_MISMATCHES)
+        self.policies = exports.counters(series.POLICIES_OFFERED)
+        self.cluster_divergence = exports.gauges(series.CLUSTER_DIVERGENCE)
+        self.cluster_cost = exports.gauges(series.CLUSTER_COST_SECONDS)
+        exports.process(
+            series.PROCESS_CPU_SECONDS,
+            series.PROCESS_RESIDENT_MEMORY_BYTES,
+            series.PROCESS_OPEN_FDS,
         )
         self._clusters: dict[str, set[tuple[str, str, str]]] = {}
-        self.leader = Gauge(
-            "lockstep_leader", "1 while this operator leads, 0 while another does.",
-            registry=registry,
-        )  # fmt: skip
-        self.status_writes = Counter(
-            "lockstep_status_writes", "Status updates written.", registry=registry
-        )
-        self.last_pass_age = Gauge(
-            "lockstep_last_pass_age_seconds",
-            "Seconds since the last finished pass over any job.",
-            registry=registry,
-        )
 
     def show_clusters(
         self, uid: str, of: tuple[str, str], *, clusters: Sequence[ClusterPlan]

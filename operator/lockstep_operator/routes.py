@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lockstep_api import names
@@ -40,6 +39,7 @@ from lockstep_operator.errors import (
 from lockstep_operator.planner import Planner, plannable
 from lockstep_operator.reconcile import Deps
 from lockstep_operator.runtime import Runtime
+from lockstep_serving.exporting import CONTENT_TYPE, page
 from lockstep_serving.receiving import KNOWN
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Probes:
         for known in self.deps.known.values():
             if known.phase is not None:
                 metrics.jobs.labels(known.phase.value).inc()
-        return generate_latest(metrics.registry)
+        return page(metrics.registry)
 
 
 def planner_app(
@@ -165,7 +165,7 @@ def _add_probes(app: FastAPI, probes: Probes) -> None:
 
     @app.get(names.METRICS_ROUTE)
     async def metrics() -> Response:
-        return Response(probes.metrics(), media_type=CONTENT_TYPE_LATEST)
+        return Response(probes.metrics(), media_type=CONTENT_TYPE)
 
 
 class _Unexpected:

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 
 from lockstep_api import series
+from lockstep_api.series import labels
 from lockstep_operator.core.figures import unfit_sample, unfit_slot
 from lockstep_operator.core.insight import (
     ClientInsight,
@@ -26,13 +27,13 @@ from lockstep_operator.errors import TelemetryError
 
 DEADLINE_S = 1.0
 _HISTORY_S = 63
-_BY_CLIENT = f"sum by ({series.CLIENT})"
+_BY_CLIENT = f"sum by ({labels.CLIENT})"
 
 _SERIES = {
-    "carried": f'{series.total(series.LINK_MBITS)}{{%s,{series.DIRECTION}="up"}}[{_HISTORY_S}s]',
-    "uplink": f"{series.UPLINK_MBPS}{{%s}}[{_HISTORY_S}s]",
+    "carried": f'{series.LINK_MBITS.queried}{{%s,{labels.DIRECTION}="up"}}[{_HISTORY_S}s]',
+    "uplink": f"{series.UPLINK_MBITS_PER_SECOND.queried}{{%s}}[{_HISTORY_S}s]",
 }
-_SHOWN = {"carried": series.total(series.LINK_MBITS), "uplink": series.UPLINK_MBPS}
+_SHOWN = {"carried": series.LINK_MBITS.queried, "uplink": series.UPLINK_MBITS_PER_SECOND.queried}
 Slots = tuple[float, ...] | None
 
 
@@ -46,13 +47,13 @@ class _Value:
 
 _VALUES = {
     "mean_mbps": _Value(
-        f"{_BY_CLIENT} ({series.total(series.UPLOAD_BYTES)}{{%s}}) * 8e-6 "
-        f"/ ({_BY_CLIENT} ({series.total(series.UPLOAD_SECONDS)}{{%s}}) > 0)",
+        f"{_BY_CLIENT} ({series.UPLOAD_BYTES.queried}{{%s}}) * 8e-6 "
+        f"/ ({_BY_CLIENT} ({series.UPLOAD_SECONDS.queried}{{%s}}) > 0)",
         lambda value: ClientInsight(mean_mbps=value),
     ),
     "work_per_step": _Value(
-        f"{_BY_CLIENT} (increase({series.total(series.CPU_SECONDS)}{{%s}}[5m])) "
-        f"/ ({_BY_CLIENT} (increase({series.total(series.STEPS)}{{%s}}[5m])) > 0)",
+        f"{_BY_CLIENT} (increase({series.CPU_SECONDS.queried}{{%s}}[5m])) "
+        f"/ ({_BY_CLIENT} (increase({series.STEPS.queried}{{%s}}[5m])) > 0)",
         lambda value: ClientInsight(work_per_step=value),
     ),
 }
@@ -74,7 +75,7 @@ class Prometheus:
         Raises:
             TelemetryError: no answer in time, or none that can be read.
         """
-        match = f'namespace="{key.namespace}",{series.JOB}="{key.name}"'
+        match = f'{labels.NAMESPACE}="{key.namespace}",{labels.JOB}="{key.name}"'
         texts = _SERIES | {name: value.query for name, value in _VALUES.items()}
         queries = {name: text.replace("%s", match) for name, text in texts.items()}
         try:
@@ -143,7 +144,7 @@ def _bandwidth(
 def _numbers(answer: list[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
     """(client, number) of those that have one: nothing divided by nothing is none."""
     for item in answer:
-        client, number = item["metric"].get(series.CLIENT), float(item["value"][1])
+        client, number = item["metric"].get(labels.CLIENT), float(item["value"][1])
         if client is not None and number > 0:  # not NaN either
             yield client, number
 
@@ -154,7 +155,7 @@ def _series(answer: list[Mapping[str, Any]]) -> dict[str, Samples]:
     for item in answer:
         values = item["values"]
         samples = Samples(tuple(float(t) for t, _ in values), tuple(float(v) for _, v in values))
-        client = item["metric"].get(series.CLIENT)
+        client = item["metric"].get(labels.CLIENT)
         if client is None or not samples.times_s:
             continue
         if client not in newest or newest[client].times_s[-1] < samples.times_s[-1]:

@@ -23,10 +23,10 @@ from typing import Any
 from urllib.request import urlopen
 
 import yaml
-from prometheus_client import generate_latest
 
 from lockstep_api import names
 from lockstep_operator.core.pods import scrape_interval_s
+from lockstep_serving import exporting
 from lockstep_workers.device.metrics import DeviceMetrics
 from tests.cluster import api
 
@@ -42,7 +42,7 @@ EVERY_S = 15
 
 def page(client: str) -> bytes:
     """What a device of the job `large` answers."""
-    return generate_latest(DeviceMetrics("large", client).registry)
+    return exporting.page(DeviceMetrics("large", client).registry)
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

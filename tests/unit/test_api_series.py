@@ -1,33 +1,46 @@
-"""A series has one name: what the planner queries is exported, and docs/metrics.md lists each."""
+"""A series has one name: pods export the catalogue and nothing else, and queries are of it."""
 
+import ast
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
 
 from lockstep_allocator.bandwidth import Trace
 from lockstep_api import series
+from lockstep_api.series import Kind, Owner, Series, Where, labels
 from lockstep_api.sessions import Refusal
-from lockstep_api.status import EnergyJoules
+from lockstep_api.status import EnergyJoules, Phase
+from lockstep_api.tiers import ClusterPlan
 from lockstep_api.wire import RoundReport
+from lockstep_operator.core.learn import Verdict
 from lockstep_operator.core.model import JobKey
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.telemetry import Prometheus
+from lockstep_serving import exporting
+from lockstep_serving.exporting import Exports
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.device.link import Link, Links
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.edge.metrics import EdgeMetrics
 from lockstep_workers.edge.split_metrics import SplitMetrics
 
-DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
-BASE = {
-    "device": {"job", "client"}, "edges": {"job", "edge"}, "cloud": {"job"},
-    "operator": set[str](),
+ROOT = Path(__file__).parents[2]
+CATALOGUE = ROOT / "operator" / "lockstep_api" / "series"
+MONITORING = ROOT / "operator" / "lockstep_monitoring"
+DOCS = ROOT / "docs" / "metrics.md"
+BY_PROMETHEUS = {labels.NAMESPACE, labels.POD}
+COMMON = {
+    Owner.DEVICE: (labels.JOB, labels.CLIENT), Owner.CLOUD: (labels.JOB,),
+    Owner.EDGE: (labels.JOB, labels.EDGE), Owner.OPERATOR: (),
 }  # fmt: skip
+NAMED = {name: one for one in series.ALL for name in one.names}
+"""Name in Prometheus → its series."""
 
 
 def device() -> CollectorRegistry:
@@ -38,9 +51,8 @@ def device() -> CollectorRegistry:
 
 
 def cloud() -> CollectorRegistry:
-    """Of a cloud pod that has seen a round and refused an update."""
+    """Of a cloud pod that has seen a round."""
     metrics = CloudMetrics("j")
-    metrics.refused(Refusal.SHAPE)
     metrics.ended(
         RoundReport(
             round=1, planned=True, seconds=1, elapsed_seconds=1, clients=[],
@@ -51,47 +63,54 @@ def cloud() -> CollectorRegistry:
 
 
 def operator() -> CollectorRegistry:
-    """Of an operator; the labels that it has used."""
+    """Of an operator that has seen a job with edges; the labels that it has used."""
     metrics = Metrics(CollectorRegistry())
-    for counted in (
-        metrics.jobs, metrics.reconcile_errors, metrics.resize_failures, metrics.policies,
-    ):  # fmt: skip
+    for counted in (metrics.jobs, metrics.reconcile_errors, metrics.resize_failures):
         counted.labels("x")
+    metrics.count_request("get", "Pod")
+    cluster = ClusterPlan(
+        cluster="c0", edge="e-0", clients=["d-0"], divergence=0.1, cost_seconds=1.0
+    )
+    metrics.show_clusters("uid", ("n", "j"), clusters=[cluster])
     return metrics.registry
 
 
 def edge() -> CollectorRegistry:
-    """Of an edge of mode split that has refused an update."""
+    """Of an edge of mode split."""
     metrics = EdgeMetrics("j", "e-0")
     SplitMetrics(metrics.registry, job="j", edge="e-0")
-    metrics.refused(Refusal.SHAPE)
     return metrics.registry
 
 
-PARTS = {"device": device, "edges": edge, "cloud": cloud, "operator": operator}
+PARTS = {
+    Owner.DEVICE: device, Owner.EDGE: edge, Owner.CLOUD: cloud, Owner.OPERATOR: operator,
+}  # fmt: skip
 
 
-def exported(registry: CollectorRegistry) -> dict[str, set[str]]:
-    """Name as Prometheus has it → labels of its samples; none where it has no sample yet."""
+def page(registry: CollectorRegistry) -> dict[str, set[str]]:
+    """What `/metrics` says: name of a sample → its labels."""
     found: dict[str, set[str]] = {}
-    for family in registry.collect():
-        name = series.total(family.name) if family.type == "counter" else family.name
-        own = {"le"} if family.type == "histogram" else set()
-        found[name] = {label for sample in family.samples for label in sample.labels} - own
+    for family in text_string_to_metric_families(exporting.page(registry).decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(set(sample.labels) - {"le"})
     return found
 
 
-def listed(part: str) -> dict[str, str]:
-    """Series in the part's table of the docs → the row's text."""
+def texts(path: Path) -> Iterator[str]:
+    """The strings of a module, but for what is said about it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    prose = {id(one.value) for one in ast.walk(tree) if isinstance(one, ast.Expr)}
+    for one in ast.walk(tree):
+        if isinstance(one, ast.Constant) and isinstance(one.value, str) and id(one) not in prose:
+            yield one.value
+
+
+def listed(owner: Owner) -> dict[str, list[str]]:
+    """Series in the owner's table of the docs → the row's cells."""
     text = DOCS.read_text(encoding="utf-8")
-    sections = {head.split()[0].rstrip(":").lower(): head for head in text.split("\n## ")[1:]}
-    rows: dict[str, str] = {}
-    for line in sections[part].splitlines():
-        cells = line.split(" | ")
-        if line.startswith("| `"):
-            names = re.findall(r"`([^`]+)`", cells[0])
-            rows |= dict.fromkeys((name for name in names if "*" not in name), line)
-    return rows
+    sections = {head.split()[0].lower().rstrip("s"): head for head in text.split("\n## ")[1:]}
+    rows = [line for line in sections[owner].splitlines() if line.startswith("| `")]
+    return {row.split("`")[1]: row.strip("| ").split(" | ") for row in rows}
 
 
 @dataclass
@@ -126,39 +145,122 @@ async def queries() -> list[str]:
 def queried(texts: Iterable[str]) -> dict[str, set[str]]:
     """Series in queries → the labels that they select by, but for what Prometheus adds."""
     found: dict[str, set[str]] = {}
-    for name, selector in re.findall(r"(lockstep_\w+)\{([^}]*)\}", " ".join(texts)):
-        labels = set(re.findall(r"(\w+)=", selector)) - {"namespace"}
-        found[name] = found.get(name, set()) | labels
+    for name, selector in re.findall(r"(\b(?:lockstep|process)_\w+)(\{[^}]*\})?", " ".join(texts)):
+        selected = set(re.findall(r"(\w+)=", selector)) - BY_PROMETHEUS
+        found[name] = found.get(name, set()) | selected
     return found
 
 
 async def test_every_series_that_the_planner_queries_is_exported_by_devices() -> None:
-    asked, there = queried(await queries()), exported(device())
+    asked, there = queried(await queries()), page(device())
     assert len(asked) >= 6
-    for name, labels in asked.items():
+    for name, selected in asked.items():
         assert name in there
-        assert labels | {series.CLIENT} <= there[name]
+        assert selected | {labels.CLIENT} <= there[name]
 
 
-async def test_the_contract_names_what_is_queried_and_nothing_else() -> None:
-    named = {getattr(series, name) for name in dir(series) if name.isupper()}
-    named = {name for name in named if name.startswith("lockstep_")}
-    asked = await queries()
-    assert named == {name.removesuffix("_total") for name in queried(asked)}
+@pytest.mark.parametrize("owner", Owner)
+def test_a_pod_tells_the_series_of_the_catalogue_and_nothing_else(owner: Owner) -> None:
+    expected = {name: set(one.labels) for one in series.of(owner) for name in one.names}
+    assert page(PARTS[owner]()) == expected
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_the_docs_list_every_series_and_no_other(part: str) -> None:
-    assert set(listed(part)) == set(exported(PARTS[part]()))
+def test_a_device_without_links_and_an_edge_that_does_not_split_tell_nothing_of_it() -> None:
+    for owner, registry, without in (
+        (Owner.DEVICE, DeviceMetrics("j", "d-0").registry, Where.LINKS),
+        (Owner.EDGE, EdgeMetrics("j", "e-0").registry, Where.SPLIT),
+    ):
+        expected = {
+            name for one in series.of(owner) if one.where is not without for name in one.names
+        }
+        assert set(page(registry)) == expected
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_the_docs_name_the_labels(part: str) -> None:
-    rows = listed(part)
-    for name, labels in exported(PARTS[part]()).items():
-        assert set(re.findall(r"label `(\w+)`", rows[name])) == labels - BASE[part], name
+def test_no_series_is_named_outside_the_catalogue() -> None:
+    known = {one.name for one in series.ALL} | set(NAMED)
+    found = {
+        (path.name, name)
+        for folder in ("operator", "workers")
+        for path in (ROOT / folder).rglob("*.py")
+        if CATALOGUE not in path.parents and MONITORING not in path.parents
+        for text in texts(path)
+        for name in re.findall(r"(?:lockstep|process)_\w+", text)
+        if name in known
+    }
+    assert found == set()
+
+
+def test_a_constant_is_called_as_its_series() -> None:
+    for one in series.ALL:
+        assert getattr(series, one.name.removeprefix("lockstep_").upper()) is one
+    assert len({one.name for one in series.ALL}) == len(series.ALL)
+
+
+def test_labels_that_all_series_of_a_pod_have_come_first() -> None:
+    for one in series.ALL:
+        common = COMMON[one.owner]
+        assert one.labels[: len(common)] == common, one.name
+
+
+def test_examples_ask_for_series_of_the_catalogue_by_labels_that_these_have() -> None:
+    for one in series.ALL:
+        asked = queried([one.example])
+        assert set(asked) & set(one.names), f"{one.name}: its example asks for others"
+        for name, selected in asked.items():
+            assert name in NAMED, f"{one.name} asks for {name}"
+            assert selected <= set(NAMED[name].labels), one.name
+        grouped = set(
+            re.findall(r"\w+", " ".join(re.findall(r"\b(?:by|on) \(([^)]*)\)", one.example)))
+        )
+        assert grouped <= set(one.labels) | BY_PROMETHEUS | {"le"}, one.name
+
+
+@pytest.mark.parametrize("owner", Owner)
+def test_the_docs_list_every_series_with_its_labels_and_no_other(owner: Owner) -> None:
+    there = listed(owner)
+    names = {
+        one.name if one.kind is Kind.HISTOGRAM else one.queried: one for one in series.of(owner)
+    }
+    assert set(there) == set(names)
+    for name, one in names.items():
+        told = re.findall(r"`(\w+)`", there[name][3])
+        assert told == [*one.labels, *one.values], name
+        assert there[name][1:3] == [one.kind, one.unit], name
 
 
 def test_the_docs_list_every_reason_of_a_refusal() -> None:
-    row = listed("cloud")["lockstep_updates_refused_total"]
-    assert set(re.findall(r"`(\w+)`", row.partition("label `reason`:")[2])) == set(Refusal)
+    cell = listed(Owner.CLOUD)[series.UPDATES_REFUSED.queried][3]
+    assert set(re.findall(r"`(\w+)`", cell)) - {"job", "reason"} == set(Refusal)
+
+
+def test_what_a_label_can_say_is_what_is_said() -> None:
+    assert series.UPDATES_REFUSED.values == series.EDGE_UPDATES_REFUSED.values == tuple(Refusal)
+    assert series.POLICIES_OFFERED.values == tuple(Verdict)
+    assert series.JOBS.values == tuple(Phase)
+    assert series.ENERGY_JOULES.values == series.JOB_ENERGY_JOULES.values
+    assert set(series.ENERGY_JOULES.values) <= set(EnergyJoules.model_fields)
+
+
+def test_a_refusal_that_never_came_is_a_zero() -> None:
+    """So that the first one is an increase."""
+    registry = CloudMetrics("j").registry
+    for reason in Refusal:
+        told = {"job": "j", "reason": reason.value}
+        assert registry.get_sample_value(series.UPDATES_REFUSED.queried, told) == 0
+
+
+def test_a_series_is_built_as_what_it_is() -> None:
+    with pytest.raises(ValueError, match="lockstep_steps is a counter"):
+        Exports(CollectorRegistry(), "j", "d-0").gauge(series.STEPS)
+
+
+def test_names_in_queries_are_those_of_the_kind() -> None:
+    assert series.STEPS.queried == "lockstep_steps_total"
+    assert series.ROUND.queried == "lockstep_round"
+    histogram: Series = series.PLAN_SECONDS
+    assert histogram.names == (histogram.bucket, histogram.sum, histogram.count)
+    with pytest.raises(ValueError, match="ask for bucket, sum or count"):
+        _ = histogram.queried
+    with pytest.raises(ValueError, match="it has no bucket"):
+        _ = series.ROUND.bucket
+    assert all(one.buckets for one in series.ALL if one.kind is Kind.HISTOGRAM)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from lockstep_allocator.bandwidth import MOST_MBPS
 from lockstep_api import series
 from lockstep_api.quantity import parse_quantity
+from lockstep_api.series import Series
 from lockstep_api.settings import edge_names
 from lockstep_api.spec import DeviceGroup, FederatedJobSpec
 from lockstep_api.tiers import ClusterReport
@@ -232,7 +233,7 @@ def _mean_work(
     most = _MOST_WORK if seen.most_work is None else _MEAN_TOLERANCE * seen.most_work
     if work is None or _LEAST_WORK <= work <= most:
         return work
-    name = series.total(series.CPU_SECONDS)
+    name = series.CPU_SECONDS.queried
     doubts.append(f"{name} of {client} says {work:g} core-seconds a step, {most:.3g} at most")
     return None
 
@@ -243,7 +244,7 @@ def _slots(
     if slots is None:
         return None
     if max(slots) < last_mbps / _NEVER_SO_SLOW:
-        doubts.append(_unlike(client, max(slots), name=series.LINK_MBITS, last_mbps=last_mbps))
+        doubts.append(_unlike(client, max(slots), of=series.LINK_MBITS, last_mbps=last_mbps))
         return None
     return tuple(max(mbps, last_mbps / _SLOWER) for mbps in slots)
 
@@ -251,10 +252,10 @@ def _slots(
 def _mean(client: str, mbps: float | None, *, last_mbps: float, doubts: list[str]) -> float | None:
     if mbps is None or last_mbps / _NEVER_SO_SLOW <= mbps <= MOST_MBPS:
         return mbps
-    doubts.append(_unlike(client, mbps, name=series.UPLOAD_BYTES, last_mbps=last_mbps))
+    doubts.append(_unlike(client, mbps, of=series.UPLOAD_BYTES, last_mbps=last_mbps))
     return None
 
 
-def _unlike(client: str, mbps: float, *, name: str, last_mbps: float) -> str:
-    said = f"{series.total(name)} of {client} says {mbps:.3g} Mbit/s"
+def _unlike(client: str, mbps: float, *, of: Series, last_mbps: float) -> str:
+    said = f"{of.queried} of {client} says {mbps:.3g} Mbit/s"
     return f"{said}, its last update came with {last_mbps:.3g}"

@@ -1,13 +1,13 @@
 """The cloud pod's Prometheus metrics; docs/metrics.md lists them."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
+from lockstep_api import series
 from lockstep_api.sessions import Refusal
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import RoundPlan, RoundReport
+from lockstep_serving.exporting import Exports
 from lockstep_workers.learning.rounds import Progress
-
-_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 1000)
 
 
 class CloudMetrics:
@@ -16,70 +16,32 @@ class CloudMetrics:
     def __init__(self, job: str) -> None:
         """Registers the series in a registry of their own."""
         self.registry = CollectorRegistry()
-        self._job = job
-        self.round = self._gauge("lockstep_round", "Finished rounds")
-        self.rounds = self._gauge("lockstep_rounds", "Rounds of the job")
-        self.last_seconds = self._gauge("lockstep_last_round_seconds", "Seconds of the last round")
-        self.upload_bytes = self._gauge(
-            "lockstep_last_round_upload_bytes", "Bytes of the last round's updates"
-        )
-        self.evaluate_seconds = self._gauge(
-            "lockstep_evaluate_seconds", "Seconds of the last evaluation"
-        )
-        self.accuracy = self._gauge("lockstep_accuracy", "Accuracy on held-out data, 0 to 1")
-        self.loss = self._gauge("lockstep_loss", "Loss on held-out data in nats")
-        self.connected = self._gauge("lockstep_clients_connected", "Clients with an open session")
-        self._edges = self._gauge("lockstep_edges_connected", "Edges with an open session")
-        self.clients = self._gauge("lockstep_clients_planned", "Clients of the current round")
-        self.planned = self._gauge("lockstep_round_planned", "1: planned, 0: without the planner")
-        self.model_bytes = self._gauge("lockstep_model_bytes", "Bytes of a model on the wire")
-        self.checkpoint_round = self._gauge(
-            "lockstep_checkpoint_round", "Round of the newest checkpoint on the volume"
-        )
-        self.checkpoint_bytes = self._gauge(
-            "lockstep_checkpoint_bytes", "Bytes of the newest checkpoint"
-        )
-        self.checkpoint_seconds = self._gauge(
-            "lockstep_checkpoint_seconds", "Seconds that writing the newest checkpoint took"
-        )
-        self.resumes = self._gauge("lockstep_resumes", "Times the job went on from a checkpoint")
-        self.repeated = self._gauge(
-            "lockstep_rounds_repeated", "Finished rounds that were done again after that"
-        )
-        self.checkpoint_failures = Counter(
-            "lockstep_checkpoint_failures", "Checkpoints that could not be written", ["job"],
-            registry=self.registry,
-        ).labels(job)  # fmt: skip
-        self.round_seconds = Histogram(
-            "lockstep_round_seconds", "Seconds of a round", ["job"], registry=self.registry,
-            buckets=_BUCKETS,
-        ).labels(job)  # fmt: skip
-        self.accepted = Counter(
-            "lockstep_updates_accepted", "Updates added", ["job"], registry=self.registry
-        ).labels(job)
-        self.lost = Counter(
-            "lockstep_clients_lost", "Clients that gave no update to their round", ["job"],
-            registry=self.registry,
-        ).labels(job)  # fmt: skip
-        self._moved = Counter(
-            "lockstep_clusters_moved", "Clusters taken from an edge that was lost", ["job"],
-            registry=self.registry,
-        ).labels(job)  # fmt: skip
-        self._failed = Counter(
-            "lockstep_client_failures", "Errors of the user's code on clients", ["job"],
-            registry=self.registry,
-        ).labels(job)  # fmt: skip
-        self._refused = Counter(
-            "lockstep_updates_refused", "Updates refused", ["job", "reason"],
-            registry=self.registry,
-        )  # fmt: skip
-        self._energy = Gauge(
-            "lockstep_job_energy_joules", "Energy of all devices since round 1, in J",
-            ["job", "source"], registry=self.registry,
-        )  # fmt: skip
-
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, ["job"], registry=self.registry).labels(self._job)
+        exports = Exports(self.registry, job)
+        self.round = exports.gauge(series.ROUND)
+        self.rounds = exports.gauge(series.ROUNDS)
+        self.round_seconds = exports.histogram(series.ROUND_SECONDS)
+        self.last_seconds = exports.gauge(series.LAST_ROUND_SECONDS)
+        self.upload_bytes = exports.gauge(series.LAST_ROUND_UPLOAD_BYTES)
+        self.evaluate_seconds = exports.gauge(series.EVALUATE_SECONDS)
+        self.accuracy = exports.gauge(series.ACCURACY)
+        self.loss = exports.gauge(series.LOSS)
+        self.connected = exports.gauge(series.CLIENTS_CONNECTED)
+        self.clients = exports.gauge(series.CLIENTS_PLANNED)
+        self.planned = exports.gauge(series.ROUND_PLANNED)
+        self.model_bytes = exports.gauge(series.MODEL_BYTES)
+        self.checkpoint_round = exports.gauge(series.CHECKPOINT_ROUND)
+        self.checkpoint_bytes = exports.gauge(series.CHECKPOINT_BYTES)
+        self.checkpoint_seconds = exports.gauge(series.CHECKPOINT_SECONDS)
+        self.checkpoint_failures = exports.counter(series.CHECKPOINT_FAILURES)
+        self.resumes = exports.gauge(series.RESUMES)
+        self.repeated = exports.gauge(series.ROUNDS_REPEATED)
+        self.accepted = exports.counter(series.UPDATES_ACCEPTED)
+        self.lost = exports.counter(series.CLIENTS_LOST)
+        self._edges = exports.gauge(series.EDGES_CONNECTED)
+        self._moved = exports.counter(series.CLUSTERS_MOVED)
+        self._failed = exports.counter(series.CLIENT_FAILURES)
+        self._refused = exports.counters(series.UPDATES_REFUSED)
+        self._energy = exports.gauges(series.JOB_ENERGY_JOULES)
 
     def sessions(self, count: int) -> None:
         """So many sessions are open."""
@@ -99,7 +61,7 @@ class CloudMetrics:
 
     def refused(self, reason: Refusal) -> None:
         """Counts a refused update."""
-        self._refused.labels(self._job, reason.value).inc()
+        self._refused.labels(reason).inc()
 
     def client_failed(self) -> None:
         """Counts an error of the user's code on a client."""
@@ -142,4 +104,4 @@ class CloudMetrics:
 
     def _show_energy(self, energy: EnergyJoules) -> None:
         for source, joules in energy.model_dump(exclude_none=True).items():
-            self._energy.labels(self._job, source).set(joules)
+            self._energy.labels(source).set(joules)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 
 from lockstep_api import names
+from lockstep_serving.exporting import CONTENT_TYPE, page
 from lockstep_workers.device.threads import start_thread
 
 Ready = Callable[[], bool]
@@ -71,7 +72,7 @@ def _handler(registry: CollectorRegistry, ready: Ready) -> type[BaseHTTPRequestH
             """Answers one request."""
             path = self.path.partition("?")[0]
             if path == names.METRICS_ROUTE:
-                self._answer(200, generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+                self._answer(200, page(registry), content_type=CONTENT_TYPE)
             elif path == names.HEALTH_ROUTE:
                 self._answer(200, b"ok\n", content_type="text/plain")
             elif path == names.READY_ROUTE:

@@ -1,12 +1,11 @@
 """An edge's Prometheus metrics; docs/metrics.md lists them."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry
 
 from lockstep_api import series
 from lockstep_api.orders import ClusterOrder, ClusterResult
 from lockstep_api.sessions import Refusal
-
-_LABELS = [series.JOB, "edge"]
+from lockstep_serving.exporting import Exports
 
 
 class EdgeMetrics:
@@ -15,33 +14,18 @@ class EdgeMetrics:
     def __init__(self, job: str, edge: str) -> None:
         """Registers the series in a registry of their own."""
         self.registry = CollectorRegistry()
-        self._labels = (job, edge)
-        self._round = self._gauge("lockstep_edge_round", "Round of its newest order")
-        self._connected = self._gauge(
-            "lockstep_edge_clients_connected", "Clients with an open session at this edge"
-        )
-        self._running = self._gauge("lockstep_edge_clusters", "Clusters that it runs now")
-        self._last = self._gauge(
-            "lockstep_edge_cluster_seconds", "Seconds of the last cluster, to its result"
-        )
-        self._orders = self._counter("lockstep_edge_orders", "Orders received")
-        self._seconds = self._counter("lockstep_edge_busy_seconds", "Seconds of clusters")
-        self._taken = self._counter("lockstep_edge_updates_accepted", "Updates added")
-        self._up = self._counter("lockstep_edge_received_bytes", "Bytes received from devices")
-        self._down = self._counter("lockstep_edge_sent_bytes", "Bytes sent to devices")
-        self._back = self._counter(
-            "lockstep_edge_back_cpu_seconds", "Core-seconds of the model's back half"
-        )
-        self._refused = Counter(
-            "lockstep_edge_updates_refused", "Updates refused", [*_LABELS, "reason"],
-            registry=self.registry,
-        )  # fmt: skip
-
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, _LABELS, registry=self.registry).labels(*self._labels)
-
-    def _counter(self, name: str, text: str) -> Counter:
-        return Counter(name, text, _LABELS, registry=self.registry).labels(*self._labels)
+        exports = Exports(self.registry, job, edge)
+        self._round = exports.gauge(series.EDGE_ROUND)
+        self._connected = exports.gauge(series.EDGE_CLIENTS_CONNECTED)
+        self._running = exports.gauge(series.EDGE_CLUSTERS)
+        self._last = exports.gauge(series.EDGE_CLUSTER_SECONDS)
+        self._orders = exports.counter(series.EDGE_ORDERS)
+        self._seconds = exports.counter(series.EDGE_BUSY_SECONDS)
+        self._taken = exports.counter(series.EDGE_UPDATES_ACCEPTED)
+        self._refused = exports.counters(series.EDGE_UPDATES_REFUSED)
+        self._up = exports.counter(series.EDGE_RECEIVED_BYTES)
+        self._down = exports.counter(series.EDGE_SENT_BYTES)
+        self._back = exports.counter(series.EDGE_BACK_CPU_SECONDS)
 
     def ordered(self, order: ClusterOrder) -> None:
         """An order has come."""
@@ -70,7 +54,7 @@ class EdgeMetrics:
 
     def refused(self, reason: Refusal) -> None:
         """An update was refused."""
-        self._refused.labels(*self._labels, reason.value).inc()
+        self._refused.labels(reason).inc()
 
     def client_failed(self) -> None:
         """The user's code failed on a client: that is counted at the cloud pod."""

@@ -14,10 +14,11 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 
 from lockstep_api import names
 from lockstep_serving.bounded import Limits, bounded
+from lockstep_serving.exporting import CONTENT_TYPE, page
 from lockstep_serving.server import HostedServer
 from lockstep_workers.hosting.asgi import App, Scope, Send, send_json
 from lockstep_workers.hosting.reading import Receive
@@ -76,7 +77,7 @@ def ordinary_app(registry: CollectorRegistry, ready: Callable[[], bool] = lambda
 
     @app.get(names.METRICS_ROUTE)
     async def scrape() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(page(registry), media_type=CONTENT_TYPE)
 
     return app
 
