@@ -16,7 +16,7 @@ RUN := $(if $(wildcard $(STAMP)),$(PY),$(SMALL)/bin/python)
 LOAD := $(RUN) -m tests.cluster load $$($(RUN) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs docs-reference crds monitoring dashboards lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-simulator bench-fidelity bench-strategies bench-joint bench-split bench-split-wire chaos fuzz clean
+.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs docs-reference release crds monitoring dashboards lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-simulator bench-fidelity bench-strategies bench-joint bench-split bench-split-wire chaos fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -153,6 +153,10 @@ lock: venv ## pins the newest versions of all Python dependencies
 push: $(RUN_STAMP) ## pushes the images: make push REGISTRY=registry.example.org/team
 	@test -n "$(REGISTRY)" || { echo "say where to: make push REGISTRY=registry.example.org/team"; exit 1; }
 	$(RUN) images/build.py push --registry $(REGISTRY)
+
+release: venv ## builds a release into build/release: make release VERSION=0.2.0
+	@test -n "$(VERSION)" || { echo "say which: make release VERSION=0.2.0"; exit 1; }
+	PATH="$$($(PY) -m tests.cluster tools):$$PATH" $(PY) -m images.release $(VERSION)
 
 clean: ## removes environments and caches of this checkout (not the cluster: make cluster-down)
 	rm -rf $(VENV) $(SMALL) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

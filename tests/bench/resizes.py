@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 from prometheus_client import CollectorRegistry
 
+from images.recipe import project_version, reference
 from lockstep_api import names
 from lockstep_operator.actuate import Resizer, actuate
 from lockstep_operator.core.model import JobKey, Manifest
@@ -28,7 +29,7 @@ from tests.cluster.cgroups import hierarchies
 
 JOB = JobKey("resizes-bench", "idle")
 GROUP = "all"
-IMAGE = "lockstep.local/worker:0.1.0"
+IMAGE = reference("worker", project_version())
 LEVELS = (100, 150)
 """Millicores, in turn."""
 _LOOK_S = 0.002

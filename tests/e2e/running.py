@@ -26,7 +26,7 @@ from tests.support.patience import PATIENCE_S, TIMEOUT
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "lockstep"
 EXAMPLE = ROOT / "docs" / "examples" / "fashion-mnist.yaml"
-WORKER_IMAGE = "lockstep.local/worker:0.1.0"
+WORKER_IMAGE = reference("worker", project_version())
 NAMESPACE = f"e2e-{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}"
 """Where the tests of this process have the chart (fixture `lockstep`)."""
 

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from images.cli import push_target
+from images.recipe import project_version, reference
 from tests.cluster import api
-from tests.e2e.running import eventually, query
+from tests.e2e.running import WORKER_IMAGE, eventually, query
 from tests.support.patience import PATIENCE_S, TIMEOUT
 
 pytestmark = pytest.mark.cluster
@@ -175,9 +177,11 @@ def images_of(made: dict[tuple[str, str], Json]) -> list[str]:
 
 def test_images_are_those_that_make_builds_or_pushes(cluster: Path) -> None:
     parts = ("operator", "worker", "prometheus")
-    assert images_of(rendered()) == [f"lockstep.local/{part}:0.1.0" for part in parts]
+    assert images_of(rendered()) == [reference(part, project_version()) for part in parts]
     registry = ("--set", "image.registry=registry.example.org/team")
-    pushed = [f"registry.example.org/team/lockstep-{part}:0.1.0" for part in parts]
+    pushed = [
+        push_target("registry.example.org/team", part, version=project_version()) for part in parts
+    ]
     assert images_of(rendered(*registry)) == pushed
     own = images_of(rendered(*registry, "--set", "worker.image=mine:1"))
     assert own == [pushed[0], "mine:1", pushed[2]]
@@ -399,7 +403,7 @@ def job_pod(name: str, port_name: str) -> Json:
     labels = {"app.kubernetes.io/part-of": "lockstep", "lockstep.dev/job": "labelled"}
     container = {
         "name": "worker",
-        "image": "lockstep.local/worker:0.1.0",
+        "image": WORKER_IMAGE,
         "command": ["python3", "-c", SERVE],
         "ports": [{"name": port_name, "containerPort": 8080}],
     }

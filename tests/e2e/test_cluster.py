@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from images.recipe import project_version, reference
 from lockstep_api.names import Tier
 from tests.cluster import api
 from tests.cluster.layout import TIER_LABEL
@@ -19,7 +20,7 @@ from tests.support.patience import PATIENCE_S, TIMEOUT
 
 pytestmark = pytest.mark.cluster
 
-IMAGE = "lockstep.local/worker:0.1.0"
+IMAGE = reference("worker", project_version())
 SLEEP = "import time; print('started', flush=True); time.sleep(600)"
 Json = dict[str, Any]
 

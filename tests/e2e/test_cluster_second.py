@@ -11,6 +11,7 @@ import pytest
 
 from images.cli import layout_folder
 from images.command import cache_folder
+from images.recipe import project_version, reference
 from tests.cluster import api, faults
 from tests.cluster.drivers import Embedded, kubectl
 from tests.cluster.layout import Layout, recall
@@ -28,7 +29,7 @@ POD = {
         "containers": [
             {
                 "name": "main",
-                "image": "lockstep.local/operator:0.1.0",
+                "image": reference("operator", project_version()),
                 "command": ["python3", "-m", "http.server", "8000"],
                 "readinessProbe": {"httpGet": {"path": "/", "port": 8000}, "periodSeconds": 1},
             }

@@ -11,6 +11,7 @@ import pytest
 
 from images.cli import layout_folder
 from images.command import cache_folder
+from images.recipe import project_version, reference
 from tests.cluster.drivers import Embedded, kubectl
 from tests.cluster.layout import Layout, recall
 from tests.support.patience import PATIENCE_S, TIMEOUT
@@ -50,7 +51,7 @@ def inodes(folder: Path) -> set[int]:
 def pod(node: str) -> str:
     container = {
         "name": "main",
-        "image": "lockstep.local/operator:0.1.0",
+        "image": reference("operator", project_version()),
         "command": ["python3", "-m", "http.server", "8000"],
         "readinessProbe": {"httpGet": {"path": "/", "port": 8000}, "periodSeconds": 1},
     }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from images.recipe import project_version
 from tests.cluster import api
 from tests.e2e.running import (
     CHART,
@@ -166,7 +167,7 @@ def previous_chart(folder: Path) -> Path:
     """This chart as a version before it was: no election, one operator, an older CRD."""
     chart = folder / "lockstep"
     shutil.copytree(CHART, chart)
-    rewrite(chart / "Chart.yaml", "version: 0.1.0", "version: 0.0.9")
+    rewrite(chart / "Chart.yaml", f"version: {project_version()}", "version: 0.0.9")
     templates = chart / "templates" / "operator"
     rewrite(templates / "deployment.yaml", 'LEADER_ELECT\n              value: "true"',
             'LEADER_ELECT\n              value: "false"')  # fmt: skip

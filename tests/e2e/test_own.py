@@ -7,7 +7,7 @@ import yaml
 
 from images.cli import Builder, layout_folder
 from images.command import cache_folder
-from images.recipe import EXAMPLES, Recipe
+from images.recipe import EXAMPLES, Recipe, project_version, reference
 from tests.cluster import api
 from tests.e2e.running import (
     NAMESPACE,
@@ -97,7 +97,7 @@ def faulty(
 ) -> Json:
     """A job of two devices with these functions of the image with the faults."""
     spec: Json = {
-        "image": "lockstep.local/own-faulty:0.1.0",
+        "image": reference(FAULTY.name, project_version()),
         "model": {"entrypoint": f"faults:{model}"},
         "data": {"entrypoint": f"faults:{data}", "args": data_args or {}},
         "training": {"rounds": 100_000, "batchSize": 16, "localSteps": {"fixed": 10}},
