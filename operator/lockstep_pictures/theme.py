@@ -11,7 +11,14 @@ from typing import Any, Literal
 
 import altair as alt
 
-Picture = alt.Chart | alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.ConcatChart
+Picture = (
+    alt.Chart
+    | alt.LayerChart
+    | alt.FacetChart
+    | alt.HConcatChart
+    | alt.VConcatChart
+    | alt.ConcatChart
+)
 """What the functions of this package draw."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -63,9 +70,11 @@ def config() -> dict[str, Any]:
             "labelLimit": 160,
             "orient": "bottom",
             "symbolLimit": 40,
+            "symbolStrokeWidth": 2,
             "titleColor": INK,
             "titleFontSize": 11,
             "titleFontWeight": "normal",
+            "titleLimit": 320,
         },
         "title": {
             "anchor": "start",
