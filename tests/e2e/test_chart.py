@@ -94,6 +94,8 @@ def test_the_apiserver_takes_what_it_renders(namespace: str, words: list[str]) -
         ("watchNamespaces=default", "got string, want array"),
         ("prometheus.scrapeInterval=often", "does not match pattern"),
         ("operator.resources.limits.cpu=lots", "does not match pattern"),
+        ("dashboards.label=no spaces", "does not match pattern"),
+        ("dashboards.grafanaOperator.selector=x", "additional properties 'selector' not allowed"),
     ],
 )
 def test_a_wrong_value_is_refused(cluster: Path, value: str, message: str) -> None:
@@ -108,7 +110,7 @@ def test_every_value_is_explained_and_in_the_schema(cluster: Path) -> None:
     schema = json.loads((ROOT / "charts" / "lockstep" / "values.schema.json").read_text())
     values = yaml.safe_load(text)
     assert set(values) == set(schema["properties"]) - {"global"}
-    for name in ("image", "crds", "operator", "worker", "prometheus", "rbac"):
+    for name in ("image", "crds", "operator", "worker", "prometheus", "rbac", "dashboards"):
         assert set(values[name]) == set(schema["properties"][name]["properties"])
         block = text.split(f"\n{name}:\n", 1)[1].split("\n\n", 1)[0].splitlines()
         for key in values[name]:

@@ -69,6 +69,7 @@ def test_the_values_of_an_older_release_need_none_of_the_newer_keys(
 def test_what_is_given_stays_although_it_looks_empty(cluster: Path) -> None:
     """False, and limits that were taken away."""
     no = "operator.planner.auth=false,crds.keep=false,crds.install=false,prometheus.enabled=false"
+    no += ",dashboards.enabled=false"
     made = rendered(CHART, "--set", no, "--set", "operator.resources.limits=null")
     assert {one["kind"] for one in made}.isdisjoint({"CustomResourceDefinition", "ConfigMap"})
     deployment = next(one for one in made if one["kind"] == "Deployment")

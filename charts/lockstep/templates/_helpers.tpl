@@ -58,6 +58,12 @@ prometheus:
     requests: {cpu: 50m, memory: 128Mi}
     limits: {memory: 1Gi}
 rbac: {aggregate: true}
+dashboards:
+  enabled: true
+  label: grafana_dashboard
+  labelValue: "1"
+  annotations: {}
+  grafanaOperator: {enabled: false, instanceSelector: {}, folder: Lockstep}
 priorityClassName: ""
 {{- end }}
 
