@@ -29,6 +29,7 @@ from lockstep_api.wire_types import (
 MOST_EDGES = 1000
 MOST_CLUSTERS = 1000
 MOST_CUTS = 64
+MOST_OFFERS = 8
 _MOST_MEMBERS = 100_000
 
 
@@ -65,6 +66,17 @@ class EdgeRegistration(WireModel):
         return self.edge
 
 
+class EdgeOffer(WireModel):
+    """What a cluster would have taken on another edge, had the others stayed where they are."""
+
+    edge: EdgeName
+    """The edge."""
+    cost_seconds: Seconds
+    """What the cluster's part of the round would take there."""
+    full: bool = False
+    """Whether the edge has no room for it."""
+
+
 class ClusterPlan(WireModel):
     """A cluster of a round's participants, and the edge that runs it."""
 
@@ -86,6 +98,8 @@ class ClusterPlan(WireModel):
     """What its part of the round is expected to take on this edge; empty: nothing is known yet."""
     why: Sentence = ""
     """Why this edge."""
+    offers: Annotated[list[EdgeOffer], Field(max_length=MOST_OFFERS)] = Field(default_factory=list)
+    """The other edges as `fallbacks` has them, the first of many; empty: nothing is known yet."""
 
 
 class ClusterReport(WireModel):

@@ -46,6 +46,7 @@ from lockstep_api.wire_types import (
     Deadline,
     EdgeName,
     Finite,
+    Frequency,
     Ghz,
     JobSeconds,
     Loss,
@@ -285,16 +286,23 @@ class PlanRequest(WireModel):
 
 
 class PlanBasis(WireModel):
-    """The figures that a participant's plan was made of; empty: not known, or not looked at."""
+    """The figures that a participant's plan was made of; a figure that nobody knows is empty.
+
+    What of `finish_seconds` is no work of its own steps is the rest of the round: the upload; in
+    mode split also what it receives, and its edge's back half.
+    """
 
     mbps: Rate | None = None
-    """Bandwidth of its uplink that the plan counts on: the mean of the last 10 s, in Mbit/s."""
+    """Bandwidth of its uplink that the plan counts on, in Mbit/s: the mean of the last 10 s; for
+    policy static and planned steps, which go by no moment, a longer one."""
     upload_mbit: Rate | None = None
-    """Size of its update in Mbit."""
-    work_per_step: Seconds | None = None
-    """W of a local step: core-seconds of CPU at maxGHz's cores."""
-    finish_seconds: Seconds | None = None
-    """When its update is expected to be in, from the round's start."""
+    """What it sends in the round, in Mbit: its update, in mode split what all its steps send."""
+    work_per_step: Seconds
+    """W of a local step, in core-seconds of CPU; in mode split of a step of its batch."""
+    finish_seconds: Seconds
+    """When its part of the round is expected to be in, from the round's start."""
+    has_ghz: Annotated[Frequency | None, Field(alias="hasGHz")] = None
+    """The frequency that it has whatever it is asked for, since its limit is not in force."""
 
 
 class ClientPlan(WireModel):
@@ -319,7 +327,7 @@ class ClientPlan(WireModel):
     reason: Sentence | None = None
     """Why it is not, or why the device has to keep to it itself although resize was asked for."""
     basis: PlanBasis | None = None
-    """What it was made of."""
+    """What it was made of; empty: nothing was measured yet, or it could not be used."""
 
     def asked_steps(self) -> int | None:
         """The steps as people are told them; None: the budget alone bounds them."""

@@ -43,9 +43,11 @@ Sentence = Annotated[str, AfterValidator(cut_at(MOST_TEXT))]
 """For people: a longer one is cut, never refused."""
 Number = Annotated[int, Field(ge=0, le=MOST_INT)]
 Counted = Annotated[int, Field(ge=1, le=MOST_INT)]
-Ghz = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, alias="frequencyGHz")]
+Frequency = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Ghz = Annotated[Frequency, Field(alias="frequencyGHz")]
 Cores = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
+MOST_SECONDS = 1e7
+Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]
 """Of a round, at most 115 days."""
 JobSeconds = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
 """Of a whole job."""

@@ -13,8 +13,8 @@ from lockstep_operator.core.batches import (
     Bounds,
     bounds_of,
     equal_batches,
-    frequencies,
     proportional_batches,
+    split_round,
     step_seconds,
 )
 from lockstep_operator.core.insight import Member, devices_of
@@ -98,10 +98,10 @@ def members(devices: Paces, steps: int = 10) -> list[Member]:
 
 
 def asked(devices: Paces, batches: list[int], *, back_s: list[float]) -> Array:
-    return frequencies(
+    return split_round(
         members(devices), np.array(batches), paced=devices, load=LOAD, back_s=np.array(back_s),
         energy_weight=0.0,
-    )  # fmt: skip
+    ).equalized()  # fmt: skip
 
 
 def of(devices: Paces, index: list[int]) -> Paces:
@@ -156,9 +156,9 @@ def test_the_equaliser_is_the_allocators_with_what_travels_as_the_upload() -> No
     fronts = 2 * LOAD.front_mbit / devices.up_mbps
     away = steps * (batches * sent + fronts + 0.03)
     ghz = fleet.frequency(equalize(fleet, away[None]).compute_s)[0]
-    ours = frequencies(every, batches, paced=devices, load=LOAD, back_s=np.full(2, 0.03),
+    ours = split_round(every, batches, paced=devices, load=LOAD, back_s=np.full(2, 0.03),
                        energy_weight=0.5)  # fmt: skip
-    assert ours == pytest.approx(ghz)
+    assert ours.equalized() == pytest.approx(ghz)
 
 
 def test_fronts_travel_twice_a_step_or_once_a_round() -> None:

@@ -1,5 +1,6 @@
 """What is known of devices: series, reports, the fleet that the allocator sees, frequencies."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ def insight(**changes: ClientInsight) -> Insight:
 
 def finish_s(
     job: FederatedJobSpec,
-    ghz: dict[str, float],
+    ghz: Mapping[str, float],
     uploads: dict[str, float],
     steps: dict[str, int] = STEPS,
 ) -> list[float]:
@@ -137,7 +138,7 @@ def finish_s(
 def test_equalize_makes_devices_finish_together() -> None:
     job = spec(policy="equalize", energyWeight=0.001)
     slower = ClientInsight(slots_mbps=(4.0,) * SLOTS, work_per_step=0.1, upload_mbit=8.0)
-    ghz = allocate(job, STEPS, insight=insight(slow_1=slower))
+    ghz = allocate(job, STEPS, insight=insight(slow_1=slower)).ghz
     assert ghz["slow-1"] == pytest.approx(1.0)
     assert ghz["fast-0"] < 1.0
     done = finish_s(job, ghz, {"fast-0": 1, "fast-1": 1, "slow-0": 1, "slow-1": 2})
@@ -158,22 +159,22 @@ def test_equalize_makes_devices_with_unequal_steps_finish_together(
         client: ClientInsight(slots_mbps=(8 / s,) * SLOTS, work_per_step=0.1, upload_mbit=8.0)
         for client, s in uploads.items()
     }
-    done = finish_s(job, allocate(job, asked, insight=Insight(known)), uploads, asked)
+    done = finish_s(job, allocate(job, asked, insight=Insight(known)).ghz, uploads, asked)
     assert max(done) - min(done) < 2e-3
 
 
 def test_a_device_that_has_another_frequency_is_planned_with_that() -> None:
     job = spec(policy="equalize", energyWeight=0.001)
-    free = allocate(job, STEPS, insight=insight())
-    bound = allocate(job, STEPS, insight=insight(), fixed={"slow-0": 0.5})
+    free = allocate(job, STEPS, insight=insight()).ghz
+    bound = allocate(job, STEPS, insight=insight(), fixed={"slow-0": 0.5}).ghz
     assert bound["fast-0"] < free["fast-0"]  # it has to wait for slow-0 anyway
     assert bound["slow-1"] < free["slow-1"]
 
 
 def test_what_nobody_measured_is_taken_from_the_others() -> None:
     job = spec(policy="equalize", energyWeight=0.001)
-    unknown = allocate(job, STEPS, insight=insight(fast_1=ClientInsight()))
-    known = allocate(job, STEPS, insight=insight())
+    unknown = allocate(job, STEPS, insight=insight(fast_1=ClientInsight())).ghz
+    known = allocate(job, STEPS, insight=insight()).ghz
     assert unknown == pytest.approx(known)
 
 
@@ -182,14 +183,14 @@ def test_a_round_of_devices_that_nobody_measured_is_planned_by_what_the_others_s
     job = spec(policy="equalize", energyWeight=0.001)
     asked = {"fast-1": 10, "slow-1": 10}
     known = insight(fast_1=ClientInsight(), slow_1=ClientInsight())
-    assert allocate(job, asked, insight=known) == pytest.approx(
-        allocate(job, asked, insight=insight())
+    assert allocate(job, asked, insight=known).ghz == pytest.approx(
+        allocate(job, asked, insight=insight()).ghz
     )
 
 
 def test_a_trained_policy_decides_and_stays_in_range() -> None:
     job = spec(policy="ppo")
-    asked = allocate(job, STEPS, insight=insight(), policy=lambda seen: 3 * maximum(seen))
+    asked = allocate(job, STEPS, insight=insight(), policy=lambda seen: 3 * maximum(seen)).ghz
     assert asked == {"fast-0": 2.0, "fast-1": 2.0, "slow-0": 1.0, "slow-1": 1.0}
 
 
@@ -214,5 +215,5 @@ def test_static_goes_by_the_mean_bandwidth() -> None:
     steady = ClientInsight(
         slots_mbps=(8.0,) * SLOTS, mean_mbps=8.0, work_per_step=0.1, upload_mbit=8.0
     )
-    changing = allocate(job, STEPS, insight=insight(fast_0=now_slow))
-    assert changing == pytest.approx(allocate(job, STEPS, insight=insight(fast_0=steady)))
+    changing = allocate(job, STEPS, insight=insight(fast_0=now_slow)).ghz
+    assert changing == pytest.approx(allocate(job, STEPS, insight=insight(fast_0=steady)).ghz)

@@ -3,18 +3,22 @@
 `plan` calls it; the planner enforces the result.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
-from lockstep_allocator.baselines import equalize_10s, equalize_steady, static
+from lockstep_allocator.baselines import equalize_10s, equalize_steady, maximum, static
 from lockstep_allocator.devices import Array
 from lockstep_allocator.fleet import Method
+from lockstep_allocator.observation import Observation
 from lockstep_api.energy import limit_cores
 from lockstep_api.names import client_name
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import AllocationPolicy, DeviceGroup, FederatedJobSpec
-from lockstep_operator.core.insight import Insight, Member, observation_of
+from lockstep_operator.core.basis import Allocation, Counted, had_ghz, told
+from lockstep_operator.core.insight import Insight, Member, observation_of, work_per_step
 
 
 class NotComputable(Exception):
@@ -37,8 +41,8 @@ def allocate(
     insight: Insight,
     policy: Method | None = None,
     fixed: Mapping[str, float] | None = None,
-) -> dict[str, float]:
-    """The frequency of each client in GHz.
+) -> Allocation:
+    """The frequency of each client, and what it was made of.
 
     Until work was measured once, `static` levels the devices by cpuAtMax and steps, and every other
     policy lets them run at their maximum.
@@ -56,46 +60,67 @@ def allocate(
     """
     groups = groups_by_client(spec)
     fixed = fixed or {}
-    if spec.allocation.policy is AllocationPolicy.MAX:
-        return {client: groups[client].frequency.max_ghz for client in steps}
     members = [Member(client, groups[client], k, fixed.get(client)) for client, k in steps.items()]
-    asked = _asked(spec, members, insight=insight, policy=policy)
-    if asked is None:
-        return _before_measured(spec, steps)
-    return {
-        client: within(groups[client], float(ghz)) for client, ghz in zip(steps, asked, strict=True)
-    }
+    work_cores = work_per_step([*steps], insight)
+    if work_cores is None or not members:
+        return Allocation(_before_measured(spec, steps))
+    rule = _rule(spec, policy)
+    seen, asked = _asked(spec, members, insight=insight, method=rule.method)
+    ghz = {one.client: within(one.group, float(f)) for one, f in zip(members, asked, strict=True)}
+    mbps = rule.counts_on(seen)
+    counted = Counted(
+        mbps=mbps[0],
+        upload_mbit=seen.devices.upload[0],
+        work_cores=work_cores,
+        finish_s=seen.devices.work[0] / had_ghz(members, ghz) + seen.upload_s(mbps)[0],
+    )
+    return Allocation(ghz, told(members, counted))
 
 
 def _asked(
-    spec: FederatedJobSpec, members: Sequence[Member], *, insight: Insight, policy: Method | None
-) -> Array | None:
-    """A frequency for each member, as the method gives it; None: no work was ever measured."""
+    spec: FederatedJobSpec, members: Sequence[Member], *, insight: Insight, method: Method
+) -> tuple[Observation, Array]:
+    """What is seen of the members, whose work was measured; a frequency for each."""
     name = spec.allocation.policy
     try:
         with np.errstate(all="ignore"):
             seen = observation_of(members, insight, energy_weight=spec.allocation.energy_weight)
-            asked = None if seen is None else _method(spec, policy)(seen)[0]
+            assert seen is not None
+            asked = method(seen)[0]
     except (ArithmeticError, ValueError, IndexError) as error:
         raise NotComputable(f"policy {name} has no answer to what is known ({error})") from error
-    if asked is not None and not np.isfinite(asked).all():
+    if not np.isfinite(asked).all():
         raise NotComputable(f"policy {name} gives frequencies that are no numbers")
-    return asked
+    return seen, asked
 
 
 def within(group: DeviceGroup, ghz: float) -> float:
     """Within the group's range; a tenth of a MHz is less than a millicore stands for."""
     frequency = group.frequency
+    if ghz >= frequency.max_ghz:
+        return frequency.max_ghz
     return min(max(round(ghz, 4), frequency.min_ghz), frequency.max_ghz)
 
 
-def _method(spec: FederatedJobSpec, policy: Method | None) -> Method:
-    if spec.allocation.policy is AllocationPolicy.STATIC:
-        return static
-    if spec.allocation.policy is AllocationPolicy.PPO and policy is not None:
-        return policy
-    planned = spec.training.local_steps.planned is not None
-    return equalize_steady if planned else equalize_10s
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How a job's frequencies are found, and the bandwidth (1, N) that this counts on."""
+
+    method: Method
+    counts_on: Callable[[Observation], Array]
+
+
+def _rule(spec: FederatedJobSpec, policy: Method | None) -> _Rule:
+    name = spec.allocation.policy
+    if name is AllocationPolicy.MAX:
+        return _Rule(maximum, attrgetter("recent_mbps"))
+    if name is AllocationPolicy.STATIC:
+        return _Rule(static, attrgetter("mean_mbps"))
+    if name is AllocationPolicy.PPO and policy is not None:
+        return _Rule(policy, attrgetter("recent_mbps"))
+    if spec.training.local_steps.planned is not None:
+        return _Rule(equalize_steady, attrgetter("steady_mbps"))
+    return _Rule(equalize_10s, attrgetter("recent_mbps"))
 
 
 def _before_measured(spec: FederatedJobSpec, steps: Mapping[str, int]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lockstep_allocator.devices import Array
+from lockstep_allocator.devices import Array, Devices
 from lockstep_allocator.equalize import equalize
 from lockstep_operator.core.insight import Member, devices_of
 from lockstep_operator.core.split_steps import (
@@ -94,7 +94,24 @@ def step_seconds(batches: Numbers, *, paced: Paces, load: Load) -> float:
     return float((of_a_step(paced, load) + batches * of_an_example(paced, load)).max())
 
 
-def frequencies(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRound:
+    """A round of split training, as the equaliser sees its devices."""
+
+    devices: Devices
+    """With the work of their steps."""
+    away_s: Array
+    """(N,) what of the round is no work of each device."""
+    sent_mbit: Array
+    """(N,) what each sends in the round."""
+
+    def equalized(self) -> Array:
+        """(N,) frequencies in GHz."""
+        even = equalize(self.devices, self.away_s[None])
+        return np.asarray(self.devices.frequency(even.compute_s)[0])
+
+
+def split_round(
     members: Sequence[Member],
     batches: Numbers,
     *,
@@ -102,8 +119,8 @@ def frequencies(
     load: Load,
     back_s: Array,
     energy_weight: float,
-) -> Array:
-    """The frequency of each device of a round, in GHz.
+) -> SplitRound:
+    """What a round asks of its devices.
 
     Args:
         members: the devices, with their steps.
@@ -115,7 +132,10 @@ def frequencies(
     """
     steps = np.array([member.steps for member in members])
     away_s = of_a_step(paced, load) + batches * sent_of_an_example(paced, load) + back_s
-    away_s = steps * away_s + of_a_round(paced, load)
-    work = paced.core_s * batches
-    devices = devices_of(members, work, sizes=np.ones(len(members)), energy_weight=energy_weight)
-    return np.asarray(devices.frequency(equalize(devices, away_s[None]).compute_s)[0])
+    work, sizes = paced.core_s * batches, np.ones(len(members))
+    fronts = steps if load.every_step else 1
+    return SplitRound(
+        devices=devices_of(members, work, sizes=sizes, energy_weight=energy_weight),
+        away_s=steps * away_s + of_a_round(paced, load),
+        sent_mbit=np.asarray(steps * batches * load.up_mbit + fronts * load.front_mbit, float),
+    )

@@ -20,7 +20,10 @@ from lockstep_api.tiers import CutCandidate
 
 _FRESH_S = 10.0
 """Samples that are older say nothing of now, unless they come no more often."""
-_NO_UPLOAD_MBPS = 1e6
+NO_UPLOAD_MBPS = 1e6
+"""Stands for a bandwidth that nobody has measured yet."""
+LEAST_MBIT = 1e-6
+"""Stands for an upload whose size nobody knows yet."""
 _UNLIKE = 10.0
 """A step's work is that of the median device, times or divided by this at most."""
 
@@ -200,7 +203,7 @@ def observation_of(
     usual_mbit = usual(one.upload_mbit for one in everyone) or 0.0
     sizes = filled([one.upload_mbit for one in known], usual_mbit)
     usual_mbps = usual(_mean(_slots_of(one)) for one in everyone)
-    unknown = np.full(len(EDGES_S) - 1, _NO_UPLOAD_MBPS if usual_mbps is None else usual_mbps)
+    unknown = np.full(len(EDGES_S) - 1, NO_UPLOAD_MBPS if usual_mbps is None else usual_mbps)
     slots = [unknown if one is None else one for one in map(_slots_of, known)]
     history = np.maximum(np.array(slots), LEAST_MBPS)[None]
     recent = recent_mbps(history)
@@ -264,7 +267,7 @@ def devices_of(
     ]  # fmt: skip
     low = [m.fixed_ghz or curve.efficient_ghz for m, curve in zip(members, curves, strict=True)]
     high = [m.fixed_ghz or m.group.frequency.max_ghz for m in members]
-    upload = np.maximum(sizes, 1e-6)
+    upload = np.maximum(sizes, LEAST_MBIT)
     return Devices(
         work=np.array([work]),
         upload=upload[None],

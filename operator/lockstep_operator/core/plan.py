@@ -5,6 +5,7 @@ leaves it to the devices with `left_to_devices`.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from lockstep_allocator.fleet import Method
 from lockstep_api.spec import Actuator, AllocationPolicy, FederatedJobSpec, Mode
@@ -13,6 +14,7 @@ from lockstep_api.text import few
 from lockstep_api.tiers import CutCandidate
 from lockstep_api.wire import ClientPlan, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.allocate import allocate, cpu_milli, groups_by_client
+from lockstep_operator.core.basis import Allocation
 from lockstep_operator.core.cuts import choose_cut
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote
@@ -94,8 +96,8 @@ def _frequencies(
     insight: Insight,
     policy: Method | None,
     fixed: Mapping[str, float] | None = None,
-) -> dict[str, float]:
-    """The frequency of each participant in GHz."""
+) -> Allocation:
+    """The frequency of each participant, and what it was made of."""
     if cut is None or not grouping.batches:
         return allocate(spec, steps, insight=insight, policy=policy, fixed=fixed)
     return split_frequencies(
@@ -132,7 +134,9 @@ def replanned(
         fixed=has_ghz,
     )
     kept = {e.client: e.frequency_ghz for e in plan.participants if not e.applied}
-    again = _participants(spec, asked | kept, steps=steps, batches=batches)
+    again = _participants(
+        spec, replace(asked, ghz={**asked.ghz, **kept}), steps=steps, batches=batches
+    )
     return plan.model_copy(update={"participants": again})
 
 
@@ -147,7 +151,7 @@ def _connected(spec: FederatedJobSpec, request: PlanRequest) -> list[str]:
 
 def _participants(
     spec: FederatedJobSpec,
-    asked: Mapping[str, float],
+    asked: Allocation,
     *,
     steps: Mapping[str, int],
     batches: Mapping[str, int],
@@ -162,8 +166,9 @@ def _participants(
             budget_seconds=spec.training.local_steps.budget_seconds,
             batch_size=batches.get(client),
             applied=False,
+            basis=asked.basis.get(client),
         )
-        for client, ghz in asked.items()
+        for client, ghz in asked.ghz.items()
     ]
 
 

@@ -22,15 +22,16 @@ from lockstep_api.spec import (
     Offload,
 )
 from lockstep_api.text import few
-from lockstep_api.tiers import ClusterPlan, CutCandidate
+from lockstep_api.tiers import MOST_OFFERS, ClusterPlan, CutCandidate, EdgeOffer
 from lockstep_api.wire import PlanRequest, RoundPlan
 from lockstep_operator.core import clustering, matching
 from lockstep_operator.core.allocate import NotComputable, groups_by_client, within
-from lockstep_operator.core.batches import frequencies
+from lockstep_operator.core.basis import Allocation, Counted, had_ghz, told
+from lockstep_operator.core.batches import SplitRound, split_round
 from lockstep_operator.core.clustering import Cluster
 from lockstep_operator.core.insight import Insight, Member
 from lockstep_operator.core.offload import Averaging, Site, Splitting, splitting_of
-from lockstep_operator.core.split_steps import joined
+from lockstep_operator.core.split_steps import Paces, joined
 from lockstep_operator.errors import UnfitRequest
 
 _SHOWN = 5
@@ -192,7 +193,13 @@ def _planned(made: Cluster, match: matching.Match, *, known: bool) -> ClusterPla
         divergence=made.divergence,
         cost_seconds=match.seconds if known else None,
         why=match.why if known else _SPREAD,
+        offers=_offers(match) if known else [],
     )
+
+
+def _offers(match: matching.Match) -> list[EdgeOffer]:
+    others = [one for one in match.ranking if one.edge != match.edge][:MOST_OFFERS]
+    return [EdgeOffer(edge=one.edge, cost_seconds=one.seconds, full=one.full) for one in others]
 
 
 def _batches(
@@ -217,52 +224,66 @@ def split_frequencies(
     insight: Insight,
     cut: CutCandidate,
     fixed: Mapping[str, float],
-) -> dict[str, float]:
-    """The frequency of each participant of a round of split training, in GHz.
+) -> Allocation:
+    """The frequency of each participant of a round of split training, and what it was made of.
 
-    Until work was measured once, `static` goes by what the spec says, `equalize` has devices run at
+    Until work was measured once, `static` goes by what the spec says, others have devices run at
     their maximum.
 
     Raises:
         NotComputable: what is known has no answer.
     """
     groups, policy = groups_by_client(spec), spec.allocation.policy
+    most = {client: groups[client].frequency.max_ghz for client in steps}
     measured = any(one.work_per_example is not None for one in insight.clients.values())
-    if policy is AllocationPolicy.MAX or not (measured or policy is AllocationPolicy.STATIC):
-        return {client: groups[client].frequency.max_ghz for client in steps}
+    if not (measured or policy is AllocationPolicy.STATIC):
+        return Allocation(most)
     work = offload_of(spec, steps, insight=insight, cut=cut)
     assert isinstance(work, Splitting)
+    members = [
+        Member(client, groups[client], steps[client], fixed.get(client))
+        for one in grouping.clusters
+        for client in one.clients
+    ]
     try:
         with np.errstate(all="ignore"):
-            found = _equalized(spec, grouping, steps=steps, work=work, fixed=fixed)
+            paced, asked = _round_of(spec, grouping, members=members, work=work)
+            ghz = most if policy is AllocationPolicy.MAX else _equalized(members, asked)
     except (ArithmeticError, ValueError) as error:
         raise NotComputable(f"policy {policy} has no answer to what is known ({error})") from error
-    if not all(map(math.isfinite, found.values())):
+    if not all(map(math.isfinite, ghz.values())):
         raise NotComputable(f"policy {policy} gives frequencies that are no numbers")
-    return {client: within(groups[client], found[client]) for client in steps}
+    ghz = {client: within(groups[client], ghz[client]) for client in steps}
+    counted = Counted(
+        mbps=paced.up_mbps,
+        upload_mbit=asked.sent_mbit,
+        work_cores=paced.core_s * np.array([grouping.batches[one.client] for one in members]),
+        finish_s=asked.devices.work[0] / had_ghz(members, ghz) + asked.away_s,
+    )
+    return Allocation(ghz, told(members, counted))
 
 
-def _equalized(
-    spec: FederatedJobSpec,
-    grouping: Grouping,
-    *,
-    steps: Mapping[str, int],
-    work: Splitting,
-    fixed: Mapping[str, float],
-) -> dict[str, float]:
+def _equalized(members: Sequence[Member], asked: SplitRound) -> dict[str, float]:
+    return {one.client: float(ghz) for one, ghz in zip(members, asked.equalized(), strict=True)}
+
+
+def _round_of(
+    spec: FederatedJobSpec, grouping: Grouping, *, members: Sequence[Member], work: Splitting
+) -> tuple[Paces, SplitRound]:
+    """How fast its devices are, in their clusters' order, and what the round asks of them."""
     known, mean = sites(spec), spec.allocation.policy is AllocationPolicy.STATIC
-    order = [client for one in grouping.clusters for client in one.clients]
     parts = [work.paces(one.clients, known[one.edge], mean=mean) for one in grouping.clusters]
     back = [_back_seconds(one, work, site=known[one.edge]) for one in grouping.clusters]
-    ghz = frequencies(
-        [Member(one, work.groups[one], steps[one], fixed.get(one)) for one in order],
-        np.array([grouping.batches[one] for one in order]),
-        paced=joined(parts),
+    paced = joined(parts)
+    asked = split_round(
+        members,
+        np.array([grouping.batches[one.client] for one in members]),
+        paced=paced,
         load=work.load,
         back_s=np.repeat(back, [len(one.clients) for one in grouping.clusters]),
         energy_weight=spec.allocation.energy_weight,
     )
-    return dict(zip(order, ghz.tolist(), strict=True))
+    return paced, asked
 
 
 def _back_seconds(one: ClusterPlan, work: Splitting, *, site: Site) -> float:

@@ -185,7 +185,7 @@ class TieredRound(Round):
 
     def _member(self, client: str, key: str | None) -> MemberOrder:
         return MemberOrder(
-            plan=self._plans[client],
+            plan=self._plans[client].model_copy(update={"basis": None}),
             key=key,
             examples=self.base.examples.get(client, 1),
             base_round=self.base.counted.get(client),
