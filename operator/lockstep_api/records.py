@@ -5,12 +5,12 @@ On its volume: `history.jsonl`, a line a round (RoundRecord; older ones become R
 (plans that are played again).
 """
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
 
 from lockstep_api.base import WireModel
-from lockstep_api.sessions import Refusal
+from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.spec.job import MOST_CLIENTS
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import RoundPlan, RoundReport
@@ -28,6 +28,11 @@ class RoundRecord(RoundReport):
 
     plan: RoundPlan | None = None
     """What was asked for, and on what figures; empty in files of older releases."""
+
+    @classmethod
+    def of(cls, report: RoundReport, plan: RoundPlan) -> Self:
+        """The record of a round that has finished."""
+        return cls(**dict(report), plan=plan)
 
 
 class RoundSummary(WireModel):
@@ -63,7 +68,13 @@ class ClientRecord(WireModel):
     examples: Counted
     """Training examples that it holds."""
     labels: Annotated[list[Number], Field(max_length=MOST_LABELS)] = Field(default_factory=list)
-    """Examples per label, as it told them (in mode split with its noise); empty: it told none."""
+    """Examples per label, as it told them (in modes with edges with its noise); empty: it told
+    none, or there are too many for the file."""
+
+    @classmethod
+    def of(cls, told: Registration) -> Self:
+        """The record of a registered client."""
+        return cls(client=told.client, examples=told.examples, labels=told.label_histogram)
 
 
 class ClientsRecord(WireModel):
@@ -71,3 +82,8 @@ class ClientsRecord(WireModel):
 
     clients: Annotated[list[ClientRecord], Field(max_length=MOST_CLIENTS)]
     """By name."""
+
+    def without_labels(self) -> "ClientsRecord":
+        """The same, smaller."""
+        shortened = [one.model_copy(update={"labels": []}) for one in self.clients]
+        return self.model_copy(update={"clients": shortened})

@@ -13,6 +13,7 @@ import yaml
 from safetensors.numpy import load_file
 from typer.testing import CliRunner, Result
 
+from lockstep_api.records import CLIENTS_FILE, HISTORY_FILE, ClientsRecord, RoundRecord
 from lockstep_simulator import running
 from lockstep_simulator.cli import app
 from lockstep_simulator.emulation import USUAL
@@ -204,3 +205,24 @@ def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
     done = RUN.invoke(app, ["simulate", str(tmp_path / "none.yaml")])
     assert done.exit_code == 1
     assert "cannot read" in done.stderr
+
+
+def test_records_are_the_files_of_a_jobs_volume(files: tuple[str, ...], tmp_path: Path) -> None:
+    folder = tmp_path / "records"
+    simulated(files, "--records", str(folder))
+    simulated(files, "--records", str(folder), "--rounds", "3")
+    text = (folder / HISTORY_FILE).read_text()
+    records = [RoundRecord.model_validate_json(line) for line in text.splitlines()]
+    assert [record.round for record in records] == [1, 2, 3], "those of the run before are gone"
+    plans = [record.plan for record in records]
+    assert all(plan is not None and len(plan.participants) == 4 for plan in plans)
+    clients = ClientsRecord.model_validate_json((folder / CLIENTS_FILE).read_bytes()).clients
+    assert [one.client for one in clients] == ["d-0", "d-1", "d-2", "d-3"]
+    assert all(sum(one.labels) == one.examples for one in clients)
+    simulated(files, "--history", str(folder / HISTORY_FILE))
+
+
+def test_records_that_cannot_be_written_end_the_program(files: tuple[str, ...]) -> None:
+    done = simulated(files, "--records", files[0], code=1)
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lockstep_api.wire import RoundReport
 from lockstep_simulator.emulation import NO_OVERHEADS
 from lockstep_simulator.replay import Replay, read_history
+from lockstep_simulator.simulation import SimulatedRound
 from lockstep_simulator.work import from_history
 from lockstep_workers.cloud.history import History
 from lockstep_workers.errors import InvalidJob
@@ -16,20 +16,18 @@ from tests.support.simulating import WORK, group, rounds, spec
 JOB = spec(group("d", 6), participation={"fraction": 0.5}, training={"rounds": 6})
 
 
-def written(reports: list[RoundReport], path: Path, *, most_bytes: int = 1 << 20) -> str:
+def written(done: list[SimulatedRound], path: Path, *, most_bytes: int = 1 << 20) -> str:
     """The file that a cloud pod would have written."""
     history = History(path, most_bytes)
-    for report in reports:
-        history.add(report)
+    for one in done:
+        history.add(one.record)
     return path.read_text()
 
 
 def test_a_history_played_again_is_the_same_job(tmp_path: Path) -> None:
     """Who took part, with how many steps and at which frequency: nothing is sampled anew."""
     done = rounds(JOB, failures=0.2)
-    reports = read_history(
-        written([one.report for one in done], tmp_path / "history.jsonl"), source="history.jsonl"
-    )
+    reports = read_history(written(done, tmp_path / "history.jsonl"), source="history.jsonl")
     other = spec(group("d", 6), training={"rounds": 99, "localSteps": {"fixed": 77}})
     again = rounds(other, planner=Replay.of(other, reports))
     assert [one.report.lost for one in again] == [one.report.lost for one in done]
@@ -60,8 +58,9 @@ def test_what_a_training_takes_beside_its_steps_is_no_work_of_them() -> None:
 
 
 def test_a_history_that_is_none_is_refused(tmp_path: Path) -> None:
-    reports = [one.report for one in rounds(JOB)]
-    text = written(reports, tmp_path / "history.jsonl")
+    done = rounds(JOB)
+    reports = [one.report for one in done]
+    text = written(done, tmp_path / "history.jsonl")
     with pytest.raises(InvalidJob, match=r"notes\.txt, line 1 is no round of a history"):
         read_history("hello\n", source="notes.txt")
     with pytest.raises(InvalidJob, match="has no round with its clients"):
@@ -74,8 +73,9 @@ def test_a_history_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_summed_up_rounds_are_passed_over(tmp_path: Path) -> None:
-    reports = [one.report for one in rounds(JOB)]
-    text = written(reports, tmp_path / "history.jsonl", most_bytes=6000)
+    done = rounds(JOB)
+    reports = [one.report for one in done]
+    text = written(done, tmp_path / "history.jsonl", most_bytes=8000)
     found = read_history(text, source="history")
     assert 0 < len(found) < len(reports)
     assert found[-1] == reports[-1]

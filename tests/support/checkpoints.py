@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lockstep_api.records import RoundRecord
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import RoundPlan, RoundReport
 from lockstep_workers.cloud.checkpoint import Checkpoint
@@ -21,9 +22,18 @@ def report(number: int) -> RoundReport:
     )  # fmt: skip
 
 
+def plan(number: int) -> RoundPlan:
+    """Its plan."""
+    return RoundPlan(round=number, rounds=9, participants=[])
+
+
+def record(number: int) -> RoundRecord:
+    """Both, as the history has them."""
+    return RoundRecord.of(report(number), plan(number))
+
+
 def checkpoint(number: int) -> Checkpoint:
     """The checkpoint after a round."""
-    plan = RoundPlan(round=number, rounds=9, participants=[])
     vectors = {name: vector + number for name, vector in LIKE.vectors.items()}
     state = ServerState(vectors, {"seen": number / 3})
-    return Checkpoint(Progress(began_at=7.0).after(report(number), plan), state)
+    return Checkpoint(Progress(began_at=7.0).after(report(number), plan(number)), state)

@@ -20,7 +20,7 @@ from lockstep_workers.cloud.store import CHECKPOINT_FOLDER, Store
 from lockstep_workers.errors import CorruptCheckpoint
 from lockstep_workers.learning.strategy import ServerState
 from lockstep_workers.tensors import Flat
-from tests.support.checkpoints import LIKE, checkpoint, report
+from tests.support.checkpoints import LIKE, checkpoint, record
 
 
 def model_of(found: Checkpoint | None) -> Flat:
@@ -166,7 +166,7 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
 def test_a_corrupt_one_falls_back_to_the_one_before(tmp_path: Path) -> None:
     store = Store(tmp_path, "u", keep=3)
     for number in (1, 2, 3):
-        store.add(report(number))
+        store.add(record(number))
         store.save(checkpoint(number))
     newest = checkpoint_path(tmp_path / CHECKPOINT_FOLDER, 3)
     newest.write_bytes(newest.read_bytes()[:-1] + b"x")
@@ -178,7 +178,7 @@ def test_a_corrupt_one_falls_back_to_the_one_before(tmp_path: Path) -> None:
 
 def test_with_none_the_job_starts_at_round_1(tmp_path: Path) -> None:
     store = Store(tmp_path, "u")
-    store.add(report(1))
+    store.add(record(1))
     found = store.resume(LIKE)
     assert (found.checkpoint, found.corrupt, found.finished) == (None, (), 1)
     assert (tmp_path / "history.jsonl").read_bytes() == b""
@@ -187,14 +187,14 @@ def test_with_none_the_job_starts_at_round_1(tmp_path: Path) -> None:
 def test_the_history_holds_each_round_once(tmp_path: Path) -> None:
     store = Store(tmp_path, "u")
     for number in (1, 2):
-        store.add(report(number))
+        store.add(record(number))
     store.save(checkpoint(2))
-    store.add(report(3))
+    store.add(record(3))
     with (tmp_path / "history.jsonl").open("ab") as file:
         file.write(b'{"round":4,"pla')
     again = Store(tmp_path, "u")
     assert again.resume(LIKE).finished == 3
-    again.add(report(3))
+    again.add(record(3))
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
     assert [RoundReport.model_validate_json(line).round for line in lines] == [1, 2, 3]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from lockstep_api.records import HISTORY_FILE
+from lockstep_api.records import HISTORY_FILE, RoundRecord
 from lockstep_api.sessions import Refusal
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import ClientReport, RoundReport, UpdateReport
+from lockstep_api.wire import ClientPlan, ClientReport, PlanBasis, RoundPlan, UpdateReport
 from lockstep_workers.cloud import history
 from lockstep_workers.cloud.checkpoint import Checkpoint
 from lockstep_workers.cloud.history import History, most_bytes
@@ -20,23 +20,33 @@ from tests.support.checkpoints import LIKE, checkpoint
 BOUND = 40_000
 
 
-def report(number: int, *, clients: int = 3) -> RoundReport:
-    """A finished round of so many clients, which one client was missing from."""
+def report(number: int, *, clients: int = 3) -> RoundRecord:
+    """A finished round of so many clients, which one client was missing from, and its plan."""
+    names = [f"d-{i}" for i in range(clients)]
+    basis = PlanBasis(mbps=12.3456, upload_mbit=8.1, work_per_step=0.0123456, finish_seconds=1.4321)
+    plan = RoundPlan(
+        round=number, rounds=99, participants=[
+            ClientPlan(
+                client=name, frequency_ghz=1, cpu_milli=500, steps=1, applied=True, basis=basis
+            )
+            for name in [*names, "d-9"]
+        ],
+    )  # fmt: skip
     updates = [
         UpdateReport(
-            client=f"d-{i}", round=number, examples=1, steps=1, download_seconds=0,
+            client=name, round=number, examples=1, steps=1, download_seconds=0,
             compute_seconds=0, cpu_seconds=0, throttled_seconds=0, frequency_ghz=1,
             energy_joules=EnergyJoules(model=1.0),
         )
-        for i in range(clients)
+        for name in names
     ]  # fmt: skip
     arrived = [
         ClientReport(update=u, arrived_seconds=0, upload_seconds=0, bytes=0) for u in updates
     ]
-    return RoundReport(
+    return RoundRecord(
         round=number, planned=True, seconds=1.5, elapsed_seconds=1.5 * number, clients=arrived,
         lost=["d-9"], refused={Refusal.SHAPE: 2}, accuracy=0.5, loss=1.0,
-        energy_joules=EnergyJoules(model=float(number)),
+        energy_joules=EnergyJoules(model=float(number)), plan=plan,
     )  # fmt: skip
 
 
@@ -54,6 +64,8 @@ def test_the_file_stays_within_its_bound_and_holds_each_round_once(tmp_path: Pat
     found = lines(path)
     assert [line["round"] for line in found] == list(range(1, 81))
     whole = [line["round"] for line in found if "clients" in line]
+    assert all(line["plan"]["round"] == line["round"] for line in found if "clients" in line)
+    assert not any("plan" in line for line in found if "clients" not in line)
     assert whole == list(range(whole[0], 81)), "the newest are whole"
     assert len(whole) >= 5
     older = found[0]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lockstep_api.records import ClientsRecord, RoundRecord
 from lockstep_api.wire import NoticeReason
 from lockstep_workers.cloud.checkpoint import Checkpoint, checkpoints, write_checkpoint
 from lockstep_workers.tensors import Flat, decode
@@ -56,6 +57,12 @@ async def test_a_new_cloud_pod_goes_on_at_the_next_round(tmp_path: Path) -> None
         assert outcome.report.elapsed_seconds > request.report.elapsed_seconds
     history = (tmp_path / "history.jsonl").read_text().splitlines()
     assert len(history) == 4
+    records = [RoundRecord.model_validate_json(line) for line in history]
+    assert [record.plan and record.plan.round for record in records] == [1, 2, 3, 4]
+    written = ClientsRecord.model_validate_json((tmp_path / "clients.json").read_bytes())
+    assert {one.client: one.examples for one in written.clients} == dict.fromkeys(
+        server.job.clients(), 10
+    )
 
 
 async def test_the_last_round_is_written_when_the_pod_is_stopped(tmp_path: Path) -> None:

@@ -139,6 +139,10 @@ def simulate(
     save_model: Annotated[
         Path | None, typer.Option(help="Where to write the final model (safetensors).")
     ] = None,
+    records: Annotated[
+        Path | None,
+        typer.Option(help="A folder for history.jsonl and clients.json, as on a job's volume."),
+    ] = None,
     plot: Plot = None,
 ) -> None:
     """Run a FederatedJob in this process: its plans, its training, a virtual clock and energy."""
@@ -162,13 +166,15 @@ def simulate(
         file = None if data is None else DataFile(data, standardise=standardise)
         manifest = read_manifest(job, sets, name=name, traces=traces, data=file)
         setup = setup_of(manifest, options, say=told.print)
-        ended = _shown(setup, told, as_json=json_, model=save_model)
+        ended = _shown(setup, told, as_json=json_, model=save_model, records=records)
         if plot is not None and ended.rounds:
             draw_run(setup, ended.rounds, path=plot)
     raise typer.Exit(_CODES.get(ended.result, 0))
 
 
-def _shown(setup: Setup, told: Console, *, as_json: bool, model: Path | None) -> Ended:
+def _shown(
+    setup: Setup, told: Console, *, as_json: bool, model: Path | None, records: Path | None
+) -> Ended:
     """Runs a simulation, and shows what comes of it."""
     out = Console(highlight=False)
     began, rounds = time.monotonic(), setup.spec.training.rounds
@@ -179,7 +185,7 @@ def _shown(setup: Setup, told: Console, *, as_json: bool, model: Path | None) ->
                 _print_json(round_json(done))
             show(done)
 
-        ended = run(setup, show=each, model=model)
+        ended = run(setup, show=each, model=model, records=records)
     if ended.result == FAILED or not ended.rounds:
         told.print(f"error: {ended.message}", style="red", soft_wrap=True)
     if ended.rounds:

@@ -60,8 +60,8 @@ def setup_of(
     spec = adapted(manifest.spec, dataset)
     if options.plans is not None and spec.mode is not Mode.FEDERATED:
         raise InvalidJob(
-            f"--plans: rounds of mode {spec.mode} are not played again, since a history does not "
-            "say which clusters there were; leave it out, or give the history with --history"
+            f"--plans: rounds of mode {spec.mode} are not played again; leave it out, or give the "
+            "history with --history"
         )
     plans = None if options.plans is None else _history(options.plans)
     return Setup(

@@ -1,6 +1,6 @@
 """What virtual devices and edges tell the cloud when they come; `simulation` asks once.
 
-Labels are told where clusters are made of them, with the noise of devices, drawn by the seed: on
+Labels are told as devices do: where clusters are made of them with noise, drawn by the seed; on
 pods of a job that is not deterministic it is drawn by chance.
 """
 
@@ -40,8 +40,10 @@ def registered_edges(spec: FederatedJobSpec) -> list[EdgeRegistration]:
 
 
 def _labels(job: JobSettings, client: Client, *, classes: int) -> list[int]:
-    if job.clustering is None or classes > MOST_LABELS:
+    if classes > MOST_LABELS:
         return []
     counts = label_histogram(client.examples, classes)
+    if job.clustering is None:
+        return counts
     draw = drawn_by_seed(job.training.seed, client.name)
     return noised(counts, epsilon=job.clustering.epsilon, draw=draw)

@@ -1,7 +1,7 @@
 """Plays the plans of a cluster's job again, from the history that its cloud pod wrote.
 
-A history has one JSON line a round (`lockstep_workers.cloud.history`): its newest rounds are whole
-reports, which say who took part, with how many steps, at which frequency. The CLI reads it; a
+A history has one JSON line a round (`lockstep_workers.cloud.history`): its newest rounds are whole,
+and say who took part, with how many steps, at which frequency in the end. The CLI reads it; a
 simulation then plans with a `Replay` instead of a `LivePlanner`.
 """
 

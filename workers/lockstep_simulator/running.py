@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from types import FrameType
 
+from lockstep_simulator.recording import Recording
 from lockstep_simulator.simulation import Setup, SimulatedRound, Simulation, simulation
 from lockstep_workers.errors import JobFailed
 from lockstep_workers.files import write_whole
@@ -36,7 +37,11 @@ class Ended:
 
 
 def run(
-    setup: Setup, *, show: Callable[[SimulatedRound], None], model: Path | None = None
+    setup: Setup,
+    *,
+    show: Callable[[SimulatedRound], None],
+    model: Path | None = None,
+    records: Path | None = None,
 ) -> Ended:
     """Simulates a job.
 
@@ -44,16 +49,20 @@ def run(
         setup: the simulation.
         show: told of each round.
         model: where the model is written at the end, also after Ctrl-C.
+        records: the folder in which clients and rounds are written down.
 
     Raises:
         InvalidJob: it cannot begin.
-        OSError: the model cannot be written.
+        OSError: the model, or a record, cannot be written.
     """
     with _stoppable(), simulation(setup) as job:
         ended = Ended(work_per_step=median(job.work.values()))
+        recording = None if records is None else Recording(records, job.clients)
         try:
             for done in job.rounds():
                 ended.rounds.append(done)
+                if recording is not None:
+                    recording.add(done.record)
                 show(done)
             ended.result = _result(ended.rounds)
         except JobFailed as error:

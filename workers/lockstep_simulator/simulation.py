@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lockstep_allocator.fleet import Method
+from lockstep_api.records import ClientRecord, ClientsRecord, RoundRecord
 from lockstep_api.settings import JobSettings, edge_names, job_settings
 from lockstep_api.spec import AllocationPolicy, FederatedJobSpec, Mode
 from lockstep_api.text import few
@@ -129,6 +130,11 @@ class SimulatedRound:
     """The round's participants."""
     plan: RoundPlan
     report: RoundReport
+
+    @property
+    def record(self) -> RoundRecord:
+        """The round as a cloud pod writes it down."""
+        return RoundRecord.of(self.report, self.plan)
 
     @property
     def divergence(self) -> float | None:
@@ -261,6 +267,11 @@ class Simulation:
             patient=self._deterministic,
             hop_s=self._setup.overheads.transfer_s,
         )
+
+    @property
+    def clients(self) -> ClientsRecord:
+        """What its clients told when they came."""
+        return ClientsRecord(clients=[ClientRecord.of(one) for one in self._clients])
 
     def rounds(self) -> Iterator[SimulatedRound]:
         """The rounds until the job is over."""

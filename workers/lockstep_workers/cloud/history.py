@@ -1,9 +1,9 @@
 """The history of a job's rounds: a file of one JSON line a round, whose size is bounded.
 
 Owned by the store. Invariant: each finished round is in it once, in order, and none after the one
-that a resumed job goes on from. The newest rounds are whole reports; before the file outgrows its
-bound, older ones become summaries, without the figures of each client. Summaries alone may take
-half of the bound (some 50,000 rounds): beyond that the oldest go.
+that a resumed job goes on from. The newest rounds are whole, with their plans; before the file
+outgrows its bound, older ones become summaries, without the figures of each client. Summaries
+alone may take half of the bound (some 50,000 rounds): beyond that the oldest go.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from lockstep_api.base import WireModel
-from lockstep_api.records import RoundSummary
+from lockstep_api.records import RoundRecord, RoundSummary
 from lockstep_api.wire import RoundReport
 from lockstep_workers.files import write_whole
 
@@ -47,15 +47,15 @@ class History:
     _bytes: int = 0
     """Bytes of whole lines; what comes after them was cut off by a full volume or a crash."""
 
-    def add(self, report: RoundReport) -> None:
+    def add(self, record: RoundRecord) -> None:
         """Appends a round; one that takes a quarter of the bound is only summed up.
 
         Raises:
             OSError: the volume is full; a part of a line that was written is cut off next time.
         """
-        line = report.to_json().encode() + b"\n"
+        line = record.to_json().encode() + b"\n"
         if len(line) > self.most_bytes // 4:
-            line = _summary(report)
+            line = _summary(record)
         if self._bytes + len(line) > self.most_bytes:
             self._shrink()
         with self.path.open("ab") as file:

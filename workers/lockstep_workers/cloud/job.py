@@ -159,6 +159,7 @@ class Job:
                 await self._assembly.everyone(resumed=self._progress.round > 0)
             self._check_clients()
             await self._assembly.anybody()
+            await self._journal.met(self.reception.registrations())
             plan = await self._plan(self._progress)
             if plan.rounds < plan.round:  # fewer rounds than are done were asked for meanwhile
                 return await self._end_well("RoundsCompleted", plan)

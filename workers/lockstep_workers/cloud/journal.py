@@ -1,4 +1,4 @@
-"""What a job writes down: history, checkpoints, the model, its end, and notices for people.
+"""What a job writes down: history, clients, checkpoints, the model, its end, notices for people.
 
 Owned by the job; nobody else uses the store. A volume that is full stops no round: the job goes on,
 says so, and tries again after the next round.
@@ -6,14 +6,15 @@ says so, and tries again after the next round.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import structlog
 from torch import nn
 
-from lockstep_api.records import CLOUD_MODEL_FILE
+from lockstep_api.records import CLOUD_MODEL_FILE, ClientRecord, ClientsRecord, RoundRecord
+from lockstep_api.sessions import Registration
 from lockstep_api.wire import Notice, NoticeReason, Outcome, PlanRequest
 from lockstep_api.wire_types import MOST_NOTICES
 from lockstep_workers.cloud.checkpoint import Checkpoint
@@ -30,7 +31,7 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Journal:
-    """History, checkpoints and notices of one job."""
+    """History, clients, checkpoints and notices of one job."""
 
     store: Store
     metrics: CloudMetrics
@@ -43,6 +44,8 @@ class Journal:
     """Why the last checkpoint could not be written."""
     notices: list[Notice] = field(default_factory=list)
     """Not yet taken by the planner."""
+    _clients: Mapping[str, ClientRecord] = field(default_factory=dict)
+    """Those that are written down."""
 
     def notify(
         self, kind: Literal["Normal", "Warning"], reason: NoticeReason, *, message: str
@@ -67,6 +70,8 @@ class Journal:
                 text = "no checkpoint can be read: the job starts at round 1"
                 self.notify("Warning", NoticeReason.CHECKPOINT_CORRUPT, message=text)
             return None
+        written = await asyncio.to_thread(self.store.clients)
+        self._clients = {one.client: one for one in written.clients}
         progress = found.checkpoint.progress.again(found.finished)
         self.saved_round = progress.round
         again = max(0, found.finished - progress.round)
@@ -98,12 +103,29 @@ class Journal:
     async def finished(self, progress: Progress, state: ServerState) -> None:
         """History, and a checkpoint when one is due or the last one failed."""
         assert progress.report is not None
+        assert progress.plan is not None
         try:
-            await asyncio.to_thread(self.store.add, progress.report)
+            record = RoundRecord.of(progress.report, progress.plan)
+            await asyncio.to_thread(self.store.add, record)
         except OSError as error:
             _log.warning("round not written to the history", round=progress.round, why=str(error))
         if progress.round % self.every_rounds == 0 or self.problem is not None:
             await self.save(progress, state)
+
+    async def met(self, clients: Sequence[Registration]) -> None:
+        """The clients that a round is planned for: written down when any of them says what it did
+        not say before, so once a round at most."""
+        told = {one.client: ClientRecord.of(one) for one in clients}
+        if all(self._clients.get(client) == one for client, one in told.items()):
+            return
+        known = {**self._clients, **told}
+        record = ClientsRecord(clients=[known[client] for client in sorted(known)])
+        try:
+            await asyncio.to_thread(self.store.save_clients, record)
+        except OSError as error:
+            _log.warning("clients not written to the volume", why=str(error))
+            return
+        self._clients = known
 
     async def save(self, progress: Progress, state: ServerState) -> None:
         """Writes a checkpoint; one that cannot be written is told, not raised."""

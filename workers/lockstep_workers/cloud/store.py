@@ -1,4 +1,4 @@
-"""The cloud pod's volume: checkpoints, history, the final model, the outcome.
+"""The cloud pod's volume: checkpoints, history, clients, the final model, the outcome.
 
 Owned by the journal.
 """
@@ -9,8 +9,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lockstep_api.base import WireModel
-from lockstep_api.records import HISTORY_FILE, MODEL_FILE
-from lockstep_api.wire import Outcome, RoundReport
+from lockstep_api.records import (
+    CLIENTS_FILE,
+    HISTORY_FILE,
+    MODEL_FILE,
+    ClientsRecord,
+    RoundRecord,
+)
+from lockstep_api.wire import Outcome
 from lockstep_workers.cloud.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -94,13 +100,33 @@ class Store:
         remove_old(self._checkpoints, keep=self._keep)
         return written
 
-    def add(self, report: RoundReport) -> None:
+    def add(self, record: RoundRecord) -> None:
         """Appends a round to the history.
 
         Raises:
             OSError: the volume is full; a part of a line that was written is cut off next time.
         """
-        self._history.add(report)
+        self._history.add(record)
+
+    # -- clients ---------------------------------------------------------------------------------
+
+    def clients(self) -> ClientsRecord:
+        """The clients that the job had in its lives before, as far as that can be read."""
+        try:
+            return ClientsRecord.model_validate_json((self._folder / CLIENTS_FILE).read_bytes())
+        except (OSError, ValidationError):
+            return ClientsRecord(clients=[])
+
+    def save_clients(self, clients: ClientsRecord) -> None:
+        """Writes them down; without their labels, where these take as much as a large round.
+
+        Raises:
+            OSError: the volume is full or broken.
+        """
+        told = clients.to_json().encode()
+        if len(told) > self._history.most_bytes // 4:
+            told = clients.without_labels().to_json().encode()
+        write_whole(self._folder / CLIENTS_FILE, told)
 
     # -- constants -------------------------------------------------------------------------------
 
