@@ -5,7 +5,7 @@ catalogue and nothing else: nothing of Python or the process that nobody chose, 
 counter was made, which would be a third of a pod's series.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import (
@@ -23,7 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from lockstep_api.series import Kind, Series
+from lockstep_api.series import ALL, Kind, Series
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -62,10 +62,15 @@ class Labelled(Generic[M]):
 class Exports:
     """Builds the series of one pod into a registry."""
 
-    def __init__(self, registry: CollectorRegistry, *common: str) -> None:
-        """`common` are the values of the labels that all series of the pod have, in their order."""
+    def __init__(
+        self, registry: CollectorRegistry, *common: str, told: Collection[Series] = ALL
+    ) -> None:
+        """`common` are the values of the labels that all series of the pod have, in their order.
+
+        A series that is not `told` counts as the others do, and is on no page.
+        """
         self.registry = registry
-        self._common = common
+        self._common, self._told = common, told
 
     def gauge(self, of: Series) -> Gauge:
         """A gauge."""
@@ -92,7 +97,8 @@ class Exports:
 
     def computed(self, of: Series, read: Callable[[], Values]) -> None:
         """A gauge or a counter that is computed when somebody asks."""
-        self.registry.register(_Computed(of, self._common, read=read))
+        if of in self._told:
+            self.registry.register(_Computed(of, self._common, read=read))
 
     def process(self, *chosen: Series) -> None:
         """What the client library can say of this process: of all that, these."""
@@ -105,7 +111,8 @@ class Exports:
         if made is not _CLASSES[of.kind]:
             raise ValueError(f"{of.name} is a {of.kind}")
         options: dict[str, Any] = {"buckets": of.buckets} if of.buckets else {}
-        return made(of.name, of.text, of.labels, registry=self.registry, **options)
+        registry = self.registry if of in self._told else None
+        return made(of.name, of.text, of.labels, registry=registry, **options)
 
 
 class _Computed(Collector):

@@ -3,18 +3,21 @@
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
+from urllib.request import urlopen
 
+import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from lockstep_allocator.bandwidth import Trace
-from lockstep_api import series
+from lockstep_api import names, series
 from lockstep_api.series import Kind, Owner, Series, Where, labels
 from lockstep_api.sessions import Refusal
+from lockstep_api.spec import Mode
 from lockstep_api.status import EnergyJoules, Phase
 from lockstep_api.tiers import ClusterPlan
 from lockstep_api.wire import RoundReport
@@ -27,8 +30,12 @@ from lockstep_serving.exporting import Exports
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.device.link import Link, Links
 from lockstep_workers.device.metrics import DeviceMetrics
+from lockstep_workers.device.probes import ProbeServer
 from lockstep_workers.edge.metrics import EdgeMetrics
 from lockstep_workers.edge.split_metrics import SplitMetrics
+from lockstep_workers.hosting.front import Front
+from tests.support.kube import KEY
+from tests.support.planner import Setup, client
 
 ROOT = Path(__file__).parents[2]
 CATALOGUE = ROOT / "operator" / "lockstep_api" / "series"
@@ -62,7 +69,7 @@ def cloud() -> CollectorRegistry:
     return metrics.registry
 
 
-def operator() -> CollectorRegistry:
+def operator() -> Metrics:
     """Of an operator that has seen a job with edges; the labels that it has used."""
     metrics = Metrics(CollectorRegistry())
     for counted in (metrics.jobs, metrics.reconcile_errors, metrics.resize_failures):
@@ -72,7 +79,7 @@ def operator() -> CollectorRegistry:
         cluster="c0", edge="e-0", clients=["d-0"], divergence=0.1, cost_seconds=1.0
     )
     metrics.show_clusters("uid", ("n", "j"), clusters=[cluster])
-    return metrics.registry
+    return metrics
 
 
 def edge() -> CollectorRegistry:
@@ -82,18 +89,38 @@ def edge() -> CollectorRegistry:
     return metrics.registry
 
 
-PARTS = {
-    Owner.DEVICE: device, Owner.EDGE: edge, Owner.CLOUD: cloud, Owner.OPERATOR: operator,
-}  # fmt: skip
+PARTS = {Owner.EDGE: edge, Owner.CLOUD: cloud}
 
 
-def page(registry: CollectorRegistry) -> dict[str, set[str]]:
+def page(text: str) -> dict[str, set[str]]:
     """What `/metrics` says: name of a sample → its labels."""
     found: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(exporting.page(registry).decode()):
+    for family in text_string_to_metric_families(text):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(set(sample.labels) - {"le"})
     return found
+
+
+def answered_by_a_device(registry: CollectorRegistry) -> dict[str, set[str]]:
+    """What a device's server says."""
+    server = ProbeServer("127.0.0.1", 0, registry=registry, ready=lambda: True)
+    try:
+        with urlopen(f"http://127.0.0.1:{server.port}{names.METRICS_ROUTE}") as answer:
+            return page(answer.read().decode())
+    finally:
+        server.close()
+
+
+async def answered_by_a_server(registry: CollectorRegistry) -> dict[str, set[str]]:
+    """What a cloud pod or an edge says."""
+    front = httpx2.ASGITransport(app=Front(registry))
+    async with httpx2.AsyncClient(transport=front, base_url="http://pod") as http:
+        return page((await http.get(names.METRICS_ROUTE)).text)
+
+
+def expected(owner: Owner, mode: Mode | None = None) -> dict[str, set[str]]:
+    """What the catalogue says of a pod's page."""
+    return {name: set(one.labels) for one in series.of(owner, mode=mode) for name in one.names}
 
 
 def texts(path: Path) -> Iterator[str]:
@@ -152,28 +179,58 @@ def queried(texts: Iterable[str]) -> dict[str, set[str]]:
 
 
 async def test_every_series_that_the_planner_queries_is_exported_by_devices() -> None:
-    asked, there = queried(await queries()), page(device())
+    asked, there = queried(await queries()), page(exporting.page(device()).decode())
     assert len(asked) >= 6
     for name, selected in asked.items():
         assert name in there
         assert selected | {labels.CLIENT} <= there[name]
 
 
-@pytest.mark.parametrize("owner", Owner)
-def test_a_pod_tells_the_series_of_the_catalogue_and_nothing_else(owner: Owner) -> None:
-    expected = {name: set(one.labels) for one in series.of(owner) for name in one.names}
-    assert page(PARTS[owner]()) == expected
+def test_a_device_tells_the_series_of_the_catalogue_and_nothing_else() -> None:
+    assert answered_by_a_device(device()) == expected(Owner.DEVICE)
 
 
-def test_a_device_without_links_and_an_edge_that_does_not_split_tell_nothing_of_it() -> None:
-    for owner, registry, without in (
-        (Owner.DEVICE, DeviceMetrics("j", "d-0").registry, Where.LINKS),
-        (Owner.EDGE, EdgeMetrics("j", "e-0").registry, Where.SPLIT),
-    ):
-        expected = {
-            name for one in series.of(owner) if one.where is not without for name in one.names
-        }
-        assert set(page(registry)) == expected
+@pytest.mark.parametrize("owner", [Owner.CLOUD, Owner.EDGE])
+async def test_a_pod_that_serves_tells_the_series_of_the_catalogue_and_nothing_else(
+    owner: Owner,
+) -> None:
+    assert await answered_by_a_server(PARTS[owner]()) == expected(owner)
+
+
+async def test_the_operator_tells_the_series_of_the_catalogue_and_nothing_else(
+    setup: Setup,
+) -> None:
+    probes = replace(setup.probes, deps=replace(setup.deps, metrics=operator()))
+    await setup.planner.runtime.pass_now(KEY)
+    async with client(setup.planner, probes) as http:
+        assert page((await http.get(names.METRICS_ROUTE)).text) == expected(Owner.OPERATOR)
+
+
+def test_a_device_tells_of_links_only_when_they_are_emulated() -> None:
+    registry = DeviceMetrics("j", "d-0").registry
+    links = {name for one in series.ALL if one.where is Where.LINKS for name in one.names}
+    assert set(page(exporting.page(registry).decode())) == set(expected(Owner.DEVICE)) - links
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_pod_tells_only_what_its_mode_has(mode: Mode) -> None:
+    made = (
+        DeviceMetrics("j", "d-0", told=series.of(Owner.DEVICE, mode=mode)).registry,
+        CloudMetrics("j", told=series.of(Owner.CLOUD, mode=mode)).registry,
+        EdgeMetrics("j", "e-0", told=series.of(Owner.EDGE, mode=mode)).registry,
+    )
+    told = {name for each in made for name in page(exporting.page(each).decode())}
+    of_splits = {series.SAMPLES.queried, series.EDGE_BACK_CPU_SECONDS.queried}
+    assert told & of_splits == (of_splits if mode is Mode.SPLIT else set())
+    assert (series.EDGES_CONNECTED.queried in told) is (mode is not Mode.FEDERATED)
+    assert series.CLIENT_ROUND.queried in told
+
+
+def test_what_is_not_told_is_on_no_page_and_counts_all_the_same() -> None:
+    metrics = DeviceMetrics("j", "d-0", told=[series.STEPS])
+    metrics.show_links(Links(Link(Trace.constant(1.0)), Link(Trace.constant(2.0))))
+    metrics.uploaded(seconds=1.0, n_bytes=1)
+    assert set(page(exporting.page(metrics.registry).decode())) == {series.STEPS.queried}
 
 
 def test_no_series_is_named_outside_the_catalogue() -> None:

@@ -16,11 +16,21 @@ from lockstep_api.series.cloud import *
 from lockstep_api.series.device import *
 from lockstep_api.series.edge import *
 from lockstep_api.series.operator import *
+from lockstep_api.spec import Mode
 
 ALL = tuple(one for one in tuple(globals().values()) if isinstance(one, Series))
 """Every series, by owner."""
 
 
-def of(owner: Owner) -> tuple[Series, ...]:
-    """All series of an owner."""
-    return tuple(one for one in ALL if one.owner is owner)
+_SILENT: dict[Mode | None, frozenset[Where]] = {
+    None: frozenset(),
+    Mode.FEDERATED: frozenset({Where.EDGES, Where.SPLIT}),
+    Mode.HIERARCHICAL: frozenset({Where.SPLIT}),
+    Mode.SPLIT: frozenset(),
+}
+"""Mode of a job → the series that would say nothing of it."""
+
+
+def of(owner: Owner, *, mode: Mode | None = None) -> tuple[Series, ...]:
+    """The series of an owner; those of a job's pod, where its mode is given."""
+    return tuple(one for one in ALL if one.owner is owner and one.where not in _SILENT[mode])

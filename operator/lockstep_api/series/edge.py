@@ -69,11 +69,10 @@ EDGE_SENT_BYTES = _counter(
     unit="bytes",
     example="sum by (job, edge) (rate(lockstep_edge_sent_bytes_total[5m]))",
 )
-EDGE_BACK_CPU_SECONDS = _counter(
+EDGE_BACK_CPU_SECONDS = _split(
     "lockstep_edge_back_cpu_seconds",
     "CPU of the model's back half.",
     unit="core·s",
-    more="None in mode hierarchical.",
     example="sum by (job, edge) (rate(lockstep_edge_back_cpu_seconds_total[5m]))",
 )
 EDGE_STEP_SECONDS = _split(

@@ -7,6 +7,8 @@ import httpx2
 import structlog
 import uvloop
 
+from lockstep_api import series
+from lockstep_api.series import Owner
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import Mode
 from lockstep_api.wire import Outcome
@@ -49,7 +51,7 @@ async def _run(environment: Environment) -> None:
     job = environment.job()
     if job.training.deterministic:
         be_deterministic()
-    metrics = CloudMetrics(job.job)
+    metrics = CloudMetrics(job.job, told=series.of(Owner.CLOUD, mode=job.mode))
     front = Front(metrics.registry)
     async with httpx2.AsyncClient() as http:
         planner = PlannerClient(job, environment.token_file, client=http)

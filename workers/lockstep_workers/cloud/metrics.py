@@ -1,8 +1,11 @@
 """The cloud pod's Prometheus metrics; docs/metrics.md lists them."""
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry
 
 from lockstep_api import series
+from lockstep_api.series import Series
 from lockstep_api.sessions import Refusal
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import RoundPlan, RoundReport
@@ -13,10 +16,10 @@ from lockstep_workers.learning.rounds import Progress
 class CloudMetrics:
     """All series of one cloud pod, with the label `job`."""
 
-    def __init__(self, job: str) -> None:
-        """Registers the series in a registry of their own."""
+    def __init__(self, job: str, *, told: Collection[Series] = series.ALL) -> None:
+        """Registers the series in a registry of their own, but for those that are not `told`."""
         self.registry = CollectorRegistry()
-        exports = Exports(self.registry, job)
+        exports = Exports(self.registry, job, told=told)
         self.round = exports.gauge(series.ROUND)
         self.rounds = exports.gauge(series.ROUNDS)
         self.round_seconds = exports.histogram(series.ROUND_SECONDS)

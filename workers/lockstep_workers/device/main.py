@@ -8,6 +8,8 @@ import threading
 
 import structlog
 
+from lockstep_api import series
+from lockstep_api.series import Owner
 from lockstep_api.sessions import ClientFailure
 from lockstep_api.settings import JobSettings
 from lockstep_workers.device.failing import tell
@@ -27,7 +29,7 @@ def run_device(environment: Environment) -> None:
     job, client = environment.job(), environment.client()
     if client not in job.clients():
         raise InvalidJob(f"job {job.job} has no client {client}")
-    metrics = DeviceMetrics(job.job, client)
+    metrics = DeviceMetrics(job.job, client, told=series.of(Owner.DEVICE, mode=job.mode))
     keeper: list[SessionKeeper] = []
     ProbeServer(
         environment.host,

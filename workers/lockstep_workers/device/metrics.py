@@ -1,10 +1,12 @@
 """A device's Prometheus metrics; docs/metrics.md lists them."""
 
 import math
+from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry
 
 from lockstep_api import series
+from lockstep_api.series import Series
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import Task, UpdateReport
 from lockstep_serving.exporting import Exports
@@ -14,10 +16,10 @@ from lockstep_workers.device.link import Links
 class DeviceMetrics:
     """All series of one device, with the labels `job` and `client`."""
 
-    def __init__(self, job: str, client: str) -> None:
-        """Registers the series in a registry of their own."""
+    def __init__(self, job: str, client: str, *, told: Collection[Series] = series.ALL) -> None:
+        """Registers the series in a registry of their own, but for those that are not `told`."""
         self.registry = CollectorRegistry()
-        exports = self._exports = Exports(self.registry, job, client)
+        exports = self._exports = Exports(self.registry, job, client, told=told)
         self.round = exports.gauge(series.CLIENT_ROUND)
         self.asked = exports.gauge(series.FREQUENCY_ASKED_GHZ)
         self.applied = exports.gauge(series.FREQUENCY_APPLIED_GHZ)

@@ -10,8 +10,10 @@ from functools import partial
 import structlog
 import uvloop
 
+from lockstep_api import series
 from lockstep_api.names import SPLIT_PROTOCOL
 from lockstep_api.orders import ClusterProgress
+from lockstep_api.series import Owner
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import Mode
 from lockstep_api.tiers import EdgeRegistration
@@ -53,7 +55,8 @@ def run_edge(environment: Environment) -> None:
 
 
 async def _run(job: JobSettings, edge: str, *, environment: Environment) -> None:
-    metrics, members = EdgeMetrics(job.job, edge), Members()
+    metrics = EdgeMetrics(job.job, edge, told=series.of(Owner.EDGE, mode=job.mode))
+    members = Members()
     incarnation = f"{environment.pod_uid}/{os.getpid()}/{time.time_ns()}"
     async with http_client() as http:
         registration = EdgeRegistration(edge=edge, incarnation=incarnation)

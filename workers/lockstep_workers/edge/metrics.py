@@ -1,9 +1,12 @@
 """An edge's Prometheus metrics; docs/metrics.md lists them."""
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry
 
 from lockstep_api import series
 from lockstep_api.orders import ClusterOrder, ClusterResult
+from lockstep_api.series import Series
 from lockstep_api.sessions import Refusal
 from lockstep_serving.exporting import Exports
 
@@ -11,10 +14,10 @@ from lockstep_serving.exporting import Exports
 class EdgeMetrics:
     """All series of one edge, with the labels `job` and `edge`."""
 
-    def __init__(self, job: str, edge: str) -> None:
-        """Registers the series in a registry of their own."""
+    def __init__(self, job: str, edge: str, *, told: Collection[Series] = series.ALL) -> None:
+        """Registers the series in a registry of their own, but for those that are not `told`."""
         self.registry = CollectorRegistry()
-        exports = Exports(self.registry, job, edge)
+        exports = Exports(self.registry, job, edge, told=told)
         self._round = exports.gauge(series.EDGE_ROUND)
         self._connected = exports.gauge(series.EDGE_CLIENTS_CONNECTED)
         self._running = exports.gauge(series.EDGE_CLUSTERS)
