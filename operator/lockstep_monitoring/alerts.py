@@ -1,0 +1,186 @@
+"""Alerts: what is wrong with a job or the operator, in words with values, and where its runbook is.
+
+Each has a section in docs/alerts.md under its own name, and a test that plays it. Invariant: the
+expressions keep the labels by which a person finds the job, and no pod's, so that an alert does not
+begin anew when a pod is replaced.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lockstep_monitoring.queries import JOB, increase, largest, picked, summed
+
+RUNBOOKS = "docs/alerts.md"
+"""What every runbook link begins with; the chart puts `alerts.runbookBase` in its place."""
+OF_JOB = "lockstep-job-alerts"
+OF_OPERATOR = "lockstep-operator-alerts"
+_OPERATOR = ("namespace",)
+_AT_ONCE = "0s"
+
+
+class Severity(StrEnum):
+    """How soon somebody should look."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A condition that somebody should hear of."""
+
+    name: str
+    expression: str
+    lasts: str
+    """For how long it must be so; of what looks back over a window itself: at once."""
+    severity: Severity
+    summary: str
+    description: str
+
+    @property
+    def anchor(self) -> str:
+        """Of its section in the runbooks."""
+        return self.name.lower()
+
+
+JOB_STUCK = Alert(
+    "LockstepJobStuck",
+    f"time() - ({largest('lockstep_round_began_seconds', by=JOB)} > 0) "
+    f"> clamp_min(5 * {largest('lockstep_last_round_seconds', by=JOB)}, 600) "
+    f"and {largest('lockstep_round', by=JOB)} < {largest('lockstep_rounds', by=JOB)}",
+    "1m",
+    Severity.WARNING,
+    "FederatedJob {{ $labels.namespace }}/{{ $labels.job }} makes no progress",
+    "Its round has lasted for {{ $value | humanizeDuration }}: five times as long as the one "
+    "before, and longer than ten minutes.",
+)
+JOB_NOT_STARTING = Alert(
+    "LockstepJobNotStarting",
+    f"""{largest(picked("lockstep_jobs", 'phase="Starting"'), by=_OPERATOR)} > 0""",
+    "15m",
+    Severity.INFO,
+    "FederatedJobs of the operator in {{ $labels.namespace }} have not begun their first round",
+    "{{ $value }} of them in phase Starting, and one or more at any time for 15 minutes.",
+)
+WITHOUT_QUORUM = Alert(
+    "LockstepRoundWithoutQuorum",
+    f"{increase('lockstep_rounds_without_quorum_total', by=JOB, over='15m')} > 0",
+    _AT_ONCE,
+    Severity.WARNING,
+    "Rounds of {{ $labels.namespace }}/{{ $labels.job }} end without their quorum",
+    "About {{ printf `%.0f` $value }} rounds of the last 15 minutes had too few updates.",
+)
+_ENDED = "lockstep_sessions_ended_total"
+DEVICE_FLAPPING = Alert(
+    "LockstepDeviceFlapping",
+    f"{increase(_ENDED, by=JOB, over='15m')} "
+    f"> clamp_min(0.05 * {largest('lockstep_clients_connected', by=JOB)}, 3) "
+    f"and {increase(_ENDED, by=JOB)} > 0 "
+    f"and {summed(f'increase({_ENDED}[5m] offset 5m)', by=JOB)} > 0 "
+    f"and {summed(f'increase({_ENDED}[5m] offset 10m)', by=JOB)} > 0",
+    _AT_ONCE,
+    Severity.WARNING,
+    "Devices of {{ $labels.namespace }}/{{ $labels.job }} come and go",
+    "About {{ printf `%.0f` $value }} sessions of devices ended within 15 minutes, and not all at "
+    "once.",
+)
+TELEMETRY_STALE = Alert(
+    "LockstepTelemetryStale",
+    f"{largest('lockstep_clients_connected', by=JOB)} "
+    f"- (count by (namespace, job) (lockstep_steps_total) "
+    f"or 0 * {largest('lockstep_clients_connected', by=JOB)}) > 0",
+    "5m",
+    Severity.WARNING,
+    "Prometheus has no samples of devices of {{ $labels.namespace }}/{{ $labels.job }}",
+    "{{ $value }} devices are connected to the cloud pod, but were not scraped lately: their "
+    "frequencies are planned from the reports of rounds.",
+)
+CHECKPOINT_FAILING = Alert(
+    "LockstepCheckpointFailing",
+    f"{increase('lockstep_checkpoint_failures_total', by=JOB, over='15m')} > 0",
+    _AT_ONCE,
+    Severity.CRITICAL,
+    "Checkpoints of {{ $labels.namespace }}/{{ $labels.job }} cannot be written",
+    "About {{ printf `%.0f` $value }} checkpoints failed within 15 minutes. A job whose cloud pod "
+    "dies goes on from the newest that was written"
+    "{{ with printf \"lockstep_checkpoint_round{namespace='%s',job='%s'}\" "
+    "$labels.namespace $labels.job | query }}, of round {{ . | first | value }}{{ end }}.",
+)
+ENERGY_BUDGET_EXCEEDED = Alert(
+    "LockstepEnergyBudgetExceeded",
+    f"""{largest(picked("lockstep_job_energy_joules", 'source="model"'), by=JOB)} """
+    f"> {largest('lockstep_energy_budget_joules', by=JOB)}",
+    _AT_ONCE,
+    Severity.WARNING,
+    "FederatedJob {{ $labels.namespace }}/{{ $labels.job }} has used up its energy budget",
+    "Its devices have spent {{ $value | humanize }} J"
+    "{{ with printf \"lockstep_energy_budget_joules{namespace='%s',job='%s'}\" "
+    "$labels.namespace $labels.job | query }} of {{ . | first | value | humanize }} J{{ end }} "
+    "(spec.telemetry.energyBudgetJoules). The job goes on.",
+)
+
+_RESIZES = increase("lockstep_resize_seconds_count", by=_OPERATOR, over="10m")
+_FAILED_RESIZES = "lockstep_resize_failures_total"
+RESIZE_FAILING = Alert(
+    "LockstepResizeFailing",
+    f"{increase(_FAILED_RESIZES, by=(*_OPERATOR, 'reason'), over='10m')} "
+    f"> on (namespace) group_left () 0.1 "
+    f"* ({_RESIZES} + {increase(_FAILED_RESIZES, by=_OPERATOR, over='10m')})",
+    "2m",
+    Severity.WARNING,
+    "CPU limits of devices are not in force ({{ $labels.reason }})",
+    "The operator in {{ $labels.namespace }} could not set about {{ printf `%.0f` $value }} limits "
+    "within ten minutes, more than a tenth of all: these devices have other frequencies than "
+    "planned, or slow themselves.",
+)
+TELEMETRY_UNREAD = Alert(
+    "LockstepTelemetryUnread",
+    f"{increase('lockstep_telemetry_failures_total', by=_OPERATOR, over='10m')} "
+    f"> 0.2 * {increase('lockstep_telemetry_seconds_count', by=_OPERATOR, over='10m')}",
+    "2m",
+    Severity.WARNING,
+    "Rounds are planned without Prometheus",
+    "The operator in {{ $labels.namespace }} had no answer in time for about "
+    "{{ printf `%.0f` $value }} rounds within ten minutes, more than a fifth of all.",
+)
+RESYNC = "2 * 120"
+"""Seconds without a pass; the chart puts `operator.resyncSeconds` in the place of 120."""
+NOT_RECONCILING = Alert(
+    "LockstepOperatorNotReconciling",
+    "max by (namespace) (lockstep_last_pass_age_seconds and lockstep_leader == 1) "
+    f"> {RESYNC} and {summed('lockstep_jobs', by=_OPERATOR)} > 0",
+    "30s",
+    Severity.CRITICAL,
+    "The operator in {{ $labels.namespace }} looks after no job",
+    "Its last pass over a job was {{ $value | humanizeDuration }} ago. Rounds go on, but nothing "
+    "is started, mended or ended.",
+)
+_PASSES = increase("lockstep_reconcile_seconds_count", by=_OPERATOR)
+PASSES_FAILING = Alert(
+    "LockstepPassesFailing",
+    f"{increase('lockstep_reconcile_errors_total', by=_OPERATOR)} / ({_PASSES} > 0) > 0.5",
+    "5m",
+    Severity.CRITICAL,
+    "Most passes of the operator in {{ $labels.namespace }} fail",
+    "There are {{ printf `%.1f` $value }} errors a pass, for five minutes.",
+)
+OPERATOR_DOWN = Alert(
+    "LockstepOperatorDown",
+    "absent(lockstep_leader) or max by (namespace) (lockstep_leader) == 0",
+    "2m",
+    Severity.CRITICAL,
+    "No operator leads{{ with $labels.namespace }} in {{ . }}{{ end }}",
+    "Jobs that run go on with their last plan; nothing is started, planned or ended.",
+)
+
+GROUPS = {
+    OF_JOB: (
+        JOB_STUCK, JOB_NOT_STARTING, WITHOUT_QUORUM, DEVICE_FLAPPING, TELEMETRY_STALE,
+        CHECKPOINT_FAILING, ENERGY_BUDGET_EXCEEDED,
+    ),
+    OF_OPERATOR: (
+        RESIZE_FAILING, TELEMETRY_UNREAD, NOT_RECONCILING, PASSES_FAILING, OPERATOR_DOWN,
+    ),
+}  # fmt: skip
+"""Name of a group of rules → its alerts."""
