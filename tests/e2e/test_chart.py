@@ -93,6 +93,12 @@ def test_the_apiserver_takes_what_it_renders(namespace: str, words: list[str]) -
         ("watchNamespaces={Team_A}", "does not match pattern"),
         ("watchNamespaces=default", "got string, want array"),
         ("prometheus.scrapeInterval=often", "does not match pattern"),
+        ("prometheus.evaluationInterval=0", "got number, want string"),
+        ("prometheus.alertmanagers={two words}", "does not match pattern"),
+        ("alerts.runbookBase=https://x/#y", "does not match pattern"),
+        ("alerts.rules.LockstepJobStuck.for=long", "does not match pattern"),
+        ("alerts.rules.LockstepStuck.for=1m", "LockstepStuck: there is no such alert"),
+        ("monitoring.podMonitor.every=1s", "additional properties 'every' not allowed"),
         ("operator.resources.limits.cpu=lots", "does not match pattern"),
         ("dashboards.label=no spaces", "does not match pattern"),
         ("dashboards.grafanaOperator.selector=x", "additional properties 'selector' not allowed"),
@@ -110,7 +116,10 @@ def test_every_value_is_explained_and_in_the_schema(cluster: Path) -> None:
     schema = json.loads((ROOT / "charts" / "lockstep" / "values.schema.json").read_text())
     values = yaml.safe_load(text)
     assert set(values) == set(schema["properties"]) - {"global"}
-    for name in ("image", "crds", "operator", "worker", "prometheus", "rbac", "dashboards"):
+    for name in (
+        "image", "crds", "operator", "worker", "prometheus", "alerts", "monitoring", "rbac",
+        "dashboards",
+    ):  # fmt: skip
         assert set(values[name]) == set(schema["properties"][name]["properties"])
         block = text.split(f"\n{name}:\n", 1)[1].split("\n\n", 1)[0].splitlines()
         for key in values[name]:

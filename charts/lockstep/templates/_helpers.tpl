@@ -52,11 +52,18 @@ prometheus:
   enabled: true
   image: ""
   scrapeInterval: 1s
+  evaluationInterval: 15s
+  alertmanagers: []
   retention: 7d
   storage: {persistent: false, size: 2Gi, storageClassName: ""}
   resources:
     requests: {cpu: 50m, memory: 128Mi}
     limits: {memory: 1Gi}
+alerts: {enabled: true, runbookBase: docs/alerts.md, labels: {}, rules: {}}
+monitoring:
+  podMonitor: {enabled: false, interval: 1s, labels: {}}
+  serviceMonitor: {enabled: false, interval: 5s, labels: {}}
+  prometheusRule: {enabled: false, interval: 15s, labels: {}}
 rbac: {aggregate: true}
 dashboards:
   enabled: true
