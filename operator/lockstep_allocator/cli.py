@@ -27,6 +27,8 @@ from lockstep_allocator.scenarios import (
 )
 from lockstep_allocator.traces import NamedTrace, read_traces
 
+OF_LOCKSTEP = "the one that ships"
+
 app = typer.Typer(
     help="Per-round CPU frequency allocation: policies, their training and their judgement.",
     no_args_is_help=True,
@@ -171,7 +173,9 @@ def train(
 @app.command("evaluate")
 def evaluate_(
     traces: Traces,
-    policy: Annotated[Path, typer.Option("--policy", help="Policy file.")] = SHIPPED,
+    policy: Annotated[
+        Path, typer.Option("--policy", help="Policy file.", show_default=OF_LOCKSTEP)
+    ] = SHIPPED,
     *,
     scenario: Annotated[str, typer.Option(help="paper or phones.")] = "paper",
     devices: Annotated[str, typer.Option(help="Devices of a fleet.")] = "3,10,50,200",
@@ -292,7 +296,11 @@ def _error(value: float | None, times: int, *, digits: int) -> str:
 
 
 @app.command()
-def inspect(policy: Annotated[Path, typer.Argument(help="Policy file.")] = SHIPPED) -> None:
+def inspect(
+    policy: Annotated[
+        Path, typer.Argument(help="Policy file.", show_default=OF_LOCKSTEP)
+    ] = SHIPPED,
+) -> None:
     """Say what a policy file is and how it was trained."""
     chosen = _policy(policy)
     told = chosen.training

@@ -1,7 +1,7 @@
 """The program: its commands, in the order in which people need them.
 
 Each line names a function that is imported when it is called. Invariant: names, options and exit
-codes are what docs/cli.md, made from here, says.
+codes are what docs/reference/cli.md, made from here, says.
 """
 
 import sys

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from tests.docs import federatedjob
+from tests.docs import cli, federatedjob
 from tests.docs.markdown import ROOT
 
 REFERENCES: dict[str, Callable[[], str]] = {
+    "docs/reference/cli.md": cli.reference,
     "docs/reference/federatedjob.md": federatedjob.reference,
 }
 
