@@ -90,6 +90,13 @@ def test_every_object_is_owned_labelled_and_hashed() -> None:
         assert reference(manifest).name == meta["name"]
 
 
+@pytest.mark.parametrize(("change", "image"), [({}, "worker:1"), ({"image": "own:2"}, "own:2")])
+def test_the_claim_says_which_image_can_read_it(change: Manifest, image: str) -> None:
+    claim = built(**change)["PersistentVolumeClaim", "demo-cloud"]
+    assert claim["metadata"]["annotations"]["lockstep.dev/worker-image"] == image
+    assert container("demo-cloud", **change)["image"] == image
+
+
 def test_the_same_job_gives_the_same_manifests() -> None:
     first = json.dumps(children(job(), PLACEMENT, settings=SETTINGS), sort_keys=True)
     assert first == json.dumps(children(job(), PLACEMENT, settings=SETTINGS), sort_keys=True)

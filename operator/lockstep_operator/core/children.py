@@ -22,6 +22,7 @@ from lockstep_operator.core.pods import (
     edge_template,
     traces_of,
     trainer_template,
+    worker_image,
 )
 
 HASH_ANNOTATION = "lockstep.dev/spec-hash"
@@ -46,7 +47,7 @@ def children(job: JobView, placement: Placement, *, settings: Settings) -> tuple
     objects = (
         *(_service_account(job, role) for role in _roles(job.spec)),
         _config_map(job, job.spec, settings=settings),
-        _volume_claim(job, job.spec),
+        _volume_claim(job, job.spec, settings=settings),
         _service(job, Role.CLOUD, name=names.cloud_name(job.key.name)),
         *((_service(job, Role.EDGE, name=names.edges_name(job.key.name)),) if edges else ()),
         _service(job, Role.DEVICE, name=names.devices_name(job.key.name)),
@@ -139,8 +140,9 @@ def identity(manifest: Manifest) -> dict[str, str]:
 def _hashed(manifest: Manifest) -> Manifest:
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()
-    annotations = {HASH_ANNOTATION: digest}
-    return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
+    meta = manifest["metadata"]
+    annotations = {**meta.get("annotations", {}), HASH_ANNOTATION: digest}
+    return {**manifest, "metadata": {**meta, "annotations": annotations}}
 
 
 def selector_labels(job: str, role: Role) -> dict[str, str]:
@@ -266,7 +268,7 @@ def _config_map(job: JobView, spec: FederatedJobSpec, *, settings: Settings) -> 
     return _object(job, "ConfigMap", name=name, labels=labels, body=body)
 
 
-def _volume_claim(job: JobView, spec: FederatedJobSpec) -> Manifest:
+def _volume_claim(job: JobView, spec: FederatedJobSpec, *, settings: Settings) -> Manifest:
     storage = spec.cloud.storage
     claim: Manifest = {
         "accessModes": ["ReadWriteOnce"],
@@ -275,7 +277,9 @@ def _volume_claim(job: JobView, spec: FederatedJobSpec) -> Manifest:
     if storage.storage_class_name is not None:
         claim["storageClassName"] = storage.storage_class_name
     name, labels = names.cloud_name(job.key.name), _labels(job.key.name, Role.CLOUD)
-    return _object(job, "PersistentVolumeClaim", name=name, labels=labels, body={"spec": claim})
+    made = _object(job, "PersistentVolumeClaim", name=name, labels=labels, body={"spec": claim})
+    made["metadata"]["annotations"] = {names.IMAGE_ANNOTATION: worker_image(spec, settings)}
+    return made
 
 
 def _service(job: JobView, role: Role, *, name: str) -> Manifest:

@@ -158,10 +158,15 @@ def _add_traces(job: str, pod: Manifest, *, container: Manifest, group: DeviceGr
         )
 
 
+def worker_image(spec: FederatedJobSpec, settings: Settings) -> str:
+    """What all pods of a job run."""
+    return spec.image or settings.worker_image
+
+
 def _container(role: Role, spec: FederatedJobSpec, *, settings: Settings) -> Manifest:
     return {
         "name": names.WORKER_CONTAINER,
-        "image": spec.image or settings.worker_image,
+        "image": worker_image(spec, settings),
         "imagePullPolicy": settings.image_pull_policy,
         "args": [role],
         "terminationMessagePolicy": "FallbackToLogsOnError",
