@@ -21,6 +21,10 @@ class Commands(Frame):
 
     lazies = {  # noqa: RUF012
         "list": Lazy("lockstep_cli.commands.listing:list_jobs", "Jobs, and how far they are."),
+        "validate": Lazy(
+            "lockstep_cli.commands.validate:validate", "What a cluster would refuse of manifests."
+        ),
+        "examples": Lazy("lockstep_cli.commands.examples:examples", "Manifests to begin with."),
         "simulate": Lazy(
             "lockstep_cli.simulator:app", "Run a manifest in this process.", "simulate"
         ),
