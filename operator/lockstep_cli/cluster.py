@@ -206,7 +206,7 @@ class Cluster:
         import urllib3  # noqa: PLC0415 - comes with the kubernetes package
 
         timeout = urllib3.Timeout(connect=request.timeout_s, read=silence_s or request.timeout_s)
-        address, headers = self._addressed(request)
+        address, headers = self.addressed(request)
         try:
             response = self.client.rest_client.pool_manager.request(
                 request.method,
@@ -222,7 +222,7 @@ class Cluster:
                     raise error_of(response.status, response.data, asked=_asked(request))
                 yield response
             finally:
-                response.release_conn()
+                response.close()  # unless it was read to its end, nothing else can come over it
         except (urllib3.exceptions.HTTPError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 raise
@@ -238,7 +238,7 @@ class Cluster:
             if rest:
                 yield rest
 
-    def _addressed(self, request: Request) -> tuple[str, dict[str, str]]:
+    def addressed(self, request: Request) -> tuple[str, dict[str, str]]:
         """The address with its query, and the headers with what proves who we are."""
         _, address, headers, _, _ = self.client.param_serialize(
             request.method,

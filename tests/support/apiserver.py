@@ -29,6 +29,11 @@ SERVED = {
         "services": "Service",
         "namespaces": "Namespace",
         "nodes": "Node",
+        "persistentvolumeclaims": "PersistentVolumeClaim",
+    },
+    "/apis/authorization.k8s.io/v1": {
+        "selfsubjectaccessreviews": "SelfSubjectAccessReview",
+        "subjectaccessreviews": "SubjectAccessReview",
     },
 }
 _PATIENCE_S = 60.0
@@ -70,6 +75,8 @@ class FakeApi:
     )
     """Path and query behind the proxy of service lockstep-prometheus → the answer."""
     refuse: Refusal = lambda method, path: None
+    allows: Callable[[Json], bool] = lambda review: True
+    """What access reviews answer, by their spec."""
     served: dict[str, dict[str, str]] = field(default_factory=lambda: copy.deepcopy(SERVED))
     page: int = 500
     """No page has more objects."""
@@ -214,14 +221,20 @@ class _Handler(BaseHTTPRequestHandler):
         elif named.name:
             self._answer(*self._one(named))
         elif self.query.get("watch") == "true":
-            self._watch(named)
+            with contextlib.suppress(ConnectionError):  # who asked has gone
+                self._watch(named)
         else:
             self._answer(200, self._list(named))
 
     def do_POST(self) -> None:
         if (named := self._begin()) is not None:
             body = self.api.bodies[-1]
-            body["metadata"].setdefault("namespace", named.namespace)
+            if named.plural.endswith("accessreviews"):
+                self._answer(201, {"status": {"allowed": self.api.allows(body["spec"])}})
+                return
+            meta = body["metadata"]
+            meta.setdefault("namespace", named.namespace)
+            meta.setdefault("name", f"{meta.get('generateName', '')}{self.api.version()}")
             self._answer(201, self.api.put(named.plural, body))
 
     def do_PATCH(self) -> None:
