@@ -22,6 +22,7 @@ class Commands(Frame):
     lazies = {  # noqa: RUF012
         "list": Lazy("lockstep_cli.commands.listing:list_jobs", "Jobs, and how far they are."),
         "model": Lazy("lockstep_cli.commands.model:model", "Fetch a job's trained model."),
+        "doctor": Lazy("lockstep_cli.commands.doctor:doctor", "What is wrong with a cluster."),
         "validate": Lazy(
             "lockstep_cli.commands.validate:validate", "What a cluster would refuse of manifests."
         ),
