@@ -8,13 +8,15 @@ begin anew when a pod is replaced.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lockstep_monitoring.queries import JOB, increase, largest, picked, summed
+from lockstep_api import series
+from lockstep_api.series import labels
+from lockstep_api.status import Phase
+from lockstep_monitoring.queries import JOB, OPERATOR, increase, largest, picked, summed
 
 RUNBOOKS = "docs/alerts.md"
 """What every runbook link begins with; the chart puts `alerts.runbookBase` in its place."""
 OF_JOB = "lockstep-job-alerts"
 OF_OPERATOR = "lockstep-operator-alerts"
-_OPERATOR = ("namespace",)
 _AT_ONCE = "0s"
 
 
@@ -47,17 +49,18 @@ class Alert:
 JOB_STUCK = Alert(
     "LockstepJobStuck",
     f"time() - ({largest('lockstep_round_began_seconds', by=JOB)} > 0) "
-    f"> clamp_min(5 * {largest('lockstep_last_round_seconds', by=JOB)}, 600) "
-    f"and {largest('lockstep_round', by=JOB)} < {largest('lockstep_rounds', by=JOB)}",
+    f"> clamp_min(5 * {largest(series.LAST_ROUND_SECONDS.queried, by=JOB)}, 600) "
+    f"and {largest(series.ROUND.queried, by=JOB)} < {largest(series.ROUNDS.queried, by=JOB)}",
     "1m",
     Severity.WARNING,
     "FederatedJob {{ $labels.namespace }}/{{ $labels.job }} makes no progress",
     "Its round has lasted for {{ $value | humanizeDuration }}: five times as long as the one "
     "before, and longer than ten minutes.",
 )
+_STARTING = picked(series.JOBS.queried, f'{labels.PHASE}="{Phase.STARTING}"')
 JOB_NOT_STARTING = Alert(
     "LockstepJobNotStarting",
-    f"""{largest(picked("lockstep_jobs", 'phase="Starting"'), by=_OPERATOR)} > 0""",
+    f"{largest(_STARTING, by=OPERATOR)} > 0",
     "15m",
     Severity.INFO,
     "FederatedJobs of the operator in {{ $labels.namespace }} have not begun their first round",
@@ -71,14 +74,15 @@ WITHOUT_QUORUM = Alert(
     "Rounds of {{ $labels.namespace }}/{{ $labels.job }} end without their quorum",
     "About {{ printf `%.0f` $value }} rounds of the last 15 minutes had too few updates.",
 )
+_CONNECTED = series.CLIENTS_CONNECTED.queried
 _ENDED = "lockstep_sessions_ended_total"
 DEVICE_FLAPPING = Alert(
     "LockstepDeviceFlapping",
     f"{increase(_ENDED, by=JOB, over='15m')} "
-    f"> clamp_min(0.05 * {largest('lockstep_clients_connected', by=JOB)}, 3) "
+    f"> clamp_min(0.05 * {largest(_CONNECTED, by=JOB)}, 3) "
     f"and {increase(_ENDED, by=JOB)} > 0 "
-    f"and {summed(f'increase({_ENDED}[5m] offset 5m)', by=JOB)} > 0 "
-    f"and {summed(f'increase({_ENDED}[5m] offset 10m)', by=JOB)} > 0",
+    f"and {increase(_ENDED, by=JOB, ago='5m')} > 0 "
+    f"and {increase(_ENDED, by=JOB, ago='10m')} > 0",
     _AT_ONCE,
     Severity.WARNING,
     "Devices of {{ $labels.namespace }}/{{ $labels.job }} come and go",
@@ -87,9 +91,9 @@ DEVICE_FLAPPING = Alert(
 )
 TELEMETRY_STALE = Alert(
     "LockstepTelemetryStale",
-    f"{largest('lockstep_clients_connected', by=JOB)} "
-    f"- (count by (namespace, job) (lockstep_steps_total) "
-    f"or 0 * {largest('lockstep_clients_connected', by=JOB)}) > 0",
+    f"{largest(_CONNECTED, by=JOB)} "
+    f"- (count by ({', '.join(JOB)}) ({series.STEPS.queried}) "
+    f"or 0 * {largest(_CONNECTED, by=JOB)}) > 0",
     "5m",
     Severity.WARNING,
     "Prometheus has no samples of devices of {{ $labels.namespace }}/{{ $labels.job }}",
@@ -98,7 +102,7 @@ TELEMETRY_STALE = Alert(
 )
 CHECKPOINT_FAILING = Alert(
     "LockstepCheckpointFailing",
-    f"{increase('lockstep_checkpoint_failures_total', by=JOB, over='15m')} > 0",
+    f"{increase(series.CHECKPOINT_FAILURES.queried, by=JOB, over='15m')} > 0",
     _AT_ONCE,
     Severity.CRITICAL,
     "Checkpoints of {{ $labels.namespace }}/{{ $labels.job }} cannot be written",
@@ -107,10 +111,10 @@ CHECKPOINT_FAILING = Alert(
     "{{ with printf \"lockstep_checkpoint_round{namespace='%s',job='%s'}\" "
     "$labels.namespace $labels.job | query }}, of round {{ . | first | value }}{{ end }}.",
 )
+_SPENT = picked(series.JOB_ENERGY_JOULES.queried, f'{labels.SOURCE}="model"')
 ENERGY_BUDGET_EXCEEDED = Alert(
     "LockstepEnergyBudgetExceeded",
-    f"""{largest(picked("lockstep_job_energy_joules", 'source="model"'), by=JOB)} """
-    f"> {largest('lockstep_energy_budget_joules', by=JOB)}",
+    f"{largest(_SPENT, by=JOB)} > {largest('lockstep_energy_budget_joules', by=JOB)}",
     _AT_ONCE,
     Severity.WARNING,
     "FederatedJob {{ $labels.namespace }}/{{ $labels.job }} has used up its energy budget",
@@ -120,13 +124,13 @@ ENERGY_BUDGET_EXCEEDED = Alert(
     "(spec.telemetry.energyBudgetJoules). The job goes on.",
 )
 
-_RESIZES = increase("lockstep_resize_seconds_count", by=_OPERATOR, over="10m")
-_FAILED_RESIZES = "lockstep_resize_failures_total"
+_RESIZES = increase(series.RESIZE_SECONDS.count, by=OPERATOR, over="10m")
+_FAILED_RESIZES = series.RESIZE_FAILURES.queried
 RESIZE_FAILING = Alert(
     "LockstepResizeFailing",
-    f"{increase(_FAILED_RESIZES, by=(*_OPERATOR, 'reason'), over='10m')} "
-    f"> on (namespace) group_left () 0.1 "
-    f"* ({_RESIZES} + {increase(_FAILED_RESIZES, by=_OPERATOR, over='10m')})",
+    f"{increase(_FAILED_RESIZES, by=(*OPERATOR, labels.REASON), over='10m')} "
+    f"> on ({labels.NAMESPACE}) group_left () 0.1 "
+    f"* ({_RESIZES} + {increase(_FAILED_RESIZES, by=OPERATOR, over='10m')})",
     "2m",
     Severity.WARNING,
     "CPU limits of devices are not in force ({{ $labels.reason }})",
@@ -136,8 +140,8 @@ RESIZE_FAILING = Alert(
 )
 TELEMETRY_UNREAD = Alert(
     "LockstepTelemetryUnread",
-    f"{increase('lockstep_telemetry_failures_total', by=_OPERATOR, over='10m')} "
-    f"> 0.2 * {increase('lockstep_telemetry_seconds_count', by=_OPERATOR, over='10m')}",
+    f"{increase(series.TELEMETRY_FAILURES.queried, by=OPERATOR, over='10m')} "
+    f"> 0.2 * {increase(series.TELEMETRY_SECONDS.count, by=OPERATOR, over='10m')}",
     "2m",
     Severity.WARNING,
     "Rounds are planned without Prometheus",
@@ -146,20 +150,21 @@ TELEMETRY_UNREAD = Alert(
 )
 RESYNC = "2 * 120"
 """Seconds without a pass; the chart puts `operator.resyncSeconds` in the place of 120."""
+_OF_THE_LEADER = f"{series.LAST_PASS_AGE_SECONDS.queried} and {series.LEADER.queried} == 1"
 NOT_RECONCILING = Alert(
     "LockstepOperatorNotReconciling",
-    "max by (namespace) (lockstep_last_pass_age_seconds and lockstep_leader == 1) "
-    f"> {RESYNC} and {summed('lockstep_jobs', by=_OPERATOR)} > 0",
+    f"{largest(_OF_THE_LEADER, by=OPERATOR)} "
+    f"> {RESYNC} and {summed(series.JOBS.queried, by=OPERATOR)} > 0",
     "30s",
     Severity.CRITICAL,
     "The operator in {{ $labels.namespace }} looks after no job",
     "Its last pass over a job was {{ $value | humanizeDuration }} ago. Rounds go on, but nothing "
     "is started, mended or ended.",
 )
-_PASSES = increase("lockstep_reconcile_seconds_count", by=_OPERATOR)
+_PASSES = increase(series.RECONCILE_SECONDS.count, by=OPERATOR)
 PASSES_FAILING = Alert(
     "LockstepPassesFailing",
-    f"{increase('lockstep_reconcile_errors_total', by=_OPERATOR)} / ({_PASSES} > 0) > 0.5",
+    f"{increase(series.RECONCILE_ERRORS.queried, by=OPERATOR)} / ({_PASSES} > 0) > 0.5",
     "5m",
     Severity.CRITICAL,
     "Most passes of the operator in {{ $labels.namespace }} fail",
@@ -167,7 +172,7 @@ PASSES_FAILING = Alert(
 )
 OPERATOR_DOWN = Alert(
     "LockstepOperatorDown",
-    "absent(lockstep_leader) or max by (namespace) (lockstep_leader) == 0",
+    f"absent({series.LEADER.queried}) or {largest(series.LEADER.queried, by=OPERATOR)} == 0",
     "2m",
     Severity.CRITICAL,
     "No operator leads{{ with $labels.namespace }} in {{ . }}{{ end }}",

@@ -5,11 +5,14 @@ Invariant: every rate is taken over a window that holds four samples of the slow
 
 from collections.abc import Sequence
 
-JOB = ("namespace", "job")
+from lockstep_api.series import Series, labels
+
+JOB = (labels.NAMESPACE, labels.JOB)
 """What names a FederatedJob among all series."""
+OPERATOR = (labels.NAMESPACE,)
+"""What names a release among the series of operators."""
 WINDOW = "5m"
 """Devices of large jobs are scraped once in 60 s: a shorter window would hold too few samples."""
-LONG_WINDOW = "1h"
 
 
 def picked(series: str, *matchers: str) -> str:
@@ -31,17 +34,17 @@ def rate(counter: str, *, by: Sequence[str], over: str = WINDOW) -> str:
     return summed(f"rate({counter}[{over}])", by=by)
 
 
-def increase(counter: str, *, by: Sequence[str], over: str = WINDOW) -> str:
-    return summed(f"increase({counter}[{over}])", by=by)
+def grown(counter: str, *, over: str = WINDOW, ago: str = "") -> str:
+    """By how much each counter grew in a window that ends now, or some time ago."""
+    return f"increase({counter}[{over}]{f' offset {ago}' if ago else ''})"
 
 
-def mean(histogram: str, *, by: Sequence[str], over: str = WINDOW) -> str:
-    """What a histogram saw on average; nothing where it saw nothing."""
-    count = rate(f"{histogram}_count", by=by, over=over)
-    return f"{rate(f'{histogram}_sum', by=by, over=over)} / ({count} > 0)"
+def increase(counter: str, *, by: Sequence[str], over: str = WINDOW, ago: str = "") -> str:
+    """The same of all that several pods count."""
+    return summed(grown(counter, over=over, ago=ago), by=by)
 
 
-def quantile(share: float, histogram: str, *, by: Sequence[str], over: str = WINDOW) -> str:
+def quantile(share: float, histogram: Series, *, by: Sequence[str], over: str = WINDOW) -> str:
     """What so large a share of a histogram's observations stayed below."""
-    buckets = rate(f"{histogram}_bucket", by=("le", *by), over=over)
+    buckets = rate(histogram.bucket, by=("le", *by), over=over)
     return f"histogram_quantile({share:g}, {buckets})"
