@@ -73,9 +73,9 @@ def lines(
     names = list(series)
     kept = {name: _thinned(points) for name, points in series.items()}
     values = [row for name in names for row in _rows(name, kept[name])]
-    marked = max(map(len, kept.values()), default=0) <= _MARKED
+    most = max(map(len, kept.values()), default=0)
     base = alt.Chart(data(values))
-    layers = [_line(base, names, x=x, y=y, marked=marked)]
+    layers = [_line(base, names, x=x, y=y, most=most)]
     if any(point.low is not None for points in kept.values() for point in points):
         layers.insert(0, _band(base, names, x=x, y=y))
     if target is not None:
@@ -132,11 +132,32 @@ def energy(job: JobFigures) -> theme.Picture:
     )
 
 
+def compared(jobs: Sequence[JobFigures], *, what: str) -> theme.Picture:
+    """Seconds of each round (`seconds`), or energy by a source, of several jobs."""
+    seconds = what == "seconds"
+    title = "seconds of the round" if seconds else f"energy ({source_title(what)}), J"
+    series = {
+        _name(job, jobs): _points(
+            job,
+            Across.ROUND,
+            figure=lambda one: one.seconds if seconds else one.energy.get(what),
+            source="",
+        )
+        for job in jobs
+    }
+    return lines(series, x=_across(Across.ROUND, ""), y=Axis(title=title, zero=True))
+
+
 def is_wide(series: Mapping[str, Sequence[Point]]) -> bool:
     """Whether values are so far apart that only a log axis shows all, and can."""
     told = [point.y for points in series.values() for point in points if finite(point.y)]
     found = [y for y in told if y is not None]
     return bool(found) and min(found) > 0 and max(found) > _WIDE_RANGE * min(found)
+
+
+def points(count: int) -> alt.OverlayMarkDef:
+    """Marks on a line of so many points; on a dense one they are only there to be pointed at."""
+    return alt.OverlayMarkDef(size=28) if count <= _MARKED else alt.OverlayMarkDef(opacity=0)
 
 
 def source_title(source: str) -> str:
@@ -201,14 +222,14 @@ def _rows(name: str, points: Sequence[Point]) -> list[dict[str, Value]]:
 
 
 def _place(axis: Axis) -> dict[str, Any]:
-    scale = alt.Scale(type="log" if axis.log else "linear", zero=axis.zero, nice=True)
+    scale = alt.Scale(type="log", nice=True) if axis.log else alt.Scale(zero=axis.zero, nice=True)
     shown = alt.Axis(format=axis.format, tickMinStep=1) if axis.format == "~d" else None
     if shown is None:
         shown = alt.Axis(format=axis.format) if axis.format else alt.Axis()
     return {"title": axis.title, "scale": scale, "axis": shown}
 
 
-def _line(base: alt.Chart, names: Sequence[str], *, x: Axis, y: Axis, marked: bool) -> alt.Chart:
+def _line(base: alt.Chart, names: Sequence[str], *, x: Axis, y: Axis, most: int) -> alt.Chart:
     tips = [
         *([alt.Tooltip("name:N", title="curve")] if len(names) > 1 else []),
         alt.Tooltip("round:Q", title="round"),
@@ -216,8 +237,7 @@ def _line(base: alt.Chart, names: Sequence[str], *, x: Axis, y: Axis, marked: bo
         alt.Tooltip("y:Q", title=y.title),
     ]
     legend = LINES if len(names) > 1 else None
-    point = alt.OverlayMarkDef(size=28, filled=True) if marked else {"opacity": 0, "size": 60}
-    chart: alt.Chart = base.mark_line(point=point, interpolate="linear").encode(
+    chart: alt.Chart = base.mark_line(point=points(most)).encode(
         x=alt.X("x:Q", **_place(x)),
         y=alt.Y("y:Q", **_place(y)),
         order=alt.Order("place:Q"),

@@ -82,7 +82,7 @@ def frequencies(job: JobFigures) -> theme.Picture:
         )
     )
     text = f"Frequency of {len(groups)} devices in {len(detailed)} rounds, in {len(rows)} rows"
-    return chart.properties(description=text)
+    return chart.properties(description=text, height=theme.height_of(len(rows)))
 
 
 def decisions(job: JobFigures) -> theme.Picture:
@@ -149,6 +149,7 @@ def bandwidth(job: JobFigures, client: str) -> theme.Picture:
             tooltip=[alt.Tooltip("round:Q"), alt.Tooltip(f"{field}:Q", title=f"Mbit/s {kind}")],
         )
         for field, kind, dash in zip(("met", "counted"), kinds, theme.DASHES, strict=False)
+        if any(row[field] is not None for row in values)
     ]
     marks = base.mark_point(filled=True, size=80, stroke=theme.INK, strokeWidth=0.6).encode(
         y=alt.Y("mark:Q", title="uplink of the device, Mbit/s"),
@@ -166,9 +167,7 @@ def bandwidth(job: JobFigures, client: str) -> theme.Picture:
         ],
     )
     text = f"Bandwidth of {client} by round, and the frequency that was chosen for it"
-    return alt.layer(*layers, marks).properties(
-        description=text, title=client, usermeta={"zoom": ["x"]}
-    )
+    return alt.layer(*layers, marks).properties(description=text, usermeta={"zoom": ["x"]})
 
 
 def energy_by_device(job: JobFigures, source: str) -> theme.Picture:
@@ -197,9 +196,11 @@ def energy_by_device(job: JobFigures, source: str) -> theme.Picture:
         color=alt.Color("group:N", scale=theme.colour_scale(names)),
         tooltip=tips,
     )
-    spread = bars.mark_rule(color=theme.INK).encode(x="low:Q", x2="high:Q", tooltip=tips)
+    layers = [drawn]
+    if any(len(row.clients) > 1 for row in rows):
+        layers.append(bars.mark_rule(color=theme.INK).encode(x="low:Q", x2="high:Q", tooltip=tips))
     text = f"Energy of {len(spent)} devices by source {source_title(source)}, in {len(rows)} rows"
-    return alt.layer(drawn, spread).properties(description=text)
+    return alt.layer(*layers).properties(description=text, height=theme.height_of(len(rows)))
 
 
 def _shared(group: str, members: Sequence[str]) -> Row:

@@ -24,9 +24,10 @@ POLICY = (
 
 STYLE = """
 .plot { width: 100%; max-width: 100%; overflow: hidden; }
-.plot.vega-embed { display: block; padding-right: 0; }
+.plot.vega-embed, .plot.vega-embed.has-actions { display: block; padding-right: 0; }
 .plot svg { max-width: 100%; height: auto; }
-.plot.vega-embed summary { opacity: 0.35; }
+.plot.vega-embed summary { opacity: 0; }
+.plot.vega-embed:hover summary, .plot.vega-embed summary:focus { opacity: 0.8; }
 #vg-tooltip-element { font-family: inherit; font-size: 12px; max-width: 22rem; }
 #vg-tooltip-element td.value { overflow-wrap: anywhere; }
 """

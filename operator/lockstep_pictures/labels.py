@@ -17,9 +17,9 @@ MOST_LABELS = 50
 
 
 def of_devices(job: JobFigures) -> theme.Picture:
-    """Labels of the devices; ordered by clusters where there are some, else by name."""
+    """Labels of the devices; few are ordered by clusters where there are some, else by name."""
     held = {one.client: one.labels for one in job.clients if any(one.labels)}
-    cluster = clusters_of(job)
+    cluster = clusters_of(job) if len(held) <= MOST_ROWS else {}
     groups = {one.client: cluster.get(one.client, one.group) for one in job.clients}
     names = sorted(by_name(list(held)), key=lambda client: cluster.get(client, ""))
     rows = rows_of(names, groups, most=MOST_ROWS)
@@ -81,7 +81,7 @@ def _shares(rows: Sequence[Row], held: Mapping[str, Sequence[int]], *, what: str
             ],
         )
     )
-    return chart
+    return chart.properties(height=theme.height_of(len(rows)))
 
 
 def _cells(

@@ -16,7 +16,9 @@ from lockstep_pictures.rows import MOST_POINTS, Value, data, few, quantile
 MOST_BARS = 40
 """Devices of one picture with a row each."""
 _MOST_NAMED = 12
-PARTS = ("download", "compute", "upload", "wait for others")
+_MOST_LOST = 10
+"""Of them without an update, where there are many of either."""
+PARTS = ("download", "compute", "upload", "wait")
 _COLOURS = ("#56b4e9", "#0072b2", "#e69f00", "#dddddd")
 """Of the parts; in grey they differ as well: middle, dark, light, lightest."""
 
@@ -62,25 +64,26 @@ def gantt(one: RoundFigures) -> theme.Picture:
             .encode(x="finish:Q", y=height, tooltip=[alt.Tooltip("text:N", title=" ")])
         )
     text = f"Round {one.round}: what {len(shown)} devices did in its {one.seconds:.3g} s"
-    return alt.layer(*layers).properties(description=text)
+    return alt.layer(*layers).properties(description=text, height=theme.height_of(len(shown)))
 
 
 def chosen(one: RoundFigures) -> list[Participant]:
     """The devices that `gantt` shows: all, or of many the first, the last and evenly others."""
     done = one.finished()
     lost = [each for each in one.participants if not each.updated]
-    room = max(MOST_BARS // 2, MOST_BARS - len(lost))
-    return [*few(done, room), *lost[: MOST_BARS - min(room, len(done))]]
+    shown = few(done, max(MOST_BARS - len(lost), MOST_BARS - _MOST_LOST))
+    return [*shown, *lost[: MOST_BARS - len(shown)]]
 
 
 def durations(job: JobFigures) -> theme.Picture:
     """How long each round took, and when half and nine tenths of its updates were in."""
-    bars = [row for one in few(job.rounds, MOST_POINTS) for row in _duration(one)]
+    shown = few(job.rounds, MOST_POINTS)
+    bars = [row for one in shown for row in _duration(one)]
     names = ["round", "9 of 10 updates in", "half of the updates in"]
     looks = [theme.COLOURS[0], theme.COLOURS[5], theme.COLOURS[6]]
     chart: alt.Chart = (
         alt.Chart(data(bars))
-        .mark_line(point=alt.OverlayMarkDef(size=30))
+        .mark_line(point=curves.points(len(shown)))
         .encode(
             x=alt.X("round:Q", axis=alt.Axis(format="~d", tickMinStep=1)),
             y=alt.Y("seconds:Q", title="seconds since the round began"),
@@ -138,7 +141,10 @@ def stragglers(job: JobFigures) -> theme.Picture:
     )
     words = bars.mark_text(align="left", dx=4).encode(text="text:N")
     text = "Devices that came last, by the number of rounds in which they did"
-    return alt.layer(bars.mark_bar(height={"band": 0.7}), words).properties(description=text)
+    height = theme.height_of(len(values))
+    return alt.layer(bars.mark_bar(height={"band": 0.7}), words).properties(
+        description=text, height=height
+    )
 
 
 def _parts(one: Participant, round_s: float) -> list[dict[str, Value]]:

@@ -64,7 +64,7 @@ def config() -> dict[str, Any]:
         "axisBand": {"grid": False},
         "header": {"labelColor": INK, "titleColor": INK, "labelFontSize": 11},
         "legend": {
-            "columns": 3,
+            "columns": 2,
             "labelColor": INK,
             "labelFontSize": 11,
             "labelLimit": 160,
@@ -118,6 +118,11 @@ def ramp_scale(low: float | None = None, high: float | None = None) -> alt.Scale
     if low is None or high is None:
         return alt.Scale(scheme=RAMP)
     return alt.Scale(scheme=RAMP, domain=[low, high])
+
+
+def height_of(rows: int) -> int:
+    """Height of a picture with so many rows, in pixels."""
+    return ROW * max(1, rows)
 
 
 def spec_of(picture: Picture, *, title: str = "") -> dict[str, Any]:

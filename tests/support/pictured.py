@@ -44,7 +44,7 @@ class Job:
         body: dict[str, Any] = {
             "model": {"name": "mlp"},
             "data": {"name": "fashion-mnist"},
-            "training": {"rounds": self.rounds, "localSteps": {"fixed": 10}},
+            "training": {"rounds": max(1, self.rounds), "localSteps": {"fixed": 10}},
             "allocation": {"policy": self.policy},
             "devices": [
                 {
