@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from lockstep_allocator.devices import Array
-from lockstep_allocator.equalize import equalize
+from lockstep_allocator.equalize import equalize, levelled
 from lockstep_allocator.fleet import Method
 from lockstep_allocator.observation import Observation
 
@@ -59,5 +59,4 @@ BASELINES: dict[str, Callable[[Observation], Array]] = {
 
 
 def _equalized(observation: Observation, mbps: Array) -> Array:
-    devices = observation.devices
-    return devices.frequency(equalize(devices, observation.upload_s(mbps)).compute_s)
+    return levelled(observation.devices, observation.upload_s(mbps))

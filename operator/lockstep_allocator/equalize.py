@@ -58,6 +58,11 @@ def equalize(devices: Devices, upload_s: Array) -> Equalized:
     return Equalized(np.clip(finish_s - upload_s, shortest, longest), finish_s)
 
 
+def levelled(devices: Devices, upload_s: Array) -> Array:
+    """(E, N) the frequencies of that optimum, in GHz."""
+    return devices.frequency(equalize(devices, upload_s).compute_s)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Search:
     """The fleets whose T is still sought: low <= T <= high, and where to look next."""
@@ -75,7 +80,7 @@ class _Search:
         rising = slope >= 0
         high = np.where(rising, self.at, self.high)
         low = np.where(rising, self.low, self.at)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             newton = (self.at - slope / bend) * (1 + _TOLERANCE / 2)
         good = (newton > low) & (newton < high) & (not halve)
         return replace(self, low=low, high=high, at=np.where(good, newton, 0.5 * (low + high)))

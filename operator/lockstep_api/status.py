@@ -105,6 +105,16 @@ class PlannedClient(ApiModel):
     """Whether the limit was applied before the round began."""
     reason: str | None = None
     """Why it was not applied, or why the device keeps to it itself although resize was asked."""
+    mbps: float | None = None
+    """Bandwidth of its uplink that the plan counts on, in Mbit/s."""
+    upload_mbit: float | None = None
+    """What it sends in the round, in Mbit."""
+    work_per_step: float | None = None
+    """Core-seconds of CPU that a local step is counted on to take; empty: none was measured."""
+    finish_seconds: float | None = None
+    """When its part of the round is expected to be in, in seconds from the round's start."""
+    has_ghz: Annotated[float | None, Field(alias="hasGHz")] = None
+    """The frequency that it has whatever it is asked for, in GHz: its limit is not in force."""
 
 
 _BY_CLIENT = Field(

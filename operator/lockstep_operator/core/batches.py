@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lockstep_allocator.devices import Array, Devices
-from lockstep_allocator.equalize import equalize
+from lockstep_allocator.equalize import levelled
 from lockstep_operator.core.insight import Member, devices_of
 from lockstep_operator.core.split_steps import (
     Load,
@@ -107,8 +107,7 @@ class SplitRound:
 
     def equalized(self) -> Array:
         """(N,) frequencies in GHz."""
-        even = equalize(self.devices, self.away_s[None])
-        return np.asarray(self.devices.frequency(even.compute_s)[0])
+        return np.asarray(levelled(self.devices, self.away_s[None])[0])
 
 
 def split_round(

@@ -23,7 +23,7 @@ from lockstep_api.status import (
     PlannedClient,
     TrainedClient,
 )
-from lockstep_api.wire import ClientPlan, RoundPlan, RoundReport
+from lockstep_api.wire import ClientPlan, PlanBasis, RoundPlan, RoundReport
 from lockstep_operator.core.conditions import Finding, moment, set_condition, timestamp
 from lockstep_operator.core.model import (
     Decision,
@@ -43,7 +43,10 @@ from lockstep_operator.core.status_tiers import (
     of_tiers,
 )
 
-_MOST_SHOWN = 64
+MOST_PLANNED = 64
+"""Clients of a round that a status has."""
+_FIGURES = 5
+"""Significant ones, of what a plan was made of."""
 _WARNINGS = (Phase.PENDING, Phase.REFUSED, Phase.FAILED)
 
 
@@ -174,7 +177,7 @@ def _last_round(report: RoundReport) -> LastRound:
         TrainedClient(
             client=done.update.client, steps_asked=done.asked_steps, steps_done=done.update.steps
         )
-        for done in report.clients[:_MOST_SHOWN]
+        for done in report.clients[:MOST_PLANNED]
     ]
     return LastRound(
         round=report.round,
@@ -208,12 +211,12 @@ def _from_plan(status: FederatedJobStatus, plan: RoundPlan | None) -> dict[str, 
     old = status.last_plan
     if plan is None or (old is not None and plan.round < old.round):
         return {}
-    shown = [_planned(entry) for entry in plan.participants[:_MOST_SHOWN]]
+    shown = [_planned(entry) for entry in plan.participants[:MOST_PLANNED]]
     return {"last_plan": LastPlan(round=plan.round, planned=plan.planned, clients=shown)}
 
 
 def _planned(entry: ClientPlan) -> PlannedClient:
-    return PlannedClient(
+    shown = PlannedClient(
         client=entry.client,
         frequency_ghz=entry.frequency_ghz,
         cpu_milli=entry.cpu_milli,
@@ -223,6 +226,13 @@ def _planned(entry: ClientPlan) -> PlannedClient:
         applied=entry.applied,
         reason=entry.reason,
     )
+    return shown if entry.basis is None else shown.model_copy(update=_basis(entry.basis))
+
+
+def _basis(basis: PlanBasis) -> dict[str, float]:
+    """What the plan was made of; what is not known takes no room."""
+    told = basis.model_dump(exclude_none=True, by_alias=False)
+    return {name: float(f"{value:.{_FIGURES}g}") for name, value in told.items()}
 
 
 def is_running(observed: Observed) -> bool:
