@@ -16,7 +16,7 @@ RUN := $(if $(wildcard $(STAMP)),$(PY),$(SMALL)/bin/python)
 LOAD := $(RUN) -m tests.cluster load $$($(RUN) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs docs-reference release crds monitoring dashboards lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-simulator bench-fidelity bench-strategies bench-joint bench-split bench-split-wire chaos fuzz clean
+.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs docs-reference release crds monitoring dashboards dashboard-pictures lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-simulator bench-fidelity bench-strategies bench-joint bench-split bench-split-wire chaos fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -146,6 +146,10 @@ monitoring: venv ## regenerates what is made of code: rules and alerts, dashboar
 	$(PY) -m lockstep_monitoring
 
 dashboards: monitoring ## the same
+
+dashboard-pictures: venv ## draws every dashboard of a running job as PNG (JOB=namespace/name NAMESPACE=… PROMETHEUS=url)
+	KUBECTL="$$($(PY) -m tests.cluster tools)/kubectl --kubeconfig $$($(PY) -m tests.cluster kubeconfig)" \
+	$(PY) -m lockstep_monitoring.drawing $(if $(JOB),--job $(JOB)) $(if $(NAMESPACE),--namespace $(NAMESPACE)) $(if $(PROMETHEUS),--prometheus $(PROMETHEUS))
 
 lock: venv ## pins the newest versions of all Python dependencies
 	$(PY) -m images.lock

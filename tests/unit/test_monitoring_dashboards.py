@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
+from lockstep_monitoring.asking import filled
 from lockstep_monitoring.dashboards import ALL, json_files
 from lockstep_monitoring.dashboards.panels import Told
+from tests.support.promtool import checked
 
 Json = dict[str, Any]
 BOARDS: dict[str, Json] = {
@@ -137,3 +140,19 @@ def test_a_dashboard_fits_into_a_configmap() -> None:
 )
 def test_what_can_be_chosen(name: str, wanted: set[str]) -> None:
     assert {one["name"] for one in BOARDS[name]["templating"]["list"]} == wanted
+
+
+def test_prometheus_s_own_tool_can_read_every_query(tmp_path: Path) -> None:
+    values = {"__rate_interval": "1m"}
+    asked = sorted(
+        {
+            filled(target["expr"], values)
+            for board in BOARDS.values()
+            for panel in board["panels"]
+            for target in panel.get("targets", ())
+        }
+    )
+    made = [{"record": f"query:{i}", "expr": expr} for i, expr in enumerate(asked)]
+    file = tmp_path / "queries.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": made}]}))
+    checked(file)

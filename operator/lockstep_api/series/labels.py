@@ -1,4 +1,4 @@
-"""The names of labels, each once. Prometheus itself adds `namespace` and `pod` when it scrapes."""
+"""The names of labels, each once. Prometheus itself adds `namespace`, `pod` and `tier`."""
 
 JOB = "job"
 CLIENT = "client"

@@ -2,6 +2,7 @@
 
 from grafana_foundation_sdk.models import dashboard as models
 
+from lockstep_api import series
 from lockstep_monitoring import rules
 from lockstep_monitoring.dashboards import frame, panels
 from lockstep_monitoring.dashboards.frame import Row
@@ -51,13 +52,14 @@ _POLICY: Row = (
                 "allocation.online off.",
                 "short",
             ),
-            Query("sum by (verdict) (lockstep_policies_offered_total)", "{{verdict}}"),
+            Query(f"sum by (verdict) ({series.POLICIES_OFFERED.queried})", "{{verdict}}"),
             look=Look(width=6, height=6, low=0),
         ),
     ],
 )
 
-_PLAN, _SPENT = of_job("lockstep_plan_cost_seconds"), of_job("lockstep_round_cost_seconds")
+_PLAN_COST = of_job("lockstep_plan_cost_seconds")
+_ROUND_COST = of_job("lockstep_round_cost_seconds")
 _COST: Row = (
     "Cost (seconds and joules by energyWeight)",
     [
@@ -71,7 +73,7 @@ _COST: Row = (
                 "needs none.",
                 "s",
             ),
-            Query(f"max by (method) ({_PLAN})", "{{method}}"),
+            Query(f"max by (method) ({_PLAN_COST})", "{{method}}"),
             look=FROM_ZERO,
         ),
         panels.lines(
@@ -83,7 +85,7 @@ _COST: Row = (
                 "are known.",
                 "s",
             ),
-            Query(f"max by (method) ({_SPENT})", "{{method}}"),
+            Query(f"max by (method) ({_ROUND_COST})", "{{method}}"),
             look=FROM_ZERO,
         ),
         panels.number(
@@ -163,8 +165,8 @@ _KNOWLEDGE: Row = (
                 "any, for more than a moment: plans are made of old figures, or are not in force.",
                 "short",
             ),
-            Query(f"sum({grown('lockstep_telemetry_failures_total')})", "without telemetry"),
-            Query(f"sum({grown('lockstep_frequency_mismatches_total')})", "other frequency"),
+            Query(f"sum({grown(series.TELEMETRY_FAILURES.queried)})", "without telemetry"),
+            Query(f"sum({grown(series.FREQUENCY_MISMATCHES.queried)})", "other frequency"),
             look=FROM_ZERO,
         ),
     ],

@@ -2,6 +2,7 @@
 
 from grafana_foundation_sdk.models import dashboard as models
 
+from lockstep_api import series
 from lockstep_monitoring import rules
 from lockstep_monitoring.dashboards import frame, panels
 from lockstep_monitoring.dashboards.frame import Row
@@ -12,11 +13,12 @@ from lockstep_monitoring.queries import WINDOW
 from lockstep_monitoring.rules import Recording
 
 NAME = "control-plane"
+_OPERATORS = frame.offered(series.LEADER.queried, "namespace")
 
 
 def _own(selected: str) -> str:
     """Of operators only: other programs in their namespaces have these series, too."""
-    return f"({selected} and on (namespace, pod) {of_release('lockstep_leader')})"
+    return f"({selected} and on (namespace, pod) {of_release(series.LEADER)})"
 
 
 _NOW: Row = (
@@ -29,7 +31,7 @@ _NOW: Row = (
                 "no pod leads for more than 20 seconds: nothing is reconciled or planned.",
                 "none",
             ),
-            Query(f"max by (namespace, pod) ({of_release('lockstep_leader')})", "{{pod}}"),
+            Query(f"max by (namespace, pod) ({of_release(series.LEADER)})", "{{pod}}"),
             look=Look(
                 width=12,
                 height=5,
@@ -44,7 +46,7 @@ _NOW: Row = (
                 "above 0 for long: passes are slow; see Kubernetes API.",
                 "short",
             ),
-            Query(f"sum({of_release('lockstep_queue_depth')})", "jobs"),
+            Query(f"sum({of_release(series.QUEUE_DEPTH)})", "jobs"),
             look=Look(width=4, height=5, thresholds=[(None, GREEN), (5, ORANGE), (50, RED)]),
         ),
         panels.number(
@@ -55,8 +57,8 @@ _NOW: Row = (
                 "s",
             ),
             Query(
-                f"max({of_release('lockstep_last_pass_age_seconds')} * on (namespace, pod) "
-                f"{of_release('lockstep_leader')})",
+                f"max({of_release(series.LAST_PASS_AGE_SECONDS)} * on (namespace, pod) "
+                f"{of_release(series.LEADER)})",
                 "age",
             ),
             look=Look(
@@ -74,8 +76,7 @@ _NOW: Row = (
                 "short",
             ),
             Query(
-                f"sum(increase({of_release('lockstep_reconcile_errors_total')}[{WINDOW}])) "
-                "or vector(0)",
+                f"sum(increase({of_release(series.RECONCILE_ERRORS)}[{WINDOW}])) or vector(0)",
                 "errors",
             ),
             look=Look(
@@ -137,7 +138,7 @@ _ERRORS: Row = (
                 "short",
             ),
             Query(
-                f"sum by (error) ({grown(of_release('lockstep_reconcile_errors_total'))})",
+                f"sum by (error) ({grown(of_release(series.RECONCILE_ERRORS))})",
                 "{{error}}",
             ),
             look=FROM_ZERO,
@@ -151,7 +152,7 @@ _ERRORS: Row = (
                 "short",
             ),
             Query(
-                f"sum by (reason) ({grown(of_release('lockstep_resize_failures_total'))})",
+                f"sum by (reason) ({grown(of_release(series.RESIZE_FAILURES))})",
                 "{{reason}}",
             ),
             look=FROM_ZERO,
@@ -184,8 +185,8 @@ _PROCESS: Row = (
                 "passes without an end while no job changes: a child flips between two forms.",
                 "ops",
             ),
-            Query(f"sum({a_second(of_release('lockstep_reconcile_seconds_count'))})", "passes"),
-            Query(f"sum({a_second(of_release('lockstep_status_writes_total'))})", "status writes"),
+            Query(f"sum({a_second(of_release(series.RECONCILE_SECONDS.count))})", "passes"),
+            Query(f"sum({a_second(of_release(series.STATUS_WRITES))})", "status writes"),
             look=_QUARTER,
         ),
         panels.lines(
@@ -196,7 +197,7 @@ _PROCESS: Row = (
                 "suffix: cores",
             ),
             Query(
-                f"sum by (pod) ({_own(a_second(of_release('process_cpu_seconds_total')))})",
+                f"sum by (pod) ({_own(a_second(of_release(series.PROCESS_CPU_SECONDS)))})",
                 "{{pod}}",
             ),
             look=_QUARTER,
@@ -208,7 +209,10 @@ _PROCESS: Row = (
                 "near the limit of its pod (256 MiB by default): raise operator.resources.",
                 "bytes",
             ),
-            Query(f"max by (pod) ({_own(of_release('process_resident_memory_bytes'))})", "{{pod}}"),
+            Query(
+                f"max by (pod) ({_own(of_release(series.PROCESS_RESIDENT_MEMORY_BYTES))})",
+                "{{pod}}",
+            ),
             look=_QUARTER,
         ),
         panels.lines(
@@ -218,7 +222,7 @@ _PROCESS: Row = (
                 "near the limit: connections leak, or jobs are too many for one operator.",
                 "short",
             ),
-            Query(f"max by (pod) ({_own(of_release('process_open_fds'))})", "{{pod}}"),
+            Query(f"max by (pod) ({_own(of_release(series.PROCESS_OPEN_FDS))})", "{{pod}}"),
             look=_QUARTER,
         ),
     ],
@@ -234,7 +238,9 @@ def build() -> models.Dashboard:
         variables=[
             frame.datasource(),
             frame.choices(
-                "release", "Operator's namespace", query="label_values(lockstep_leader, namespace)"
+                "release",
+                "Operator's namespace",
+                query=_OPERATORS,
             ),
         ],
         rows=[_NOW, _LATENCIES, _ERRORS, _PROCESS],

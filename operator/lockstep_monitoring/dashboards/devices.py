@@ -5,6 +5,8 @@ Where a job's devices tell nothing of their own (`spec.telemetry.perDevice`), pa
 
 from grafana_foundation_sdk.models import dashboard as models
 
+from lockstep_api import series
+from lockstep_api.series import Series
 from lockstep_monitoring.dashboards import frame, panels
 from lockstep_monitoring.dashboards.frame import Row
 from lockstep_monitoring.dashboards.kinds import Query
@@ -12,13 +14,13 @@ from lockstep_monitoring.dashboards.panels import FROM_ZERO, Look, Told
 from lockstep_monitoring.dashboards.scope import MEAN, a_second, of_devices, of_job, or_groups
 
 NAME = "devices"
-ASKED, APPLIED = "lockstep_frequency_asked_ghz", "lockstep_frequency_applied_ghz"
+ASKED, APPLIED = series.FREQUENCY_ASKED_GHZ, series.FREQUENCY_APPLIED_GHZ
 GHZ = "suffix: GHz"
 _THROTTLED = 'part="throttled"'
 
 
-def _groups(series: str) -> str:
-    return of_job(series, MEAN)
+def _groups(what: Series | str) -> str:
+    return of_job(what, MEAN)
 
 
 _ASKED = or_groups(
@@ -57,16 +59,12 @@ _FREQUENCY: Row = (
         panels.timeline(
             Told(
                 "Round of each device",
-                "A block for each round that a device trains or trained last.",
+                "A block for each round that a device trains or trained last. Empty where the job "
+                "has no telemetry per device: see Round timeline of the job.",
                 "a device's blocks are longer than the others': it is late, or left out.",
                 "none",
             ),
-            Query(
-                f"{of_devices('lockstep_client_round')} or label_replace((max by (namespace, job) "
-                f"({of_job('lockstep_round')}) + 1) unless on (namespace, job) "
-                f'{of_job("lockstep_client_round")}, "client", "job", "job", ".*")',
-                "{{client}}",
-            ),
+            Query(of_devices(series.CLIENT_ROUND), "{{client}}"),
             look=Look(width=24, height=9),
         ),
     ],
@@ -82,7 +80,7 @@ _BANDWIDTH: Row = (
                 "far below the link beside it: uploads wait for the cloud pod's reading turn.",
                 "Mbits",
             ),
-            Query(of_devices("lockstep_uplink_mbits_per_second"), "{{client}}"),
+            Query(of_devices(series.UPLINK_MBITS_PER_SECOND), "{{client}}"),
             look=FROM_ZERO,
         ),
         panels.lines(
@@ -94,7 +92,7 @@ _BANDWIDTH: Row = (
                 "Mbits",
             ),
             Query(
-                f"sum by (client, direction) ({a_second(of_devices('lockstep_link_mbits_total'))})",
+                f"sum by (client, direction) ({a_second(of_devices(series.LINK_MBITS))})",
                 "{{client}} {{direction}}",
             ),
             look=FROM_ZERO,
@@ -117,14 +115,14 @@ _BANDWIDTH: Row = (
 )
 
 
-def _total(series: str) -> str:
-    return f"sum by (client) ({a_second(of_devices(series))})"
+def _total(what: Series) -> str:
+    return f"sum by (client) ({a_second(of_devices(what))})"
 
 
 _PARTS = {
-    "compute": "lockstep_compute_seconds_total",
-    "upload": "lockstep_upload_seconds_total",
-    "download": "lockstep_download_seconds_total",
+    "compute": series.COMPUTE_SECONDS,
+    "upload": series.UPLOAD_SECONDS,
+    "download": series.DOWNLOAD_SECONDS,
 }
 _BUSY = " + ".join(_total(series) for series in _PARTS.values())
 _TIME: Row = (
@@ -169,7 +167,7 @@ _TIME: Row = (
     ],
 )
 
-_THROTTLED = "lockstep_throttled_seconds_total"
+_HELD_BACK = series.THROTTLED_SECONDS
 _WORK: Row = (
     "Work",
     [
@@ -183,8 +181,8 @@ _WORK: Row = (
             ),
             Query(
                 or_groups(
-                    a_second(of_devices(_THROTTLED)),
-                    told=_THROTTLED,
+                    a_second(of_devices(_HELD_BACK)),
+                    told=_HELD_BACK,
                     groups=a_second(of_job("lockstep_group_seconds_total", _THROTTLED)),
                 ),
                 "{{client}}",
@@ -202,8 +200,8 @@ _WORK: Row = (
             ),
             Query(
                 or_groups(
-                    of_devices("lockstep_work_core_seconds"),
-                    told="lockstep_work_core_seconds",
+                    of_devices(series.WORK_CORE_SECONDS),
+                    told=series.WORK_CORE_SECONDS,
                     groups=_groups("lockstep_group_work_core_seconds"),
                 ),
                 "{{client}}",
@@ -218,15 +216,13 @@ _WORK: Row = (
                 "is too short.",
                 "short",
             ),
-            Query(
-                f"sum by (client) ({a_second(of_devices('lockstep_steps_total'))})", "{{client}}"
-            ),
+            Query(f"sum by (client) ({a_second(of_devices(series.STEPS))})", "{{client}}"),
             look=FROM_ZERO,
         ),
     ],
 )
 
-_JOULES, _GROUPS = "lockstep_energy_joules_total", "lockstep_group_energy_joules_total"
+_JOULES, _GROUPS = series.ENERGY_JOULES, "lockstep_group_energy_joules_total"
 
 
 def of(source: str) -> str:
@@ -283,7 +279,7 @@ _ENERGY: Row = (
 
 def build() -> models.Dashboard:
     """The dashboard."""
-    known = 'label_values(lockstep_steps_total{namespace="$namespace",job="$job"}, client)'
+    known = frame.offered(of_job(series.STEPS), "client")
     return frame.made(
         NAME,
         "Lockstep / Devices",

@@ -2,6 +2,8 @@
 
 from grafana_foundation_sdk.models import dashboard as models
 
+from lockstep_api import series
+from lockstep_api.series import Series
 from lockstep_monitoring import queries, rules
 from lockstep_monitoring.dashboards import frame, panels
 from lockstep_monitoring.dashboards.frame import Row
@@ -15,10 +17,13 @@ _RUNNING = 'phase="Running"'
 _ONE = "{{namespace}}/{{job}}"
 
 
-def _newest(series: str, *matchers: str) -> str:
-    return f"max by ({_JOB}) ({of_fleet(series, *matchers)})"
+def _newest(what: Series, *matchers: str) -> str:
+    return f"max by ({_JOB}) ({of_fleet(what, *matchers)})"
 
 
+_PASS_AGE = (
+    f"max({series.LAST_PASS_AGE_SECONDS.queried} * on (namespace, pod) {series.LEADER.queried})"
+)
 _JOB_ADDRESS = (
     f"/d/{frame.uid('job')}?var-namespace=${{__data.fields.namespace}}"
     "&var-job=${__data.fields.job}&${datasource:queryparam}&${__url_time_range}"
@@ -32,13 +37,13 @@ _TABLE = panels.rows(
     ),
     queries.JOB,
     queries=[
-        Query(_newest("lockstep_round"), "Round"),
-        Query(_newest("lockstep_rounds"), "of"),
-        Query(_newest("lockstep_accuracy"), "Accuracy"),
-        Query(_newest("lockstep_clients_connected"), "Connected"),
-        Query(_newest("lockstep_clients_planned"), "Planned"),
-        Query(_newest("lockstep_last_round_seconds"), "Last round"),
-        Query(_newest("lockstep_job_energy_joules", MODELLED), "Energy (model)"),
+        Query(_newest(series.ROUND), "Round"),
+        Query(_newest(series.ROUNDS), "of"),
+        Query(_newest(series.ACCURACY), "Accuracy"),
+        Query(_newest(series.CLIENTS_CONNECTED), "Connected"),
+        Query(_newest(series.CLIENTS_PLANNED), "Planned"),
+        Query(_newest(series.LAST_ROUND_SECONDS), "Last round"),
+        Query(_newest(series.JOB_ENERGY_JOULES, MODELLED), "Energy (model)"),
     ],
     look=Look(
         width=24,
@@ -63,7 +68,7 @@ _NOW: Row = (
                 "0: no job starts, ends or gets new plans; rounds go on with their last plan.",
                 "short",
             ),
-            Query("sum(lockstep_leader)", "leaders"),
+            Query(f"sum({series.LEADER.queried})", "leaders"),
             look=Look(width=4, height=4, thresholds=[(None, RED), (1, GREEN)]),
         ),
         panels.number(
@@ -74,9 +79,7 @@ _NOW: Row = (
                 "is restarted.",
                 "s",
             ),
-            Query(
-                "max(lockstep_last_pass_age_seconds * on (namespace, pod) lockstep_leader)", "age"
-            ),
+            Query(_PASS_AGE, "age"),
             look=Look(
                 width=4, height=4, thresholds=[(None, GREEN), (130, ORANGE), (360, RED)], decimals=0
             ),
@@ -99,7 +102,7 @@ _NOW: Row = (
                 "get through.",
                 "short",
             ),
-            Query(f"sum({of_fleet('lockstep_clients_connected')})", "devices"),
+            Query(f"sum({of_fleet(series.CLIENTS_CONNECTED)})", "devices"),
             look=_SMALL,
         ),
         panels.number(
@@ -123,7 +126,7 @@ _NOW: Row = (
                 "there is no bad total; one that grows faster than before is a question to Power.",
                 "joule",
             ),
-            Query(f"sum by (source) ({of_fleet('lockstep_job_energy_joules')})", "{{source}}"),
+            Query(f"sum by (source) ({of_fleet(series.JOB_ENERGY_JOULES)})", "{{source}}"),
             look=_SMALL,
         ),
     ],
@@ -161,7 +164,7 @@ _JOBS: Row = (
                 "does not fit.",
                 "percentunit",
             ),
-            Query(f"max by ({_JOB}) ({of_fleet('lockstep_accuracy')})", _ONE),
+            Query(f"max by ({_JOB}) ({of_fleet(series.ACCURACY)})", _ONE),
             look=Look(low=0, high=1),
         ),
         panels.lines(
@@ -231,12 +234,11 @@ _PODS: Row = (
                 "Bps",
             ),
             Query(
-                f"sum by (tier) ({a_second(of_fleet('lockstep_upload_bytes_total', IN_TIER))})",
+                f"sum by (tier) ({a_second(of_fleet(series.UPLOAD_BYTES, IN_TIER))})",
                 "{{tier}}: uploaded",
             ),
             Query(
-                "sum by (tier) "
-                f"({a_second(of_fleet('lockstep_edge_received_bytes_total', IN_TIER))})",
+                f"sum by (tier) ({a_second(of_fleet(series.EDGE_RECEIVED_BYTES, IN_TIER))})",
                 "{{tier}}: received",
             ),
             look=FROM_ZERO,
@@ -253,9 +255,7 @@ def build() -> models.Dashboard:
         text="All FederatedJobs: phases, rounds, energy, and the operator that runs them.",
         variables=[
             frame.datasource(),
-            frame.choices(
-                "namespace", "Namespace", query="label_values(lockstep_rounds, namespace)"
-            ),
+            frame.choices("namespace", "Namespace", query=frame.NAMESPACES),
             frame.tier(),
         ],
         rows=[_NOW, _JOBS, _PODS],

@@ -9,11 +9,22 @@ from collections.abc import Iterable, Sequence
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as models
 
+from lockstep_api import series
 from lockstep_monitoring.dashboards.panels import DATASOURCE, Panel
+from lockstep_monitoring.queries import picked
 
 TAG = "lockstep"
 Variable = dashboard.QueryVariable | dashboard.DatasourceVariable | dashboard.CustomVariable
 Row = tuple[str, Sequence[Panel]]
+
+
+def offered(selected: str, label: str) -> str:
+    """What a variable can be: the values of a label of some series."""
+    return f"label_values({selected}, {label})"
+
+
+NAMESPACES = offered(series.ROUNDS.queried, "namespace")
+"""Those with jobs."""
 
 
 def uid(name: str) -> str:
@@ -90,11 +101,12 @@ def tier() -> dashboard.CustomVariable:
 
 def job_variables() -> list[Variable]:
     """Which job is looked at."""
+    of_namespace = picked(series.ROUNDS.queried, 'namespace="$namespace"')
     return [
         datasource(),
-        choice("namespace", "Namespace", query="label_values(lockstep_rounds, namespace)"),
+        choice("namespace", "Namespace", query=NAMESPACES),
         choice(
-            "job", "Job", query='label_values(lockstep_rounds{namespace="$namespace"}, job)'
+            "job", "Job", query=offered(of_namespace, "job")
         ),
     ]  # fmt: skip
 

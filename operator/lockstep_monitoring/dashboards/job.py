@@ -2,17 +2,18 @@
 
 from grafana_foundation_sdk.models import dashboard as models
 
+from lockstep_api import series
 from lockstep_monitoring.dashboards import frame, job_rounds, panels
 from lockstep_monitoring.dashboards.frame import Row
 from lockstep_monitoring.dashboards.kinds import Query
 from lockstep_monitoring.dashboards.panels import GREEN, ORANGE, RED, Look, Told
-from lockstep_monitoring.dashboards.scope import MODELLED, of_job
+from lockstep_monitoring.dashboards.scope import MODELLED, of_finished_rounds, of_job
 
 NAME = "job"
 
 
-_ENERGY = of_job("lockstep_job_energy_joules")
-_PLANNED = of_job("lockstep_clients_planned")
+_ENERGY = of_job(series.JOB_ENERGY_JOULES)
+_PLANNED = of_job(series.CLIENTS_PLANNED)
 _NOW: Row = (
     "Where it is",
     [
@@ -23,8 +24,8 @@ _NOW: Row = (
                 "it stands still for much longer than a round takes: see Rounds and Faults.",
                 "short",
             ),
-            Query(f"max({of_job('lockstep_round')})", "done"),
-            Query(f"max({of_job('lockstep_rounds')})", "of"),
+            Query(f"max({of_job(series.ROUND)})", "done"),
+            Query(f"max({of_job(series.ROUNDS)})", "of"),
         ),
         panels.number(
             Told(
@@ -34,7 +35,7 @@ _NOW: Row = (
                 "not learn.",
                 "percentunit",
             ),
-            Query(f"max({of_job('lockstep_accuracy')})", "accuracy"),
+            Query(f"max({of_finished_rounds(series.ACCURACY)})", "accuracy"),
             look=Look(width=4, height=4, decimals=1),
         ),
         panels.number(
@@ -54,7 +55,7 @@ _NOW: Row = (
                 "below 100 %: the round waits for devices, or closes with the quorum without them.",
                 "percentunit",
             ),
-            Query(f"max({of_job('lockstep_clients_connected')}) / max({_PLANNED})", "connected"),
+            Query(f"max({of_job(series.CLIENTS_CONNECTED)}) / max({_PLANNED})", "connected"),
             look=Look(
                 width=4,
                 height=4,
@@ -80,7 +81,7 @@ _NOW: Row = (
                 "percentunit",
             ),
             Query(
-                f"max({of_job('lockstep_job_energy_joules', MODELLED)})"
+                f"max({of_job(series.JOB_ENERGY_JOULES, MODELLED)})"
                 f" / max({of_job('lockstep_energy_budget_joules')})",
                 "used",
             ),
@@ -96,10 +97,10 @@ _NOW: Row = (
 
 third = Look()
 _SHARE = Look(low=0, high=1)
-_ACCURACY = Query(f"max({of_job('lockstep_accuracy')})", "accuracy")
-_LOSS = Query(f"max({of_job('lockstep_loss')})", "loss")
-_FINISHED = Query(f"max({of_job('lockstep_round')})", "round")
-_JOULES = Query(f"max({of_job('lockstep_job_energy_joules', MODELLED)})", "joules")
+_ACCURACY = Query(f"max({of_finished_rounds(series.ACCURACY)})", "accuracy")
+_LOSS = Query(f"max({of_finished_rounds(series.LOSS)})", "loss")
+_FINISHED = Query(f"max({of_job(series.ROUND)})", "round")
+_JOULES = Query(f"max({of_job(series.JOB_ENERGY_JOULES, MODELLED)})", "joules")
 _LOW = "it stays flat or falls: step size, labels per device, or too few devices a round."
 _HIGH = "it rises while rounds go on: training diverges; lower the learning rate."
 _DEAR = "flat while joules grow: further rounds cost energy and bring nothing."

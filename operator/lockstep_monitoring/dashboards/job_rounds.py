@@ -1,15 +1,22 @@
 """The lower half of the dashboard Job: rounds, clusters and edges, faults, pods."""
 
+from lockstep_api import series
 from lockstep_monitoring.dashboards import panels
 from lockstep_monitoring.dashboards.frame import Row
 from lockstep_monitoring.dashboards.kinds import Query
 from lockstep_monitoring.dashboards.panels import FROM_ZERO, GREEN, RED, Look, Told
-from lockstep_monitoring.dashboards.scope import IN_TIER, a_second, grown, of_job
+from lockstep_monitoring.dashboards.scope import (
+    IN_TIER,
+    a_second,
+    grown,
+    of_finished_rounds,
+    of_job,
+)
 
 _BUSY = 'part!="throttled"'
 
 
-_ROUND_NUMBER = Query(f"max({of_job('lockstep_round')})", "round")
+_ROUND_NUMBER = Query(f"max({of_job(series.ROUND)})", "round")
 _ROUNDS: Row = (
     "Rounds",
     [
@@ -22,7 +29,7 @@ _ROUNDS: Row = (
                 "means that the planner did not answer.",
                 "none",
             ),
-            Query(f"max({of_job('lockstep_round')}) + 1", "round"),
+            Query(f"max({of_job(series.ROUND)}) + 1", "round"),
             look=Look(width=24, height=4),
         ),
         panels.timeline(
@@ -33,7 +40,7 @@ _ROUNDS: Row = (
                 "were.",
                 "none",
             ),
-            Query(f"min({of_job('lockstep_round_planned')})", "plan"),
+            Query(f"min({of_job(series.ROUND_PLANNED)})", "plan"),
             look=Look(
                 width=24,
                 height=3,
@@ -49,7 +56,7 @@ _ROUNDS: Row = (
                 "s",
             ),
             _ROUND_NUMBER,
-            Query(f"max({of_job('lockstep_last_round_seconds')})", "round took"),
+            Query(f"max({of_finished_rounds(series.LAST_ROUND_SECONDS)})", "round took"),
             Query(f"max({of_job('lockstep_straggler_seconds')})", "waited for stragglers"),
             look=FROM_ZERO,
         ),
@@ -99,8 +106,8 @@ _ROUNDS: Row = (
                 "it grows without more devices: the strategy sends more vectors than before.",
                 "bytes",
             ),
-            Query(f"max({of_job('lockstep_last_round_upload_bytes')})", "updates of a round"),
-            Query(f"max({of_job('lockstep_model_bytes')})", "one model"),
+            Query(f"max({of_job(series.LAST_ROUND_UPLOAD_BYTES)})", "updates of a round"),
+            Query(f"max({of_job(series.MODEL_BYTES)})", "one model"),
             look=FROM_ZERO,
         ),
         panels.lines(
@@ -111,8 +118,8 @@ _ROUNDS: Row = (
                 "faster volume.",
                 "s",
             ),
-            Query(f"max({of_job('lockstep_evaluate_seconds')})", "evaluation"),
-            Query(f"max({of_job('lockstep_checkpoint_seconds')})", "checkpoint"),
+            Query(f"max({of_job(series.EVALUATE_SECONDS)})", "evaluation"),
+            Query(f"max({of_job(series.CHECKPOINT_SECONDS)})", "checkpoint"),
             look=FROM_ZERO,
         ),
     ],
@@ -128,7 +135,7 @@ _EDGES: Row = (
                 "an edge without any for many rounds: it is lost, or costs more than the others.",
                 "short",
             ),
-            Query(f"max by (edge) ({of_job('lockstep_edge_clusters')})", "{{edge}}"),
+            Query(f"max by (edge) ({of_job(series.EDGE_CLUSTERS)})", "{{edge}}"),
             look=Look(),
         ),
         panels.lines(
@@ -139,9 +146,9 @@ _EDGES: Row = (
                 "one edge far above the others: its node or its devices' links are slow.",
                 "s",
             ),
-            Query(f"max by (edge) ({of_job('lockstep_edge_cluster_seconds')})", "{{edge}}: took"),
+            Query(f"max by (edge) ({of_job(series.EDGE_CLUSTER_SECONDS)})", "{{edge}}: took"),
             Query(
-                f"max by (cluster) ({of_job('lockstep_cluster_cost_seconds')})",
+                f"max by (cluster) ({of_job(series.CLUSTER_COST_SECONDS)})",
                 "{{cluster}}: expected",
             ),
             look=FROM_ZERO,
@@ -153,7 +160,7 @@ _EDGES: Row = (
                 "one cluster far above 0: its edge learns another task than the rest.",
                 "suffix: nats",
             ),
-            Query(f"max by (cluster) ({of_job('lockstep_cluster_divergence')})", "{{cluster}}"),
+            Query(f"max by (cluster) ({of_job(series.CLUSTER_DIVERGENCE)})", "{{cluster}}"),
             look=FROM_ZERO,
         ),
         panels.lines(
@@ -163,8 +170,8 @@ _EDGES: Row = (
                 "moves go on: an edge comes and goes.",
                 "short",
             ),
-            Query(f"max({of_job('lockstep_edges_connected')})", "edges"),
-            Query(f"max({of_job('lockstep_clusters_moved_total')})", "clusters moved"),
+            Query(f"max({of_job(series.EDGES_CONNECTED)})", "edges"),
+            Query(f"max({of_job(series.CLUSTERS_MOVED)})", "clusters moved"),
             look=FROM_ZERO,
         ),
         panels.lines(
@@ -177,7 +184,7 @@ _EDGES: Row = (
             *(
                 Query(
                     f"histogram_quantile({share}, sum by (le) "
-                    f"({a_second(of_job('lockstep_edge_step_seconds_bucket'))}))",
+                    f"({a_second(of_job(series.EDGE_STEP_SECONDS.bucket))}))",
                     f"p{share * 100:.0f}",
                 )
                 for share in (0.5, 0.95)
@@ -192,11 +199,11 @@ _EDGES: Row = (
                 "percentunit",
             ),
             Query(
-                f"sum by (edge) ({a_second(of_job('lockstep_edge_back_seconds_total'))})",
+                f"sum by (edge) ({a_second(of_job(series.EDGE_BACK_SECONDS))})",
                 "{{edge}}: back half",
             ),
             Query(
-                f"sum by (edge) ({a_second(of_job('lockstep_edge_waiting_seconds_total'))})",
+                f"sum by (edge) ({a_second(of_job(series.EDGE_WAITING_SECONDS))})",
                 "{{edge}}: waiting",
             ),
             look=FROM_ZERO,
@@ -216,11 +223,11 @@ _FAULTS: Row = (
                 "short",
             ),
             Query(
-                f"sum by (reason) ({grown(of_job('lockstep_updates_refused_total'))})",
+                f"sum by (reason) ({grown(of_job(series.UPDATES_REFUSED))})",
                 "{{reason}}",
             ),
             Query(
-                f"sum by (edge, reason) ({grown(of_job('lockstep_edge_updates_refused_total'))})",
+                f"sum by (edge, reason) ({grown(of_job(series.EDGE_UPDATES_REFUSED))})",
                 "{{edge}}: {{reason}}",
             ),
             look=FROM_ZERO,
@@ -232,9 +239,9 @@ _FAULTS: Row = (
                 "“session ended” every round: a device flaps; “code failed”: see the device's log.",
                 "short",
             ),
-            Query(f"sum({grown(of_job('lockstep_clients_lost_total'))})", "no update"),
+            Query(f"sum({grown(of_job(series.CLIENTS_LOST))})", "no update"),
             Query(f"sum({grown(of_job('lockstep_sessions_ended_total'))})", "session ended"),
-            Query(f"sum({grown(of_job('lockstep_client_failures_total'))})", "code failed"),
+            Query(f"sum({grown(of_job(series.CLIENT_FAILURES))})", "code failed"),
             look=FROM_ZERO,
         ),
         panels.columns(
@@ -246,7 +253,7 @@ _FAULTS: Row = (
                 "short",
             ),
             Query(f"sum({grown(of_job('lockstep_rounds_without_quorum_total'))})", "no quorum"),
-            Query(f"max({of_job('lockstep_rounds_repeated')})", "done again, in all"),
+            Query(f"max({of_job(series.ROUNDS_REPEATED)})", "done again, in all"),
             look=FROM_ZERO,
         ),
     ],
@@ -272,10 +279,10 @@ _CHECKPOINTS: Row = (
                 "the two part, or failures grow: the volume is full or gone.",
                 "short",
             ),
-            Query(f"max({of_job('lockstep_round')})", "round"),
-            Query(f"max({of_job('lockstep_checkpoint_round')})", "checkpoint"),
-            Query(f"max({of_job('lockstep_checkpoint_failures_total')})", "failures"),
-            Query(f"max({of_job('lockstep_resumes')})", "went on from one"),
+            Query(f"max({of_job(series.ROUND)})", "round"),
+            Query(f"max({of_job(series.CHECKPOINT_ROUND)})", "checkpoint"),
+            Query(f"max({of_job(series.CHECKPOINT_FAILURES)})", "failures"),
+            Query(f"max({of_job(series.RESUMES)})", "went on from one"),
             look=FROM_ZERO,
         ),
         panels.areas(
@@ -294,4 +301,4 @@ _CHECKPOINTS: Row = (
 
 def rows() -> list[Row]:
     """The rows below those of what is learned."""
-    return [_ROUNDS, _EDGES, _FAULTS, _CHECKPOINTS]
+    return [_ROUNDS, _FAULTS, _CHECKPOINTS, _EDGES]

@@ -26,6 +26,10 @@ How pods are scraped, in the words of the Prometheus operator; the chart's own P
 - sourceLabels: [__meta_kubernetes_pod_label_lockstep_dev_job]
   regex: (.+)
   targetLabel: job
+# Of a job's pods: device, edge or cloud.
+- sourceLabels: [__meta_kubernetes_pod_label_lockstep_dev_role]
+  regex: (.+)
+  targetLabel: tier
 {{- end }}
 
 {{/* The seconds up to 60 that are longer than an interval, as a regular expression: "6|7|8". */}}
