@@ -4,7 +4,7 @@ Called by `python -m tests.docs`; `programs` and `commands_of` also tell the tes
 commands and options there are. Invariant: a hidden option is on no page.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -29,13 +29,24 @@ CODES_HEAD = """
 """
 
 
+def _alone(function: Callable[..., None]) -> typer.Typer:
+    """A program of one command."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(function)
+    return app
+
+
+APPS = {
+    "lockstep": lockstep,
+    "lockstep-allocator": allocator,
+    "lockstep-operator": _alone(operator),
+}
+
+
 @cache
 def programs() -> Mapping[str, Any]:
     """Each program's root command, by name."""
-    lonely = typer.Typer(add_completion=False, rich_markup_mode=None)
-    lonely.command()(operator)
-    made = {"lockstep": lockstep, "lockstep-allocator": allocator, "lockstep-operator": lonely}
-    return {name: typer.main.get_command(app) for name, app in made.items()}
+    return {name: typer.main.get_command(app) for name, app in APPS.items()}
 
 
 @cache

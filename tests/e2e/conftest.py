@@ -33,6 +33,7 @@ LANES = {
     "test_train": "jobs-2",
     "test_causes": "jobs-2",
     "test_calibrated": "jobs-2",
+    "test_docs": "jobs-2",
     "test_split": "jobs-1",
 }
 
