@@ -173,6 +173,11 @@ def client_name(group: str, ordinal: int) -> str:
     return f"{group}-{ordinal}"
 
 
+def group_of_client(client: str) -> str:
+    """The group that a client is of."""
+    return client.rpartition("-")[0]
+
+
 def client_pod(job: str, client: str) -> str:
     """The pod of a client."""
     group, _, ordinal = client.rpartition("-")

@@ -99,6 +99,8 @@ class JobSettings(WireModel):
     """When round 1 may begin without everyone; later rounds follow the plan."""
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     """How often to write checkpoints and how many to keep."""
+    per_device: bool = True
+    """Whether each device tells Prometheus all of its series."""
     clustering: Clustering | None = None
     """How clients are grouped, in a mode with edges."""
     split: Split | None = None
@@ -203,6 +205,7 @@ def job_settings(
         strategy=spec.strategy,
         participation=spec.participation,
         checkpoint=spec.checkpoint,
+        per_device=spec.telemetry.tells_each(spec.clients()),
         clustering=(spec.clustering or Clustering()) if tiered else None,
         split=(spec.split or Split()) if splits else None,
         distillation=spec.distillation if distils else None,

@@ -18,7 +18,7 @@ from lockstep_api.budget import bound_steps
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.spec import Actuator, LayerName, Target
 from lockstep_api.spec.job import MOST_CLIENTS
-from lockstep_api.status import EnergyJoules
+from lockstep_api.status import EnergyJoules, Joules
 from lockstep_api.tiers import (
     MOST_CLUSTERS,
     MOST_CUTS,
@@ -357,6 +357,8 @@ class RoundPlan(WireModel):
     """Updates that suffice after the deadline; all when empty."""
     deadline_seconds: Deadline | None = None
     """Seconds until the round closes with the quorum; none when empty."""
+    energy_budget_joules: Joules | None = None
+    """The job's energy budget as of now, in J; empty: it has none."""
     planned: bool = True
     """False: made by the cloud pod from the plan before, without the planner."""
     clusters: Annotated[list[ClusterPlan], Field(max_length=MOST_CLUSTERS, fail_fast=True)] = Field(

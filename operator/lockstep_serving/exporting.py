@@ -89,10 +89,11 @@ class Exports:
         return Labelled(self._made(Gauge, of), self._common)
 
     def counters(self, of: Series) -> Labelled[Counter]:
-        """A counter with labels of its own; what they can say is there from the start."""
+        """A counter with labels of its own; what one alone can say is there from the start."""
         made = Labelled(self._made(Counter, of), self._common)
-        for value in of.values:
-            made.labels(value)
+        if len(of.labels) == len(self._common) + 1:
+            for value in of.values:
+                made.labels(value)
         return made
 
     def computed(self, of: Series, read: Callable[[], Values]) -> None:

@@ -200,6 +200,7 @@ def test_a_fixed_field_cannot_come_or_go(stored: str, field: str) -> None:
         {"participation": {"fraction": 0.5, "quorum": 1, "roundDeadlineSeconds": 30}},
         {"allocation": {"policy": "static", "energyWeight": 1}},
         {"checkpoint": {"everyRounds": 5}},
+        {"telemetry": {"perDevice": "never", "energyBudgetJoules": 500}},
     ],
 )
 def test_other_fields_may_change(stored: str, changes: Json) -> None:
@@ -242,6 +243,7 @@ def test_the_apiserver_fills_in_the_defaults(jobs: str) -> None:
         "strategy": {"name": "fedavg"},
         "participation": {"fraction": 1},
         "checkpoint": {"everyRounds": 1, "keep": 2},
+        "telemetry": {"perDevice": "auto"},
         "cloud": {"cpu": "500m", "memory": "1Gi", "storage": {"size": "1Gi"}},
         "allocation": {
             "policy": "max",

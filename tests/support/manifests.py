@@ -430,6 +430,11 @@ FIELDS: list[tuple[Json, str]] = [
     ({"devices.0.cpu": "1"}, 'unknown field "spec.devices[0].cpu"'),
     ({"suspend": "yes"}, "spec.suspend in body must be of type boolean"),
     ({"startDeadlineSeconds": 0}, "spec.startDeadlineSeconds in body should be greater than"),
+    ({"telemetry": {"perDevice": "Auto"}}, '"auto", "always", "never"'),
+    (
+        {"telemetry": {"energyBudgetJoules": 0}},
+        "spec.telemetry.energyBudgetJoules in body should be greater than 0",
+    ),
     *REFUSED_BY_SCHEMA,
 ]
 

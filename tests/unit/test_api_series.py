@@ -19,8 +19,7 @@ from lockstep_api.series import Kind, Owner, Series, Where, labels
 from lockstep_api.sessions import Refusal
 from lockstep_api.spec import Mode
 from lockstep_api.status import EnergyJoules, Phase
-from lockstep_api.tiers import ClusterPlan
-from lockstep_api.wire import RoundReport
+from lockstep_api.tiers import ClusterPlan, DistillationReport
 from lockstep_operator.core.learn import Verdict
 from lockstep_operator.core.model import JobKey
 from lockstep_operator.metrics import Metrics
@@ -34,8 +33,10 @@ from lockstep_workers.device.probes import ProbeServer
 from lockstep_workers.edge.metrics import EdgeMetrics
 from lockstep_workers.edge.split_metrics import SplitMetrics
 from lockstep_workers.hosting.front import Front
+from lockstep_workers.learning.group_rounds import Part, Stat
 from tests.support.kube import KEY
 from tests.support.planner import Setup, client
+from tests.support.rounds import a_report, a_round
 
 ROOT = Path(__file__).parents[2]
 CATALOGUE = ROOT / "operator" / "lockstep_api" / "series"
@@ -46,6 +47,7 @@ COMMON = {
     Owner.DEVICE: (labels.JOB, labels.CLIENT), Owner.CLOUD: (labels.JOB,),
     Owner.EDGE: (labels.JOB, labels.EDGE), Owner.OPERATOR: (),
 }  # fmt: skip
+DISTILLED = DistillationReport(samples=1, edge_taught=True, cloud_taught=True, cloud_accuracy=0.5)
 NAMED = {name: one for one in series.ALL for name in one.names}
 """Name in Prometheus → its series."""
 
@@ -58,14 +60,12 @@ def device() -> CollectorRegistry:
 
 
 def cloud() -> CollectorRegistry:
-    """Of a cloud pod that has seen a round."""
+    """Of a cloud pod that has seen a round, and has all that can be missing."""
     metrics = CloudMetrics("j")
-    metrics.ended(
-        RoundReport(
-            round=1, planned=True, seconds=1, elapsed_seconds=1, clients=[],
-            energy_joules=EnergyJoules(model=1.0),
-        )
-    )  # fmt: skip
+    plan, report = a_round(), a_report("d-0")
+    metrics.began(plan, now=2.0, job_began=1.0)
+    metrics.ended(report.model_copy(update={"distillation": DISTILLED}), plan)
+    metrics.saved(1, 100, seconds=1.0, now=3.0)
     return metrics.registry
 
 
@@ -226,6 +226,21 @@ def test_a_pod_tells_only_what_its_mode_has(mode: Mode) -> None:
     assert series.CLIENT_ROUND.queried in told
 
 
+@pytest.mark.parametrize("mode", Mode)
+async def test_a_device_that_tells_little_tells_what_the_planner_asks_for(mode: Mode) -> None:
+    told = series.of(Owner.DEVICE, mode=mode, per_device=False)
+    asked = queried(await queries())
+    assert {name for one in told for name in one.names} == set(asked)
+    assert set(told) == set(series.PLANNED)
+
+
+def test_without_series_of_devices_a_cloud_pod_tells_of_groups() -> None:
+    told = set(series.of(Owner.CLOUD, mode=Mode.FEDERATED, per_device=False))
+    left_out = set(series.of(Owner.CLOUD, mode=Mode.FEDERATED)) - told
+    assert left_out == {series.CLIENT_ARRIVED_SECONDS}
+    assert {one for one in series.ALL if labels.GROUP in one.labels} <= told
+
+
 def test_what_is_not_told_is_on_no_page_and_counts_all_the_same() -> None:
     metrics = DeviceMetrics("j", "d-0", told=[series.STEPS])
     metrics.show_links(Links(Link(Trace.constant(1.0)), Link(Trace.constant(2.0))))
@@ -295,6 +310,9 @@ def test_what_a_label_can_say_is_what_is_said() -> None:
     assert series.POLICIES_OFFERED.values == tuple(Verdict)
     assert series.JOBS.values == tuple(Phase)
     assert series.ENERGY_JOULES.values == series.JOB_ENERGY_JOULES.values
+    assert series.ENERGY_JOULES.values == series.GROUP_ENERGY_JOULES.values
+    assert series.GROUP_SECONDS.values == tuple(Part)
+    assert series.GROUP_WORK_CORE_SECONDS.values == tuple(Stat)
     assert set(series.ENERGY_JOULES.values) <= set(EnergyJoules.model_fields)
 
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from lockstep_api.energy import EnergyModel, PowerPoint
 from lockstep_api.settings import DEFAULT_KAPPA, JobSettings, job_settings
-from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.spec import FederatedJobSpec, Telemetry
+from lockstep_api.spec.telemetry import MOST_TOLD
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "examples"
 EXAMPLES = [
@@ -93,3 +94,24 @@ def test_settings_of_a_newer_version_are_read() -> None:
 def test_a_spec_with_an_unknown_field_is_refused() -> None:
     with pytest.raises(ValidationError, match="devises"):
         spec(devises=[])
+
+
+@pytest.mark.parametrize(
+    ("per_device", "replicas", "told"),
+    [
+        ("auto", MOST_TOLD - 1, True),
+        ("auto", MOST_TOLD, False),
+        ("always", MOST_TOLD, True),
+        ("never", 1, False),
+    ],
+)
+def test_devices_of_a_large_job_tell_little_unless_told_otherwise(
+    per_device: str, replicas: int, told: bool
+) -> None:
+    groups = [{"name": "many", "replicas": replicas}, {"name": "one"}]
+    made = settings(spec(devices=groups, telemetry={"perDevice": per_device}))
+    assert made.per_device is told
+
+
+def test_the_field_says_from_how_many_devices_on() -> None:
+    assert f"at most {MOST_TOLD} devices" in str(Telemetry.model_fields["per_device"].description)

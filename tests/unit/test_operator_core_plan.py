@@ -143,9 +143,13 @@ def test_nobody_connected_is_nobody_sampled() -> None:
 
 
 def test_a_plan_says_everything_about_the_round() -> None:
-    job = spec(participation={"quorum": 1, "roundDeadlineSeconds": 9})
+    job = spec(
+        participation={"quorum": 1, "roundDeadlineSeconds": 9},
+        telemetry={"energyBudgetJoules": 500},
+    )
     plan = plan_round(job, request("slow-0", "fast-1", round=3))
     assert (plan.round, plan.rounds, plan.quorum, plan.deadline_seconds) == (3, 7, 1, 9)
+    assert plan.energy_budget_joules == 500
     assert plan.target == job.training.target
     assert plan.planned
     entries = [(e.client, e.frequency_ghz, e.cpu_milli, e.steps) for e in plan.participants]

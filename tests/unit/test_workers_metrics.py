@@ -6,13 +6,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from lockstep_allocator.bandwidth import Trace
+from lockstep_api import series
+from lockstep_api.series import Series
 from lockstep_api.sessions import Refusal
 from lockstep_api.status import EnergyJoules
-from lockstep_api.wire import ClientReport, RoundReport, Task, UpdateReport
+from lockstep_api.wire import Task, UpdateReport
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.device.link import Link, Links
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.edge.split_metrics import SplitMetrics
+from tests.support.rounds import a_report, a_round, arrived
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -89,22 +92,44 @@ def test_refusals_are_counted_by_reason() -> None:
 
 
 def test_the_bytes_of_all_updates_of_a_round_are_told() -> None:
-    updates = [
-        UpdateReport(
-            client=client, round=1, examples=1, steps=7, download_seconds=0, compute_seconds=2,
-            cpu_seconds=1, throttled_seconds=0, frequency_ghz=1, energy_joules=EnergyJoules(),
-        )
-        for client in ("d-0", "d-1")
-    ]  # fmt: skip
     metrics = CloudMetrics("j")
-    clients = [
-        ClientReport(update=one, arrived_seconds=1, upload_seconds=1, bytes=700) for one in updates
-    ]
-    metrics.ended(
-        RoundReport(
-            round=1, planned=True, seconds=1, elapsed_seconds=1, clients=clients,
-            energy_joules=EnergyJoules(),
-        )
-    )  # fmt: skip
+    metrics.ended(a_report("d-0", "d-1"), a_round("d-0", "d-1"))
     name = "lockstep_last_round_upload_bytes"
-    assert metrics.registry.get_sample_value(name, {"job": "j"}) == 1400
+    assert metrics.registry.get_sample_value(name, {"job": "j"}) == 2_000_000
+
+
+def value(metrics: CloudMetrics, of: Series, **more: str) -> float | None:
+    """A sample of a cloud pod's series."""
+    return metrics.registry.get_sample_value(of.queried, {"job": "j", **more})
+
+
+WHEN_KNOWN = (
+    series.JOB_START_SECONDS, series.ROUND_BEGAN_SECONDS, series.ENERGY_BUDGET_JOULES,
+    series.CHECKPOINT_WRITTEN_SECONDS, series.CLOUD_ACCURACY,
+)  # fmt: skip
+
+
+def test_what_nothing_is_known_of_is_not_there() -> None:
+    metrics = CloudMetrics("j")
+    assert [value(metrics, one) for one in WHEN_KNOWN] == [None] * len(WHEN_KNOWN)
+    metrics.began(a_round("d-0"), now=20.0, job_began=10.0)
+    metrics.saved(1, 100, seconds=1.0, now=30.0)
+    assert [value(metrics, one) for one in WHEN_KNOWN] == [10.0, 20.0, 1000.0, 30.0, None]
+
+
+def test_an_energy_budget_that_is_taken_away_is_gone_with_the_next_round() -> None:
+    metrics = CloudMetrics("j")
+    metrics.began(a_round("d-0"), now=20.0, job_began=10.0)
+    metrics.began(a_round("d-0", energy_budget_joules=None), now=21.0, job_began=10.0)
+    assert value(metrics, series.ENERGY_BUDGET_JOULES) is None
+
+
+def test_stragglers_cost_what_comes_after_the_median_device() -> None:
+    metrics = CloudMetrics("j")
+    three = (arrived("d-0", 3.0), arrived("d-1", 4.0), arrived("d-2", 9.5))
+    metrics.ended(a_report(*three), a_round("d-0", "d-1", "d-2"))
+    assert value(metrics, series.STRAGGLER_SECONDS) == 6.0
+    assert value(metrics, series.CLIENT_ARRIVED_SECONDS, client="d-2") == 9.5
+    metrics.ended(a_report(lost=["d-2"]), a_round("d-0", "d-1", "d-2"))
+    assert value(metrics, series.STRAGGLER_SECONDS) == 0.0
+    assert value(metrics, series.CLIENT_ARRIVED_SECONDS, client="d-2") is None

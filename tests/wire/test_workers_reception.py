@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -42,12 +42,17 @@ class Count:
     """Counts."""
 
     connected: int = 0
+    ended: int = 0
     taken: int = 0
     refusals: list[Refusal] = field(default_factory=list)
 
-    def sessions(self, count: int) -> None:
+    def sessions(self, clients: Collection[str]) -> None:
         """So many are open."""
-        self.connected = count
+        self.connected = len(clients)
+
+    def session_ended(self) -> None:
+        """One came to its end too early."""
+        self.ended += 1
 
     def took(self) -> None:
         """One more."""
@@ -141,6 +146,7 @@ async def test_two_clients_play_rounds_with_a_reception_alone() -> None:
         np.testing.assert_allclose(server.sink.total, 2 * (10 * 1.0 + 20 * 4.0))
         assert server.count.taken == 4
         assert server.count.refusals == []
+    assert server.count.ended == 0, "they end with the job"
 
 
 async def test_who_leaves_is_lost_to_the_round_and_the_sink_is_told() -> None:
@@ -157,7 +163,7 @@ async def test_who_leaves_is_lost_to_the_round_and_the_sink_is_told() -> None:
         done = await playing
         assert done.lost["a"] == "its connection closed"
         assert list(done.lost) == ["b", "a"]
-        assert server.count.connected == 0
+        assert (server.count.connected, server.count.ended) == (0, 1)
 
 
 @pytest.mark.parametrize("ticks", range(4))

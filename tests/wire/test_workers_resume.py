@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lockstep_api import series
 from lockstep_api.records import ClientsRecord, RoundRecord
 from lockstep_api.wire import NoticeReason
 from lockstep_workers.cloud.checkpoint import Checkpoint, checkpoints, write_checkpoint
@@ -38,6 +39,12 @@ async def test_a_new_cloud_pod_goes_on_at_the_next_round(tmp_path: Path) -> None
         await play(server, made, 1)
         await play(server, made, 2)
         before = await model_at(server, made[0], 2)
+        began_at = server.metric(series.JOB_START_SECONDS.queried)
+        round_at = server.metric(series.ROUND_BEGAN_SECONDS.queried)
+        assert began_at is not None
+        assert round_at is not None
+        assert round_at > began_at
+    (newest, *_) = checkpoints(tmp_path / "checkpoints")
     async with cloud(tmp_path, FakePlanner(rounds=4)) as server, devices(server, 3) as made:
         after = await model_at(server, made[0], 0)
         np.testing.assert_array_equal(after, before)
@@ -48,6 +55,9 @@ async def test_a_new_cloud_pod_goes_on_at_the_next_round(tmp_path: Path) -> None
         assert request.report.energy_joules.model == 6.0
         assert [notice.reason for notice in request.notices] == [NoticeReason.RESUMED]
         assert request.notices[0].message == "the cloud pod goes on after round 2"
+        assert server.metric(series.JOB_START_SECONDS.queried) == began_at
+        written_at = server.metric(series.CHECKPOINT_WRITTEN_SECONDS.queried)
+        assert written_at == newest.stat().st_mtime
         await play(server, made, 3)
         await play(server, made, 4)
         outcome = await asyncio.wait_for(asyncio.shield(server.planner.outcome), PATIENCE_S)

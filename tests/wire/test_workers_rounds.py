@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lockstep_api import names
+from lockstep_api import names, series
 from lockstep_api.sessions import Refusal
 from lockstep_api.wire import NoticeReason, RoundPlan
 from lockstep_workers.device import connection as device
@@ -47,6 +47,8 @@ async def test_a_closed_connection_counts_at_once(tmp_path: Path) -> None:
         report = server.planner.requests[1].report
         assert report is not None
         assert report.lost == ["d-2"]
+        assert server.metric(series.SESSIONS_ENDED.queried) == 1
+        assert server.metric(series.ROUNDS_WITHOUT_QUORUM.queried) == 1, "all were asked for"
 
 
 async def test_a_returning_client_joins_the_next_round(tmp_path: Path) -> None:
@@ -73,6 +75,7 @@ async def test_the_deadline_closes_a_round_with_the_quorum(tmp_path: Path) -> No
         assert await asyncio.wait_for(made[0].work(after=1), PATIENCE_S) is not None
         status, answer = await made[2].send()
         assert (status, answer["reason"]) == (409, "wrong_round")
+        assert server.metric(series.ROUNDS_WITHOUT_QUORUM.queried) == 0
 
 
 async def test_the_round_goes_on_without_the_planner(
@@ -100,6 +103,8 @@ async def test_a_round_that_everyone_left_is_repeated(tmp_path: Path) -> None:
             assert again.round == 1
             assert [notice.reason for notice in again.notices] == [NoticeReason.ROUND_REPEATED]
             assert "got no update and is repeated: d-0: it" in again.notices[0].message
+            assert server.metric(series.ROUNDS_WITHOUT_QUORUM.queried) == 1
+            assert server.metric(series.SESSIONS_ENDED.queried) == 3
 
 
 async def test_a_round_in_which_all_updates_were_refused_fails_the_job(tmp_path: Path) -> None:
@@ -221,6 +226,7 @@ async def test_a_newer_session_takes_over(tmp_path: Path) -> None:
         assert end == {"replaced": "d-0"}
         assert server.reception.round is not None
         assert server.reception.round.lost == {"d-0": "it started anew"}
+        assert server.metric(series.SESSIONS_ENDED.queried) == 1
         again.close()
 
 
@@ -247,6 +253,7 @@ async def test_after_the_job_nobody_needs_a_session(tmp_path: Path) -> None:
         end = await asyncio.to_thread(device.session_end, late.session)
         assert end == {"over": "RoundsCompleted"}
         late.close()
+        assert server.metric(series.SESSIONS_ENDED.queried) == 0
 
 
 async def test_a_client_outside_the_round_is_refused_and_costs_nothing(tmp_path: Path) -> None:

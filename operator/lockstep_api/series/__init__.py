@@ -14,7 +14,9 @@ from lockstep_api.series.base import Series as Series
 from lockstep_api.series.base import Where as Where
 from lockstep_api.series.cloud import *
 from lockstep_api.series.device import *
+from lockstep_api.series.device import PLANNED as PLANNED
 from lockstep_api.series.edge import *
+from lockstep_api.series.group import *
 from lockstep_api.series.operator import *
 from lockstep_api.spec import Mode
 
@@ -31,6 +33,14 @@ _SILENT: dict[Mode | None, frozenset[Where]] = {
 """Mode of a job → the series that would say nothing of it."""
 
 
-def of(owner: Owner, *, mode: Mode | None = None) -> tuple[Series, ...]:
-    """The series of an owner; those of a job's pod, where its mode is given."""
-    return tuple(one for one in ALL if one.owner is owner and one.where not in _SILENT[mode])
+def of(owner: Owner, *, mode: Mode | None = None, per_device: bool = True) -> tuple[Series, ...]:
+    """The series of an owner; those of a job's pod, where its mode is given.
+
+    Without `per_device` those that speak of one device, and that no planner needs, are left out.
+    """
+    there = (one for one in ALL if one.owner is owner and one.where not in _SILENT[mode])
+    return tuple(one for one in there if per_device or one in PLANNED or not _of_a_device(one))
+
+
+def _of_a_device(one: Series) -> bool:
+    return labels.CLIENT in one.labels

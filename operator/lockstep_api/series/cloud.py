@@ -161,3 +161,70 @@ JOB_ENERGY_JOULES = _gauge(
     values=("model", "cpu"),
     example='max by (namespace, job) (lockstep_job_energy_joules{source="model"})',
 )
+JOB_START_SECONDS = _gauge(
+    "lockstep_job_start_seconds",
+    "When round 1 began, in seconds since the epoch.",
+    unit="s",
+    more="Not there before that.",
+    example="time() - max by (namespace, job) (lockstep_job_start_seconds)",
+)
+ROUND_BEGAN_SECONDS = _gauge(
+    "lockstep_round_began_seconds",
+    "When the current round began, in seconds since the epoch.",
+    unit="s",
+    more="Not there before round 1. A round that is played again begins again.",
+    example="time() - max by (namespace, job) (lockstep_round_began_seconds)",
+)
+CHECKPOINT_WRITTEN_SECONDS = _gauge(
+    "lockstep_checkpoint_written_seconds",
+    "When the newest checkpoint was written, in seconds since the epoch.",
+    unit="s",
+    more="Not there without a checkpoint.",
+    example="time() - max by (namespace, job) (lockstep_checkpoint_written_seconds)",
+)
+ENERGY_BUDGET_JOULES = _gauge(
+    "lockstep_energy_budget_joules",
+    "The job's energy budget (`spec.telemetry.energyBudgetJoules`), as of the current round.",
+    unit="J",
+    more="Not there without one. It is compared with the modelled energy, and ends nothing.",
+    example=(
+        'max by (namespace, job) (lockstep_job_energy_joules{source="model"})'
+        " / max by (namespace, job) (lockstep_energy_budget_joules)"
+    ),
+)
+STRAGGLER_SECONDS = _gauge(
+    "lockstep_straggler_seconds",
+    "From the median device's update to the last round's end: what its slowest devices cost.",
+    unit="s",
+    example=(
+        "max by (namespace, job) (lockstep_straggler_seconds)"
+        " / max by (namespace, job) (lockstep_last_round_seconds)"
+    ),
+)
+CLIENT_ARRIVED_SECONDS = _gauge(
+    "lockstep_client_arrived_seconds",
+    "When each device's update was in, from the last round's start.",
+    unit="s",
+    labels=(labels.JOB, labels.CLIENT),
+    more="Only where the job's devices tell series of their own (`spec.telemetry.perDevice`).",
+    example="topk(5, max by (namespace, job, client) (lockstep_client_arrived_seconds))",
+)
+SESSIONS_ENDED = _counter(
+    "lockstep_sessions_ended",
+    "Sessions of devices that ended before the job did: a device that is lost, or starts anew.",
+    example="sum by (namespace, job) (increase(lockstep_sessions_ended_total[15m]))",
+)
+ROUNDS_WITHOUT_QUORUM = _counter(
+    "lockstep_rounds_without_quorum",
+    "Rounds that closed with fewer updates than the quorum (than participants, without one).",
+    more="Those that are repeated for it, too.",
+    example="sum by (namespace, job) (increase(lockstep_rounds_without_quorum_total[15m]))",
+)
+CLOUD_ACCURACY = _gauge(
+    "lockstep_cloud_accuracy",
+    "Accuracy of the front half with the cloud's half on the held-out data, 0 to 1.",
+    unit="0…1",
+    where=Where.SPLIT,
+    more="Not there without distillation.",
+    example="max by (namespace, job) (lockstep_cloud_accuracy)",
+)

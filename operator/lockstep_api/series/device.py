@@ -171,3 +171,13 @@ SPLIT_WAITING_SECONDS = _counter(
     where=Where.SPLIT,
     example="sum by (job, client) (rate(lockstep_split_waiting_seconds_total[5m]))",
 )
+
+PLANNED = (
+    LINK_MBITS,
+    UPLINK_MBITS_PER_SECOND,
+    UPLOAD_BYTES,
+    UPLOAD_SECONDS,
+    CPU_SECONDS,
+    STEPS,
+)
+"""What rounds are planned from: told whatever `spec.telemetry.perDevice` says."""

@@ -4,8 +4,8 @@ A docstring under a field is what `kubectl explain` shows, so each gives meaning
 that span fields are CEL rules beside the model (`rules`); the apiserver enforces them, and the
 tests show each one refusing a manifest.
 
-`work` is what is learnt and how, `pods` what it runs on, `tiers` how edges take part, `job` the
-whole. Everybody imports from here.
+`work` is what is learnt and how, `pods` what it runs on, `tiers` how edges take part, `telemetry`
+what is told of it, `job` the whole. Everybody imports from here.
 """
 
 from lockstep_api.spec.job import (
@@ -27,6 +27,7 @@ from lockstep_api.spec.pods import (
     Storage,
     Toleration,
 )
+from lockstep_api.spec.telemetry import PerDevice, Telemetry
 from lockstep_api.spec.tiers import (
     Clustering,
     ClusteringMethod,
@@ -81,6 +82,7 @@ __all__ = [
     "Participation",
     "Partition",
     "PartitionScheme",
+    "PerDevice",
     "PerDeviceSteps",
     "PlannedSteps",
     "PodTemplate",
@@ -91,6 +93,7 @@ __all__ = [
     "StrategySpec",
     "Target",
     "Teacher",
+    "Telemetry",
     "Toleration",
     "TrainingSpec",
     "WireDtype",

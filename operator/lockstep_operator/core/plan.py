@@ -82,6 +82,7 @@ def plan_round(
         participants=_participants(spec, asked, steps=steps, batches=grouping.batches),
         quorum=spec.participation.quorum,
         deadline_seconds=spec.participation.round_deadline_seconds,
+        energy_budget_joules=spec.telemetry.energy_budget_joules,
         clusters=[*grouping.clusters],
         cut=None if cut is None else cut.layer,
     )

@@ -244,7 +244,7 @@ class Job:
             await asyncio.to_thread(self._p.split.cut_at, plan.cut)
         self.server.begin(plan.round, [p.client for p in plan.participants])
         self._p.metrics.model_bytes.set(len(self.server.body))
-        self._p.metrics.began(plan)
+        self._p.metrics.began(plan, now=self._p.wall_clock(), job_began=self._progress.began_at)
         base = Base(
             counted=self._progress.counted,
             saved_round=self._journal.saved_round,
@@ -252,7 +252,10 @@ class Job:
             numbers=self.server.state.numbers,
         )
         player = self.reception if self.tiers is None else self.tiers
-        return await player.play(plan, patient=self._patient, base=base)
+        done = await player.play(plan, patient=self._patient, base=base)
+        if not done.has_quorum():
+            self._p.metrics.without_quorum()
+        return done
 
     async def _settle(self, done: Round) -> bool:
         """Averages, evaluates, reports and saves a closed round; False when it has to be repeated.
@@ -286,7 +289,7 @@ class Job:
         if self._p.split is not None:
             told = self._p.split.distillation(seconds)
             report = report.model_copy(update={"distillation": told})
-        self._p.metrics.ended(report)
+        self._p.metrics.ended(report, done.plan)
         _log.info(
             "round finished",
             round=report.round,

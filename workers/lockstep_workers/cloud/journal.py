@@ -38,6 +38,7 @@ class Journal:
     every_rounds: int
     """Rounds between two checkpoints."""
     clock: Callable[[], float] = time.monotonic
+    wall_clock: Callable[[], float] = time.time
     saved_round: int = 0
     """Round of the newest checkpoint."""
     problem: str | None = None
@@ -79,7 +80,7 @@ class Journal:
             f"; {again} finished rounds are done again" if again else ""
         )
         self.notify("Normal", NoticeReason.RESUMED, message=text)
-        self.metrics.resumed(progress)
+        self.metrics.resumed(progress, written=found.written)
         return Checkpoint(progress, found.checkpoint.state)
 
     def constants(self, module: nn.Module) -> bytes:
@@ -141,7 +142,8 @@ class Journal:
             self.metrics.checkpoint_failures.inc()
             return
         self.problem, self.saved_round = None, progress.round
-        self.metrics.saved(progress.round, n_bytes, seconds=self.clock() - began)
+        took = self.clock() - began
+        self.metrics.saved(progress.round, n_bytes, seconds=took, now=self.wall_clock())
 
     async def save_model(self, model: FlatModel, cloud: FlatModel | None = None) -> None:
         """Writes the final model, and the cloud's half where there is one.

@@ -51,7 +51,9 @@ async def _run(environment: Environment) -> None:
     job = environment.job()
     if job.training.deterministic:
         be_deterministic()
-    metrics = CloudMetrics(job.job, told=series.of(Owner.CLOUD, mode=job.mode))
+    groups = [group.name for group in job.groups]
+    told = series.of(Owner.CLOUD, mode=job.mode, per_device=job.per_device)
+    metrics = CloudMetrics(job.job, groups=groups, told=told)
     front = Front(metrics.registry)
     async with httpx2.AsyncClient() as http:
         planner = PlannerClient(job, environment.token_file, client=http)

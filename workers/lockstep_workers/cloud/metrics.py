@@ -1,6 +1,7 @@
 """The cloud pod's Prometheus metrics; docs/metrics.md lists them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
@@ -9,15 +10,31 @@ from lockstep_api.series import Series
 from lockstep_api.sessions import Refusal
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import RoundPlan, RoundReport
-from lockstep_serving.exporting import Exports
+from lockstep_serving.exporting import Exports, Values
+from lockstep_workers.cloud.group_metrics import GroupMetrics
+from lockstep_workers.learning.group_rounds import straggler_seconds
 from lockstep_workers.learning.rounds import Progress
+
+_WHEN_KNOWN = (
+    series.JOB_START_SECONDS,
+    series.ROUND_BEGAN_SECONDS,
+    series.CHECKPOINT_WRITTEN_SECONDS,
+    series.ENERGY_BUDGET_JOULES,
+    series.CLOUD_ACCURACY,
+)
+"""Series that are not there while nothing is known."""
 
 
 class CloudMetrics:
     """All series of one cloud pod, with the label `job`."""
 
-    def __init__(self, job: str, *, told: Collection[Series] = series.ALL) -> None:
-        """Registers the series in a registry of their own, but for those that are not `told`."""
+    def __init__(
+        self, job: str, *, groups: Iterable[str] = (), told: Collection[Series] = series.ALL
+    ) -> None:
+        """Registers the series in a registry of their own, but for those that are not `told`.
+
+        `groups` are those of the job's devices.
+        """
         self.registry = CollectorRegistry()
         exports = Exports(self.registry, job, told=told)
         self.round = exports.gauge(series.ROUND)
@@ -45,10 +62,32 @@ class CloudMetrics:
         self._failed = exports.counter(series.CLIENT_FAILURES)
         self._refused = exports.counters(series.UPDATES_REFUSED)
         self._energy = exports.gauges(series.JOB_ENERGY_JOULES)
+        self._straggler = exports.gauge(series.STRAGGLER_SECONDS)
+        self._arrived = exports.gauges(series.CLIENT_ARRIVED_SECONDS)
+        self._sessions_ended = exports.counter(series.SESSIONS_ENDED)
+        self._without_quorum = exports.counter(series.ROUNDS_WITHOUT_QUORUM)
+        self._groups = GroupMetrics(exports, groups)
+        self._known: dict[Series, float] = {}
+        for one in _WHEN_KNOWN:
+            exports.computed(one, partial(self._when_known, one))
 
-    def sessions(self, count: int) -> None:
-        """So many sessions are open."""
-        self.connected.set(count)
+    def _when_known(self, one: Series) -> Values:
+        return {(): self._known[one]} if one in self._known else {}
+
+    def _tell(self, one: Series, value: float | None) -> None:
+        """The value of a series that is not there while it has none."""
+        self._known.pop(one, None)
+        if value is not None:
+            self._known[one] = value
+
+    def sessions(self, clients: Collection[str]) -> None:
+        """These clients have an open session, as this collection changes."""
+        self.connected.set(len(clients))
+        self._groups.sessions(clients)
+
+    def session_ended(self) -> None:
+        """A session ended before the job did."""
+        self._sessions_ended.inc()
 
     def edges(self, count: int) -> None:
         """So many edges have a session."""
@@ -70,28 +109,40 @@ class CloudMetrics:
         """Counts an error of the user's code on a client."""
         self._failed.inc()
 
-    def began(self, plan: RoundPlan) -> None:
-        """A round has begun."""
+    def began(self, plan: RoundPlan, *, now: float, job_began: float) -> None:
+        """A round has begun now, and the job's first one then, in seconds since the epoch."""
+        self._tell(series.ROUND_BEGAN_SECONDS, now)
+        self._tell(series.JOB_START_SECONDS, job_began)
+        self._tell(series.ENERGY_BUDGET_JOULES, plan.energy_budget_joules)
         self.rounds.set(plan.rounds)
         self.clients.set(len(plan.participants))
         self.planned.set(plan.planned)
 
-    def ended(self, report: RoundReport) -> None:
+    def without_quorum(self) -> None:
+        """A round has closed with too few updates."""
+        self._without_quorum.inc()
+
+    def ended(self, report: RoundReport, plan: RoundPlan) -> None:
         """A round has ended."""
         self.round_seconds.observe(report.seconds)
         self.lost.inc(len(report.lost))
+        self._groups.ended(report, plan)
         self._show(report)
 
-    def resumed(self, progress: Progress) -> None:
-        """The job goes on from a checkpoint."""
+    def resumed(self, progress: Progress, *, written: float) -> None:
+        """The job goes on from a checkpoint that was written then, in seconds since the epoch."""
         self.resumes.set(progress.resumed)
         self.repeated.set(progress.repeated)
         self.checkpoint_round.set(progress.round)
-        if progress.report is not None:
+        self._tell(series.CHECKPOINT_WRITTEN_SECONDS, written)
+        self._tell(series.JOB_START_SECONDS, progress.began_at or None)
+        if progress.report is not None and progress.plan is not None:
+            self._groups.show(progress.report, progress.plan)
             self._show(progress.report)
 
-    def saved(self, round_number: int, n_bytes: int, *, seconds: float) -> None:
-        """A checkpoint was written."""
+    def saved(self, round_number: int, n_bytes: int, *, seconds: float, now: float) -> None:
+        """A checkpoint was written, now, in seconds since the epoch."""
+        self._tell(series.CHECKPOINT_WRITTEN_SECONDS, now)
         self.checkpoint_round.set(round_number)
         self.checkpoint_bytes.set(n_bytes)
         self.checkpoint_seconds.set(seconds)
@@ -100,6 +151,12 @@ class CloudMetrics:
         self.round.set(report.round)
         self.last_seconds.set(report.seconds)
         self.upload_bytes.set(report.upload_bytes())
+        self._straggler.set(straggler_seconds(report))
+        self._arrived.clear()
+        for one in report.clients:
+            self._arrived.labels(one.update.client).set(one.arrived_seconds)
+        if (distilled := report.distillation) is not None:
+            self._tell(series.CLOUD_ACCURACY, distilled.cloud_accuracy)
         if report.accuracy is not None:
             self.accuracy.set(report.accuracy)
             self.loss.set(float("nan") if report.loss is None else report.loss)

@@ -56,6 +56,8 @@ class Found:
     """What was wrong with newer ones."""
     finished: int
     """Rounds that had finished; those after the checkpoint are done again."""
+    written: float = 0.0
+    """When the checkpoint was written, in seconds since the epoch."""
 
 
 class Store:
@@ -75,14 +77,16 @@ class Store:
         """The newest readable checkpoint, whose state must be `like` this; cuts the history."""
         corrupt: list[str] = []
         checkpoint: Checkpoint | None = None
+        written = 0.0
         for path in checkpoints(self._checkpoints):
             try:
                 checkpoint = read_checkpoint(path, uid=self._uid, like=like)
+                written = path.stat().st_mtime
                 break
             except CorruptCheckpoint as error:
                 corrupt.append(str(error))
         finished = self._history.cut(checkpoint.progress.round if checkpoint else 0)
-        return Found(checkpoint, tuple(corrupt), finished)
+        return Found(checkpoint, tuple(corrupt), finished, written)
 
     def cut(self) -> str | None:
         """Where the job's model was cut, as the newest checkpoint says that says it."""

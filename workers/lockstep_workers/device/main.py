@@ -29,7 +29,8 @@ def run_device(environment: Environment) -> None:
     job, client = environment.job(), environment.client()
     if client not in job.clients():
         raise InvalidJob(f"job {job.job} has no client {client}")
-    metrics = DeviceMetrics(job.job, client, told=series.of(Owner.DEVICE, mode=job.mode))
+    told = series.of(Owner.DEVICE, mode=job.mode, per_device=job.per_device)
+    metrics = DeviceMetrics(job.job, client, told=told)
     keeper: list[SessionKeeper] = []
     ProbeServer(
         environment.host,

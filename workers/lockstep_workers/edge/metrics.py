@@ -47,9 +47,12 @@ class EdgeMetrics:
         self._down.inc(result.report.down_bytes)
         self._back.inc(result.report.back_cpu_seconds)
 
-    def sessions(self, count: int) -> None:
-        """So many sessions of devices are open."""
-        self._connected.set(count)
+    def sessions(self, clients: Collection[str]) -> None:
+        """These devices have an open session."""
+        self._connected.set(len(clients))
+
+    def session_ended(self) -> None:
+        """A device came or went: that is counted at the cloud pod."""
 
     def took(self) -> None:
         """An update was added."""

@@ -3,6 +3,7 @@
 Whoever owns one (`cloud.job`) hands both in, so that it knows neither of a job nor of metrics.
 """
 
+from collections.abc import Collection
 from typing import Protocol
 
 from lockstep_api.sessions import Refusal
@@ -32,8 +33,11 @@ class Sink(Protocol):
 class Tally(Protocol):
     """What is counted for people."""
 
-    def sessions(self, count: int) -> None:
-        """So many sessions are open."""
+    def sessions(self, clients: Collection[str]) -> None:
+        """These clients have an open session, as this collection changes."""
+
+    def session_ended(self) -> None:
+        """A session ended before the job did."""
 
     def took(self) -> None:
         """An update was added."""

@@ -137,9 +137,10 @@ class Reception:
         client = registration.client
         await self._sessions.room_for(client, key, who=client)
         if client in self.sessions:
+            self._tally.session_ended()
             self._disconnect(client, "it started anew")
         session = self._sessions.open(registration, is_silent)
-        self._tally.sessions(len(self.sessions))
+        self._tally.sessions(self.sessions.keys())
         if self._rarely.due(f"connected {client}") is not None:
             _log.info("client connected", client=client, examples=registration.examples)
         if self.result is not None:
@@ -153,7 +154,9 @@ class Reception:
         """The connection is closed: the client is gone at once."""
         if not self._sessions.close(session):
             return
-        self._tally.sessions(len(self.sessions))
+        self._tally.sessions(self.sessions.keys())
+        if session.result is None:
+            self._tally.session_ended()
         self._disconnect(session.client, "its connection closed")
         self._pulse.set()
 

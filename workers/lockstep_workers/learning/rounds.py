@@ -200,6 +200,10 @@ class Round:
         deadline = self.deadline_s()
         if deadline is None or now_s < deadline:
             return False
+        return self.has_quorum()
+
+    def has_quorum(self) -> bool:
+        """Whether as many updates are in as suffice after the deadline."""
         everyone = len(self.plan.participants)
         return len(self.accepted) >= min(self.plan.quorum or everyone, everyone)
 
