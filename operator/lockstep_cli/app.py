@@ -21,6 +21,20 @@ class Commands(Frame):
 
     lazies = {  # noqa: RUF012
         "list": Lazy("lockstep_cli.commands.listing:list_jobs", "Jobs, and how far they are."),
+        "describe": Lazy(
+            "lockstep_cli.commands.describing:describe", "A job as a tree, and what was said of it."
+        ),
+        "watch": Lazy("lockstep_cli.commands.watching:watch", "Jobs as they train."),
+        "devices": Lazy(
+            "lockstep_cli.commands.devices:devices", "What each device is asked for, is and did."
+        ),
+        "logs": Lazy("lockstep_cli.commands.logs:logs", "What all pods of a job say."),
+        "events": Lazy("lockstep_cli.commands.events:events", "What happened to a job."),
+        "suspend": Lazy(
+            "lockstep_cli.commands.suspending:suspend", "Take pods away, keep the state."
+        ),
+        "resume": Lazy("lockstep_cli.commands.suspending:resume", "Let a job go on."),
+        "delete": Lazy("lockstep_cli.commands.deleting:delete", "Delete jobs with their volumes."),
         "model": Lazy("lockstep_cli.commands.model:model", "Fetch a job's trained model."),
         "doctor": Lazy("lockstep_cli.commands.doctor:doctor", "What is wrong with a cluster."),
         "validate": Lazy(

@@ -8,9 +8,10 @@ CliError that says what to do.
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ class Resource:
 
 JOBS = Resource(names.API_VERSION, names.PLURAL, names.KIND)
 PODS = Resource("v1", "pods", "Pod")
+CLAIMS = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENTS = Resource("v1", "events", "Event")
 SERVICES = Resource("v1", "services", "Service")
 NODES = Resource("v1", "nodes", "Node", namespaced=False)
@@ -111,6 +113,9 @@ class Cluster:
     """Where a command looks unless it is told otherwise."""
     pause: Callable[[float], None] = time.sleep
     """Waits before a broken watch is tried again."""
+    reading: set[Any] = field(default_factory=set)
+    """Answers that are not read to their end."""
+    closed: threading.Event = field(default_factory=threading.Event)
 
     @property
     def host(self) -> str:
@@ -118,7 +123,11 @@ class Cluster:
         return str(self.client.configuration.host)
 
     def close(self) -> None:
-        """Ends its connections."""
+        """Ends its connections, also those that a thread reads from: it then sees their end."""
+        self.closed.set()
+        for response in tuple(self.reading):
+            with suppress(OSError, ValueError, RuntimeError):  # it ended meanwhile
+                response.shutdown()
         self.client.rest_client.close()
 
     def get(self, resource: Resource, namespace: str | None = None, *, name: str) -> Json:
@@ -153,12 +162,13 @@ class Cluster:
     def patch(
         self, resource: Resource, namespace: str, *, name: str, body: Json, content_type: str
     ) -> Json:
-        """Change an object as the field manager of this program."""
+        """Change an object as the field manager of this program; what is applied is taken over."""
+        forced = {"force": "true"} if content_type == APPLY else {}
         return self.call(
             Request(
                 "PATCH",
                 path_of(resource, namespace, name=name),
-                {"fieldManager": names.CLI_MANAGER},
+                {"fieldManager": names.CLI_MANAGER} | forced,
                 body=body,
                 content_type=content_type,
                 resource=resource,
@@ -205,28 +215,37 @@ class Cluster:
         """An answer with a good status, to be read; `silence_s`: as long as something comes."""
         import urllib3  # noqa: PLC0415 - comes with the kubernetes package
 
+        if self.closed.is_set():
+            raise Unreachable("the program ends")
         timeout = urllib3.Timeout(connect=request.timeout_s, read=silence_s or request.timeout_s)
-        address, headers = self.addressed(request)
         try:
-            response = self.client.rest_client.pool_manager.request(
-                request.method,
-                address,
-                headers=headers,
-                body=None if request.body is None else json.dumps(request.body).encode(),
-                timeout=timeout,
-                retries=False,
-                preload_content=False,
-            )
-            try:
-                if response.status >= 400:
-                    raise error_of(response.status, response.data, asked=_asked(request))
-                yield response
-            finally:
-                response.close()  # unless it was read to its end, nothing else can come over it
+            response = self._sent(request, timeout)
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            if isinstance(error, BrokenPipeError):
-                raise
             raise Unreachable(self._no_answer(error)) from error
+        self.reading.add(response)
+        try:
+            if self.closed.is_set():
+                raise Unreachable("the program ends")
+            if response.status >= 400:
+                raise error_of(response.status, response.data, asked=_asked(request))
+            yield response
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(self._no_answer(error)) from error
+        finally:
+            self.reading.discard(response)
+            response.close()  # unless it was read to its end, nothing else can come over it
+
+    def _sent(self, request: Request, timeout: Any) -> Any:
+        address, headers = self.addressed(request)
+        return self.client.rest_client.pool_manager.request(
+            request.method,
+            address,
+            headers=headers,
+            body=None if request.body is None else json.dumps(request.body).encode(),
+            timeout=timeout,
+            retries=False,
+            preload_content=False,
+        )
 
     def lines(self, request: Request, *, silence_s: float = SILENCE_S) -> Iterator[bytes]:
         """The lines of an answer as they come, until it ends."""

@@ -19,7 +19,7 @@ BAD = {
     ConditionType.TELEMETRY_DEGRADED: "True",
 }
 """Conditions that say that something is wrong, worst first."""
-STYLES = {
+STYLES: dict[str, str] = {
     Phase.RUNNING: "green",
     Phase.COMPLETED: "blue",
     Phase.FAILED: "red",
@@ -67,6 +67,11 @@ class Job:
     def ended(self) -> bool:
         """Whether nothing more comes."""
         return self.phase in ENDED
+
+    @property
+    def finished(self) -> bool:
+        """Whether it never changes again."""
+        return self.phase in FINISHED
 
     @property
     def round(self) -> int:
@@ -128,7 +133,7 @@ def amount(value: float | None, unit: str) -> str:
     for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= factor:
             return f"{value / factor:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
+    return f"{value:.3g} {unit}".rstrip()
 
 
 def duration(seconds: float | None) -> str:

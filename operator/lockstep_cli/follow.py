@@ -34,7 +34,7 @@ class Change:
     """All objects of a selection after something happened."""
 
     objects: Mapping[Key, Json]
-    """It is the same mapping every time: copy what is to be kept."""
+    """A mapping of its own: another thread may look at it."""
     changed: Json | None = None
     """What changed, or is gone; None after a new list."""
     trouble: str = ""
@@ -60,11 +60,11 @@ def follow(cluster: Cluster, of: Selection) -> Iterator[Change]:
             if not seen.version:
                 _list(cluster, of, seen=seen)
                 listed, pause_s = True, _FIRST_PAUSE_S
-                yield Change(seen.objects)
+                yield Change(dict(seen.objects))
             heard = False
             for changed in _watch(cluster, of, seen=seen):
                 heard, pause_s = True, _FIRST_PAUSE_S
-                yield Change(seen.objects, changed)
+                yield Change(dict(seen.objects), changed)
             if not heard:  # something may be between us and the apiserver that ends watches at once
                 cluster.pause(_FIRST_PAUSE_S)
         except Gone:
@@ -73,7 +73,7 @@ def follow(cluster: Cluster, of: Selection) -> Iterator[Change]:
             if not listed:
                 raise
             seen.version = ""
-            yield Change(seen.objects, trouble=str(error))
+            yield Change(dict(seen.objects), trouble=str(error))
             cluster.pause(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

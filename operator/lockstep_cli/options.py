@@ -6,6 +6,7 @@ before the command or after it.
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,23 @@ import typer
 
 from lockstep_cli.cluster import Cluster, Where, connect
 from lockstep_cli.completion import contexts, job_names, namespaces
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def seconds(text: str) -> float:
+    """A time as kubectl takes it."""
+    parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)([smhd]?))+", text.strip())
+    if parts is None:
+        raise typer.BadParameter(f"{text!r} is no time: write 90, 90s, 5m, 1h30m or 2d")
+    found = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    return sum(float(number) * _SECONDS[unit] for number, unit in found)
+
+
+def a_time(*names: str, help: str) -> Any:
+    """An option that takes a time."""
+    return typer.Option(*names, parser=seconds, metavar="<time>", help=f"{help}: 90s, 5m, 1h30m.")
+
 
 Kubeconfig = Annotated[
     Path | None,
@@ -36,6 +54,13 @@ PrometheusNamespace = Annotated[
     typer.Option("--prometheus-namespace", help="Where Prometheus is; looked for when empty."),
 ]
 Job = Annotated[str, typer.Argument(help="The job's name.", autocompletion=job_names)]
+JobOrNone = Annotated[
+    str | None,
+    typer.Argument(
+        help="The job's name; all of the namespace when empty.", autocompletion=job_names
+    ),
+]
+Jobs = Annotated[list[str], typer.Argument(help="Names of jobs.", autocompletion=job_names)]
 
 _ADDED = {"namespace": Namespace, "context": Context, "kubeconfig": Kubeconfig}
 

@@ -73,6 +73,22 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table
     return made
 
 
+def show_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, fold: bool = False
+) -> None:
+    """Prints a table; `fold`: the last column goes on in the next line where a terminal ends."""
+    made, on = table(columns, rows), console()
+    if fold and on.is_terminal:
+        made.columns[-1].no_wrap = False
+        made.columns[-1].overflow = "fold"
+    with on.capture() as captured:
+        on.print(made)
+    text = captured.get()
+    if not on.is_terminal:
+        text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+    sys.stdout.write(text)
+
+
 def write_json(content: Any) -> None:
     """JSON as kubectl indents it."""
     sys.stdout.write(json.dumps(content, indent=4, ensure_ascii=False) + "\n")

@@ -173,8 +173,7 @@ class FakeApi:
 def running(api: FakeApi) -> Iterator[FakeApi]:
     """Serves it on a free port."""
     handler = type("Handler", (_Handler,), {"api": api})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     api.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -202,6 +201,13 @@ def selects(item: Json, labels: str, *, fields: str) -> bool:
         if found != value:
             return False
     return True
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no matter; what else goes wrong shows as an empty answer."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -86,3 +86,81 @@ def running_status(**more: Any) -> Json:
         "energyJoules": {"model": 1234.5},
         **more,
     }
+
+
+def device_pod(name: str, *, group: str, job: str = "digits", **more: Any) -> Json:
+    """A device's pod that runs."""
+    return pod(
+        f"{job}-device-{name}",
+        "device",
+        job=job,
+        labels={"lockstep.dev/device-group": group, **more.pop("labels", {})},
+        **more,
+    )
+
+
+def pod(
+    name: str,
+    role: str,
+    *,
+    job: str = "digits",
+    labels: Json | None = None,
+    ready: bool = True,
+    state: Json | None = None,
+    restarts: int = 0,
+) -> Json:
+    """A pod of a job."""
+    container = {"name": "worker", "restartCount": restarts, "state": state or {"running": {}}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": "lab",
+            "labels": {"lockstep.dev/job": job, "lockstep.dev/role": role, **(labels or {})},
+        },
+        "spec": {"nodeName": "node-1"},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+            "containerStatuses": [container],
+        },
+    }
+
+
+def planned(client: str, *, applied: bool = True, **more: Any) -> Json:
+    """A client of the newest plan."""
+    told = {"client": client, "frequencyGHz": 1.25, "cpuMilli": 250, "steps": 40}
+    return {**told, "applied": applied, **more}
+
+
+def prometheus_service(namespace: str = "lab") -> Json:
+    """The chart's Service."""
+    labels = {
+        "app.kubernetes.io/part-of": "lockstep",
+        "app.kubernetes.io/component": "prometheus",
+    }
+    meta = {"name": "lockstep-prometheus", "namespace": namespace, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": meta}
+
+
+def vector(*samples: tuple[Json, float]) -> Json:
+    """An answer of Prometheus to an instant query."""
+    found = [{"metric": labels, "value": [0, str(value)]} for labels, value in samples]
+    return {"status": "success", "data": {"resultType": "vector", "result": found}}
+
+
+def event(about: tuple[str, str], reason: str, *, at: str, **more: Any) -> Json:
+    """An event about (kind, name)."""
+    kind, name = about
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{name}.{reason}.{at}", "namespace": "lab"},
+        "involvedObject": {"kind": kind, "name": name, "namespace": "lab"},
+        "type": "Normal",
+        "reason": reason,
+        "message": f"{reason} of {name}",
+        "lastTimestamp": at,
+        **more,
+    }

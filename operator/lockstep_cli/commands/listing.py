@@ -19,9 +19,8 @@ from lockstep_cli.shown import (
     Json,
     Output,
     OutputOption,
-    console,
     say,
-    table,
+    show_table,
     write_objects,
 )
 
@@ -78,14 +77,14 @@ def _print(items: Sequence[Json], *, everywhere: bool, wide: bool) -> None:
         ]
         for job in jobs
     )
-    console().print(table(columns, rows))
+    show_table(columns, rows)
 
 
 def cells(job: Job, now: datetime) -> list[str | Text]:
     """What `COLUMNS` say of a job."""
     return [
         job.name,
-        Text(job.phase, style=STYLES.get(job.phase, "")),  # type: ignore[call-overload]
+        Text(job.phase, style=STYLES.get(job.phase, "")),
         job.status.get("progress") or NOTHING,
         job.status.get("clients") or NOTHING,
         accuracy(job.status.get("accuracy")),
@@ -101,7 +100,7 @@ def _more(job: Job) -> list[str | Text]:
         str(spec.get("mode") or "federated"),
         str((spec.get("strategy") or {}).get("name") or NOTHING),
         str((spec.get("allocation") or {}).get("policy") or NOTHING),
-        amount(job.status.get("loss"), "").strip(),
+        amount(job.status.get("loss"), ""),
         duration(job.status.get("elapsedSeconds")),
         job.trouble() or NOTHING,
     ]

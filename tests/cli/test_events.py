@@ -1,0 +1,89 @@
+"""`lockstep events`: those of a job and of what it made, oldest first."""
+
+import threading
+
+from tests.support.cli import Lockstep, event, job
+
+JOB = ("FederatedJob", "digits")
+POD = ("Pod", "digits-device-fast-0")
+
+
+def reasons(lines: list[str]) -> list[str]:
+    return [line.split()[2] for line in lines[1:]]
+
+
+def test_they_are_the_jobs_and_its_childrens_oldest_first(lockstep: Lockstep) -> None:
+    api = lockstep.api
+    api.put("federatedjobs", job())
+    for about, reason, at in [
+        (POD, "BackOff", "2026-01-01T00:00:03Z"),
+        (JOB, "Starting", "2026-01-01T00:00:01Z"),
+        (("StatefulSet", "digits-cloud"), "FailedCreate", "2026-01-01T00:00:02Z"),
+        (("FederatedJob", "dogs"), "Other", "2026-01-01T00:00:04Z"),
+        (("Pod", "digits2-cloud-0"), "Other", "2026-01-01T00:00:04Z"),
+        (("Pod", "digits"), "Other", "2026-01-01T00:00:04Z"),
+    ]:
+        api.put("events", event(about, reason, at=at))
+    assert reasons(lockstep("events", "digits").lines) == ["Starting", "FailedCreate", "BackOff"]
+
+
+def test_what_comes_with_every_round_is_left_out(lockstep: Lockstep) -> None:
+    lockstep.api.put("federatedjobs", job())
+    lockstep.api.put("events", event(POD, "ResizeCompleted", at="2026-01-01T00:00:01Z"))
+    lockstep.api.put("events", event(POD, "Killing", at="2026-01-01T00:00:02Z", type="Warning"))
+    assert reasons(lockstep("events", "digits").lines) == ["Killing"]
+    everything = lockstep("events", "digits", "--all").lines
+    assert reasons(everything) == ["ResizeCompleted", "Killing"]
+
+
+def test_one_that_was_repeated_says_how_often_and_when_last(lockstep: Lockstep) -> None:
+    """Also one in the form of events.k8s.io, whose times are elsewhere."""
+    lockstep.api.put("federatedjobs", job())
+    old = event(JOB, "Old", at="2026-01-01T00:00:02Z")
+    new = event(
+        JOB,
+        "New",
+        at="",
+        eventTime="2026-01-01T00:00:01.000000Z",
+        series={"count": 5, "lastObservedTime": "2026-01-01T00:00:09.000000Z"},
+        count=5,
+    )
+    lockstep.api.put("events", new)
+    lockstep.api.put("events", old)
+    lines = lockstep("events", "digits").lines
+    assert reasons(lines) == ["Old", "New"]
+    assert lines[2].endswith("New of digits (×5)")
+
+
+def test_a_message_stays_one_line(lockstep: Lockstep) -> None:
+    lockstep.api.put("federatedjobs", job())
+    told = event(JOB, "Odd", at="2026-01-01T00:00:02Z", message="two\nlines")
+    lockstep.api.put("events", told)
+    assert lockstep("events", "digits").lines[1].endswith("two lines")
+
+
+def test_watched_ones_come_once_each(lockstep: Lockstep) -> None:
+    """The watch breaks and begins with a new list: nothing is told twice."""
+    api = lockstep.api
+    api.put("federatedjobs", job())
+    api.put("events", event(JOB, "First", at="2026-01-01T00:00:01Z"))
+
+    def later() -> None:
+        def watches(count: int) -> None:
+            with api.changed:
+                api.changed.wait_for(lambda: api.watches >= count, timeout=60)
+
+        watches(1)
+        api.put("events", event(JOB, "Second", at="2026-01-01T00:00:02Z"))
+        api.end_watches(forget=True)
+        watches(3)
+        del api.served["/api/v1"]["events"]
+        api.end_watches()
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    done = lockstep("events", "digits", "--watch")
+    thread.join()
+    told = [line.split()[2] for line in done.lines if not line.startswith("LAST")]
+    assert told == ["First", "Second"]
+    assert done.code != 0
