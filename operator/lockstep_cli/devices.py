@@ -76,7 +76,7 @@ class Device:
 
 
 def devices_of(
-    job: Job, pods: Iterable[Json], figures: Mapping[str, Figures] | None = None
+    job: Job, pods: Iterable[Json], *, figures: Mapping[str, Figures] | None = None
 ) -> list[Device]:
     """All devices of a job, in the order of its spec."""
     found = (Pod(body) for body in pods)

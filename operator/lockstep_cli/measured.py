@@ -81,7 +81,7 @@ def _kept(sample: Sample) -> dict[str, float]:
     return {told["__name__"]: sample.value}
 
 
-def accuracies(prometheus: Prometheus, job: Job, span: Span) -> list[float]:
+def accuracies(prometheus: Prometheus, job: Job, *, span: Span) -> list[float]:
     """How a job's accuracy went.
 
     Raises:

@@ -110,7 +110,7 @@ class Watched:
         found = self.seen(now_s)
         if not found:
             return None
-        devices = devices_of(found[0].job, self.pods.values(), self.measured.devices)
+        devices = devices_of(found[0].job, self.pods.values(), figures=self.measured.devices)
         return replace(found[0], devices=devices, note=self.measured.note)
 
     @property
@@ -154,7 +154,7 @@ def _history(cluster: Cluster, key: Key, *, job: Job, said: str | None) -> Histo
         return None
     try:
         prometheus = find_prometheus(cluster, job.namespace, said=said)
-        return History(key, accuracies(prometheus, job, span))
+        return History(key, accuracies(prometheus, job, span=span))
     except CliError:
         return None
 

@@ -56,7 +56,9 @@ def describe(
     for line in heads(found, datetime.now(UTC)):
         on.print(line, soft_wrap=True)
     out()
-    on.print(tree(found, pods, devices=devices_of(found, pods, measured.devices)), soft_wrap=True)
+    on.print(
+        tree(found, pods, devices=devices_of(found, pods, figures=measured.devices)), soft_wrap=True
+    )
     _conditions(found)
     _events(events_of(cluster, Wanted(found.name)))
     if measured.note:

@@ -31,7 +31,7 @@ def devices(
     """The devices of a job: frequency, limit, steps, bandwidth, energy, cluster and edge."""
     found = find_job(cluster, job)
     measured = measure(cluster, found, said=prometheus_namespace)
-    all_of_them = devices_of(found, pods_of(cluster, found), measured.devices)
+    all_of_them = devices_of(found, pods_of(cluster, found), figures=measured.devices)
     match output:
         case Output.JSON:
             write_json([_told(device) for device in all_of_them])
