@@ -36,6 +36,9 @@ class Commands(Frame):
         "resume": Lazy("lockstep_cli.commands.suspending:resume", "Let a job go on."),
         "delete": Lazy("lockstep_cli.commands.deleting:delete", "Delete jobs with their volumes."),
         "model": Lazy("lockstep_cli.commands.model:model", "Fetch a job's trained model."),
+        "explain-plan": Lazy(
+            "lockstep_cli.commands.explain_plan:explain_plan", "Why a round was planned so."
+        ),
         "doctor": Lazy("lockstep_cli.commands.doctor:doctor", "What is wrong with a cluster."),
         "validate": Lazy(
             "lockstep_cli.commands.validate:validate", "What a cluster would refuse of manifests."
