@@ -36,6 +36,11 @@ class Commands(Frame):
         "resume": Lazy("lockstep_cli.commands.suspending:resume", "Let a job go on."),
         "delete": Lazy("lockstep_cli.commands.deleting:delete", "Delete jobs with their volumes."),
         "model": Lazy("lockstep_cli.commands.model:model", "Fetch a job's trained model."),
+        "report": Lazy("lockstep_cli.commands.report:report", "One page of a job, with pictures."),
+        "dashboard": Lazy(
+            "lockstep_cli.commands.dashboard:dashboard", "That page, while the job runs."
+        ),
+        "compare": Lazy("lockstep_cli.commands.compare:compare", "Jobs beside each other."),
         "explain-plan": Lazy(
             "lockstep_cli.commands.explain_plan:explain_plan", "Why a round was planned so."
         ),
