@@ -1,6 +1,7 @@
 """Kubernetes quantities (`500m`, `256Mi`) as pydantic types, and their values in SI units."""
 
 import re
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -21,6 +22,7 @@ _SCALE = {
 }
 
 
+@lru_cache(maxsize=1024)
 def parse_quantity(text: str) -> float:
     """The value of a quantity in its base unit (cores or bytes).
 

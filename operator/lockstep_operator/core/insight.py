@@ -18,6 +18,7 @@ from lockstep_api.settings import energy_model_of
 from lockstep_api.spec import DeviceGroup
 from lockstep_api.tiers import CutCandidate
 
+_SLOTS = len(EDGES_S) - 1
 _FRESH_S = 10.0
 """Samples that are older say nothing of now, unless they come no more often."""
 NO_UPLOAD_MBPS = 1e6
@@ -202,10 +203,9 @@ def observation_of(
     everyone = insight.clients.values()
     usual_mbit = usual(one.upload_mbit for one in everyone) or 0.0
     sizes = filled([one.upload_mbit for one in known], usual_mbit)
-    usual_mbps = usual(_mean(_slots_of(one)) for one in everyone)
-    unknown = np.full(len(EDGES_S) - 1, NO_UPLOAD_MBPS if usual_mbps is None else usual_mbps)
-    slots = [unknown if one is None else one for one in map(_slots_of, known)]
-    history = np.maximum(np.array(slots), LEAST_MBPS)[None]
+    slots = [*map(_slots_of, known)]
+    unknown = _usual_slots(insight) if None in slots else ()
+    history = np.maximum(np.array([one or unknown for one in slots]), LEAST_MBPS)[None]
     recent = recent_mbps(history)
     last = np.array([[one.last_mbps or recent[0, i] for i, one in enumerate(known)]])
     mean = np.array(
@@ -215,14 +215,17 @@ def observation_of(
     return Observation(devices=devices, slots_mbps=history, last_mbps=last, mean_mbps=mean)
 
 
-def _mean(slots: Array | None) -> float | None:
-    return None if slots is None else float(np.mean(slots))
+def _usual_slots(insight: Insight) -> tuple[float, ...]:
+    """Those of a device of which nothing is known."""
+    known = [slots for one in insight.clients.values() if (slots := _slots_of(one)) is not None]
+    usual_mbps = usual(float(np.mean(slots)) for slots in known)
+    return (NO_UPLOAD_MBPS if usual_mbps is None else usual_mbps,) * _SLOTS
 
 
-def _slots_of(one: ClientInsight) -> Array | None:
+def _slots_of(one: ClientInsight) -> tuple[float, ...] | None:
     if one.slots_mbps is not None:
-        return np.array(one.slots_mbps)
-    return None if one.last_mbps is None else np.full(len(EDGES_S) - 1, one.last_mbps)
+        return one.slots_mbps
+    return None if one.last_mbps is None else (one.last_mbps,) * _SLOTS
 
 
 def work_per_step(clients: Sequence[str], insight: Insight) -> Array | None:
@@ -252,13 +255,14 @@ def devices_of(
     members: Sequence[Member], work_cores: Array, *, sizes: Array, energy_weight: float
 ) -> Devices:
     """Devices whose steps take so many core-seconds each, and that upload so many Mbit."""
-    groups = [member.group for member in members]
-    curves = [
-        energy_curve(
+    groups = {member.group.name: member.group for member in members}
+    curve_of = {
+        name: energy_curve(
             energy_model_of(group), min_ghz=group.frequency.min_ghz, max_ghz=group.frequency.max_ghz
         )
-        for group in groups
-    ]
+        for name, group in groups.items()
+    }
+    curves = [curve_of[member.group.name] for member in members]
     alpha, beta = stack_curves(curves)
     work = [
         cycles(cores * member.steps, cpu_at_max=parse_quantity(member.group.cpu_at_max),
