@@ -156,3 +156,16 @@ def test_prometheus_s_own_tool_can_read_every_query(tmp_path: Path) -> None:
     file = tmp_path / "queries.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": made}]}))
     checked(file)
+
+
+def test_what_values_are_drawn_against_has_its_own_unit_and_no_bounds_of_theirs() -> None:
+    pairs = [one for one in BOARDS["job"]["panels"] if one["type"] == "xychart"]
+    assert len(pairs) == 5
+    for panel in pairs:
+        (of_x,) = panel["fieldConfig"]["overrides"]
+        assert of_x["matcher"]["options"] == panel["targets"][0]["legendFormat"]
+        unit, *bounds = of_x["properties"]
+        assert unit in ({"id": "unit", "value": "short"}, {"id": "unit", "value": "joule"})
+        assert bounds == [{"id": "min"}, {"id": "max"}], "without a value: taken away"
+        drawn = [one["y"]["matcher"]["options"] for one in panel["options"]["series"]]
+        assert drawn == [target["legendFormat"] for target in panel["targets"][1:]]

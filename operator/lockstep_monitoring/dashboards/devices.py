@@ -43,18 +43,18 @@ _FREQUENCY: Row = (
             ),
             Query(_ASKED, "{{client}} asked"),
             Query(_APPLIED, "{{client}} applied"),
-            look=Look(width=12, height=9, low=0),
+            look=Look(width=24, height=8, low=0),
         ),
         panels.heat(
             Told(
-                "Applied frequency, device × time",
-                "A row for each device (or group), rounds from left to right; see Round of each "
-                "device for where rounds begin.",
+                "Applied frequency, device × round",
+                "A row for each device (or group), rounds from left to right: the blocks of the "
+                "panel below have the same times.",
                 "a row that never changes while others do: its pod cannot be resized.",
                 GHZ,
             ),
             Query(_APPLIED, "{{client}}"),
-            look=Look(width=12, height=9),
+            look=Look(width=24),
         ),
         panels.timeline(
             Told(
@@ -65,7 +65,7 @@ _FREQUENCY: Row = (
                 "none",
             ),
             Query(of_devices(series.CLIENT_ROUND), "{{client}}"),
-            look=Look(width=24, height=9),
+            look=Look(width=24),
         ),
     ],
 )

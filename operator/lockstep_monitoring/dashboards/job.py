@@ -95,7 +95,6 @@ _NOW: Row = (
     ],
 )
 
-third = Look()
 _SHARE = Look(low=0, high=1)
 _ACCURACY = Query(f"max({of_finished_rounds(series.ACCURACY)})", "accuracy")
 _LOSS = Query(f"max({of_finished_rounds(series.LOSS)})", "loss")
@@ -111,6 +110,7 @@ _LEARNING: Row = (
             Told("Accuracy by round", "On held-out data, after each round.", _LOW, "percentunit"),
             _FINISHED,
             _ACCURACY,
+            x_unit="short",
             look=_SHARE,
         ),
         panels.lines(
@@ -122,22 +122,21 @@ _LEARNING: Row = (
             Told("Accuracy by joule", "Over the modelled energy so far.", _DEAR, "percentunit"),
             _JOULES,
             _ACCURACY,
+            x_unit="joule",
             look=_SHARE,
         ),
         panels.against(
             Told("Loss by round", "On held-out data, after each round.", _HIGH, "suffix: nats"),
             _FINISHED,
             _LOSS,
-            look=third,
+            x_unit="short",
         ),
-        panels.lines(
-            Told("Loss by time", "On held-out data.", _HIGH, "suffix: nats"), _LOSS, look=third
-        ),
+        panels.lines(Told("Loss by time", "On held-out data.", _HIGH, "suffix: nats"), _LOSS),
         panels.against(
             Told("Loss by joule", "Over the modelled energy so far.", _DEAR, "suffix: nats"),
             _JOULES,
             _LOSS,
-            look=third,
+            x_unit="joule",
         ),
     ],
 )

@@ -58,6 +58,7 @@ _ROUNDS: Row = (
             _ROUND_NUMBER,
             Query(f"max({of_finished_rounds(series.LAST_ROUND_SECONDS)})", "round took"),
             Query(f"max({of_job('lockstep_straggler_seconds')})", "waited for stragglers"),
+            x_unit="short",
             look=FROM_ZERO,
         ),
         panels.areas(

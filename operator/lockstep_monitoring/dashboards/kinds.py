@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from grafana_foundation_sdk.builders import (
     bargauge,
     common,
+    dashboard,
     heatmap,
     stat,
     statetimeline,
@@ -76,6 +77,7 @@ def against_panel(queries: Sequence[Query]) -> models.Panel:
     panel = (
         xychart.Panel()
         .mapping(xychart_models.SeriesMapping.MANUAL)
+        .show(xychart_models.XYShowMode.POINTS_AND_LINES)
         .series([_pair(x, y) for y in ys])
         .legend(_legend())
         .tooltip(common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.SINGLE))
@@ -95,6 +97,7 @@ def timeline_panel(_queries: Sequence[Query]) -> models.Panel:
         .line_width(1)
         .fill_opacity(70)
         .legend(_legend().show_legend(False))
+        .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.CONTINUOUS_BLUES))
         .build()
     )
 

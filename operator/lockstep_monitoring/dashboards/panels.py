@@ -6,7 +6,7 @@ unit; there is no way to make one without.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from grafana_foundation_sdk.cog.builder import Builder
@@ -58,7 +58,7 @@ class Look:
     texts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Value → what is shown for it, and its colour."""
     columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Of a table: column → its own properties, such as `unit`."""
+    """Of a table, and of pairs: column → its own properties, such as `unit`; None: none."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,14 @@ def gauges(told: Told, *queries: Query, look: Look = _PLAIN) -> Panel:
     return Panel(told, queries, look, kinds.gauges_panel, instant=True)
 
 
-def against(told: Told, *queries: Query, look: Look = _PLAIN) -> Panel:
-    """Values against the first query's instead of time; each finds one series, named by legend."""
-    return Panel(told, queries, look, kinds.against_panel)
+def against(told: Told, x: Query, *ys: Query, x_unit: str, look: Look = _PLAIN) -> Panel:
+    """Values against those of `x` instead of time; each query finds one series, named by legend.
+
+    Unit and bounds of the panel are those of the values: `x` has its own.
+    """
+    own = {"unit": x_unit, "min": None, "max": None}
+    look = replace(look, columns={x.legend: own})
+    return Panel(told, (x, *ys), look, kinds.against_panel)
 
 
 def timeline(told: Told, *queries: Query, look: Look = _PLAIN) -> Panel:
