@@ -16,13 +16,19 @@ SOON = (
 """Options of the chart, for tests that wait for alerts."""
 
 
-def rules(namespace: str) -> list[Json]:
-    """All rules, with their state."""
-    groups = _asked(namespace, "rules")["groups"]
-    return [rule for group in groups for rule in group["rules"]]
+def all_evaluated(namespace: str) -> list[Json]:
+    """All rules, with their state, once each was evaluated; a group is at its own time."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        groups = _asked(namespace, "rules")["groups"]
+        found: list[Json] = [rule for group in groups for rule in group["rules"]]
+        if found and all(rule["health"] != "unknown" for rule in found):
+            return found
+        assert time.monotonic() < until, f"not evaluated yet: {found}"
+        time.sleep(0.5)
 
 
-def firing(namespace: str, alert: str, **labels: str) -> Json:
+def firing(namespace: str, alert: str, /, **labels: str) -> Json:
     """Waits until an alert with these labels fires; what it says. There is nothing to watch."""
     until = time.monotonic() + PATIENCE_S
     while True:
@@ -34,7 +40,7 @@ def firing(namespace: str, alert: str, **labels: str) -> Json:
         time.sleep(0.5)  # until the next evaluation
 
 
-def ended(namespace: str, alert: str, **labels: str) -> None:
+def ended(namespace: str, alert: str, /, **labels: str) -> None:
     """Waits until no alert with these labels is pending or firing."""
     until = time.monotonic() + PATIENCE_S
     while any(_is(one, alert, labels) for one in _known(namespace)):

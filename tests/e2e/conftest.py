@@ -15,6 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from lockstep_api.names import JOB_LABEL
 from tests.cluster import api
+from tests.e2e.alerting import SOON
 from tests.e2e.outside import Operator, outside
 from tests.e2e.running import NAMESPACE, a_namespace, installed
 from tests.e2e.shared import KUBECONFIG_OF_ALL, ready_cluster
@@ -64,8 +65,8 @@ def cluster() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def chart(cluster: Path) -> Iterator[str]:
-    """The chart with its Prometheus, installed for the namespace of this process."""
-    with installed(NAMESPACE):
+    """The chart with its Prometheus, whose alerts come soon, for the namespace of this process."""
+    with installed(NAMESPACE, *SOON):
         yield NAMESPACE
 
 

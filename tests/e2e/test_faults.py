@@ -4,11 +4,13 @@ One job runs through all faults but those that need a job of their own; it is en
 rounds before those begin. Faults of the whole cluster are made when no other test uses it.
 """
 
+import re
 import time
 
 import pytest
 
 from tests.cluster import api
+from tests.e2e.alerting import all_evaluated, ended, firing
 from tests.e2e.running import (
     NAMESPACE,
     Json,
@@ -70,6 +72,15 @@ def restarts(pod: Json) -> int:
     return count
 
 
+def test_every_rule_of_the_chart_is_evaluated_without_a_fault(running: str) -> None:
+    unwell = {
+        rule["name"]: rule["lastError"]
+        for rule in all_evaluated(NAMESPACE)
+        if rule["health"] != "ok"
+    }
+    assert unwell == {}
+
+
 def test_a_killed_cloud_pod_goes_on_where_it_was(running: str) -> None:
     before = get(NAMESPACE, JOB)["status"]["round"]
     api.kill_container(NAMESPACE, CLOUD)
@@ -128,6 +139,7 @@ def test_a_killed_operator_costs_no_round(running: str) -> None:
 def test_without_a_planner_rounds_go_on_with_the_last_plan(running: str) -> None:
     before = int(in_pod(NAMESPACE, CLOUD, UNPLANNED))
     api.kubectl("-n", NAMESPACE, "scale", OPERATOR, "--replicas=0")
+    assert firing(NAMESPACE, "LockstepOperatorDown")["labels"]["severity"] == "critical"
     wait_for_sample(f'lockstep_round_planned{{job="{JOB}"}}', 0)
     wait_for_sample(f'increase(lockstep_round_seconds_count{{job="{JOB}"}}[15s]) > bool 0', 1)
     api.kubectl("-n", NAMESPACE, "scale", OPERATOR, "--replicas=1")
@@ -135,6 +147,7 @@ def test_without_a_planner_rounds_go_on_with_the_last_plan(running: str) -> None
     rounds_go_on(NAMESPACE, JOB)
     assert int(in_pod(NAMESPACE, CLOUD, UNPLANNED)) > before
     assert job["status"]["phase"] == "Running"
+    ended(NAMESPACE, "LockstepOperatorDown")
 
 
 def wait_for_sample(promql: str, value: float) -> None:
@@ -222,6 +235,11 @@ def test_a_full_volume_stops_no_round(lockstep: str) -> None:
         assert "cannot be written: No space left on device" in message
         seen = rounds_go_on(NAMESPACE, "full")
         assert condition(seen, "Degraded")["reason"] == "CheckpointFailed"
+        alert = firing(NAMESPACE, "LockstepCheckpointFailing", namespace=NAMESPACE, job="full")
+        assert re.search(
+            r"newest that was written, of round \d+\.", alert["annotations"]["description"]
+        )
+        assert alert["annotations"]["summary"].startswith(f"Checkpoints of {NAMESPACE}/full ")
         volume.empty()
         watch(
             NAMESPACE, "full",
