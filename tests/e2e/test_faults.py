@@ -222,7 +222,8 @@ def test_a_device_that_never_comes_is_named_and_the_job_goes_on(lockstep: str) -
 def test_a_full_volume_stops_no_round(lockstep: str) -> None:
     """The job goes on, says what it could not write, and writes again when there is room."""
     job = lone_job("full", training={"rounds": 100_000})
-    job["spec"]["cloud"] = {"storage": {"size": "8Mi", "storageClassName": "small-full"}}
+    storage = {"size": "8Mi", "storageClassName": "small-full"}
+    job["spec"]["cloud"] = {"cpu": "100m", "storage": storage}
     small = api.limited_volume(
         NAMESPACE, "full-cloud", storage_class="small-full", node="cloud", megabytes=8
     )
