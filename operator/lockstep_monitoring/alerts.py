@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lockstep_api import series
-from lockstep_api.series import labels
+from lockstep_api.series import Series, labels
 from lockstep_api.status import Phase
 from lockstep_monitoring.queries import JOB, OPERATOR, increase, largest, picked, summed
 
@@ -46,9 +46,16 @@ class Alert:
         return self.name.lower()
 
 
+def _told(what: Series, words: str) -> str:
+    """Words with the value of another series of the alert's job, where it has one."""
+    series_of_the_job = f"{what.queried}{{namespace='%s',job='%s'}}"
+    asked = f'printf "{series_of_the_job}" $labels.namespace $labels.job | query'
+    return f"{{{{ with {asked} }}}}{words}{{{{ end }}}}"
+
+
 JOB_STUCK = Alert(
     "LockstepJobStuck",
-    f"time() - ({largest('lockstep_round_began_seconds', by=JOB)} > 0) "
+    f"time() - ({largest(series.ROUND_BEGAN_SECONDS.queried, by=JOB)} > 0) "
     f"> clamp_min(5 * {largest(series.LAST_ROUND_SECONDS.queried, by=JOB)}, 600) "
     f"and {largest(series.ROUND.queried, by=JOB)} < {largest(series.ROUNDS.queried, by=JOB)}",
     "1m",
@@ -68,14 +75,14 @@ JOB_NOT_STARTING = Alert(
 )
 WITHOUT_QUORUM = Alert(
     "LockstepRoundWithoutQuorum",
-    f"{increase('lockstep_rounds_without_quorum_total', by=JOB, over='15m')} > 0",
+    f"{increase(series.ROUNDS_WITHOUT_QUORUM.queried, by=JOB, over='15m')} > 0",
     _AT_ONCE,
     Severity.WARNING,
     "Rounds of {{ $labels.namespace }}/{{ $labels.job }} end without their quorum",
     "About {{ printf `%.0f` $value }} rounds of the last 15 minutes had too few updates.",
 )
 _CONNECTED = series.CLIENTS_CONNECTED.queried
-_ENDED = "lockstep_sessions_ended_total"
+_ENDED = series.SESSIONS_ENDED.queried
 DEVICE_FLAPPING = Alert(
     "LockstepDeviceFlapping",
     f"{increase(_ENDED, by=JOB, over='15m')} "
@@ -108,19 +115,17 @@ CHECKPOINT_FAILING = Alert(
     "Checkpoints of {{ $labels.namespace }}/{{ $labels.job }} cannot be written",
     "About {{ printf `%.0f` $value }} checkpoints failed within 15 minutes. A job whose cloud pod "
     "dies goes on from the newest that was written"
-    "{{ with printf \"lockstep_checkpoint_round{namespace='%s',job='%s'}\" "
-    "$labels.namespace $labels.job | query }}, of round {{ . | first | value }}{{ end }}.",
+    f"{_told(series.CHECKPOINT_ROUND, ', of round {{ . | first | value }}')}.",
 )
 _SPENT = picked(series.JOB_ENERGY_JOULES.queried, f'{labels.SOURCE}="model"')
 ENERGY_BUDGET_EXCEEDED = Alert(
     "LockstepEnergyBudgetExceeded",
-    f"{largest(_SPENT, by=JOB)} > {largest('lockstep_energy_budget_joules', by=JOB)}",
+    f"{largest(_SPENT, by=JOB)} > {largest(series.ENERGY_BUDGET_JOULES.queried, by=JOB)}",
     _AT_ONCE,
     Severity.WARNING,
     "FederatedJob {{ $labels.namespace }}/{{ $labels.job }} has used up its energy budget",
     "Its devices have spent {{ $value | humanize }} J"
-    "{{ with printf \"lockstep_energy_budget_joules{namespace='%s',job='%s'}\" "
-    "$labels.namespace $labels.job | query }} of {{ . | first | value | humanize }} J{{ end }} "
+    f"{_told(series.ENERGY_BUDGET_JOULES, ' of {{ . | first | value | humanize }} J')} "
     "(spec.telemetry.energyBudgetJoules). The job goes on.",
 )
 

@@ -38,7 +38,7 @@ ROUNDS_PER_HOUR = Recording(
 )
 ENERGY_WATTS = Recording(
     "lockstep:energy_watts:rate5m",
-    rate(series.ENERGY_JOULES.queried, by=(*JOB, labels.SOURCE)),
+    rate(series.GROUP_ENERGY_JOULES.queried, by=(*JOB, labels.SOURCE)),
 )
 UPDATES_REFUSED = Recording(
     "lockstep:updates_refused:increase5m",

@@ -54,8 +54,9 @@ print(sum(not json.loads(line)["planned"] for line in lines))
 
 @pytest.fixture(scope="module")
 def running(lockstep: str) -> str:
-    """A job that runs for as long as it is let."""
-    apply(lockstep, small_job(JOB, training={"rounds": 100_000}))
+    """A job that runs for as long as it is let, and has a budget of energy for a round or two."""
+    telemetry = {"energyBudgetJoules": 0.1}
+    apply(lockstep, small_job(JOB, training={"rounds": 100_000}, telemetry=telemetry))
     watch(lockstep, JOB, past_round(3))
     return JOB
 
@@ -79,6 +80,12 @@ def test_every_rule_of_the_chart_is_evaluated_without_a_fault(running: str) -> N
         if rule["health"] != "ok"
     }
     assert unwell == {}
+
+
+def test_an_alert_tells_that_a_budget_is_used_up_and_the_job_goes_on(running: str) -> None:
+    alert = firing(NAMESPACE, "LockstepEnergyBudgetExceeded", namespace=NAMESPACE, job=JOB)
+    assert " J of 100m J (spec.telemetry.energyBudgetJoules)" in alert["annotations"]["description"]
+    assert rounds_go_on(NAMESPACE, JOB)["status"]["phase"] == "Running"
 
 
 def test_a_killed_cloud_pod_goes_on_where_it_was(running: str) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lockstep_monitoring import rule_file, rules
+from lockstep_api import series
+from lockstep_monitoring import alerts, rule_file, rules
 from lockstep_monitoring.__main__ import ROOT, generated, main, outdated, write
 
 RECORDINGS = [one for found in rules.GROUPS.values() for one in found]
@@ -50,3 +51,20 @@ def test_nothing_is_recorded_by_device() -> None:
           for found in re.findall(r" by \(([^)]*)\)", one.expression)]  # fmt: skip
     assert by
     assert not set.union(*by) & {"client", "pod"}
+
+
+def test_rules_ask_for_series_of_the_catalogue_and_for_recordings_alone() -> None:
+    told = {name for one in series.ALL for name in one.names} | {one.name for one in RECORDINGS}
+    rule = [one for group in rule_file.groups() for one in group["rules"]]
+    texts = [text for one in rule for text in (one["expr"], *one.get("annotations", {}).values())]
+    asked = {name for text in texts for name in re.findall(r"\blockstep[:_][a-z0-9_:]+", text)}
+    assert len(asked) > 20
+    assert asked - told == set()
+
+
+def test_telemetry_is_never_stale_since_devices_tell_less() -> None:
+    """What the alert counts devices by is told whatever `perDevice` says."""
+    (counted,) = re.findall(
+        r"count by \(namespace, job\) \((\w+)\)", alerts.TELEMETRY_STALE.expression
+    )
+    assert counted in {one.queried for one in series.PLANNED}

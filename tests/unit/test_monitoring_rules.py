@@ -56,9 +56,9 @@ CASES = [
     Recorded(
         "lockstep:energy_watts:rate5m",
         {
-            f'lockstep_energy_joules_total{{{OLD},client="d-0",source="model"}}': growing(60),
-            f'lockstep_energy_joules_total{{{NEW},client="d-1",source="model"}}': growing(30),
-            f'lockstep_energy_joules_total{{{NEW},client="d-1",source="cpu"}}': growing(600),
+            f'lockstep_group_energy_joules_total{{{OLD},group="g-0",source="model"}}': growing(60),
+            f'lockstep_group_energy_joules_total{{{NEW},group="g-1",source="model"}}': growing(30),
+            f'lockstep_group_energy_joules_total{{{NEW},group="g-1",source="cpu"}}': growing(600),
         },
         {
             'namespace="lab",job="fashion",source="model"': 1.5,
