@@ -3,7 +3,8 @@
 Each image's lock is compiled from its extra in pyproject.toml for the Python of Debian trixie,
 with hashes, no index address, and the versions of requirements/dev.lock, so that the tests run
 what the images hold. What Debian's packages bring to an image is left out of its lock. The demo's
-lock is its extra alone, also with the versions of the tests.
+lock is its extra and what `lockstep` needs to watch a job and report of it, also with the versions
+of the tests.
 """
 
 import re
@@ -37,6 +38,8 @@ ONLY_FOR_DATA_SETS = (
 )
 """What fedlab asks for and needs for its data sets alone, 100 MB; the tests use none of them.
 Its pynvml is nvidia-ml-py, which stays."""
+NOT_IN_THE_DEMO = frozenset({"numpy"})
+"""60 MB that the commands about clusters do not import."""
 COMMON = ("--generate-hashes", "--quiet", "--no-header", "--no-annotate", "--no-emit-index-url")
 
 
@@ -55,8 +58,11 @@ def image_requirements(pyproject: str, extra: str) -> list[str]:
 
 
 def demo_requirements(pyproject: str) -> list[str]:
-    """What the demo's environment starts from: its extra, without the project."""
-    return list(tomllib.loads(pyproject)["project"]["optional-dependencies"]["demo"])
+    """What the demo's environment starts from; the project itself runs from the checkout."""
+    project = tomllib.loads(pyproject)["project"]
+    extras = project["optional-dependencies"]
+    wanted: list[str] = [*project["dependencies"], *extras["cli"], *extras["demo"]]
+    return [each for each in wanted if requirement_name(each) not in NOT_IN_THE_DEMO]
 
 
 def compile_lock(arguments: list[str], requirements: list[str]) -> None:

@@ -12,6 +12,7 @@ import typer
 from lockstep_cli.errors import MEANINGS
 from lockstep_cli.frame import Frame, Lazy, program_of
 from lockstep_cli.options import Context, Kubeconfig, Namespace
+from lockstep_cli.release import release
 
 _CODES = "\n".join(f"{code:>3d}  {meaning}" for code, meaning in MEANINGS.items())
 
@@ -71,12 +72,21 @@ app = typer.Typer(
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lockstep {release()}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     *,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which Lockstep this is.", callback=_version)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
 ) -> None:
     """Options may stand before a command or after it."""

@@ -5,10 +5,10 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from lockstep_cli.errors import CliError
+from lockstep_cli.release import release
 from lockstep_cli.runs import Run
 from lockstep_pictures import curves
 from lockstep_pictures.curves import Across
@@ -34,9 +34,7 @@ def figures(run: Run) -> JobFigures:
 
 def made(now: datetime) -> Made:
     """When and with what a page was made."""
-    return Made(
-        when=f"{now.astimezone():%Y-%m-%d %H:%M %Z}", versions={"lockstep": version("lockstep")}
-    )
+    return Made(when=f"{now.astimezone():%Y-%m-%d %H:%M %Z}", versions={"lockstep": release()})
 
 
 def live_page(drawn: JobFigures) -> tuple[str, bool]:

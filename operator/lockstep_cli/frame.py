@@ -18,7 +18,6 @@ from lockstep_cli.errors import CliError, Exit
 from lockstep_cli.shown import say
 
 DEBUG = "--debug"
-_OURS = "lockstep_"
 _TYPERS: tuple[type[BaseException], ...] = (
     typer.Exit,
     typer.Abort,
@@ -128,11 +127,9 @@ def _told(error: Exception) -> tuple[Exit, str]:
     return Exit.FAILED, f"error: {type(error).__name__}: {text} ({DEBUG} shows where)"
 
 
-def _missing(command: str, lazy: Lazy, *, error: ModuleNotFoundError) -> Exception:
-    """A package of others that is missing is an extra's; one of ours is a fault."""
+def _missing(command: str, lazy: Lazy, *, error: ModuleNotFoundError) -> MissingExtra:
+    """A package that is missing is an extra's."""
     top = (error.name or "").partition(".")[0]
-    if top.startswith(_OURS):
-        return error
     return MissingExtra(f"lockstep {command}", lazy.extra, missing=top)
 
 

@@ -25,6 +25,8 @@ _OF_DEVICES = (
     series.ENERGY_JOULES,
     series.THROTTLED_SECONDS,
 )
+_LAST = "5m"
+"""For so long a figure counts: devices of large jobs are scraped once a minute."""
 _POINTS = 120
 """Of a curve: more than a line of text shows."""
 
@@ -38,9 +40,9 @@ class Measured:
 
 
 def measure(cluster: Cluster, job: Job, *, said: str | None) -> Measured:
-    """Figures of a job's devices now."""
-    if job.ended:
-        return Measured(note="" if job.status else "no figures: the job has not begun")
+    """Figures of a job's devices now, or at its end; a job that never began has none."""
+    if job.ended and not job.status.get("completionTime"):
+        return Measured()
     try:
         return Measured(figures_of(find_prometheus(cluster, job.namespace, said=said), job))
     except CliError as error:
@@ -54,7 +56,12 @@ def figures_of(prometheus: Prometheus, job: Job) -> dict[str, Figures]:
         NoFigures: no answer.
     """
     names = "|".join(one.queried for one in _OF_DEVICES)
-    samples = prometheus.instant(f'{{__name__=~"{names}",{of_job(job)}}}')
+    selector = f'{{__name__=~"{names}",{of_job(job)}}}'
+    if (ended := job.status.get("completionTime")) is None:
+        samples = prometheus.instant(selector)
+    else:  # its pods, and so its series, are gone
+        at = datetime.fromisoformat(ended).timestamp()
+        samples = prometheus.instant(f"last_over_time({selector}[{_LAST}])", at=at)
     by_client: dict[str, dict[str, float]] = {}
     for sample in samples:
         values = by_client.setdefault(sample.labels.get(labels.CLIENT, ""), {})

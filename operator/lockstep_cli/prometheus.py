@@ -59,13 +59,13 @@ class Prometheus:
     namespace: str
     patience_s: float = PATIENCE_S
 
-    def instant(self, promql: str) -> list[Sample]:
-        """What a query has now.
+    def instant(self, promql: str, *, at: float | None = None) -> list[Sample]:
+        """What a query has now, or had at a time (unix seconds).
 
         Raises:
             NoFigures: no answer.
         """
-        found = self._ask("query", {"query": promql})
+        found = self._ask("query", {"query": promql} | ({} if at is None else {"time": at}))
         return [Sample(one["metric"], float(one["value"][1])) for one in found]
 
     def curves(self, promql: str, span: Span) -> list[Curve]:

@@ -14,7 +14,7 @@ from lockstep_cli.devices import devices_of
 from lockstep_cli.errors import CliError
 from lockstep_cli.facts import Job
 from lockstep_cli.follow import Change, Key
-from lockstep_cli.measured import Measured, accuracies, figures_of, whole_time
+from lockstep_cli.measured import Measured, accuracies, measure, whole_time
 from lockstep_cli.prometheus import find_prometheus
 from lockstep_cli.screen import Seen
 from lockstep_cli.shown import Json
@@ -160,9 +160,4 @@ def _history(cluster: Cluster, key: Key, *, job: Job, said: str | None) -> Histo
 
 
 def _measured(cluster: Cluster, job: Job, *, said: str | None) -> Measured:
-    if job.ended or job.phase == Phase.SUSPENDED:
-        return Measured()
-    try:
-        return Measured(figures_of(find_prometheus(cluster, job.namespace, said=said), job))
-    except CliError as error:
-        return Measured(note=str(error))
+    return Measured() if job.phase == Phase.SUSPENDED else measure(cluster, job, said=said)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.support.apiserver import FakeApi, forbidden
+from tests.support.apiserver import FakeApi, Json, forbidden
 from tests.support.cli import (
     Lockstep,
     device_pod,
@@ -162,9 +162,41 @@ def test_a_job_that_is_not_there_is_answered_with_those_that_are(lockstep: Locks
     assert done.err.splitlines() == ["error: no job dogs in namespace lab: there are digits"]
 
 
-def test_a_job_that_has_ended_has_no_pods_and_no_note(api: FakeApi, lockstep: Lockstep) -> None:
+def ended_job(phase: str, **status: str) -> Json:
     plan = {"round": 20, "clients": [planned("fast-0"), planned("fast-1")]}
-    api.put("federatedjobs", job(status=running_status(phase="Completed", lastPlan=plan)))
+    return job(status=running_status(phase=phase, lastPlan=plan, **status))
+
+
+def test_a_job_that_has_ended_has_the_figures_of_its_end(api: FakeApi, lockstep: Lockstep) -> None:
+    """Its pods, and so its series, are gone."""
+    asked: list[dict[str, str]] = []
+
+    def answer(path: str, query: dict[str, str]) -> tuple[int, Json]:
+        asked.append(query)
+        return measured(path, query)
+
+    api.put("services", prometheus_service())
+    api.prometheus = answer
+    api.put("federatedjobs", ended_job("Completed", completionTime="1970-01-01T00:16:40Z"))
     done = lockstep("devices", "digits")
-    assert done.lines[1].split()[:4] == ["fast-0", "–", "1.25", "250m"]
-    assert done.err == ""
+    assert done.lines[1].split()[1:4] == ["–", "1.25", "250m"]
+    assert done.lines[1].split()[-3:] == ["12.5", "4.5", "J"]
+    ((query, at),) = [(one["query"], one["time"]) for one in asked]
+    assert (query[:16], query[-5:], float(at)) == ("last_over_time({", "[5m])", 1000.0)
+
+
+def test_that_prometheus_is_away_does_not_matter_after_the_end(
+    api: FakeApi, lockstep: Lockstep
+) -> None:
+    api.put("services", prometheus_service())
+    api.put("federatedjobs", ended_job("Completed", completionTime="1970-01-01T00:16:40Z"))
+    done = lockstep("devices", "digits")
+    assert (done.code, len(done.lines)) == (0, 3)
+    assert "no endpoints available" in done.err
+    assert lockstep("list").lines[1].split()[1] == "Completed"
+
+
+def test_a_job_that_never_began_is_not_asked_about(api: FakeApi, lockstep: Lockstep) -> None:
+    api.put("services", prometheus_service())
+    api.put("federatedjobs", ended_job("Refused"))
+    assert lockstep("devices", "digits").err == ""

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from lockstep_cli import frame
+from images.recipe import project_version
+from lockstep_cli import frame, release
 from lockstep_cli.app import Commands
 from lockstep_cli.completion import in_time
 from lockstep_cli.errors import MEANINGS, CliError, Exit
@@ -227,6 +229,18 @@ def test_without_the_kubernetes_package_a_cluster_needs_extra_cli(
     assert lockstep("list").err.splitlines() == [
         "error: lockstep list needs kubernetes, which is not installed: pip install 'lockstep[cli]'"
     ]
+
+
+def test_it_says_which_lockstep_it_is(lockstep: Lockstep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also from a checkout that is not installed, as the demo's environment has it."""
+    told = f"lockstep {project_version()}"
+    assert lockstep("--version").lines == [told]
+
+    def none(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(release, "version", none)
+    assert lockstep("--version").lines == [told]
 
 
 def complete(lockstep: Lockstep, *words: str) -> list[str]:

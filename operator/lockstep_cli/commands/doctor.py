@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -18,6 +17,7 @@ from lockstep_cli.doctor.finding import Check, Finding, Seen, State
 from lockstep_cli.doctor.look import look
 from lockstep_cli.errors import Exit
 from lockstep_cli.options import AllNamespaces, on_cluster
+from lockstep_cli.release import release
 from lockstep_cli.shown import console, write_json
 
 CHECKS: tuple[Check, ...] = (
@@ -59,7 +59,7 @@ def doctor(
 ) -> None:
     """Say what is wrong with a cluster and what to do: exit code 1 if no job can run there."""
     namespace = None if all_namespaces else cluster.namespace
-    seen = look(cluster, namespace, now=datetime.now(UTC), ours=version("lockstep"))
+    seen = look(cluster, namespace, now=datetime.now(UTC), ours=release())
     found = findings(seen)
     if output is Form.JSON:
         write_json([asdict(one) for one in found])
