@@ -114,7 +114,6 @@ def test_fields_in_the_docs_are_those_of_a_job() -> None:
     odd = {
         (page, code) for page in pages() for code in inline_code(page) if naming.unknown_field(code)
     }
-    odd = {one for one in odd if not one[1].startswith("spec.telemetry")}
     assert odd == set()
     assert naming.unknown_field("spec.training.learningrate")
     assert not naming.unknown_field("status.lastPlan.clients[].applied")
