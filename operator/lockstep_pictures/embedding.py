@@ -7,7 +7,7 @@ itself, asks no server for anything, and no text that it was given becomes marku
 import functools
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -32,6 +32,9 @@ STYLE = """
 #vg-tooltip-element td.value { overflow-wrap: anywhere; }
 """
 
+ZOOM = "zoom"
+"""In a picture's `usermeta`: the channels that people may move and enlarge on a page."""
+
 _DRAW = """
 const embedded = {actions: {export: true, source: false, compiled: false, editor: false},
                   renderer: "svg", tooltip: {theme: "light"}};
@@ -45,8 +48,8 @@ async function drawAll() {
   const all = specs();
   const plots = [...document.querySelectorAll(".plot[data-picture]")];
   await Promise.all(plots.map((plot) => drawPicture(plot, all[plot.dataset.picture])));
-  document.documentElement.dataset.drawn = "yes";
 }
+const drawn = drawAll();
 """
 
 
@@ -61,7 +64,20 @@ def fitting(spec: Mapping[str, Any]) -> dict[str, Any]:
     if any(kind in spec for kind in ("hconcat", "vconcat", "concat", "facet", "repeat")):
         return dict(spec)
     size = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
-    return {**spec, **size}
+    rest = {key: value for key, value in spec.items() if key != "usermeta"}
+    return _movable({**rest, **size}, spec.get("usermeta", {}).get(ZOOM, []))
+
+
+def _movable(spec: dict[str, Any], channels: Sequence[str]) -> dict[str, Any]:
+    """A plot that can be dragged, and enlarged by the wheel while Alt is down: pages scroll too."""
+    if not channels:
+        return spec
+    select = {"type": "interval", "encodings": list(channels), "zoom": "wheel![event.altKey]"}
+    zoom = [{"name": "zoom", "select": select, "bind": "scales"}]
+    if "layer" not in spec:
+        return {**spec, "params": zoom}
+    first, *others = spec["layer"]
+    return {**spec, "layer": [{**first, "params": zoom}, *others]}
 
 
 def plot(name: str, *, text: str) -> str:
@@ -72,7 +88,7 @@ def plot(name: str, *, text: str) -> str:
     )
 
 
-def drawing(pictures: Mapping[str, Mapping[str, Any]], *, script: str = "drawAll();") -> str:
+def drawing(pictures: Mapping[str, Mapping[str, Any]], *, script: str = "") -> str:
     """What goes to a page's end: the pictures' specs, the libraries, and what draws them."""
     specs = {name: fitting(spec) for name, spec in pictures.items()}
     return (

@@ -102,14 +102,14 @@ def page(content: PageContent, *, live: bool = False, every_s: float = 5.0) -> s
         for section in content.sections
         for figure in section.figures
     }
-    following = f"{LIVE}drawAll().then(() => follow({every_s * 1000:.0f}));"
+    following = f"{LIVE}drawn.then(() => follow({every_s * 1000:.0f}));"
     state = '<p id="live" role="status">live</p>\n' if follows else ""
     body = (
         f'<main id="content">\n{_head(content)}{_contents(content)}'
         f"{''.join(_section(one, pictures) for one in content.sections)}"
         f"{''.join(_listing(title, text) for title, text in content.listings.items())}"
         f"<footer><p>{_text(content.foot)}</p></footer>\n</main>\n{state}"
-        f"{embedding.drawing(pictures, script=following if follows else 'drawAll();')}"
+        f"{embedding.drawing(pictures, script=following if follows else '')}"
     )
     connect = "'self'" if follows else "'none'"
     return embedding.document(content.title, body, style=STYLE, connect=connect)

@@ -120,7 +120,7 @@ def stragglers(job: JobFigures) -> theme.Picture:
             "client": name,
             "rounds": count,
             "waited": waited[name] / count,
-            "text": f"{waited[name] / count:.2g} s late",
+            "text": f"+{waited[name] / count:.2g} s",
         }
         for name, count in last.most_common(_MOST_NAMED)
     ]
@@ -130,7 +130,7 @@ def stragglers(job: JobFigures) -> theme.Picture:
             "rounds:Q",
             title="rounds in which it came last",
             axis=alt.Axis(format="~d", tickMinStep=1),
-            scale=alt.Scale(domainMax=1.2 * most),
+            scale=alt.Scale(domainMax=1.3 * most),
         ),
         y=alt.Y("client:N", sort=None, title=None),
         tooltip=[

@@ -1,0 +1,123 @@
+"""A real Chromium without a screen, Debian's: tests of pages look at them as people do.
+
+The first that asks installs what the machine lacks, by apt-get where that can be done here.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.support.patience import PATIENCE_S
+
+PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver"}
+"""Program → Debian's package."""
+SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
+_SWITCHES = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars")
+_LONGEST_S = 30.0
+"""Of one answer: selenium itself waits for 120 s, and then asks again."""
+_WHEN = """
+const [come, done] = arguments;
+const test = new Function("return " + come);
+if (test()) { done(); return; }
+const seen = new MutationObserver(() => { if (test()) { seen.disconnect(); done(); } });
+seen.observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
+"""
+
+
+def ensure_packages() -> None:
+    """Installs what is missing.
+
+    Raises:
+        RuntimeError: it cannot be done here; says what to install.
+    """
+    missing = [package for name, package in PACKAGES.items() if shutil.which(name) is None]
+    if not missing:
+        return
+    words = " ".join(missing)
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise RuntimeError(f"not installed: {words}: install them, pages are tested with them")
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    lock = ("-o", f"DPkg::Lock::Timeout={PATIENCE_S:.0f}", "--quiet")
+    subprocess.run(["apt-get", "update", *lock], check=True, env=quiet)
+    install = ["apt-get", "install", *lock, "--yes", "--no-install-recommends", *missing]
+    subprocess.run(install, check=True, env=quiet)
+
+
+class Browser:
+    """A window of it."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self._driver = driver
+
+    def sized(self, width: int, height: int = 900) -> Self:
+        """The same in another size."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        return self
+
+    def open(self, address: str) -> None:
+        """Opens a page, and waits for its pictures."""
+        self._driver.get(address)
+        wait = "const done = arguments[0]; drawn.then(() => done(null), (e) => done(String(e)))"
+        assert self._driver.execute_async_script(wait) is None
+
+    def when(self, condition: str) -> None:
+        """Waits until an expression holds, which a change of the page makes true."""
+        self._driver.execute_async_script(_WHEN, condition)
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """What a script returns."""
+        return self._driver.execute_script(script, *arguments)
+
+    def find(self, selector: str) -> WebElement:
+        """The first element of a kind."""
+        return self._driver.find_element(By.CSS_SELECTOR, selector)
+
+    def actions(self) -> ActionChains:
+        """What a hand does."""
+        return ActionChains(self._driver)
+
+    def complaints(self) -> list[str]:
+        """What came to the console since it was asked last."""
+        told = self._driver.execute("getLog", {"type": "browser"})
+        return [json.dumps(one) for one in told["value"]]
+
+    def shoot(self, name: str) -> Path:
+        """A picture of the whole page, in `SCREENSHOTS`."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        height = self.run("return document.documentElement.scrollHeight")
+        width = self.run("return document.documentElement.clientWidth")
+        self.sized(width, height)
+        path = SCREENSHOTS / f"{name}.png"
+        assert self._driver.save_screenshot(str(path))
+        self.sized(width)
+        return path
+
+
+@contextmanager
+def chromium(folder: Path) -> Iterator[Browser]:
+    """A browser that keeps its files in `folder`."""
+    ensure_packages()
+    options = webdriver.ChromeOptions()
+    for switch in (*_SWITCHES, f"--user-data-dir={folder}"):
+        options.add_argument(switch)
+    options.binary_location = str(shutil.which("chromium"))
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    driver = webdriver.Chrome(options, service)
+    try:
+        driver.set_script_timeout(_LONGEST_S)
+        driver.set_page_load_timeout(_LONGEST_S)
+        yield Browser(driver)
+    finally:
+        driver.quit()
