@@ -85,7 +85,7 @@ async def run(config: OperatorConfig) -> int:
     policies = Policies(kube, config.policy_dir)
     learning = PolicyLearning(deps, policies)
     labelling = Labelling(kube)
-    for gone in (learning.forget, labelling.forget, deps.metrics.forget_clusters):
+    for gone in (learning.forget, labelling.forget, deps.metrics.of_jobs.forget):
         deps.sources.reports.when_gone(gone)
     planner = Planner(
         deps=deps,

@@ -25,6 +25,8 @@ LockstepError
     └── Refused                 any other 4xx, with the apiserver's message
 """
 
+from lockstep_operator.core.policy_source import PolicyProblem
+
 
 class LockstepError(Exception):
     """Base of all errors of the operator."""
@@ -84,6 +86,11 @@ class TelemetryError(LockstepError):
 
 class PolicyUnavailable(LockstepError):
     """A policy that cannot be used; the message is for people."""
+
+    def __init__(self, message: str, problem: PolicyProblem) -> None:
+        super().__init__(message)
+        self.problem = problem
+        """What is wrong with it."""
 
 
 class KubeError(LockstepError):

@@ -18,6 +18,7 @@ from lockstep_api.status import FINISHED, Phase
 from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_operator.actuate import Resizer, actuate
 from lockstep_operator.auth import Authenticator, Caller
+from lockstep_operator.core.alternatives import alternatives
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote, JobKey, JobView
 from lockstep_operator.core.pace import Buckets, Rate
@@ -34,6 +35,8 @@ from lockstep_operator.core.planning import (
     settle,
     undrawn,
 )
+from lockstep_operator.core.policy_source import PolicySource, policy_use
+from lockstep_operator.core.round_cost import round_cost
 from lockstep_operator.core.state import JobState
 from lockstep_operator.errors import (
     InvalidSpec,
@@ -148,9 +151,19 @@ class Planner:
         settled = settle(state, plan, basis=basis, before=job.status.last_plan, now=now)
         await self._keep(job, settled.state, events=settled.events)
         self.learning.heard(job, spec, finished=settled.finished)
-        of = (job.key.namespace, job.key.name)
-        self.deps.metrics.show_clusters(job.uid, of, clusters=plan.clusters)
+        self._show(job, plan, basis=basis)
         return plan
+
+    def _show(self, job: JobView, plan: RoundPlan, *, basis: Basis) -> None:
+        """What metrics tell of a plan, and of the round before it."""
+        tell, report = self.deps.metrics.of_jobs, self.reports.of(job.uid).report
+        cost = None if report is None else round_cost(basis.spec, report)
+        tell.clusters(job.uid, job.key, plan=plan.clusters)
+        costs = {one.method: one.cost for one in alternatives(basis.spec, plan)}
+        tell.plan_costs(job.uid, job.key, costs=costs)
+        tell.round_cost(job.uid, job.key, found=cost)
+        if basis.use is not None:
+            tell.policy(job.uid, job.key, use=basis.use)
 
     async def _draw(self, job: JobView, request: PlanRequest, *, basis: Basis) -> Drawn:
         state = self.reports.of(job.uid)
@@ -196,17 +209,22 @@ class Planner:
     async def _basis(self, job: JobView, spec: FederatedJobSpec, *, insight: Insight) -> Basis:
         """What the plan is made from: the policy, if the job asks for one."""
         if spec.allocation.policy is not AllocationPolicy.PPO:
-            return Basis(spec, insight)
+            return Basis(spec, insight, use=policy_use(spec, PolicySource.BUILT_IN))
         try:
-            return Basis(spec, insight, await self._policy_of(job, spec.allocation))
+            policy, source = await self._policy_of(job, spec.allocation)
+            return Basis(spec, insight, policy, use=policy_use(spec, source))
         except PolicyUnavailable as error:
-            return Basis(spec, insight, policy_problem=str(error))
+            use = policy_use(spec, PolicySource.FALLBACK, problem=error.problem)
+            return Basis(spec, insight, policy_problem=str(error), use=use)
 
-    async def _policy_of(self, job: JobView, wanted: Allocation) -> Policy:
-        reference, learnt = wanted.policy_ref, None
+    async def _policy_of(self, job: JobView, wanted: Allocation) -> tuple[Policy, PolicySource]:
+        reference = wanted.policy_ref
         if wanted.online:
             learnt = await self.policies.learnt(job.key, reference, uid=job.uid)
-        return learnt or await self.policies.of(job.key, reference)
+            if learnt is not None:
+                return learnt, PolicySource.ONLINE
+        source = PolicySource.SHIPPED if reference is None else PolicySource.REF
+        return await self.policies.of(job.key, reference), source
 
     async def _put_in_force(self, key: JobKey, drawn: RoundPlan, *, basis: Basis) -> RoundPlan:
         """The plan, told what became of its limits; made anew around those that stay."""
@@ -264,7 +282,7 @@ class Planner:
         taken = finished(await self.runtime.pass_now(job.key))
         if taken:
             self.learning.forget(job.uid)
-            self.deps.metrics.forget_clusters(job.uid)
+            self.deps.metrics.of_jobs.forget(job.uid)
         return taken
 
     async def _existing(self, key: JobKey) -> JobView:

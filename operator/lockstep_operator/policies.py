@@ -15,6 +15,7 @@ from lockstep_allocator.policy import SHIPPED, InvalidPolicy, Policy, read_polic
 from lockstep_api import names
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef
 from lockstep_operator.core.ownership import Standing, standing
+from lockstep_operator.core.policy_source import PolicyProblem
 from lockstep_operator.core.recent import remember
 from lockstep_operator.errors import KubeError, NotFound, PolicyUnavailable
 from lockstep_operator.kube import Kube
@@ -57,7 +58,7 @@ class Policies:
         except NotFound:
             return None
         except (InvalidPolicy, KubeError) as error:
-            raise PolicyUnavailable(str(error)) from error
+            raise PolicyUnavailable(str(error), _problem(error)) from error
 
     async def of(self, key: JobKey, reference: str | None) -> Policy:
         """The policy that a job asks for.
@@ -74,20 +75,21 @@ class Policies:
                 ObjectRef("v1", "ConfigMap", key.namespace, reference)
             )
         except NotFound as error:
-            raise PolicyUnavailable(f"there is no ConfigMap {reference}") from error
+            what = f"there is no ConfigMap {reference}"
+            raise PolicyUnavailable(what, PolicyProblem.MISSING) from error
         except (InvalidPolicy, KubeError) as error:
-            raise PolicyUnavailable(str(error)) from error
+            raise PolicyUnavailable(str(error), _problem(error)) from error
 
     def _from_volume(self, name: str) -> Policy:
         if self.folder is None:
-            raise PolicyUnavailable(
-                "the operator has no volume of policies (operator.policyVolume)"
-            )
+            what = "the operator has no volume of policies (operator.policyVolume)"
+            raise PolicyUnavailable(what, PolicyProblem.MISSING)
         file = self.folder / name
         try:
             version = str(file.stat().st_mtime_ns)
         except OSError as error:
-            raise PolicyUnavailable(f"{file}: {error.strerror}") from error
+            what = f"{file}: {error.strerror}"
+            raise PolicyUnavailable(what, PolicyProblem.MISSING) from error
         return self._kept((str(file), version)) or self._keep(
             (str(file), version), read_policy(file)
         )
@@ -130,6 +132,11 @@ class Policies:
     def _keep(self, version: tuple[str, str], policy: Policy) -> Policy:
         remember(self._read, version, value=policy, most=_KEPT)
         return policy
+
+
+def _problem(error: InvalidPolicy | KubeError) -> PolicyProblem:
+    invalid = isinstance(error, InvalidPolicy)
+    return PolicyProblem.INVALID if invalid else PolicyProblem.UNREADABLE
 
 
 @cache

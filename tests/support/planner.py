@@ -93,7 +93,7 @@ async def planner_of_a_job() -> AsyncIterator[Setup]:
     policies = Policies(kube)
     learning = PolicyLearning(deps, policies)
     labelling = Labelling(kube)
-    for gone in (learning.forget, labelling.forget, deps.metrics.forget_clusters):
+    for gone in (learning.forget, labelling.forget, deps.metrics.of_jobs.forget):
         deps.sources.reports.when_gone(gone)
     planner = Planner(
         deps=deps,

@@ -17,11 +17,14 @@ from lockstep_allocator.bandwidth import Trace
 from lockstep_api import names, series
 from lockstep_api.series import Kind, Owner, Series, Where, labels
 from lockstep_api.sessions import Refusal
-from lockstep_api.spec import Mode
+from lockstep_api.spec import AllocationPolicy, Mode
 from lockstep_api.status import EnergyJoules, Phase
 from lockstep_api.tiers import ClusterPlan, DistillationReport
+from lockstep_operator.core.alternatives import Method
 from lockstep_operator.core.learn import Verdict
 from lockstep_operator.core.model import JobKey
+from lockstep_operator.core.policy_source import PolicyProblem, PolicySource, PolicyUse
+from lockstep_operator.core.round_cost import RoundCost
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.telemetry import Prometheus
 from lockstep_serving import exporting
@@ -78,7 +81,11 @@ def operator() -> Metrics:
     cluster = ClusterPlan(
         cluster="c0", edge="e-0", clients=["d-0"], divergence=0.1, cost_seconds=1.0
     )
-    metrics.show_clusters("uid", ("n", "j"), clusters=[cluster])
+    of, key = metrics.of_jobs, JobKey("n", "j")
+    of.clusters("uid", key, plan=[cluster])
+    of.plan_costs("uid", key, costs=dict.fromkeys(Method, 1.0))
+    of.round_cost("uid", key, found=RoundCost(2.0, 1.0))
+    of.policy("uid", key, use=PolicyUse(AllocationPolicy.PPO, PolicySource.SHIPPED))
     return metrics
 
 
@@ -309,6 +316,9 @@ def test_what_a_label_can_say_is_what_is_said() -> None:
     assert series.UPDATES_REFUSED.values == series.EDGE_UPDATES_REFUSED.values == tuple(Refusal)
     assert series.POLICIES_OFFERED.values == tuple(Verdict)
     assert series.JOBS.values == tuple(Phase)
+    assert series.PLAN_COST_SECONDS.values == tuple(Method)
+    assert series.POLICY_IN_USE.values == tuple(PolicySource)
+    assert series.POLICY_FALLBACKS.values == tuple(PolicyProblem)
     assert series.ENERGY_JOULES.values == series.JOB_ENERGY_JOULES.values
     assert series.ENERGY_JOULES.values == series.GROUP_ENERGY_JOULES.values
     assert series.GROUP_SECONDS.values == tuple(Part)

@@ -1,6 +1,7 @@
 """Series of the operator and of its process.
 
-Labels are few on purpose: jobs appear by phase only, but for clusters, which nobody else knows.
+Labels are few on purpose: a job appears where nobody else knows what is told of it, its clusters,
+the costs of its plans and its policy, and that goes with it.
 """
 
 from functools import partial
@@ -105,6 +106,49 @@ CLUSTER_COST_SECONDS = _of_a_cluster(
     unit="s",
     more="Goes with the job, or its end.",
     example="max by (namespace, job) (lockstep_cluster_cost_seconds)",
+)
+PLAN_COST_SECONDS = _gauge(
+    "lockstep_plan_cost_seconds",
+    "What a round of the newest plan is expected to cost: seconds + energyWeight · joules.",
+    unit="s",
+    labels=(labels.NAMESPACE, labels.JOB, labels.METHOD),
+    values=("planned", "equalize", "maximum"),
+    more="With the plan's frequencies, the equaliser's, and all at maxGHz, by what was known then."
+    " Not there until something was measured; goes with the job, or its end.",
+    example=(
+        'max by (namespace, job) (lockstep_plan_cost_seconds{method="planned"})'
+        ' / max by (namespace, job) (lockstep_plan_cost_seconds{method="maximum"})'
+    ),
+)
+ROUND_COST_SECONDS = _gauge(
+    "lockstep_round_cost_seconds",
+    "What the last finished round cost: seconds + energyWeight · joules.",
+    unit="s",
+    labels=(labels.NAMESPACE, labels.JOB, labels.METHOD),
+    values=("spent", "optimum"),
+    more="`optimum`: the least that it could have cost for one who knew its bandwidths and work;"
+    " goes with the job, or its end.",
+    example=(
+        'max by (namespace, job) (lockstep_round_cost_seconds{method="spent"})'
+        ' / max by (namespace, job) (lockstep_round_cost_seconds{method="optimum"})'
+    ),
+)
+POLICY_IN_USE = _gauge(
+    "lockstep_policy_in_use",
+    "1: the allocation policy that made the newest plan, and where it comes from.",
+    labels=(labels.NAMESPACE, labels.JOB, labels.POLICY, labels.SOURCE),
+    values=("builtin", "shipped", "ref", "online", "fallback"),
+    more="`fallback`: the equaliser, in the place of a trained one that cannot be used; goes with"
+    " the job, or its end.",
+    example="max by (namespace, job, policy, source) (lockstep_policy_in_use)",
+)
+POLICY_FALLBACKS = _counter(
+    "lockstep_policy_fallbacks",
+    "Plans of policy ppo that the equaliser made instead, by reason.",
+    labels=(labels.NAMESPACE, labels.JOB, labels.REASON),
+    values=("missing", "invalid", "unreadable"),
+    more="Goes with the job, or its end.",
+    example="sum by (namespace, job, reason) (increase(lockstep_policy_fallbacks_total[1h]))",
 )
 POLICIES_OFFERED = _counter(
     "lockstep_policies_offered",

@@ -40,6 +40,7 @@ from lockstep_operator.core.plan import (
     plan_round,
     replanned,
 )
+from lockstep_operator.core.policy_source import PolicyUse
 from lockstep_operator.core.state import FinishedRound, JobState, PlannedRound
 from lockstep_operator.core.worth import half_steps, prior_half_steps, with_round
 from lockstep_operator.errors import UnfitRequest
@@ -67,6 +68,8 @@ class Basis:
     """For policy ppo; None stands for the equaliser."""
     policy_problem: str | None = None
     """Why the policy that was asked for cannot be used."""
+    use: PolicyUse | None = None
+    """The same for counting; None: nobody counts."""
 
 
 @dataclass(frozen=True, slots=True)
