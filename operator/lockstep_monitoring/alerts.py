@@ -75,7 +75,7 @@ JOB_NOT_STARTING = Alert(
 )
 WITHOUT_QUORUM = Alert(
     "LockstepRoundWithoutQuorum",
-    f"{increase(series.ROUNDS_WITHOUT_QUORUM.queried, by=JOB, over='15m')} > 0",
+    f"{increase(series.ROUNDS_WITHOUT_QUORUM.queried, by=JOB, over='15m')} >= 2",
     _AT_ONCE,
     Severity.WARNING,
     "Rounds of {{ $labels.namespace }}/{{ $labels.job }} end without their quorum",

@@ -291,6 +291,10 @@ NO_FAULTS = {
             f"lockstep_rounds{{{CLOUD}}}": "10x40",
         },
     ),
+    "a round that lost a device": Silent(
+        "LockstepRoundWithoutQuorum",
+        {f"lockstep_rounds_without_quorum_total{{{CLOUD}}}": "0x5 1x40"},
+    ),
     "a node that was drained once": Silent(
         "LockstepDeviceFlapping",
         {
