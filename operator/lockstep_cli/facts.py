@@ -19,6 +19,8 @@ BAD = {
     ConditionType.TELEMETRY_DEGRADED: "True",
 }
 """Conditions that say that something is wrong, worst first."""
+_NO_TROUBLE = frozenset(("Finished", "Suspended"))
+"""Why a job is not ready that is not to be."""
 STYLES: dict[str, str] = {
     Phase.RUNNING: "green",
     Phase.COMPLETED: "blue",
@@ -104,7 +106,11 @@ class Job:
     def trouble(self) -> str:
         """The worst that is wrong with it, in the operator's words; empty: nothing."""
         said = {one["type"]: one for one in self.conditions()}
-        wrong = (said[kind] for kind, bad in BAD.items() if _is(said.get(kind), bad))
+        wrong = (
+            said[kind]
+            for kind, bad in BAD.items()
+            if _is(said.get(kind), bad) and said[kind].get("reason") not in _NO_TROUBLE
+        )
         return next((f"{one['reason']}: {one['message']}" for one in wrong), "")
 
 

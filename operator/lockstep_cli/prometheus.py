@@ -97,6 +97,16 @@ class Prometheus:
         return found
 
 
+def installed(cluster: Cluster) -> list[str]:
+    """The namespaces with a Prometheus of a release.
+
+    Raises:
+        CliError: nobody tells.
+    """
+    found = cluster.list(SERVICES, labels=_LABELS, timeout_s=PATIENCE_S).items
+    return sorted(item["metadata"]["namespace"] for item in found)
+
+
 def find_prometheus(cluster: Cluster, job_namespace: str, *, said: str | None) -> Prometheus:
     """The Prometheus that scrapes a job: the one that was named, of its namespace, of a release.
 
@@ -106,11 +116,10 @@ def find_prometheus(cluster: Cluster, job_namespace: str, *, said: str | None) -
     if said is not None:
         return Prometheus(cluster, said)
     try:
-        found = cluster.list(SERVICES, labels=_LABELS, timeout_s=PATIENCE_S).items
+        there = installed(cluster)
     except Denied:  # whoever may look at one namespace only
         found = cluster.list(SERVICES, job_namespace, labels=_LABELS, timeout_s=PATIENCE_S).items
         return Prometheus(cluster, job_namespace if found else USUAL_NAMESPACE)
-    there = sorted(item["metadata"]["namespace"] for item in found)
     if not there:
         raise NoFigures(
             "no figures: the cluster has no Prometheus of Lockstep (chart value prometheus.enabled)"

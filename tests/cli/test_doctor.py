@@ -13,6 +13,7 @@ from lockstep_cli.doctor.drift import differences
 from lockstep_cli.doctor.finding import Finding, Json, Scraping, Seen, State, Unseen
 from lockstep_cli.doctor.rights import OPERATOR_RIGHTS, USER_RIGHTS
 from lockstep_cli.doctor.scraping import scraping_of
+from lockstep_cli.prometheus import Sample
 from lockstep_operator.crd import crd
 from tests.support.apiserver import FakeApi, forbidden
 from tests.support.cli import Lockstep, job, running_status
@@ -180,6 +181,38 @@ def test_one_thing_that_is_wrong_is_told_alone_with_what_to_do(
     assert found.todo
 
 
+@pytest.mark.parametrize(
+    ("phase", "reason"), [("Completed", "Finished"), ("Suspended", "Suspended")]
+)
+def test_a_job_that_is_not_to_be_ready_is_no_trouble(phase: str, reason: str) -> None:
+    ready = condition("Ready", "False", reason=reason, message="no pods")
+    assert trouble(jobs=[job(status={"phase": phase, "conditions": [ready]})]) == []
+
+
+def test_a_failed_job_is_told_with_its_reason() -> None:
+    conditions = [
+        condition("Ready", "False", reason="Finished", message="the job has ended"),
+        condition("Failed", reason="TrainingFailed", message="the loss is not finite"),
+    ]
+    (found,) = trouble(jobs=[job(status={"phase": "Failed", "conditions": conditions})])
+    assert "Failed: TrainingFailed: the loss is not finite" in found.said
+
+
+def watching(namespace: str, deployment: Json) -> Json:
+    """An operator of one namespace alone."""
+    env = [{"name": "LOCKSTEP_NAMESPACES", "value": json.dumps([namespace])}]
+    template = {"spec": {"containers": [{"env": env}]}}
+    return {**deployment, "spec": {**deployment["spec"], "template": template}}
+
+
+def test_an_operator_of_other_namespaces_that_is_down_is_only_a_warning() -> None:
+    down = [deployment(), watching("other", SCALED)]
+    assert [one.state for one in trouble(deployments=down, namespace="lab")] == [State.WARNING]
+    assert [one.state for one in trouble(deployments=down)] == [State.WRONG]
+    mine = [deployment(), watching("lab", SCALED)]
+    assert [one.state for one in trouble(deployments=mine, namespace="lab")] == [State.WRONG]
+
+
 def test_where_nothing_is_installed_that_alone_is_told() -> None:
     found = trouble(crd=None, deployments=[], leases=[], scraping=None, jobs=Unseen("404"))
     assert [(one.about, one.state) for one in found] == [
@@ -219,11 +252,9 @@ def test_drift_is_told_by_field_and_texts_do_not_count() -> None:
 
 def test_what_is_up_says_what_is_scraped() -> None:
     labels = {"namespace": "lab", "job": "digits", "pod": "digits-cloud-0"}
-    samples = [
-        {"metric": labels, "value": [0, "1"]},
-        {"metric": {**labels, "pod": "digits-device-a-0"}, "value": [0, "0"]},
-    ]
-    found = scraping_of(samples, where="l/p")
+    samples = [Sample(labels, 1.0), Sample({**labels, "pod": "digits-device-a-0"}, 0.0)]
+    found = scraping_of(samples, where=["l", "m"])
+    assert found.where == "Prometheus in l, m"
     assert (found.up, found.down) == (1, ("lab/digits-device-a-0",))
     assert ("lab", "digits") in found.jobs
 

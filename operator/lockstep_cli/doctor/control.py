@@ -1,7 +1,9 @@
 """Checks of what runs jobs: Kubernetes, CRD, operator, rights, Prometheus, clock; pure."""
 
+import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from lockstep_api import names
@@ -126,9 +128,26 @@ def operator(seen: Seen) -> Iterator[Finding]:
         yield Finding("operator", State.WRONG, said, _INSTALL)
     else:
         for deployment in seen.deployments:
-            yield _deployed(seen, deployment)
+            yield _for(seen, watched(deployment), found=_deployed(seen, deployment))
             yield from _release(seen, deployment)
     yield from _leader(seen)
+
+
+def watched(deployment: Json) -> list[str]:
+    """The namespaces that an operator looks after; all when empty."""
+    for container in deployment["spec"].get("template", {}).get("spec", {}).get("containers", ()):
+        for one in container.get("env") or ():
+            if one["name"] == "LOCKSTEP_NAMESPACES":
+                return list(json.loads(one.get("value") or "[]"))
+    return []
+
+
+def _for(seen: Seen, namespaces: Collection[str], *, found: Finding) -> Finding:
+    """What is wrong with an operator of other namespaces keeps no job of this one."""
+    concerns = seen.namespace is None or not namespaces or seen.namespace in namespaces
+    if found.state is State.WRONG and not concerns:
+        return replace(found, state=State.WARNING)
+    return found
 
 
 def _deployed(seen: Seen, deployment: Json) -> Finding:
@@ -195,20 +214,21 @@ def _leader(seen: Seen) -> Iterator[Finding]:
         return
     yield from _scope(seen, [claim_of(lease) for lease in seen.leases])
     for lease in seen.leases:
-        spec, claim = lease["spec"], claim_of(lease)
-        holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
-        lasts_s = float(spec.get("leaseDurationSeconds") or 15)
-        if not holder or renewed is None:
-            said = f"nobody leads by lease {claim.lease}"
-            yield Finding("leader", State.WRONG, f"{said}: no plan is made", _LOOK)
-            continue
-        age_s = (_cluster_now(seen) - datetime.fromisoformat(renewed)).total_seconds()
-        if age_s > lasts_s + MOST_SKEW_S:
-            said = f"{holder} renewed lease {claim.lease} last {age_s:.0f} s ago: nobody leads"
-            yield Finding("leader", State.WRONG, said, _LOOK)
-        else:
-            what = ", ".join(sorted(claim.namespaces)) or "all namespaces"
-            yield ok("leader", f"{holder}, for {what}")
+        yield _for(seen, claim_of(lease).namespaces, found=_led(seen, lease))
+
+
+def _led(seen: Seen, lease: Json) -> Finding:
+    spec, claim = lease["spec"], claim_of(lease)
+    holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
+    lasts_s = float(spec.get("leaseDurationSeconds") or 15)
+    if not holder or renewed is None:
+        said = f"nobody leads by lease {claim.lease}: no plan is made"
+        return Finding("leader", State.WRONG, said, _LOOK)
+    age_s = (_cluster_now(seen) - datetime.fromisoformat(renewed)).total_seconds()
+    if age_s > lasts_s + MOST_SKEW_S:
+        said = f"{holder} renewed lease {claim.lease} last {age_s:.0f} s ago: nobody leads"
+        return Finding("leader", State.WRONG, said, _LOOK)
+    return ok("leader", f"{holder}, for {', '.join(sorted(claim.namespaces)) or 'all namespaces'}")
 
 
 def _scope(seen: Seen, claims: Sequence[Claim]) -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 `commands/doctor` calls it. It writes nothing: access reviews are questions.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -13,6 +12,7 @@ from typing import TypeVar
 from lockstep_api import names
 from lockstep_api.quantity import parse_quantity
 from lockstep_cli.cluster import EVENTS, JOBS, NODES, PODS, Cluster, Request, Resource
+from lockstep_cli.doctor.control import watched
 from lockstep_cli.doctor.finding import Json, Right, Seen, Unseen
 from lockstep_cli.doctor.rights import OPERATOR_RIGHTS, USER_RIGHTS
 from lockstep_cli.doctor.scraping import scraped
@@ -83,7 +83,8 @@ def _seen(asked: Callable[[], T]) -> T | Unseen:
     try:
         return asked()
     except CliError as error:
-        return Unseen(str(error), denied=isinstance(error, Denied))
+        denied = any(isinstance(one, Denied) for one in (error, error.__cause__))
+        return Unseen(str(error), denied=denied)
 
 
 def _version(cluster: Cluster) -> tuple[str | Unseen, datetime | Unseen]:
@@ -137,21 +138,12 @@ def _operator_rights(
         home = deployment["metadata"]["namespace"]
         account = deployment["spec"]["template"]["spec"].get("serviceAccountName", "default")
         user = f"system:serviceaccount:{home}:{account}"
-        served = _namespaces_of(deployment)
+        served = watched(deployment)
         where = served[0] if served else cluster.namespace
         for right in OPERATOR_RIGHTS:
             allowed = _allowed(cluster, right, namespace=where, user=user)
             found[right] = found.get(right, True) and allowed
     return found
-
-
-def _namespaces_of(deployment: Json) -> list[str]:
-    """Those that an operator looks after; all when empty."""
-    for container in deployment["spec"]["template"]["spec"]["containers"]:
-        for one in container.get("env") or ():
-            if one["name"] == "LOCKSTEP_NAMESPACES":
-                return list(json.loads(one.get("value") or "[]"))
-    return []
 
 
 def _allowed(cluster: Cluster, right: Right, *, namespace: str, user: str | None = None) -> bool:
