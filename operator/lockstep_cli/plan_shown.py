@@ -77,6 +77,7 @@ def _head(found: PlanExplanation) -> Iterator[str]:
     source = "" if found.planned else ", by the plan before: the planner could not be reached"
     cut = f", cut at {found.cut}" if found.cut else ""
     yield f"Round {found.round}: policy {found.policy}{weight}{cut}{source}"
+    yield f"steps     {found.why_steps}"
     planned = next((a for a in found.alternatives if a.method is Method.PLANNED), None)
     if planned is not None:
         yield f"expected  {_cost(planned.seconds, planned.joules, cost=planned.cost)}"
@@ -191,6 +192,7 @@ def _card(found: PlanExplanation, one: ClientExplanation) -> Iterator[tuple[str,
     """Label and text of each line."""
     yield "device", f"{one.client} of group {one.group}, round {found.round}"
     yield "asked", _asked(one)
+    yield "steps", found.why_steps
     if one.reason:
         yield "", one.reason
     yield "bound by", f"{_BOUNDS[one.bound]}: {one.why}"

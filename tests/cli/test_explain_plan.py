@@ -84,8 +84,8 @@ def test_one_device_has_all_its_figures(
     stored(api, of, monkeypatch)
     ran = lockstep("explain-plan", of.name, "--round", "2", "--device", "slow-0")
     labels = [line.split("  ")[0] for line in ran.lines]
-    assert labels == ["device", "asked", "bound by", "counts on", "expected", "came", "instead",
-                      "instead"]  # fmt: skip
+    assert labels == ["device", "asked", "steps", "bound by", "counts on", "expected", "came",
+                      "instead", "instead"]  # fmt: skip
     (only,) = json.loads(lockstep("explain-plan", of.name, "--device", "slow-0", "-o", "json").out)[
         "clients"
     ]

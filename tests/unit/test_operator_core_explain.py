@@ -137,6 +137,26 @@ def test_every_bound_has_a_case() -> None:
     assert {case[3] for case in CASES} == {*Bound} - {Bound.NOT_APPLIED, Bound.LEEWAY}
 
 
+@pytest.mark.parametrize(
+    ("steps", "why"),
+    [
+        ({"fixed": 10}, "localSteps.fixed asks every device for 10"),
+        ({"perDevice": {"min": 4, "max": 9, "redraw": True}},
+         "localSteps.perDevice draws 4 to 9 for each device, anew for each round"),
+        ({"perDevice": {"min": 4, "max": 9, "redraw": False}},
+         "localSteps.perDevice draws 4 to 9 for each device, once"),
+        ({"planned": {"minSteps": 5, "maxRatio": 4}},
+         "localSteps.planned chooses them with the frequencies: what a round costs for what it is "
+         "worth, 5 at least, the most 4 times the fewest"),
+        ({"budgetSeconds": 2.5},
+         "localSteps.budgetSeconds asks for what fits into 2.5 s, by each device's work per step"),
+    ],
+)  # fmt: skip
+def test_the_rule_of_the_steps_is_told(steps: dict[str, Any], why: str) -> None:
+    job = spec("max", steps=steps)
+    assert explained(job, planned(job, known())).why_steps == why
+
+
 # -- what others would have cost -------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from lockstep_api.wire import ClientPlan, ClientReport, PlanBasis, RoundPlan, Ro
 from lockstep_operator.core.allocate import groups_by_client
 from lockstep_operator.core.alternatives import Alternative, Expected, Method, alternatives
 from lockstep_operator.core.status import MOST_PLANNED
+from lockstep_operator.core.steps import why_steps
 from lockstep_operator.errors import UnfitRequest
 
 _SHOWN = 5
@@ -157,6 +158,8 @@ class PlanExplanation:
     """False: the planner could not be reached, and the plan before was used again."""
     energy_weight: float
     cut: str | None
+    why_steps: str
+    """How the job's rule, as it is now, comes to the steps."""
     clients: tuple[ClientExplanation, ...]
     clusters: tuple[ClusterExplanation, ...]
     alternatives: tuple[Alternative, ...]
@@ -184,6 +187,7 @@ def explained(
         planned=plan.planned,
         energy_weight=weight,
         cut=plan.cut,
+        why_steps=why_steps(spec),
         clients=tuple(told.client(one) for one in plan.participants),
         clusters=tuple(told.cluster(one) for one in plan.clusters),
         alternatives=found,

@@ -54,6 +54,26 @@ def local_steps(
     return _within(rule.budget_seconds, spec, clients=clients, insight=insight)
 
 
+def why_steps(spec: FederatedJobSpec) -> str:
+    """How the job's rule comes to the steps of a round, for people."""
+    rule = spec.training.local_steps
+    if rule.fixed is not None:
+        return f"localSteps.fixed asks every device for {rule.fixed}"
+    if (drawn := rule.per_device) is not None:
+        when = "anew for each round" if drawn.redraw else "once"
+        return f"localSteps.perDevice draws {drawn.min} to {drawn.max} for each device, {when}"
+    if (planned := rule.planned) is not None:
+        return (
+            "localSteps.planned chooses them with the frequencies: what a round costs for what it "
+            f"is worth, {planned.min_steps} at least, the most {planned.max_ratio:g} times the "
+            "fewest"
+        )
+    return (
+        f"localSteps.budgetSeconds asks for what fits into {rule.budget_seconds:g} s, by each "
+        "device's work per step"
+    )
+
+
 def drawn_steps(
     rule: PerDeviceSteps, clients: Sequence[str], *, seed: int, round: int
 ) -> dict[str, int]:
