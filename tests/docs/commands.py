@@ -45,6 +45,11 @@ RULES = (
     Rule(r"lockstep explain-cut .*", How.HERE, "--data own.npz"),
     Rule(r"lockstep (examples|validate)( .*)?", How.HERE),
     Rule(r"lockstep (suspend|resume|delete) .*", How.LOOKED_AT, "would change the job of others"),
+    Rule(
+        r"lockstep model .*",
+        How.LOOKED_AT,
+        "a job that runs has no model yet; its own test runs it",
+    ),
     Rule(r"lockstep watch .*", How.LOOKED_AT, "goes on until it is ended; its own test runs it"),
     Rule(r"lockstep [a-z-]+( .*)?", How.CLUSTER),
     Rule(r"lockstep-allocator train .*", How.LOOKED_AT, "trains for 20 minutes"),

@@ -51,6 +51,7 @@ def _named(word: str, scene: Scene) -> str:
     for name, instead in (
         ("NAMESPACE", scene.namespace),
         ("SYSTEM", scene.system),
+        ("lockstep-system", scene.system),
         ("JOB", scene.job),
         ("POD", scene.pod),
         ("NODE", scene.node),
@@ -65,7 +66,8 @@ def _named(word: str, scene: Scene) -> str:
 def _kubectl(words: list[str], scene: Scene) -> list[str]:
     verb = next(word for word in words if not word.startswith("-") and word != scene.namespace)
     if verb in _WRITES:
-        words = [*words, "--dry-run=server"]
+        there = ["--overwrite"] if verb == "label" else []
+        words = [*words, *there, "--dry-run=server"]
     else:
         words = [word for word in words if word not in _FOR_EVER]
     if not {"-n", "-A", "--namespace"} & set(words):

@@ -26,7 +26,7 @@ SCENE = Scene(namespace="team", system="system", job="mine", pod="mine-cloud-0",
         ),
         (
             "kubectl label node NODE lockstep.dev/tier=edge",
-            "kubectl -n team label node node-1 lockstep.dev/tier=edge --dry-run=server",
+            "kubectl -n team label node node-1 lockstep.dev/tier=edge --overwrite --dry-run=server",
         ),
         (
             "kubectl get pods -l lockstep.dev/job=split -L lockstep.dev/cluster",
@@ -34,7 +34,7 @@ SCENE = Scene(namespace="team", system="system", job="mine", pod="mine-cloud-0",
         ),
         (
             "helm install lockstep charts/lockstep --namespace lockstep-system --create-namespace",
-            "helm template lockstep charts/lockstep --namespace lockstep-system",
+            "helm template lockstep charts/lockstep --namespace system",
         ),
         ("lockstep watch fashion-mnist", "lockstep watch mine"),
     ],
