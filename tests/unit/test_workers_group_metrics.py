@@ -104,7 +104,7 @@ def test_who_is_connected_is_told_as_of_now(metrics: CloudMetrics) -> None:
 
 def test_a_resumed_job_tells_its_last_round_and_counts_it_no_more() -> None:
     made = CloudMetrics("j", groups=["fast"])
-    made.resumed(Progress(began_at=1.0).after(REPORT, PLAN), written=2.0)
+    made.resumed(Progress(began_at=1.0).after(REPORT, PLAN), written=2.0, now=3.0)
     assert value(made, series.GROUP_WORK_CORE_SECONDS, "fast", "max") == 6.0
     assert value(made, series.GROUP_SECONDS, "fast", "compute") == 0
 

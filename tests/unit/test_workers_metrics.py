@@ -15,6 +15,7 @@ from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.device.link import Link, Links
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.edge.split_metrics import SplitMetrics
+from lockstep_workers.learning.rounds import Progress
 from tests.support.rounds import a_report, a_round, arrived
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -115,6 +116,15 @@ def test_what_nothing_is_known_of_is_not_there() -> None:
     metrics.began(a_round("d-0"), now=20.0, job_began=10.0)
     metrics.saved(1, 100, seconds=1.0, now=30.0)
     assert [value(metrics, one) for one in WHEN_KNOWN] == [10.0, 20.0, 1000.0, 30.0, None]
+
+
+def test_a_resumed_job_waits_for_its_round_from_then_on_under_the_plan_before() -> None:
+    """So that one whose devices never come back is seen to be stuck."""
+    metrics = CloudMetrics("j")
+    progress = Progress(began_at=10.0).after(a_report("d-0"), a_round("d-0"))
+    metrics.resumed(progress, written=30.0, now=40.0)
+    assert [value(metrics, one) for one in WHEN_KNOWN] == [10.0, 40.0, 1000.0, 30.0, None]
+    assert (value(metrics, series.ROUND) or 0) < (value(metrics, series.ROUNDS) or 0)
 
 
 def test_an_energy_budget_that_is_taken_away_is_gone_with_the_next_round() -> None:

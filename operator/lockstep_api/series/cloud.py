@@ -172,7 +172,8 @@ ROUND_BEGAN_SECONDS = _gauge(
     "lockstep_round_began_seconds",
     "When the current round began, in seconds since the epoch.",
     unit="s",
-    more="Not there before round 1. A round that is played again begins again.",
+    more="Not there before round 1. A round that is played again begins again; for a new cloud pod"
+    " the current one begins when the pod goes on from a checkpoint.",
     example="time() - max by (namespace, job) (lockstep_round_began_seconds)",
 )
 CHECKPOINT_WRITTEN_SECONDS = _gauge(

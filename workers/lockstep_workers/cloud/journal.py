@@ -80,7 +80,7 @@ class Journal:
             f"; {again} finished rounds are done again" if again else ""
         )
         self.notify("Normal", NoticeReason.RESUMED, message=text)
-        self.metrics.resumed(progress, written=found.written)
+        self.metrics.resumed(progress, written=found.written, now=self.wall_clock())
         return Checkpoint(progress, found.checkpoint.state)
 
     def constants(self, module: nn.Module) -> bytes:

@@ -111,12 +111,16 @@ class CloudMetrics:
 
     def began(self, plan: RoundPlan, *, now: float, job_began: float) -> None:
         """A round has begun now, and the job's first one then, in seconds since the epoch."""
-        self._tell(series.ROUND_BEGAN_SECONDS, now)
         self._tell(series.JOB_START_SECONDS, job_began)
-        self._tell(series.ENERGY_BUDGET_JOULES, plan.energy_budget_joules)
-        self.rounds.set(plan.rounds)
+        self._waits(plan, since=now)
         self.clients.set(len(plan.participants))
         self.planned.set(plan.planned)
+
+    def _waits(self, plan: RoundPlan, *, since: float) -> None:
+        """For the end of a round, under what a plan says of the job."""
+        self._tell(series.ROUND_BEGAN_SECONDS, since)
+        self._tell(series.ENERGY_BUDGET_JOULES, plan.energy_budget_joules)
+        self.rounds.set(plan.rounds)
 
     def without_quorum(self) -> None:
         """A round has closed with too few updates."""
@@ -129,8 +133,8 @@ class CloudMetrics:
         self._groups.ended(report, plan)
         self._show(report)
 
-    def resumed(self, progress: Progress, *, written: float) -> None:
-        """The job goes on from a checkpoint that was written then, in seconds since the epoch."""
+    def resumed(self, progress: Progress, *, written: float, now: float) -> None:
+        """The job goes on now, from a checkpoint that was written then, in s since the epoch."""
         self.resumes.set(progress.resumed)
         self.repeated.set(progress.repeated)
         self.checkpoint_round.set(progress.round)
@@ -139,6 +143,7 @@ class CloudMetrics:
         if progress.report is not None and progress.plan is not None:
             self._groups.show(progress.report, progress.plan)
             self._show(progress.report)
+            self._waits(progress.plan, since=now)
 
     def saved(self, round_number: int, n_bytes: int, *, seconds: float, now: float) -> None:
         """A checkpoint was written, now, in seconds since the epoch."""
