@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.cluster import api
+from tests.e2e.asked import assert_all_find_data
 from tests.e2e.running import (
     NAMESPACE,
     ROOT,
@@ -30,9 +31,16 @@ JOB = "planned"
 def running(lockstep: str) -> str:
     """A job of one device of each kind under ppo, without an end."""
     for manifest in frequency_jobs(JOB, "ppo", replicas=1):
+        if manifest["kind"] == "FederatedJob":
+            manifest["spec"]["telemetry"] = {"energyBudgetJoules": 1e9}
         apply(lockstep, manifest)
     watch(lockstep, JOB, past_round(2))
     return JOB
+
+
+def test_every_query_that_people_are_shown_finds_data(running: str) -> None:
+    """Of dashboards, their variables, examples of the catalogue, recording rules and alerts."""
+    assert_all_find_data(NAMESPACE, JOB)
 
 
 def test_without_prometheus_rounds_go_on_and_a_condition_says_so(running: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from lockstep_api import names
+from tests.e2e.asked import assert_what_edges_tell_is_found
 from tests.e2e.running import (
     Json,
     apply,
@@ -60,6 +61,7 @@ def killed(lockstep: str) -> Json:
     watch(lockstep, JOB, lambda found: found["status"]["clients"] == "8/8")
     assert_labels(lockstep)
     assert_metrics(lockstep)
+    assert_what_edges_tell_is_found(lockstep, JOB)
     watch(lockstep, JOB, past_round(FEWEST_ROUNDS))
     done = rounds_go_on(lockstep, JOB, more=2)["status"]["round"]
     patch(lockstep, JOB, {"training": {"rounds": done}})

@@ -11,6 +11,8 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
+from lockstep_api import series
+from lockstep_monitoring import rules
 from lockstep_monitoring.asking import filled
 from lockstep_monitoring.dashboards import ALL, json_files
 from lockstep_monitoring.dashboards.panels import Told
@@ -169,3 +171,12 @@ def test_what_values_are_drawn_against_has_its_own_unit_and_no_bounds_of_theirs(
         assert bounds == [{"id": "min"}, {"id": "max"}], "without a value: taken away"
         drawn = [one["y"]["matcher"]["options"] for one in panel["options"]["series"]]
         assert drawn == [target["legendFormat"] for target in panel["targets"][1:]]
+
+
+def test_no_query_names_a_series_that_nobody_has() -> None:
+    has = {name for one in series.ALL for name in one.names}
+    has |= {one.name for found in rules.GROUPS.values() for one in found}
+    asked = json.dumps(list(BOARDS.values()))
+    named = set(re.findall(r"\b(?:lockstep[_:][\w:]+|process_\w+)", asked))
+    assert named <= has
+    assert len(named) > 50

@@ -15,7 +15,7 @@ _SPENT, _OPTIMUM = 'method="spent"', 'method="optimum"'
 _PLANNED, _EQUALIZE = 'method="planned"', 'method="equalize"'
 
 
-_USED = f"max by (policy, source) ({of_job('lockstep_policy_in_use')})"
+_USED = f"max by (policy, source) ({of_job(series.POLICY_IN_USE)})"
 _POLICY: Row = (
     "Policy",
     [
@@ -39,7 +39,7 @@ _POLICY: Row = (
                 "short",
             ),
             Query(
-                f"sum by (reason) ({grown(of_job('lockstep_policy_fallbacks_total'))})",
+                f"sum by (reason) ({grown(of_job(series.POLICY_FALLBACKS))})",
                 "{{reason}}",
             ),
             look=Look(width=6, height=6, low=0),
@@ -58,8 +58,8 @@ _POLICY: Row = (
     ],
 )
 
-_PLAN_COST = of_job("lockstep_plan_cost_seconds")
-_ROUND_COST = of_job("lockstep_round_cost_seconds")
+_PLAN_COST = of_job(series.PLAN_COST_SECONDS)
+_ROUND_COST = of_job(series.ROUND_COST_SECONDS)
 _COST: Row = (
     "Cost (seconds and joules by energyWeight)",
     [
@@ -96,8 +96,8 @@ _COST: Row = (
                 "suffix: ×",
             ),
             Query(
-                f"max({of_job('lockstep_round_cost_seconds', _SPENT)}) / "
-                f"max({of_job('lockstep_round_cost_seconds', _OPTIMUM)})",
+                f"max({of_job(series.ROUND_COST_SECONDS, _SPENT)}) / "
+                f"max({of_job(series.ROUND_COST_SECONDS, _OPTIMUM)})",
                 "ratio",
             ),
             look=Look(
@@ -115,8 +115,8 @@ _COST: Row = (
                 "suffix: ×",
             ),
             Query(
-                f"max({of_job('lockstep_plan_cost_seconds', _PLANNED)}) / "
-                f"max({of_job('lockstep_plan_cost_seconds', _EQUALIZE)})",
+                f"max({of_job(series.PLAN_COST_SECONDS, _PLANNED)}) / "
+                f"max({of_job(series.PLAN_COST_SECONDS, _EQUALIZE)})",
                 "ratio",
             ),
             look=Look(
@@ -137,11 +137,11 @@ _KNOWLEDGE: Row = (
                 "suffix: GHz",
             ),
             Query(
-                f"max by (group) ({of_job('lockstep_group_frequency_asked_ghz', MEAN)})",
+                f"max by (group) ({of_job(series.GROUP_FREQUENCY_ASKED_GHZ, MEAN)})",
                 "{{group}} asked",
             ),
             Query(
-                f"max by (group) ({of_job('lockstep_group_frequency_applied_ghz', MEAN)})",
+                f"max by (group) ({of_job(series.GROUP_FREQUENCY_APPLIED_GHZ, MEAN)})",
                 "{{group}} applied",
             ),
             look=FROM_ZERO,

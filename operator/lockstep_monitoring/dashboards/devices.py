@@ -23,11 +23,9 @@ def _groups(what: Series | str) -> str:
     return of_job(what, MEAN)
 
 
-_ASKED = or_groups(
-    of_devices(ASKED), told=ASKED, groups=_groups("lockstep_group_frequency_asked_ghz")
-)
+_ASKED = or_groups(of_devices(ASKED), told=ASKED, groups=_groups(series.GROUP_FREQUENCY_ASKED_GHZ))
 _APPLIED = or_groups(
-    of_devices(APPLIED), told=APPLIED, groups=_groups("lockstep_group_frequency_applied_ghz")
+    of_devices(APPLIED), told=APPLIED, groups=_groups(series.GROUP_FREQUENCY_APPLIED_GHZ)
 )
 _FREQUENCY: Row = (
     "Frequency",
@@ -106,7 +104,7 @@ _BANDWIDTH: Row = (
                 "Mbits",
             ),
             Query(
-                f"max by (group) ({of_job('lockstep_group_bandwidth_mbits_per_second')})",
+                f"max by (group) ({of_job(series.GROUP_BANDWIDTH_MBITS_PER_SECOND)})",
                 "{{group}}",
             ),
             look=FROM_ZERO,
@@ -159,7 +157,7 @@ _TIME: Row = (
                 "short",
             ),
             Query(
-                f"sum by (group, part) ({a_second(of_job('lockstep_group_seconds_total'))})",
+                f"sum by (group, part) ({a_second(of_job(series.GROUP_SECONDS))})",
                 "{{group}} {{part}}",
             ),
             look=FROM_ZERO,
@@ -183,7 +181,7 @@ _WORK: Row = (
                 or_groups(
                     a_second(of_devices(_HELD_BACK)),
                     told=_HELD_BACK,
-                    groups=a_second(of_job("lockstep_group_seconds_total", _THROTTLED)),
+                    groups=a_second(of_job(series.GROUP_SECONDS, _THROTTLED)),
                 ),
                 "{{client}}",
             ),
@@ -202,7 +200,7 @@ _WORK: Row = (
                 or_groups(
                     of_devices(series.WORK_CORE_SECONDS),
                     told=series.WORK_CORE_SECONDS,
-                    groups=_groups("lockstep_group_work_core_seconds"),
+                    groups=_groups(series.GROUP_WORK_CORE_SECONDS),
                 ),
                 "{{client}}",
             ),
@@ -222,7 +220,7 @@ _WORK: Row = (
     ],
 )
 
-_JOULES, _GROUPS = series.ENERGY_JOULES, "lockstep_group_energy_joules_total"
+_JOULES, _GROUPS = series.ENERGY_JOULES, series.GROUP_ENERGY_JOULES
 
 
 def of(source: str) -> str:

@@ -45,7 +45,7 @@ _NOW: Row = (
                 "near spec.activeDeadlineSeconds: the job ends there, finished or not.",
                 "s",
             ),
-            Query(f"max(time() - {of_job('lockstep_job_start_seconds')})", "time"),
+            Query(f"max(time() - {of_job(series.JOB_START_SECONDS)})", "time"),
             look=Look(width=4, height=4, decimals=0),
         ),
         panels.number(
@@ -82,7 +82,7 @@ _NOW: Row = (
             ),
             Query(
                 f"max({of_job(series.JOB_ENERGY_JOULES, MODELLED)})"
-                f" / max({of_job('lockstep_energy_budget_joules')})",
+                f" / max({of_job(series.ENERGY_BUDGET_JOULES)})",
                 "used",
             ),
             look=Look(
@@ -114,8 +114,14 @@ _LEARNING: Row = (
             look=_SHARE,
         ),
         panels.lines(
-            Told("Accuracy by time", "On held-out data.", _LOW, "percentunit"),
+            Told(
+                "Accuracy by time",
+                "On held-out data; in mode split also of the fronts with the cloud's half.",
+                _LOW,
+                "percentunit",
+            ),
             _ACCURACY,
+            Query(f"max({of_finished_rounds(series.CLOUD_ACCURACY)})", "with the cloud's half"),
             look=_SHARE,
         ),
         panels.against(

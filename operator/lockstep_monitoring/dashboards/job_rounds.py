@@ -40,7 +40,11 @@ _ROUNDS: Row = (
                 "were.",
                 "none",
             ),
-            Query(f"min({of_job(series.ROUND_PLANNED)})", "plan"),
+            Query(
+                f"min({of_job(series.ROUND_PLANNED)} and on (namespace, job) "
+                f"{of_job(series.JOB_START_SECONDS)})",
+                "plan",
+            ),
             look=Look(
                 width=24,
                 height=3,
@@ -57,7 +61,7 @@ _ROUNDS: Row = (
             ),
             _ROUND_NUMBER,
             Query(f"max({of_finished_rounds(series.LAST_ROUND_SECONDS)})", "round took"),
-            Query(f"max({of_job('lockstep_straggler_seconds')})", "waited for stragglers"),
+            Query(f"max({of_finished_rounds(series.STRAGGLER_SECONDS)})", "waited for stragglers"),
             x_unit="short",
             look=FROM_ZERO,
         ),
@@ -71,7 +75,7 @@ _ROUNDS: Row = (
                 "short",
             ),
             Query(
-                f"sum by (part) ({a_second(of_job('lockstep_group_seconds_total', _BUSY))})",
+                f"sum by (part) ({a_second(of_job(series.GROUP_SECONDS, _BUSY))})",
                 "{{part}}",
             ),
             look=FROM_ZERO,
@@ -84,7 +88,7 @@ _ROUNDS: Row = (
                 "the first is far behind the second: its link or CPU is weaker than planned with.",
                 "s",
             ),
-            Query(f"topk(10, {of_job('lockstep_client_arrived_seconds')})", "{{client}}"),
+            Query(f"topk(10, {of_job(series.CLIENT_ARRIVED_SECONDS)})", "{{client}}"),
             look=Look(decimals=1, low=0),
         ),
         panels.lines(
@@ -95,7 +99,7 @@ _ROUNDS: Row = (
                 "short",
             ),
             Query(
-                f"sum by (group, state) ({of_job('lockstep_group_clients')})",
+                f"sum by (group, state) ({of_job(series.GROUP_CLIENTS)})",
                 "{{group}}: {{state}}",
             ),
             look=FROM_ZERO,
@@ -241,7 +245,7 @@ _FAULTS: Row = (
                 "short",
             ),
             Query(f"sum({grown(of_job(series.CLIENTS_LOST))})", "no update"),
-            Query(f"sum({grown(of_job('lockstep_sessions_ended_total'))})", "session ended"),
+            Query(f"sum({grown(of_job(series.SESSIONS_ENDED))})", "session ended"),
             Query(f"sum({grown(of_job(series.CLIENT_FAILURES))})", "code failed"),
             look=FROM_ZERO,
         ),
@@ -253,7 +257,7 @@ _FAULTS: Row = (
                 "pod dies.",
                 "short",
             ),
-            Query(f"sum({grown(of_job('lockstep_rounds_without_quorum_total'))})", "no quorum"),
+            Query(f"sum({grown(of_job(series.ROUNDS_WITHOUT_QUORUM))})", "no quorum"),
             Query(f"max({of_job(series.ROUNDS_REPEATED)})", "done again, in all"),
             look=FROM_ZERO,
         ),
@@ -270,7 +274,7 @@ _CHECKPOINTS: Row = (
                 "it grows past several rounds: a cloud pod that dies now loses that much.",
                 "s",
             ),
-            Query(f"max(time() - {of_job('lockstep_checkpoint_written_seconds')})", "age"),
+            Query(f"max(time() - {of_job(series.CHECKPOINT_WRITTEN_SECONDS)})", "age"),
             look=FROM_ZERO,
         ),
         panels.lines(
