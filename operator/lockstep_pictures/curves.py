@@ -16,6 +16,7 @@ from lockstep_pictures import theme
 from lockstep_pictures.model import JobFigures, RoundFigures
 from lockstep_pictures.rows import MOST_POINTS, Value, data, few, finite
 
+_WHOLE = "~d"
 _MARKED = 40
 """Points up to which each has a mark."""
 _WIDE_RANGE = 30.0
@@ -174,7 +175,7 @@ def _name(job: JobFigures, jobs: Sequence[JobFigures]) -> str:
 def _across(across: Across, source: str) -> Axis:
     match across:
         case Across.ROUND:
-            return Axis(title="round", format="~d")
+            return Axis(title="round", format=_WHOLE)
         case Across.TIME:
             return Axis(title="time since round 1 began, s")
         case Across.ENERGY:
@@ -222,8 +223,12 @@ def _rows(name: str, points: Sequence[Point]) -> list[dict[str, Value]]:
 
 
 def _place(axis: Axis) -> dict[str, Any]:
-    scale = alt.Scale(type="log", nice=True) if axis.log else alt.Scale(zero=axis.zero, nice=True)
-    shown = alt.Axis(format=axis.format, tickMinStep=1) if axis.format == "~d" else None
+    scale = alt.Scale(zero=axis.zero, nice=True)
+    if axis.log:
+        scale = alt.Scale(type="log", nice=True)
+    elif axis.format == _WHOLE:
+        scale = alt.Scale(zero=False, nice=False, padding=6)
+    shown = alt.Axis(format=axis.format, tickMinStep=1) if axis.format == _WHOLE else None
     if shown is None:
         shown = alt.Axis(format=axis.format) if axis.format else alt.Axis()
     return {"title": axis.title, "scale": scale, "axis": shown}

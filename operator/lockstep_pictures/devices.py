@@ -151,7 +151,9 @@ def bandwidth(job: JobFigures, client: str) -> theme.Picture:
         for field, kind, dash in zip(("met", "counted"), kinds, theme.DASHES, strict=False)
         if any(row[field] is not None for row in values)
     ]
-    marks = base.mark_point(filled=True, size=80, stroke=theme.INK, strokeWidth=0.6).encode(
+    marks = base.mark_point(
+        filled=True, opacity=1, size=80, stroke=theme.INK, strokeWidth=0.6
+    ).encode(
         y=alt.Y("mark:Q", title="uplink of the device, Mbit/s"),
         color=alt.Color(
             "ghz:Q",

@@ -45,7 +45,12 @@ def graph(job: JobFigures, one: RoundFigures) -> theme.Picture:
     places = _places(nodes)
     links = [_link(node, places) for node in nodes if node.parent]
     devices = sum(node.height == _DEVICE for node in nodes)
-    marks = [_mark(node, places[node.key], named=devices <= _MOST_LABELLED) for node in nodes]
+    marks = [
+        _mark(node, places[node.key]) | _names(node, place, named=devices <= _MOST_LABELLED)
+        for place, node in enumerate(
+            sorted(nodes, key=lambda each: (each.height, places[each.key]))
+        )
+    ]
     kinds = [kind for kind in _LOOKS if any(node.kind == kind for node in nodes)]
     text = (
         f"Tiers of round {one.round}: {one.updates} of {one.updates + one.missing} devices gave an"
@@ -72,7 +77,10 @@ def graph(job: JobFigures, one: RoundFigures) -> theme.Picture:
             alt.Tooltip("told:N", title="in this round"),
         ],
     )
-    under = base.mark_text(dy=18, fontSize=10, limit=90).encode(text="under:N")
+    under = [
+        base.mark_text(dy=dy, fontSize=10, limit=90).encode(text=f"{field}:N")
+        for field, dy in (("under", 18), ("below", 31))
+    ]
     beside = base.mark_text(dx=11, align="left", fontSize=11, limit=120).encode(text="beside:N")
     rules = (
         alt.Chart(data(links))
@@ -85,7 +93,7 @@ def graph(job: JobFigures, one: RoundFigures) -> theme.Picture:
             size=alt.Size("width:Q", scale=None),
         )
     )
-    return alt.layer(rules, points, under, beside).properties(description=text, height=300)
+    return alt.layer(rules, points, *under, beside).properties(description=text, height=300)
 
 
 def _middle(one: RoundFigures) -> list[_Node]:
@@ -131,7 +139,7 @@ def _devices(job: JobFigures, one: RoundFigures) -> list[_Node]:
             key=f"{where} {kind}",
             kind=kind,
             parent=_parent(each[0]),
-            text=f"{len(each)} × {where}",
+            text=str(len(each)) if each[0].cluster else f"{len(each)} × {where}",
             height=_DEVICE,
             devices=len(each),
             told=f"{len(each)} devices of {where}",
@@ -196,14 +204,22 @@ def _link(node: _Node, places: dict[str, float]) -> dict[str, Value]:
     }
 
 
-def _mark(node: _Node, place: float, *, named: bool) -> dict[str, Value]:
+def _names(node: _Node, place: int, *, named: bool) -> dict[str, Value]:
+    """Where a node's name stands: those of devices in two lines in turn, so that more fit."""
+    leaf = named and node.height == _DEVICE
+    return {
+        "under": node.text if leaf and place % 2 == 0 else "",
+        "below": node.text if leaf and place % 2 else "",
+        "beside": node.text if node.height > _DEVICE else "",
+    }
+
+
+def _mark(node: _Node, place: float) -> dict[str, Value]:
     return {
         "x": place,
         "y": node.height,
         "kind": node.kind,
         "text": node.text,
-        "under": node.text if named and node.height == _DEVICE else "",
-        "beside": node.text if node.height > _DEVICE else "",
         "devices": node.devices,
         "told": node.told or None,
         "size": min(700.0, 90 + 30 * node.devices**0.5),

@@ -92,6 +92,11 @@ class Browser:
         told = self._driver.execute("getLog", {"type": "browser"})
         return [json.dumps(one) for one in told["value"]]
 
+    def seen(self) -> bytes:
+        """What the window shows, as PNG."""
+        shown: bytes = self._driver.get_screenshot_as_png()
+        return shown
+
     def shoot(self, name: str) -> Path:
         """A picture of the whole page, in `SCREENSHOTS`."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
