@@ -133,10 +133,11 @@ def test_jobs_of_cluster_and_folders_are_compared_in_one_table_and_page(
     other, path = folder_of(split(), tmp_path / "split"), tmp_path / "compare.html"
     ran = lockstep("compare", "lab/digits", str(other), "-n", "elsewhere", "-o", str(path))
     assert ran.code == 0, ran.err
-    assert [line.split()[0] for line in ran.lines[:3]] == ["JOB", "lab/digits", "default/halves"]
-    accuracy = federated().records[-1].accuracy
-    assert f"{accuracy:.4f}" in ran.lines[1]
-    assert ran.lines[3] == str(path)
+    assert ran.lines[0].split() == ["job", "lab/digits", "default/halves"]
+    told = {line.split("  ")[0]: line.split()[-2:] for line in ran.lines[1:-1]}
+    ends = [of.records[-1].accuracy for of in (federated(), split())]
+    assert told["accuracy"] == [f"{accuracy:.4f}" for accuracy in ends]
+    assert ran.lines[-1] == str(path)
     assert "2 jobs compared" in path.read_text()
 
 

@@ -48,7 +48,9 @@ def compare(
     reach = _once(lambda: connect(where_of(ctx, said)))
     runs = [_run(one, reach, image=image) for one in jobs]
     found = tables.finals([figures(run) for run in runs])
-    console().print(table(found.head, found.rows))
+    shown = table([""] * (1 + len(runs)), zip(found.head, *found.rows, strict=True))
+    shown.show_header = False
+    console().print(shown)
     if output is not None:
         write_report(runs, output)
         out(str(output.absolute()))

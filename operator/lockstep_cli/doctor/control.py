@@ -128,8 +128,8 @@ def operator(seen: Seen) -> Iterator[Finding]:
         yield Finding("operator", State.WRONG, said, _INSTALL)
     else:
         for deployment in seen.deployments:
-            yield _for(seen, watched(deployment), found=_deployed(seen, deployment))
-            yield from _release(seen, deployment)
+            yield from _for(seen, watched(deployment), found=_deployed(seen, deployment))
+        yield from _releases(seen, seen.deployments)
     yield from _leader(seen)
 
 
@@ -142,12 +142,12 @@ def watched(deployment: Json) -> list[str]:
     return []
 
 
-def _for(seen: Seen, namespaces: Collection[str], *, found: Finding) -> Finding:
-    """What is wrong with an operator of other namespaces keeps no job of this one."""
-    concerns = seen.namespace is None or not namespaces or seen.namespace in namespaces
-    if found.state is State.WRONG and not concerns:
-        return replace(found, state=State.WARNING)
-    return found
+def _for(seen: Seen, namespaces: Collection[str], *, found: Finding) -> Iterator[Finding]:
+    """An operator of other namespaces is told of when something is wrong with it, as a warning."""
+    if seen.namespace is None or not namespaces or seen.namespace in namespaces:
+        yield found
+    elif found.state is State.WRONG:
+        yield replace(found, state=State.WARNING)
 
 
 def _deployed(seen: Seen, deployment: Json) -> Finding:
@@ -194,18 +194,16 @@ def trouble_of(pod: Json) -> str:
     return ""
 
 
-def _release(seen: Seen, deployment: Json) -> Iterator[Finding]:
-    """The chart's release beside this program's."""
-    meta, found = deployment["metadata"], _labelled(deployment)
-    if found is None or found == seen.ours:
-        yield ok("version", f"{seen.ours} here{', and in the cluster' if found else ''}")
-        return
-    yield Finding(
-        "version",
-        State.WARNING,
-        f"{seen.ours} here, {found} in {meta['namespace']}",
-        f"{_UPGRADE.format(namespace=meta['namespace'])}, or pip install lockstep=={found} here",
-    )
+def _releases(seen: Seen, deployments: Sequence[Json]) -> Iterator[Finding]:
+    """The charts' releases beside this program's."""
+    others = [one for one in deployments if _labelled(one) not in (None, seen.ours)]
+    for one in others:
+        home = one["metadata"]["namespace"]
+        said = f"{seen.ours} here, {_labelled(one)} in {home}"
+        todo = f"{_UPGRADE.format(namespace=home)}, or pip install lockstep=={_labelled(one)} here"
+        yield Finding("version", State.WARNING, said, todo)
+    if not others:
+        yield ok("version", f"{seen.ours} here and in the cluster")
 
 
 def _leader(seen: Seen) -> Iterator[Finding]:
@@ -214,7 +212,7 @@ def _leader(seen: Seen) -> Iterator[Finding]:
         return
     yield from _scope(seen, [claim_of(lease) for lease in seen.leases])
     for lease in seen.leases:
-        yield _for(seen, claim_of(lease).namespaces, found=_led(seen, lease))
+        yield from _for(seen, claim_of(lease).namespaces, found=_led(seen, lease))
 
 
 def _led(seen: Seen, lease: Json) -> Finding:

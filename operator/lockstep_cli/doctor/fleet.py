@@ -157,7 +157,7 @@ def _is_default(one: Json) -> bool:
 
 
 def _make_default(name: str) -> str:
-    return f"kubectl annotate storageclass {name} {_DEFAULT_CLASS}=true"
+    return f"kubectl annotate --overwrite storageclass {name} {_DEFAULT_CLASS}=true"
 
 
 def _undo(name: str) -> str:
