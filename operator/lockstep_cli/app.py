@@ -4,6 +4,8 @@ Each line names a function that is imported when it is called. Invariant: names,
 codes are what docs/reference/cli.md, made from here, says.
 """
 
+import os
+import shlex
 import sys
 from typing import Annotated
 
@@ -15,6 +17,8 @@ from lockstep_cli.options import Context, Kubeconfig, Namespace
 from lockstep_cli.release import release
 
 _CODES = "\n".join(f"{code:>3d}  {meaning}" for code, meaning in MEANINGS.items())
+_NO_FILES = ":4"
+"""To kubectl: these are all, offer no names of files besides."""
 
 
 class Commands(Frame):
@@ -90,6 +94,18 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
 ) -> None:
     """Options may stand before a command or after it."""
+
+
+def complete_for_kubectl() -> None:
+    """The program `kubectl_complete-lockstep`: kubectl asks it what to offer after its plugin."""
+    words = ["lockstep", *sys.argv[1:]]
+    os.environ["COMP_WORDS"] = shlex.join(words)
+    os.environ["COMP_CWORD"] = str(len(words) - 1)
+    os.environ["_LOCKSTEP_COMPLETE"] = "complete_bash"
+    try:
+        app(prog_name="lockstep")
+    except SystemExit:
+        typer.echo(_NO_FILES)
 
 
 def main() -> None:

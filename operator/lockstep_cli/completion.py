@@ -42,7 +42,7 @@ def contexts(ctx: Any, incomplete: str) -> list[str]:
 
 
 def in_time(
-    found: Callable[[], Iterable[str]], incomplete: str, *, patience_s: float = PATIENCE_S
+    found: Callable[[], Iterable[str]], incomplete: str, *, patience_s: float | None = None
 ) -> list[str]:
     """What fits what was typed; nothing when it cannot be had, or not soon."""
     offered: list[str] = []
@@ -55,7 +55,7 @@ def in_time(
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
-    thread.join(patience_s)
+    thread.join(PATIENCE_S if patience_s is None else patience_s)
     return [] if thread.is_alive() else offered
 
 

@@ -14,11 +14,13 @@ from rich.text import Text
 from lockstep_api.status import Phase
 from lockstep_cli.devices import COLUMNS, Device, row, shown_columns
 from lockstep_cli.facts import STYLES, Job, accuracy, amount, duration, joules
-from lockstep_cli.shown import NOTHING, table
+from lockstep_cli.shown import NOTHING, natural_width, table
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 _HEAD_LINES = 8
 """Of a job's screen above its devices, with those that are there now and then."""
+_DROPPED_FIRST = ("steps", "energy", "limit", "cluster", "edge", "Mbit/s")
+"""Columns of devices, where a terminal is narrow."""
 _LABEL = 10
 _MOST_BAR = 48
 
@@ -191,16 +193,25 @@ def _going(seen: Seen) -> Table | None:
 def _devices(devices: Sequence[Device], size: Size) -> RenderableType:
     """Those that are not well come first, so that they are seen."""
     room = max(size.height - _HEAD_LINES - 2, 1)
-    ordered = sorted(devices, key=lambda device: device.well)
+    ordered = sorted(devices, key=lambda device: device.well)[:room]
     kept = shown_columns(devices, COLUMNS)
-    rows = [[row(device)[place] for place in kept] for device in ordered[:room]]
-    made = table([COLUMNS[place] for place in kept], rows)
+    droppable = [COLUMNS.index(name) for name in _DROPPED_FIRST]
+    made = _table_of(ordered, kept)
+    while natural_width(made) > size.width and droppable:
+        dropped = droppable.pop(0)
+        kept = [place for place in kept if place != dropped]
+        made = _table_of(ordered, kept)
+    if len(devices) <= room:
+        return made
+    return Group(made, Text(f"and {len(devices) - room} more: lockstep devices", "dim"))
+
+
+def _table_of(devices: Sequence[Device], kept: Sequence[int]) -> Table:
+    rows = [[row(device)[place] for place in kept] for device in devices]
+    made = table([COLUMNS[place] for place in kept], rows, gap=2)
     for column in made.columns:
         column.overflow = "ellipsis"
-    if len(ordered) <= room:
-        return made
-    more = f"and {len(ordered) - room} more: lockstep devices"
-    return Group(made, Text(more, "dim"))
+    return made
 
 
 def _cut(text: Text, size: Size) -> Text:

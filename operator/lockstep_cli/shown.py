@@ -5,13 +5,16 @@ NO_COLOR); what is piped is never cut to a width.
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +22,9 @@ Json = dict[str, Any]
 PIPED_WIDTH = 10_000
 """Columns where nobody sees a width."""
 NOTHING = "–"
+_PADDING = re.compile(r" +((?:\x1b\[0m)?)$", re.MULTILINE)
+_LEAST_FOLDED = 40
+"""Columns of a terminal below which folding makes a tower of words."""
 
 
 class Output(StrEnum):
@@ -61,10 +67,10 @@ def out(line: str = "") -> None:
     console().print(Text(line), soft_wrap=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, gap: int = 3) -> Table:
     """As kubectl's tables: no lines, capital heads."""
     made = Table(
-        box=None, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 3, 0, 0)
+        box=None, pad_edge=False, show_edge=False, header_style="bold", padding=(0, gap, 0, 0)
     )
     for column in columns:
         made.add_column(column.upper(), no_wrap=True)
@@ -73,20 +79,30 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table
     return made
 
 
+def natural_width(made: Table) -> int:
+    """How wide a table is if nothing is cut."""
+    wide = Console(width=PIPED_WIDTH)
+    return Measurement.get(wide, wide.options, made).maximum
+
+
 def show_table(
     columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, fold: bool = False
 ) -> None:
-    """Prints a table; `fold`: the last column goes on in the next line where a terminal ends."""
+    """Prints a table, whole: one that is wider than the terminal goes on in the next line.
+
+    `fold`: that the last column does so below itself, if there is room.
+    """
     made, on = table(columns, rows), console()
-    if fold and on.is_terminal:
-        made.columns[-1].no_wrap = False
-        made.columns[-1].overflow = "fold"
+    width, last = natural_width(made), made.columns[-1]
+    if fold and on.is_terminal and width > on.width:
+        longest = max((cell_len(str(cell)) for cell in last.cells), default=0)
+        if on.width - (width - longest) >= _LEAST_FOLDED:
+            last.no_wrap, last.overflow, width = False, "fold", on.width
+    on.width = width
     with on.capture() as captured:
         on.print(made)
     text = captured.get()
-    if not on.is_terminal:
-        text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-    sys.stdout.write(text)
+    sys.stdout.write(_PADDING.sub(r"\1", text))
 
 
 def write_json(content: Any) -> None:

@@ -13,8 +13,8 @@ from types import ModuleType
 import pytest
 
 from images.recipe import project_version
-from lockstep_cli import frame, release
-from lockstep_cli.app import Commands
+from lockstep_cli import completion, frame, release
+from lockstep_cli.app import Commands, complete_for_kubectl
 from lockstep_cli.completion import in_time
 from lockstep_cli.errors import MEANINGS, CliError, Exit
 from tests.support.apiserver import FakeApi, forbidden
@@ -253,6 +253,43 @@ def complete(lockstep: Lockstep, *words: str) -> list[str]:
     return lockstep(env=env).out.split()
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is busy an answer may take longer than people wait."""
+    monkeypatch.setattr(completion, "PATIENCE_S", 60.0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_the_shell_is_offered_jobs_of_the_namespace_that_was_typed(lockstep: Lockstep) -> None:
+    for name, namespace in (("digits", "lab"), ("dogs", "lab"), ("cats", "lab"), ("dots", "else")):
+        lockstep.api.put("federatedjobs", job(name, namespace))
+    for command in ("describe", "watch", "logs", "suspend"):
+        assert complete(lockstep, command, "d") == ["digits", "dogs"]
+    assert complete(lockstep, "describe", "-n", "else", "d") == ["dots"]
+    assert complete(lockstep, "-n", "else", "describe", "d") == ["dots"]
+
+
+@pytest.mark.usefixtures("patient")
+def test_the_shell_is_offered_namespaces(lockstep: Lockstep) -> None:
+    for name in ("lab", "lob"):
+        lockstep.api.put("namespaces", {"metadata": {"name": name}})
+    assert complete(lockstep, "list", "-n", "l") == ["lab", "lob"]
+
+
+@pytest.mark.usefixtures("patient")
+def test_kubectl_is_offered_the_same(
+    lockstep: Lockstep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lockstep.api.put("federatedjobs", job("digits"))
+    monkeypatch.setenv("KUBECONFIG", str(lockstep.kubeconfig))
+    for name in ("COMP_WORDS", "COMP_CWORD", "_LOCKSTEP_COMPLETE"):
+        monkeypatch.setenv(name, "")  # so that they are taken away afterwards
+    monkeypatch.setattr(sys, "argv", ["kubectl_complete-lockstep", "describe", "d"])
+    complete_for_kubectl()
+    assert capsys.readouterr().out.split() == ["digits", ":4"]
+
+
+@pytest.mark.usefixtures("patient")
 def test_the_shell_is_offered_the_contexts_of_the_kubeconfig(lockstep: Lockstep) -> None:
     assert complete(lockstep, "list", "--context", "f") == ["fake"]
 

@@ -4,7 +4,9 @@ import json
 
 import pytest
 import yaml
+from rich.console import Console
 
+from lockstep_cli import shown
 from tests.support.cli import Lockstep, job, running_status
 
 
@@ -91,3 +93,20 @@ def test_a_list_is_read_in_pages(lockstep: Lockstep) -> None:
     assert len(lockstep("list", "-o", "name").lines) == 5
     asked = [query.get("continue") for _, _, query in lockstep.api.requests]
     assert asked == [None, "2", "4"]
+
+
+@pytest.mark.parametrize(("width", "last"), [(60, "words words words words"), (30, "words")])
+def test_a_narrow_terminal_cuts_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, width: int, last: str
+) -> None:
+    """The last column is folded where there is room for it, else lines go on as they do."""
+    narrow = Console(width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(shown, "console", lambda: narrow)
+    words = " ".join(["words"] * 20)
+    shown.show_table(("name", "message"), [["a-long-name", words]], fold=True)
+    printed = capsys.readouterr().out
+    assert printed.count("words") == 20
+    assert "…" not in printed
+    assert "a-long-name" in printed
+    assert (len(printed.splitlines()) > 2) == (width == 60)
+    assert last in printed
