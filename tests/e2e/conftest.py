@@ -29,6 +29,7 @@ LANES = {
     "test_own": "jobs-1",
     "test_chaos": "jobs-1",
     "test_steps": "jobs-1",
+    "test_cli": "jobs-1",
     "test_lifecycle": "jobs-2",
     "test_policies": "jobs-2",
     "test_train": "jobs-2",
