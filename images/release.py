@@ -6,7 +6,9 @@ a release that fails changes neither.
 """
 
 import argparse
+import gzip
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,6 +81,8 @@ def python_packages(making: Making) -> None:
         SOURCE_DATE_EPOCH=str(making.commit_s),
     )
     (making.out / ".gitignore").unlink(missing_ok=True)
+    [sdist] = making.out.glob("*.tar.gz")
+    repack(sdist, making.commit_s)
 
 
 def wheel_tried(making: Making) -> None:
@@ -101,6 +106,8 @@ def chart(making: Making) -> None:
     """The chart's package."""
     words = ("helm", "package", making.source / "charts" / "lockstep", "--destination", making.out)
     run(words, cwd=making.source)
+    [package] = making.out.glob("*.tgz")
+    repack(package, making.commit_s)
 
 
 def images(making: Making) -> None:
@@ -116,15 +123,32 @@ def images(making: Making) -> None:
 
 def archive(folder: Path, target: Path, time_s: int) -> None:
     """A tar archive that depends on the names and contents of the files alone."""
-
-    def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-        entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = time_s, 0, 0, "", ""
-        entry.mode = 0o755 if entry.isdir() else 0o644
-        return entry
-
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as made:
         for path in sorted(folder.rglob("*")):
-            made.add(path, str(path.relative_to(folder)), recursive=False, filter=plain)
+            entry = made.gettarinfo(path, str(path.relative_to(folder)))
+            with path.open("rb") if path.is_file() else nullcontext() as content:
+                made.addfile(_plain(entry, time_s), content)
+
+
+def repack(packed: Path, time_s: int) -> None:
+    """The same of a .tar.gz that another program has made."""
+    made = io.BytesIO()
+    with (
+        tarfile.open(packed) as old,
+        gzip.GzipFile(filename="", mode="wb", fileobj=made, mtime=time_s) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as new,
+    ):
+        for entry in sorted(old, key=lambda one: one.name):
+            new.addfile(_plain(entry, time_s), old.extractfile(entry) if entry.isfile() else None)
+    packed.write_bytes(made.getvalue())
+
+
+def _plain(entry: tarfile.TarInfo, time_s: int) -> tarfile.TarInfo:
+    """An entry without what depends on who made it, and when."""
+    entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = time_s, 0, 0, "", ""
+    entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
+    entry.pax_headers = {}
+    return entry
 
 
 def checksums(making: Making) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from images.command import ImageError
 from images.recipe import ROOT, project_version
-from images.release import Making, archive, checksums, release
+from images.release import Making, archive, checksums, release, repack
 from images.versions import CHANGELOG, PATHS, PLACES, found, stamped
 
 OURS = re.compile(r"lockstep\.local/[a-z-]+:\d|image\.version=|^(app)?version *[:=]|^## \[\d", re.I)
@@ -152,3 +152,24 @@ def test_an_archive_depends_on_names_and_contents_alone(tmp_path: Path) -> None:
     assert packed[0] == packed[1]
     with tarfile.open(fileobj=io.BytesIO(packed[0])) as file:
         assert file.getnames() == ["blobs", "blobs/one"]
+
+
+def test_a_package_that_another_program_made_does_not_tell_when(tmp_path: Path) -> None:
+    packed = []
+    for seconds in (1_000, 2_000):
+        path = tmp_path / f"{seconds}.tar.gz"
+        with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as file:
+            entry = tarfile.TarInfo("lockstep/run")
+            entry.size, entry.mtime, entry.mode, entry.uname = 2, seconds + 0.5, 0o775, "me"
+            file.addfile(entry, io.BytesIO(b"hi"))
+        repack(path, 3_000)
+        packed.append(path.read_bytes())
+    assert packed[0] == packed[1]
+    with tarfile.open(fileobj=io.BytesIO(packed[0])) as file:
+        content = file.extractfile("lockstep/run")
+        assert content is not None
+        assert content.read() == b"hi"
+        assert (file.getmember("lockstep/run").mode, file.getmember("lockstep/run").mtime) == (
+            0o755,
+            3_000,
+        )
