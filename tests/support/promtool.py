@@ -64,7 +64,7 @@ def checked(rules: Path) -> None:
     run(promtool(), "check", "rules", "--lint-fatal", rules)
 
 
-def played(rules: Path, tests: Sequence[Json], *, folder: Path, every: str = "15s") -> None:
+def played(rules: Path, tests: Sequence[Json], *, folder: Path, every: str = "30s") -> None:
     """`promtool test rules`: plays series through the rules; fails with what came out otherwise.
 
     Args:

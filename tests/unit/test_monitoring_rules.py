@@ -1,7 +1,7 @@
 """Recordings say what they are called: promtool plays series through the rules of the chart."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from lockstep_monitoring import alerts, rule_file, rules
 from lockstep_monitoring.__main__ import ROOT
 from lockstep_monitoring.dashboards import json_files
-from tests.support.promtool import played
+from tests.support.promtool import Json, played
 
 RULES = ROOT / rule_file.PATH
 RECORDINGS = [one for found in rules.GROUPS.values() for one in found]
@@ -106,6 +106,16 @@ CASES = [
 ]
 
 
+def as_promtool_has_it(case: Recorded) -> Json:
+    samples = [
+        {"labels": f"{case.name}{{{labels}}}", "value": value}
+        for labels, value in case.values.items()
+    ]
+    inputs = [{"series": name, "values": values} for name, values in case.series.items()]
+    wanted = {"expr": case.name, "eval_time": AT, "exp_samples": samples}
+    return {"interval": "1m", "input_series": inputs, "promql_expr_test": [wanted]}
+
+
 def test_every_recording_is_played() -> None:
     assert {one.name for one in CASES} == {one.name for one in RECORDINGS}
 
@@ -116,13 +126,11 @@ def test_every_recording_is_read_by_a_dashboard_or_an_alert() -> None:
     assert [one.name for one in RECORDINGS if one.name not in asked] == []
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_recording_says_what_it_is_called(case: Recorded, tmp_path: Path) -> None:
-    samples = [
-        {"labels": f"{case.name}{{{labels}}}", "value": value}
-        for labels, value in case.values.items()
-    ]
-    inputs = [{"series": name, "values": values} for name, values in case.series.items()]
-    wanted = {"expr": case.name, "eval_time": AT, "exp_samples": samples}
-    test = {"interval": "1m", "input_series": inputs, "promql_expr_test": [wanted]}
-    played(RULES, [test], folder=tmp_path)
+def test_recordings_say_what_they_are_called(tmp_path: Path) -> None:
+    played(RULES, [as_promtool_has_it(case) for case in CASES], folder=tmp_path)
+
+
+def test_a_recording_that_says_something_else_is_named(tmp_path: Path) -> None:
+    wrong = replace(CASES[0], values={'namespace="lab",job="fashion"': 181})
+    with pytest.raises(AssertionError, match=rf"FAILED:\s+expr: \"{CASES[0].name}\""):
+        played(RULES, [as_promtool_has_it(wrong)], folder=tmp_path)
