@@ -12,12 +12,11 @@ from itertools import chain
 from pathlib import Path
 
 from lockstep_api import names
-from lockstep_cli.cluster import PODS, Cluster, Json, Resource
+from lockstep_cli.cluster import CLAIMS, PODS, Cluster, Json
 from lockstep_cli.errors import CliError, NotFound
 from lockstep_cli.execution import BrokenOff, Command, CommandFailed, output_of
 from lockstep_cli.reader import CONTAINER, Reader, reading_pod
 
-CLAIMS = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 NO_SUCH_FILE = 44
 _PRINTS = f"""
 import os, sys
