@@ -57,6 +57,10 @@ footer {{ margin-top: 2rem; font-size: 0.8rem; }}
   nav, #live, .plot summary {{ display: none !important; }}
   .table {{ max-height: none; overflow: visible; }}
   thead th {{ position: static; }}
+  table {{ width: 100%; font-size: 6.5pt; }}
+  th, td, td.text {{ white-space: normal; padding: 0.1rem 0.2rem; min-width: 0; }}
+  tbody th {{ overflow-wrap: anywhere; }}
+  tbody th.word {{ min-width: 3rem; }}
   figure, tr, .facts div {{ break-inside: avoid; }}
   h2, h3 {{ break-after: avoid; }}
   .figures {{ grid-template-columns: 1fr 1fr; }}

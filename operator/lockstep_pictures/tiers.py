@@ -51,7 +51,6 @@ def graph(job: JobFigures, one: RoundFigures) -> theme.Picture:
             sorted(nodes, key=lambda each: (each.height, places[each.key]))
         )
     ]
-    kinds = [kind for kind in _LOOKS if any(node.kind == kind for node in nodes)]
     text = (
         f"Tiers of round {one.round}: {one.updates} of {one.updates + one.missing} devices gave an"
         f" update{', through ' + str(len(one.clusters)) + ' clusters' if one.clusters else ''}"
@@ -59,24 +58,6 @@ def graph(job: JobFigures, one: RoundFigures) -> theme.Picture:
     across = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.04, 1.04]))
     up = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[-0.6, 3.4]))
     base = alt.Chart(data(marks)).encode(x=across, y=up)
-    points = base.mark_point(filled=True, opacity=1).encode(
-        color=alt.Color(
-            "kind:N",
-            scale=alt.Scale(domain=kinds, range=[_LOOKS[kind][0] for kind in kinds]),
-            legend=alt.Legend(title=None),
-        ),
-        shape=alt.Shape(
-            "kind:N",
-            scale=alt.Scale(domain=kinds, range=[_LOOKS[kind][1] for kind in kinds]),
-            legend=alt.Legend(title=None),
-        ),
-        size=alt.Size("size:Q", scale=None),
-        tooltip=[
-            alt.Tooltip("text:N", title=" "),
-            alt.Tooltip("devices:Q", title="devices"),
-            alt.Tooltip("told:N", title="in this round"),
-        ],
-    )
     under = [
         base.mark_text(dy=dy, fontSize=10, limit=90).encode(text=f"{field}:N")
         for field, dy in (("under", 18), ("below", 31))
@@ -85,15 +66,27 @@ def graph(job: JobFigures, one: RoundFigures) -> theme.Picture:
     rules = (
         alt.Chart(data(links))
         .mark_rule(color="#aaaaaa", opacity=0.8)
-        .encode(
-            x=across,
-            y=up,
-            x2="x2:Q",
-            y2="y2:Q",
-            size=alt.Size("width:Q", scale=None),
-        )
+        .encode(x=across, y=up, x2="x2:Q", y2="y2:Q", size=alt.Size("width:Q", scale=None))
     )
-    return alt.layer(rules, points, *under, beside).properties(description=text, height=300)
+    layers = (rules, _points(base, nodes), *under, beside)
+    return alt.layer(*layers).properties(description=text, height=300)
+
+
+def _points(base: alt.Chart, nodes: Sequence[_Node]) -> alt.Chart:
+    kinds = [kind for kind in _LOOKS if any(node.kind == kind for node in nodes)]
+    colours, marks = zip(*(_LOOKS[kind] for kind in kinds), strict=True)
+    legend = alt.Legend(title=None)
+    points: alt.Chart = base.mark_point(filled=True, opacity=1).encode(
+        color=alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=colours), legend=legend),
+        shape=alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=marks), legend=legend),
+        size=alt.Size("size:Q", scale=None),
+        tooltip=[
+            alt.Tooltip("text:N", title=" "),
+            alt.Tooltip("devices:Q", title="devices"),
+            alt.Tooltip("told:N", title="in this round"),
+        ],
+    )
+    return points
 
 
 def _middle(one: RoundFigures) -> list[_Node]:

@@ -1,6 +1,6 @@
 """Draws the pictures of docs/report.md from a job's files, as a cloud pod writes them.
 
-    lockstep simulate docs/examples/frequency.yaml --set allocation.policy=equalize --rounds 24 \\
+    lockstep simulate docs/examples/frequency.yaml --set allocation.policy=equalize --rounds 21 \\
         --failures 0.04 --work-per-step 0.0012 --records build/frequency
     python -m tests.bench.report build/frequency docs/examples/frequency.yaml
 

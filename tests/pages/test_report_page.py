@@ -41,6 +41,13 @@ const shown = [...document.querySelectorAll("main *")]
 return Math.max(document.documentElement.scrollWidth, ...shown) - wide;
 """
 """By how much something is wider than the window."""
+_CUT_OFF = """
+return [...document.querySelectorAll(".table")]
+  .filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.ariaLabel);
+"""
+"""Tables that are wider than their place."""
+_PAPER = 718
+"""A4 within its margins, in pixels."""
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +107,16 @@ def test_pages_are_drawn_whole_in_windows_of_any_width(
             assert browser.run(_BEYOND) <= 0, where
             browser.shoot(f"{name}-{width}")
             assert browser.complaints() == [], where
+
+
+def test_nothing_is_cut_off_in_print(browser: Browser, files: dict[str, Path]) -> None:
+    for name in ("compared", "split"):
+        browser.sized(_PAPER).open(files[name].as_uri())
+        browser.printing(True)
+        assert browser.run(_BEYOND) <= 0, name
+        assert browser.run(_CUT_OFF) == [], name
+        browser.shoot(f"{name}-print")
+        browser.printing(False)
 
 
 def test_hovering_a_mark_tells_its_figures(browser: Browser, files: dict[str, Path]) -> None:

@@ -65,6 +65,11 @@ class Browser:
         self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         return self
 
+    def printing(self, on: bool) -> None:
+        """The page as it is printed, until this is called again."""
+        media = {"media": "print" if on else ""}
+        self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
     def open(self, address: str) -> None:
         """Opens a page, and waits for its pictures."""
         self._driver.get(address)
