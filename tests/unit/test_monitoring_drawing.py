@@ -123,6 +123,26 @@ def test_a_panel_without_data_says_so(kind: str) -> None:
     assert "no data" in svg_of(one_panel(kind), Prometheus({}))
 
 
+def test_a_row_without_any_data_is_its_heading_and_what_is_below_moves_up() -> None:
+    def row(title: str, y: int) -> board.Figure:
+        return board.Figure(title, "row", board.Place(0, y, 24, 1))
+
+    def panel(y: int) -> board.Figure:
+        return board.Figure("panel", "stat", board.Place(0, y, 8, 8))
+
+    target = board.Target("x", "x", True)
+    some = [(target, [Series({}, [(0.0, 1.0)])])]
+    drawn = page._without_empty_rows(
+        [
+            (row("Full", 0), ()), (panel(1), some), (row("Empty", 9), ()),
+            (panel(10), [(target, [])]), (row("Last", 18), ()), (panel(19), some),
+        ]
+    )  # fmt: skip
+    assert [(one.title, one.place.y) for one, _ in drawn] == [
+        ("Full", 0), ("panel", 1), ("Empty: no data", 9), ("Last", 10), ("panel", 11),
+    ]  # fmt: skip
+
+
 def test_numbers_have_their_unit_and_the_colour_of_their_threshold() -> None:
     steps = [{"value": None, "color": "green"}, {"value": 2, "color": "red"}]
     look = {"thresholds": {"steps": steps}, "decimals": 0}

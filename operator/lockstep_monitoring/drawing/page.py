@@ -1,12 +1,14 @@
 """A dashboard as one picture: every panel where the JSON's grid says, with its title.
 
-Called by the command. Invariant: a panel without data says so; it is never left out.
+Called by the command. Invariant: a panel without data says so, or its row does where no panel of
+it has any; it is never left out silently.
 """
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import vl_convert
 
@@ -25,6 +27,7 @@ _AT_ONCE = 6
 
 Answers = Sequence[tuple[Target, Sequence[Series]]]
 """What each query of a panel found."""
+Drawn = tuple[Figure, Answers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,10 @@ def drawn(board: Board, source: Source, *, scale: float = 1.5) -> bytes:
 def svg(board: Board, source: Source) -> str:
     """SVG of a dashboard."""
     width = 24 * COLUMN + GAP
-    height = _HEAD + LINE * max(one.place.y + one.place.height for one in board.figures) + GAP
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = list(pool.map(lambda one: _answers(one, source), board.figures))
+    shown = _without_empty_rows(list(zip(board.figures, answers, strict=True)))
+    height = _HEAD + LINE * max(one.place.y + one.place.height for one, _ in shown) + GAP
     chosen = ", ".join(
         f"{name} {value}" for name, value in source.values.items() if name in board.names
     )
@@ -58,11 +62,31 @@ def svg(board: Board, source: Source) -> str:
         plain.text(chosen, (width - GAP - 4, 26), size=12, colour=theme.QUIET, anchor="end"),
         *(
             _panel(one, found, span=source.span, number=number)
-            for number, (one, found) in enumerate(zip(board.figures, answers, strict=True))
+            for number, (one, found) in enumerate(shown)
         ),
         "</svg>",
     ]
     return "\n".join(parts)
+
+
+def _without_empty_rows(drawn: Sequence[Drawn]) -> list[Drawn]:
+    """A row of which no panel has data is its heading alone; what is below moves up."""
+    heads = [i for i, (figure, _) in enumerate(drawn) if figure.kind == "row"]
+    shown, up = list(drawn[: heads[0] if heads else len(drawn)]), 0
+    for begin, end in itertools.pairwise([*heads, len(drawn)]):
+        (head, none), *panels = drawn[begin:end]
+        empty = not any(series for _, found in panels for _, series in found)
+        title = f"{head.title}: no data" if empty else head.title
+        shown.append((_moved(replace(head, title=title), up), none))
+        if empty and panels:
+            up += max(one.place.y + one.place.height for one, _ in panels) - head.place.y - 1
+        else:
+            shown += [(_moved(one, up), found) for one, found in panels]
+    return shown
+
+
+def _moved(figure: Figure, up: int) -> Figure:
+    return replace(figure, place=replace(figure.place, y=figure.place.y - up))
 
 
 def _size(figure: Figure) -> tuple[int, int]:
