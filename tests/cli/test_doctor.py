@@ -198,6 +198,10 @@ def test_a_failed_job_is_told_with_its_reason() -> None:
     assert "Failed: TrainingFailed: the loss is not finite" in found.said
 
 
+def test_pods_of_other_namespaces_that_do_not_answer_are_theirs() -> None:
+    assert trouble(scraping=SLOW_PROMETHEUS, namespace="other", jobs=[]) == []
+
+
 def watching(namespace: str, deployment: Json) -> Json:
     """An operator of one namespace alone."""
     env = [{"name": "LOCKSTEP_NAMESPACES", "value": json.dumps([namespace])}]

@@ -8,7 +8,17 @@ from datetime import datetime
 
 from lockstep_api import names
 from lockstep_cli.doctor.drift import differences
-from lockstep_cli.doctor.finding import Finding, Json, Right, Seen, State, Unseen, ok, unseen
+from lockstep_cli.doctor.finding import (
+    Finding,
+    Json,
+    Right,
+    Scraping,
+    Seen,
+    State,
+    Unseen,
+    ok,
+    unseen,
+)
 from lockstep_operator.core.scope import Claim, claim_of
 from lockstep_operator.crd import crd
 
@@ -298,19 +308,22 @@ def prometheus(seen: Seen) -> Iterator[Finding]:
             "helm upgrade … --set prometheus.enabled=true, or operator.prometheusUrl with yours",
         )
     else:
-        yield from _scraping(seen, where=found.where, up=found.up, down=found.down)
+        yield from _scraping(seen, found)
         yield from _unscraped(seen, found.jobs)
 
 
-def _scraping(seen: Seen, *, where: str, up: int, down: tuple[str, ...]) -> Iterator[Finding]:
+def _scraping(seen: Seen, found: Scraping) -> Iterator[Finding]:
+    """Pods of other namespaces are others' business."""
+    whose = f"{seen.namespace}/" if seen.namespace else ""
+    down = [one for one in found.down if one.startswith(whose)]
     if not down:
-        yield ok("prometheus", f"{where} scrapes {up} pods, which all answer")
+        yield ok("prometheus", f"{found.where} scrapes {found.up} pods")
         return
     shown = ", ".join(down[:_SHOWN]) + (" …" if len(down) > _SHOWN else "")
     yield Finding(
         "prometheus",
         State.WARNING,
-        f"{len(down)} of {up + len(down)} pods do not answer {where}: {shown}",
+        f"{len(down)} pods do not answer {found.where}: {shown}",
         "look at their logs, and whether a NetworkPolicy keeps Prometheus from their port http",
     )
 
