@@ -17,6 +17,7 @@ from lockstep_admission.checking import checked
 from lockstep_admission.errors import Refused
 from lockstep_operator.crd import crd
 from tests.cluster import api
+from tests.e2e.program import cli
 from tests.support.manifests import (
     ABSENT,
     EDGES,
@@ -124,6 +125,20 @@ def test_a_check_without_a_cluster_says_what_the_apiserver_says(jobs: str, chang
     with pytest.raises(Refused) as found:
         checked(job_manifest(spec))
     assert set(found.value.sentences) == sentences(said)
+
+
+def test_validate_says_of_all_of_them_at_once_what_the_apiserver_says(
+    jobs: str, tmp_path: Path
+) -> None:
+    specs = [changed(MINIMAL, case[0]) for case in (*RULES, *FIELDS, *ODD)]
+    stream = tmp_path / "jobs.yaml"
+    stream.write_text("\n---\n".join(json.dumps(job_manifest(spec)) for spec in specs))
+    said = cli("validate", str(stream), "-o", "json")
+    assert said.code == 1, said.err
+    found = json.loads(said.out)
+    assert {one["finding"] for one in found} == {"refused"}
+    wanted = [sentences(answer(jobs, json.dumps(spec))[1]) for spec in specs]
+    assert [set(one["messages"]) for one in found] == wanted
 
 
 @pytest.mark.parametrize("changes", TAKEN)

@@ -1,10 +1,16 @@
 """A FederatedJob trains on real pods, installed by the real helm: the path that a user goes."""
 
+import hashlib
+import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
 from tests.cluster import api
+from tests.e2e.program import cli
 from tests.e2e.running import (
     NAMESPACE,
     Json,
@@ -31,6 +37,18 @@ def trained(lockstep: str) -> Json:
     """A job of three devices that ran to its end."""
     apply(lockstep, small_job(JOB, training={"rounds": 12}))
     return watch(lockstep, JOB, in_phase("Completed"))
+
+
+def told(*words: str) -> str:
+    """What `lockstep` prints, if it ends well."""
+    ran = cli(*words)
+    assert ran.code == 0, ran.err
+    return ran.out
+
+
+def content(*words: str) -> Any:
+    """The same, of a command that prints JSON."""
+    return json.loads(told(*words))
 
 
 def test_it_reaches_the_accuracy_in_all_rounds(trained: Json) -> None:
@@ -78,18 +96,38 @@ def test_prometheus_has_every_device(trained: Json) -> None:
     assert seen == {(client, source) for client in clients for source in ("model", "cpu")}
 
 
-def test_running_pods_are_resized_in_place(lockstep: str) -> None:
-    """While a job runs, its pods have the plan's limit, not the boost, and never restarted."""
+@pytest.fixture(scope="module")
+def resized(lockstep: str) -> str:
+    """A job that runs on, under a plan whose limits are in force."""
     apply(lockstep, small_job("resized", training={"rounds": 500}))
     watch(lockstep, "resized", limits_are_planned)
-    assert [restarts(pod) for pod in pods(lockstep, "resized", "device")] == [0, 0, 0]
-    api.kubectl("-n", lockstep, "delete", "fj", "resized", "--wait")
+    return "resized"
+
+
+def test_running_pods_are_resized_in_place(resized: str) -> None:
+    """While a job runs, its pods have the plan's limit, not the boost, and never restarted."""
+    assert [restarts(pod) for pod in pods(NAMESPACE, resized, "device")] == [0, 0, 0]
+
+
+def test_a_running_job_is_explained_and_reported(resized: str, tmp_path: Path) -> None:
+    plan = content("explain-plan", resized, "-o", "json")
+    assert {one["client"] for one in plan["clients"]} == {"fast-0", "medium-0", "slow-0"}
+    page = tmp_path / "report.html"
+    assert told("report", resized, "-o", str(page)).strip() == str(page)
+    assert f"<title>{NAMESPACE}/{resized}</title>" in page.read_text()
+    early = cli("model", resized, "-o", str(tmp_path / "m"))
+    assert early.code == 5
+    assert "no model yet: it is written when the job completes" in early.err
+
+
+def test_a_deleted_job_leaves_nothing(lockstep: str, resized: str) -> None:
+    api.kubectl("-n", lockstep, "delete", "fj", resized, "--wait")
     api.kubectl(
-        "-n", lockstep, "wait", "pods", "-l", "lockstep.dev/job=resized", "--for=delete",
+        "-n", lockstep, "wait", "pods", "-l", f"lockstep.dev/job={resized}", "--for=delete",
         TIMEOUT,
     )  # fmt: skip
     left = api.kubectl(
-        "-n", lockstep, "get", CHILDREN, "-l", "lockstep.dev/job=resized", "-o", "name"
+        "-n", lockstep, "get", CHILDREN, "-l", f"lockstep.dev/job={resized}", "-o", "name"
     )
     assert not left.strip()
 
@@ -130,3 +168,43 @@ def test_the_model_stays_on_the_volume(trained: Json) -> None:
     assert pods(NAMESPACE, JOB) == []
     listed = on_volume(NAMESPACE, f"{JOB}-cloud", "import os; print(*os.listdir('/data'))").split()
     assert {"model.safetensors", "history.jsonl", "checkpoints"} <= set(listed)
+
+
+_HASH = "import hashlib; print(hashlib.sha256(open('/data/{}','rb').read()).hexdigest())"
+
+
+def test_model_and_history_are_fetched_from_the_volume(trained: Json, tmp_path: Path) -> None:
+    model, history = tmp_path / "model.safetensors", tmp_path / "history.jsonl"
+    told("model", JOB, "-o", str(model), "--history", str(history))
+    for path in (model, history):
+        wanted = on_volume(NAMESPACE, f"{JOB}-cloud", _HASH.format(path.name)).strip()
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == wanted
+    assert load_file(model)
+    assert len(history.read_text().splitlines()) == 12
+    left = ("get", "pods", "-l", "lockstep.dev/reader-of", "-o", "name")
+    assert not api.kubectl("-n", NAMESPACE, *left).strip()
+
+
+def test_an_ended_job_is_reported_explained_and_compared(trained: Json, tmp_path: Path) -> None:
+    page, saved = tmp_path / "report.html", tmp_path / "saved"
+    told("report", JOB, "-o", str(page), "--save", str(saved))
+    assert "Completed" in page.read_text()
+    plan = content("explain-plan", JOB, "--round", "5", "-o", "json")
+    assert plan["round"] == 5
+    assert {one["client"] for one in plan["clients"]} == {"fast-0", "medium-0", "slow-0"}
+    assert all(one["expected"] and one["happened"] for one in plan["clients"])
+    assert {one["method"] for one in plan["alternatives"]} == {"planned", "equalize", "maximum"}
+    both = told("compare", JOB, str(saved), "-o", str(tmp_path / "both.html"))
+    accuracy = f"{trained['status']['accuracy']:.4f}"
+    assert ["accuracy", accuracy, accuracy] in [line.split() for line in both.splitlines()]
+    assert "2 jobs compared" in (tmp_path / "both.html").read_text()
+
+
+def test_the_doctor_sees_a_cluster_that_is_well(trained: Json) -> None:
+    """Of what other tests do meanwhile nothing is asked."""
+    said = cli("doctor", "-o", "json")
+    found = {one["about"]: one for one in json.loads(said.out)}
+    for about in ("kubernetes", "resize", "crd", "your rights", "operator's rights", "storage"):
+        assert found[about]["state"] == "ok", found[about]
+    leaders = [one for one in json.loads(said.out) if one["about"] == "leader"]
+    assert [one["state"] for one in leaders if one["said"].endswith(f"for {NAMESPACE}")] == ["ok"]
