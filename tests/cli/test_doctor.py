@@ -189,6 +189,11 @@ def test_a_job_that_is_not_to_be_ready_is_no_trouble(phase: str, reason: str) ->
     assert trouble(jobs=[job(status={"phase": phase, "conditions": [ready]})]) == []
 
 
+def test_what_was_wrong_with_a_job_that_completed_is_over() -> None:
+    stale = condition("TelemetryDegraded", reason="TelemetryMissing", message="no figures")
+    assert trouble(jobs=[job(status={"phase": "Completed", "conditions": [stale]})]) == []
+
+
 def test_a_failed_job_is_told_with_its_reason() -> None:
     conditions = [
         condition("Ready", "False", reason="Finished", message="the job has ended"),

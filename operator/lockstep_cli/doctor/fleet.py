@@ -7,6 +7,7 @@ from datetime import datetime
 from lockstep_api import names
 from lockstep_api.names import Tier
 from lockstep_api.quantity import parse_quantity
+from lockstep_api.status import Phase
 from lockstep_cli.doctor.control import OLDEST, trouble_of, version_of
 from lockstep_cli.doctor.finding import Finding, Json, Seen, State, Unseen, ok, unseen
 from lockstep_cli.facts import Job
@@ -217,7 +218,7 @@ def _of_job(seen: Seen, job: Job) -> Iterator[Finding]:
         said = f"{named}: no operator has looked at it in {_age_s(seen, job):.0f} s"
         todo = "is one ready, and is the namespace among the chart's watchNamespaces?"
         yield Finding("jobs", State.WRONG, said, todo)
-    elif trouble := job.trouble():
+    elif job.phase != Phase.COMPLETED and (trouble := job.trouble()):
         todo = f"lockstep -n {job.namespace} describe {job.name}"
         yield Finding("jobs", State.WARNING, f"{named}: {job.phase}: {trouble}", todo)
 
