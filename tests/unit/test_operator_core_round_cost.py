@@ -99,6 +99,12 @@ def test_a_round_without_updates_cost_nothing_that_could_be_compared() -> None:
     assert round_cost(spec(), a_report(lost=["d-0"])) is None
 
 
+def test_updates_of_clients_that_the_job_does_not_have_cost_nothing() -> None:
+    own, other = (met(name, work=1.0, ghz=1.0, upload_s=1.0) for name in ("d-0", "x-0"))
+    assert round_cost(spec(), a_report(other)) is None
+    assert round_cost(spec(), a_report(own, other)) == round_cost(spec(), a_report(own))
+
+
 @pytest.mark.parametrize(
     "odd",
     [

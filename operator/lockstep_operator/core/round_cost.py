@@ -8,13 +8,13 @@ one. Invariant: what was spent is never less than the optimum, and
 what came after the last update is in both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lockstep_allocator.devices import Array
-from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.spec import DeviceGroup, FederatedJobSpec
 from lockstep_api.wire import ClientReport, RoundReport
 from lockstep_operator.core.allocate import groups_by_client
 from lockstep_operator.core.alternatives import Counted, Method
@@ -35,15 +35,14 @@ class RoundCost:
 
 
 def round_cost(spec: FederatedJobSpec, report: RoundReport) -> RoundCost | None:
-    """What a round of the job cost; None: no update is in, or its figures have no answer.
-
-    Raises:
-        KeyError: a client is not of this job.
-    """
-    if not report.clients:
+    """What a round of the job cost; None: no update of its devices is in, or figures that have no
+    answer are."""
+    groups = groups_by_client(spec)
+    clients = [one for one in report.clients if one.update.client in groups]
+    if not clients:
         return None
     with np.errstate(all="ignore"):  # figures of devices: what has no answer is not told
-        met = _met(spec, report.clients)
+        met = _met(spec, clients, groups=groups)
         planned, best = met.with_method(Method.PLANNED), met.with_method(Method.EQUALIZE)
         after_s = max(0.0, report.seconds - planned.seconds)
         after = after_s * float(met.devices.second_cost[0, 0])
@@ -51,9 +50,10 @@ def round_cost(spec: FederatedJobSpec, report: RoundReport) -> RoundCost | None:
     return found if np.isfinite([found.spent, found.optimum]).all() else None
 
 
-def _met(spec: FederatedJobSpec, clients: Sequence[ClientReport]) -> Counted:
+def _met(
+    spec: FederatedJobSpec, clients: Sequence[ClientReport], *, groups: Mapping[str, DeviceGroup]
+) -> Counted:
     """The devices as they were in the round."""
-    groups = groups_by_client(spec)
     updates = [one.update for one in clients]
     members = tuple(Member(one.client, groups[one.client], one.steps) for one in updates)
     devices = devices_of(
