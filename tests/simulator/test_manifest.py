@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from lockstep_admission.errors import Refused
+from lockstep_api.spec import PerDevice, Telemetry
 from lockstep_simulator.manifest import Manifest, load_manifest, read_traces
 from tests.support.manifests import MINIMAL, changed, job_manifest
 
@@ -34,6 +35,11 @@ def test_examples_are_taken(example: Path) -> None:
 
 def loaded(*changes: str, spec: Json = MINIMAL, **more: Any) -> Manifest:
     return load_manifest(yaml.safe_dump(job_manifest(spec)), sets=changes, **more)
+
+
+def test_what_pods_would_tell_keeps_no_job_from_being_played() -> None:
+    spec = loaded("telemetry.perDevice=never,telemetry.energyBudgetJoules=500").spec
+    assert spec.telemetry == Telemetry(per_device=PerDevice.NEVER, energy_budget_joules=500)
 
 
 def test_set_changes_fields_as_helm_does() -> None:

@@ -72,9 +72,9 @@ class Cloud:
         """Who is there, and the open round."""
         return self.rounds.reception
 
-    def metric(self, name: str) -> float | None:
+    def metric(self, name: str, **labels: str) -> float | None:
         """A series of the cloud pod."""
-        return self.metrics.registry.get_sample_value(name, {"job": "job"})
+        return self.metrics.registry.get_sample_value(name, {"job": "job"} | labels)
 
     def refused(self, reason: Refusal) -> float:
         """How often updates were refused for a reason."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lockstep_api import series
 from lockstep_api.sessions import Refusal
 from lockstep_api.wire import NoticeReason, PlanRequest, RoundReport
 from lockstep_workers.errors import NoSession
@@ -65,6 +66,9 @@ async def test_a_round_goes_over_the_edges_and_comes_back_as_one_mean(tmp_path: 
         assert all(c.up_bytes > 0 and c.down_bytes > 0 for c in told.clusters)
         assert scene.cloud.metric("lockstep_edges_connected") == 2
         assert scene.cloud.metric("lockstep_updates_accepted_total") == 3
+        for state in ("connected", "updated"):
+            of_group = {"group": "d", "state": state}
+            assert scene.cloud.metric(series.GROUP_CLIENTS.queried, **of_group) == 3
         assert scene.edges["e-0"].metric("lockstep_edge_updates_accepted_total") == 2
         assert scene.edges["e-1"].metric("lockstep_edge_orders_total") == 2
 
