@@ -16,7 +16,7 @@ RUN := $(if $(wildcard $(STAMP)),$(PY),$(SMALL)/bin/python)
 LOAD := $(RUN) -m tests.cluster load $$($(RUN) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs docs-reference release crds monitoring dashboards dashboard-pictures lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-simulator bench-fidelity bench-strategies bench-joint bench-split bench-split-wire chaos fuzz clean
+.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs docs-reference release crds monitoring dashboards dashboard-pictures lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-simulator bench-telemetry bench-fidelity bench-strategies bench-joint bench-split bench-split-wire chaos fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -103,6 +103,9 @@ bench-split-wire: venv ## measures a step of split training on the wire, beside 
 
 bench-simulator: venv ## measures how fast jobs are simulated (FLOWER=a Python that has flwr[simulation], DIGITS=digits.npz)
 	$(PY) -m tests.bench.simulator $(if $(FLOWER),--flower $(FLOWER)) $(if $(DIGITS),--digits $(DIGITS))
+
+bench-telemetry: venv ## measures what series of up to 1,000 devices cost Prometheus; writes docs/benchmarks/telemetry.md
+	$(PY) -m tests.bench.telemetry --write
 
 bench-resizes: venv ## measures how fast 50 CPU limits are in force (root, cluster up)
 	$(PY) -m tests.bench.resizes

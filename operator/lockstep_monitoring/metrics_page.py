@@ -16,6 +16,7 @@ _COLUMNS = ("name", "type", "unit", "labels", "meaning", "example")
 def text() -> str:
     """What stands in the file."""
     page = _PROSE.read_text(encoding="utf-8")
+    page = page.replace("{{planned}}", "`, `".join(one.queried for one in series.PLANNED))
     for owner in Owner:
         page = page.replace(f"{{{{{owner}}}}}", _table(owner))
     return page

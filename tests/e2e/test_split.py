@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lockstep_api import names
+from lockstep_api import names, series
 from tests.e2e.asked import assert_what_edges_tell_is_found
 from tests.e2e.running import (
     Json,
@@ -92,6 +92,9 @@ def assert_metrics(namespace: str) -> None:
     eventually(namespace, f'lockstep_samples_total{{job="{JOB}"}} > 0', series=8)
     eventually(namespace, f'lockstep_cluster_divergence{{job="{JOB}"}}', series=2)
     eventually(namespace, f'lockstep_cluster_cost_seconds{{job="{JOB}"}} > 0', series=2)
+    eventually(namespace, f'{series.CLOUD_ACCURACY.queried}{{job="{JOB}"}} > 0')
+    compute = f'{series.GROUP_SECONDS.queried}{{job="{JOB}",part="compute"}} > 0'
+    eventually(namespace, compute, series=2)
 
 
 def test_the_job_finishes_although_an_edge_and_a_device_were_killed(killed: Json) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+from lockstep_api import series
+from lockstep_api.series import Owner, Where
+from lockstep_api.spec import Mode
 from tests.cluster import api
 from tests.e2e.program import cli
 from tests.e2e.running import (
@@ -17,6 +20,7 @@ from tests.e2e.running import (
     apply,
     condition,
     events,
+    eventually,
     in_phase,
     on_volume,
     pods,
@@ -34,8 +38,9 @@ CHILDREN = "statefulsets,services,configmaps,pods,persistentvolumeclaims,service
 
 @pytest.fixture(scope="module")
 def trained(lockstep: str) -> Json:
-    """A job of three devices that ran to its end."""
-    apply(lockstep, small_job(JOB, training={"rounds": 12}))
+    """A job of three devices that ran to its end, far above its energy budget."""
+    telemetry = {"energyBudgetJoules": 0.001}
+    apply(lockstep, small_job(JOB, training={"rounds": 12}, telemetry=telemetry))
     return watch(lockstep, JOB, in_phase("Completed"))
 
 
@@ -96,10 +101,44 @@ def test_prometheus_has_every_device(trained: Json) -> None:
     assert seen == {(client, source) for client in clients for source in ("model", "cpu")}
 
 
+OF_JOBS = (series.PLAN_COST_SECONDS, series.ROUND_COST_SECONDS, series.POLICY_IN_USE)
+
+
+def test_prometheus_has_all_that_is_told_of_a_job(trained: Json) -> None:
+    """But for counters of a trained policy, which the job has none of."""
+    found = query(NAMESPACE, f'group by (__name__) (last_over_time({{job="{JOB}"}}[30m]))')
+    told = [series.of(one, mode=Mode.FEDERATED) for one in (Owner.CLOUD, Owner.DEVICE)]
+    expected = {
+        name
+        for one in (*told[0], *told[1], *OF_JOBS)
+        if one.where is not Where.LINKS
+        for name in one.names
+    }
+    assert expected - {one["metric"]["__name__"] for one in found} == set()
+
+
+def test_prometheus_has_what_each_group_did(trained: Json) -> None:
+    name = series.GROUP_SECONDS.queried
+    found = query(NAMESPACE, f'max_over_time({name}{{job="{JOB}",part="compute"}}[30m])')
+    seconds = {one["metric"]["group"]: float(one["value"][1]) for one in found}
+    assert seconds.keys() == {"fast", "medium", "slow"}
+    assert min(seconds.values()) > 0
+
+
+def test_a_round_cost_at_least_what_it_could_have_cost(trained: Json) -> None:
+    name = series.ROUND_COST_SECONDS.queried
+    spent, least = (
+        f'min_over_time({name}{{job="{JOB}",method="{one}"}}[30m])' for one in ("spent", "optimum")
+    )
+    (ratio,) = query(NAMESPACE, f"{spent} / ignoring (method) {least}")
+    assert float(ratio["value"][1]) >= 1
+
+
 @pytest.fixture(scope="module")
 def resized(lockstep: str) -> str:
     """A job that runs on, under a plan whose limits are in force."""
-    apply(lockstep, small_job("resized", training={"rounds": 500}))
+    telemetry = {"perDevice": "never"}
+    apply(lockstep, small_job("resized", training={"rounds": 500}, telemetry=telemetry))
     watch(lockstep, "resized", limits_are_planned)
     return "resized"
 
@@ -107,6 +146,10 @@ def resized(lockstep: str) -> str:
 def test_running_pods_are_resized_in_place(resized: str) -> None:
     """While a job runs, its pods have the plan's limit, not the boost, and never restarted."""
     assert [restarts(pod) for pod in pods(NAMESPACE, resized, "device")] == [0, 0, 0]
+
+
+def test_devices_that_tell_little_tell_what_rounds_are_planned_from(resized: str) -> None:
+    assert_devices_tell_little(NAMESPACE, resized)
 
 
 def test_a_running_job_is_explained_and_reported(resized: str, tmp_path: Path) -> None:
@@ -130,6 +173,15 @@ def test_a_deleted_job_leaves_nothing(lockstep: str, resized: str) -> None:
         "-n", lockstep, "get", CHILDREN, "-l", f"lockstep.dev/job={resized}", "-o", "name"
     )
     assert not left.strip()
+
+
+def assert_devices_tell_little(namespace: str, job: str) -> None:
+    """Only what rounds are planned from."""
+    eventually(namespace, f'{series.STEPS.queried}{{job="{job}"}} > 0', series=3)
+    found = query(namespace, f'group by (__name__) ({{job="{job}",client!=""}})')
+    told = {name for one in found if ":" not in (name := one["metric"]["__name__"])}
+    planned = {one.queried for one in series.PLANNED if one.where is not Where.LINKS}
+    assert told == planned
 
 
 def limits_are_planned(job: Json) -> bool:

@@ -23,26 +23,31 @@ PACKAGE = "prometheus"
 Json = dict[str, Any]
 
 
-@cache
 def promtool() -> Path:
-    """The program.
+    """The program; raises as `program`."""
+    return program("promtool")
+
+
+@cache
+def program(name: str) -> Path:
+    """A program of Prometheus's package: promtool, or prometheus itself.
 
     Raises:
         ClusterError: it is not there, and apt cannot fetch it.
     """
-    if found := shutil.which("promtool"):
+    if found := shutil.which(name):
         return Path(found)
-    kept = cache_folder() / "tools" / "promtool"
+    kept = cache_folder() / "tools" / name
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
-            _unpacked(Path(scratch)).rename(kept)
+            _unpacked(Path(scratch), name).rename(kept)
     return kept
 
 
-def _unpacked(folder: Path) -> Path:
+def _unpacked(folder: Path, name: str) -> Path:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise ClusterError("no promtool: install Prometheus's package by this system's manager")
+        raise ClusterError(f"no {name}: install Prometheus's package by this system's manager")
     try:
         _download(folder)
     except ClusterError:
@@ -50,7 +55,7 @@ def _unpacked(folder: Path) -> Path:
         _download(folder)
     (package,) = folder.glob("*.deb")
     run("dpkg-deb", "--extract", package, folder)
-    return folder / "usr" / "bin" / "promtool"
+    return folder / "usr" / "bin" / name
 
 
 def _download(folder: Path) -> None:
