@@ -119,7 +119,7 @@ def train(
 ) -> None:
     """Train a policy with PPO; a third of the traces of each family is held out.
 
-    Beside the policy file a csv and (with matplotlib) a PNG of the curves are written.
+    Beside the policy file a csv and (with Altair) a PNG of the curves are written.
     """
     try:
         import torch  # noqa: PLC0415 - evaluate and inspect do without
@@ -161,7 +161,7 @@ def train(
     try:
         curves.write_png(done.curve, out.with_suffix(".png"))
     except ModuleNotFoundError:
-        _told.print("no PNG of the curves: matplotlib is not installed")
+        _told.print("no PNG of the curves: Altair is not installed")
     told = done.policy.training
     _told.print(
         f"{out}: {told.updates} updates in {told.minutes:.1f} min, stopped by "

@@ -21,7 +21,7 @@ _MARKED = 40
 """Points up to which each has a mark."""
 _WIDE_RANGE = 30.0
 """A log axis where one curve would flatten all the others."""
-LINES = alt.Legend(title=None, symbolType="stroke", symbolSize=300)
+LINES = alt.Legend(title=None, symbolType="stroke", symbolSize=300, symbolOpacity=1)
 """Of curves: a piece of each."""
 ZOOM = {"zoom": ["x", "y"]}
 """What a page lets people move and enlarge."""

@@ -18,7 +18,6 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from lockstep_allocator.baselines import equalize_10s, maximum
 from lockstep_allocator.evaluate import Question, Result, evaluate
@@ -28,6 +27,11 @@ from lockstep_allocator.optimum import optimum
 from lockstep_allocator.policy import SHIPPED, Policy, read_policy
 from lockstep_allocator.scenarios import Pool, Scenario, draw_fleet, paper, phones_beside, phones_of
 from lockstep_allocator.traces import read_traces
+from lockstep_pictures import curves
+from lockstep_pictures.bars import Span, spans
+from lockstep_pictures.curves import Axis, Point
+from lockstep_pictures.files import rendered
+from lockstep_pictures.panels import stacked
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "docs" / "benchmarks"
@@ -146,20 +150,17 @@ def saved(splits: Splits) -> str:
 
 def plot_regret(splits: Splits, title: str, file: Path) -> None:
     """Excess by number of devices, one panel a weight."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
     every = list(cells_of(splits))
-    for axes, weight in zip(figure.subplots(1, len(WEIGHTS)), WEIGHTS, strict=True):
+    panels = []
+    for weight in WEIGHTS:
         mine = [(best.devices, lines) for best, lines in every if best.energy_weight == weight]
-        for name in METHODS:
-            axes.plot(
-                [size for size, _ in mine], [lines[name].excess for _, lines in mine],
-                marker="o", ms=3, lw=2.2 if name == "ppo" else 1, label=name,
-            )  # fmt: skip
-        axes.set(xscale="log", yscale="log", title=f"{title}, λ×{weight:g}", xlabel="devices")
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("excess over the optimum, %")
-    figure.axes[-1].legend(fontsize=7)
-    figure.savefig(file, dpi=120)
+        series = {
+            name: [Point(x=size, y=lines[name].excess) for size, lines in mine] for name in METHODS
+        }
+        y = Axis(title=f"λ×{weight:g}: excess over the optimum, %", log=True)
+        panels.append(curves.lines(series, x=Axis(title="devices", log=True), y=y))
+    picture = stacked(panels, width=300, height=240, one_legend=True)
+    file.write_bytes(rendered(picture, "png", title=title, scale=1.2))
 
 
 def hindsight(fleet: Fleet, start_s: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> Method:
@@ -182,24 +183,33 @@ def plot_round(pool: Pool, policy: Policy, file: Path) -> None:
         "max": maximum, "equalize-10s": equalize_10s, "ppo": policy,
         "optimum": hindsight(fleet, start_s),
     }  # fmt: skip
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    panels = figure.subplots(2, 2, sharex=True, sharey=True).flat
-    for axes, (name, method) in zip(panels, methods.items(), strict=True):
-        done = run_round(fleet, start_s, ghz=method(observation))
-        rows = np.arange(8)
-        axes.barh(rows, done.compute_s[0], color="tab:blue", label="compute")
-        axes.barh(
-            rows, done.upload_s[0], left=done.compute_s[0], color="tab:orange", label="upload"
-        )
-        axes.axvline(done.seconds[0], color="k", lw=0.8)
-        axes.set_title(
-            f"{name}: {done.seconds[0]:.2f} s, {done.joules[0]:.2f} J, cost {done.cost[0]:.2f}",
-            fontsize=9,
-        )
-    figure.axes[0].legend(fontsize=7)
-    figure.supxlabel("seconds")
-    figure.supylabel("device")
-    figure.savefig(file, dpi=120)
+    played = {
+        name: run_round(fleet, start_s, ghz=method(observation)) for name, method in methods.items()
+    }
+    longest = max(float(done.seconds[0]) for done in played.values())
+    panels = []
+    for name, done in played.items():
+        computed, sent = done.compute_s[0], done.upload_s[0]
+        shown = [
+            span
+            for place in range(8)
+            for span in (
+                Span(name=f"{place}", part="compute", begin=0.0, end=float(computed[place])),
+                Span(
+                    name=f"{place}", part="upload", begin=float(computed[place]),
+                    end=float(computed[place] + sent[place]),
+                ),
+            )
+        ]  # fmt: skip
+        text = f"{name}: {done.seconds[0]:.2f} s, {done.joules[0]:.2f} J, cost {done.cost[0]:.2f}"
+        panels.append(
+            spans(
+                shown, parts=("compute", "upload"), x=Axis(title="seconds"),
+                end=float(done.seconds[0]), longest=longest, title=text,
+            )
+        )  # fmt: skip
+    picture = stacked(panels[:2], panels[2:], width=420, one_legend=True)
+    file.write_bytes(rendered(picture, "png", title="One round of eight devices", scale=1.2))
 
 
 def judge(

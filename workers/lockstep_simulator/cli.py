@@ -28,7 +28,6 @@ from lockstep_simulator.manifest import (
     read_traces,
 )
 from lockstep_simulator.overrides import BadSetting
-from lockstep_simulator.plots import check_file, plot_run
 from lockstep_simulator.preparing import Options, setup_of
 from lockstep_simulator.processes import usable_cores
 from lockstep_simulator.progress import showing, table
@@ -90,8 +89,11 @@ OneByOneToo = Annotated[
 
 def _picture(path: Path | None) -> Path | None:
     """Refuses a picture of a kind that there is not, before anything runs."""
-    if path is not None and (wrong := check_file(path)) is not None:
-        raise typer.BadParameter(wrong)
+    if path is not None:
+        from lockstep_pictures.files import check_suffix  # noqa: PLC0415 - altair takes a second
+
+        if (wrong := check_suffix(path, option="--plot")) is not None:
+            raise typer.BadParameter(wrong)
     return path
 
 
@@ -208,13 +210,16 @@ def draw_run(setup: Setup, rounds: list[SimulatedRound], *, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    spec, target = setup.spec, setup.spec.training.target
-    reached = target.value if target is not None and target.metric == "accuracy" else None
+    from lockstep_pictures.figures import JobParts, figures_of  # noqa: PLC0415 - as above
+    from lockstep_simulator.plots import plot_run  # noqa: PLC0415
+
+    spec = setup.spec
     title = (
         f"{setup.name}: strategy {spec.strategy.name}, {spec.clients()} devices, "
         f"frequencies by {spec.allocation.policy}"
     )
-    plot_run(rounds, path, title=title, target=reached)
+    parts = JobParts(name=setup.name, spec=spec)
+    plot_run(figures_of(parts, [one.record for one in rounds]), path, title=title)
 
 
 def _print_json(content: dict[str, Any]) -> None:

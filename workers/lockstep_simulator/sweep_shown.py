@@ -14,7 +14,6 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from lockstep_simulator.grid import Case
-from lockstep_simulator.plots import plot_sweep
 from lockstep_simulator.rows import Outcome, Row
 from lockstep_simulator.sweep import Progress, Sweep, by_setting
 
@@ -146,6 +145,8 @@ def draw(sweep: Sweep, path: Path, *, name: str) -> bool:
     }
     if not series:
         return False
+    from lockstep_simulator.plots import plot_sweep  # noqa: PLC0415 - altair takes a second
+
     most = max(map(len, series.values()))
     over = f": mean of {most} seeds ± standard deviation" if most > 1 else ""
     plot_sweep(series, path, title=f"{name}{over}")

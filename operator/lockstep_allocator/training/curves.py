@@ -1,4 +1,4 @@
-"""Writes a run's curve: csv always, PNG where matplotlib is installed."""
+"""Writes a run's curve: csv always, PNG where Altair is installed."""
 
 import csv
 from collections.abc import Sequence
@@ -25,12 +25,15 @@ def write_csv(curve: Sequence[Point], file: Path) -> None:
 
 def write_png(curve: Sequence[Point], file: Path) -> None:
     """Four curves over the updates."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra of its own
+    from lockstep_pictures import curves, files, panels  # noqa: PLC0415 - an extra of its own
 
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    for axes, (name, title) in zip(figure.subplots(2, 2).flat, _PLOTTED, strict=True):
-        axes.plot([p.updates for p in curve], [getattr(p, name) for p in curve])
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("updates")
-        axes.grid(alpha=0.3)
-    figure.savefig(file, dpi=120)
+    plots = [
+        curves.lines(
+            {name: [curves.Point(x=p.updates, y=getattr(p, name)) for p in curve]},
+            x=curves.Axis(title="updates", format="~d"),
+            y=curves.Axis(title=title),
+        )
+        for name, title in _PLOTTED
+    ]
+    picture = panels.stacked(plots[:2], plots[2:], width=400, height=220)
+    file.write_bytes(files.rendered(picture, "png", title="training"))

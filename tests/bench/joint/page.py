@@ -6,16 +6,17 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from lockstep_pictures.curves import Axis, Point
+from lockstep_pictures.files import rendered
+from lockstep_pictures.panels import stacked
+from lockstep_pictures.theme import Picture
+from lockstep_pictures.trade_offs import trade_offs
 from tests.bench.joint.plans import SEEDS, WAYS, Plan, Run, Setting, plans
 from tests.bench.joint.runs import Reached, Results, World
 
 PAGE, PLOT = "joint.md", "joint.png"
 _TIME_GOAL, _ENERGY_GOAL, _MOST_ENERGY = 0.6, 0.4, 2.5
-_COLORS = {"a": "C3", "b": "C0", "c": "C1", "d": "C2"}
-_MARKS = {"fedavg": "o", "calibrated": "s", "calibrated s2": "s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,30 +145,28 @@ def _against(one: Line, other: Line) -> str:
 
 def _draw(known: Mapping[Setting, list[Line]], file: Path) -> None:
     """Time and energy, a panel a setting; planned steps are a line over prices."""
-    columns = min(2, len(known))
-    rows = -(-len(known) // columns)
-    figure = Figure(figsize=(5.5 * columns, 4.2 * rows), layout="constrained")
-    panels = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
-    for axes, (setting, found) in zip(panels, known.items(), strict=False):
-        _panel(axes, setting, found)
-    for axes in panels[len(known) :]:
-        axes.set_axis_off()
-    figure.savefig(file, dpi=90)
+    panels = [_panel(setting, found) for setting, found in known.items()]
+    rows = [panels[begin : begin + 2] for begin in range(0, len(panels), 2)]
+    picture = stacked(*rows, width=400, height=280)
+    file.write_bytes(rendered(picture, "png", title="Until the target", scale=1.2))
 
 
-def _panel(axes: Axes, setting: Setting, found: list[Line]) -> None:
-    groups: dict[tuple[str, str], list[Line]] = {}
+def _panel(setting: Setting, found: list[Line]) -> Picture:
+    groups: dict[str, list[Line]] = {}
     for line in found:
         if line.plan.kind != "d" or _least(line.plan) == 2:
-            groups.setdefault((line.plan.kind, line.plan.method), []).append(line)
-    for (kind, method), some in groups.items():
-        by_price = sorted(some, key=lambda one: one.plan.price)
-        axes.plot(
-            [one.seconds for one in by_price], [one.joules for one in by_price],
-            linestyle="-" if kind == "d" else "none", marker=_MARKS[method], color=_COLORS[kind],
-            markerfacecolor=_COLORS[kind] if method != "fedavg" else "none",
-            label=f"({kind}) {method}",
-        )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="time in s", ylabel="energy in J")
-    axes.set_title(setting.title, fontsize=8)
-    axes.legend(fontsize=7)
+            groups.setdefault(f"({line.plan.kind}) {line.plan.method}", []).append(line)
+    series = {
+        name: [
+            Point(x=one.seconds, y=one.joules)
+            for one in sorted(some, key=lambda one: one.plan.price)
+        ]
+        for name, some in groups.items()
+    }
+    return trade_offs(
+        series,
+        joined=[name for name in series if name.startswith("(d)")],
+        x=Axis(title="time in s"),
+        y=Axis(title="energy in J"),
+        title=setting.title,
+    )

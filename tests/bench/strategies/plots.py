@@ -2,18 +2,21 @@
 
 from pathlib import Path
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from tests.bench.strategies.cells import FEDAVG, METHODS, Cell
+from lockstep_pictures.bands import banded
+from lockstep_pictures.bars import Bar, bars
+from lockstep_pictures.curves import Axis, lines
+from lockstep_pictures.files import rendered
+from lockstep_pictures.panels import stacked
+from lockstep_pictures.theme import Picture
+from tests.bench.strategies.cells import FEDAVG, Cell
 from tests.bench.strategies.figures import differences, mean, points
-from tests.bench.strategies.page import lines
+from tests.bench.strategies.page import lines as known_lines
 from tests.bench.strategies.runs import Bench
 
 CURVES = ("p-ext", "p-extR", "ext", "users")
-_COLORS = {name: f"C{number % 10}" for number, name in enumerate(METHODS)}
-_COLUMNS = 4
+_COLUMNS, _MOST_CURVES = 4, 6
+_LEAST_POINTS = -12.0
+"""Bars that go further down are cut: the others would not be seen."""
 
 
 def draw(bench: Bench, folder: Path) -> None:
@@ -25,51 +28,46 @@ def draw(bench: Bench, folder: Path) -> None:
 def _differences(bench: Bench, file: Path) -> None:
     """Bars, one panel a cell; whiskers are standard errors."""
     known = [cell for cell in bench.cells if bench.tuned(cell, FEDAVG) is not None]
-    rows = max(1, -(-len(known) // _COLUMNS))
-    figure = Figure(figsize=(4.0 * _COLUMNS, 2.9 * rows), layout="constrained")
-    panels = list(np.atleast_1d(figure.subplots(rows, _COLUMNS)).flat)
-    for axes, cell in zip(panels, known, strict=False):
-        _bars(axes, bench, cell)
-    for axes in panels[len(known) :]:
-        axes.set_axis_off()
-    figure.supxlabel("points of final accuracy against tuned fedavg")
-    figure.savefig(file, dpi=90)
+    panels = [_bars(bench, cell) for cell in known]
+    rows = [panels[begin : begin + _COLUMNS] for begin in range(0, len(panels), _COLUMNS)]
+    picture = stacked(*rows, width=240)
+    title = "Points of final accuracy against tuned fedavg"
+    file.write_bytes(rendered(picture, "png", title=title, scale=1.2))
 
 
-def _bars(axes: Axes, bench: Bench, cell: Cell) -> None:
+def _bars(bench: Bench, cell: Cell) -> Picture:
     fedavg = bench.tuned(cell, FEDAVG)
     assert fedavg is not None
-    for one in reversed(lines(bench, cell)):
-        if one.method == FEDAVG:
-            continue
-        found = mean(differences(one.runs, fedavg[1]).values())
-        axes.barh(one.method, found.value, xerr=found.error, color=_COLORS[one.method])
-    axes.axvline(0, color="k", lw=0.8)
-    axes.set_xlim(left=max(axes.get_xlim()[0], -12))
-    axes.set_title(cell.name, fontsize=9)
-    axes.tick_params(labelsize=7)
+    shown = []
+    for one in known_lines(bench, cell):
+        if one.method != FEDAVG:
+            found = mean(differences(one.runs, fedavg[1]).values())
+            shown.append(Bar(name=one.method, value=found.value, error=found.error))
+    return bars(shown, x=Axis(title="points"), title=cell.name, low=_LEAST_POINTS)
 
 
 def _curves(bench: Bench, file: Path) -> None:
     """Mean accuracy by round with its spread, one panel a cell."""
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    cells = [cell for cell in bench.cells if cell.name in CURVES and lines(bench, cell)]
-    panels = list(figure.subplots(2, 2).flat)
-    for axes in panels[len(cells) :]:
-        axes.set_axis_off()
-    for axes, cell in zip(panels, cells, strict=False):
-        for one in lines(bench, cell)[:6]:
-            every = points(1) * np.array([curve.accuracy for curve in one.runs.values()])
-            rounds = np.arange(1, every.shape[1] + 1)
-            middle, spread = every.mean(axis=0), every.std(axis=0)
-            axes.plot(rounds, middle, lw=1.2, color=_COLORS[one.method], label=one.method)
-            axes.fill_between(
-                rounds, middle - spread, middle + spread, alpha=0.12, color=_COLORS[one.method]
-            )
-        axes.axhline(points(bench.target(cell)), color="k", lw=0.6, ls=":")
-        axes.set(title=cell.title, xlabel="round", ylabel="accuracy, %")
-        axes.set_ylim(bottom=max(axes.get_ylim()[0], 30))
-        axes.title.set_fontsize(9)
-        axes.legend(fontsize=7)
-        axes.grid(alpha=0.3)
-    figure.savefig(file, dpi=90)
+    cells = [cell for cell in bench.cells if cell.name in CURVES and known_lines(bench, cell)]
+    panels = [_panel(bench, cell) for cell in cells]
+    picture = stacked(panels[:2], panels[2:], width=420, height=260)
+    file.write_bytes(rendered(picture, "png", title="Accuracy by round", scale=1.2))
+
+
+def _panel(bench: Bench, cell: Cell) -> Picture:
+    series = {
+        one.method: banded(
+            [
+                [(number, points(value)) for number, value in enumerate(curve.accuracy, start=1)]
+                for curve in one.runs.values()
+            ],
+            every=1,
+        )
+        for one in known_lines(bench, cell)[:_MOST_CURVES]
+    }
+    return lines(
+        series,
+        x=Axis(title="round", format="~d"),
+        y=Axis(title=f"{cell.title}: accuracy, %"),
+        target=points(bench.target(cell)),
+    )
