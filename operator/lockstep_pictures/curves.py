@@ -258,7 +258,9 @@ def _band(base: alt.Chart, names: Sequence[str], *, x: Axis, y: Axis) -> alt.Cha
         x=alt.X("x:Q", **_place(x)),
         y=alt.Y("low:Q", **_place(y)),
         y2="high:Q",
-        color=alt.Color("name:N", scale=theme.colour_scale(names)),
+        color=alt.Color(
+            "name:N", scale=theme.colour_scale(names), legend=LINES if len(names) > 1 else None
+        ),
     )
     return chart
 

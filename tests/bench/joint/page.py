@@ -145,27 +145,30 @@ def _against(one: Line, other: Line) -> str:
 
 def _draw(known: Mapping[Setting, list[Line]], file: Path) -> None:
     """Time and energy, a panel a setting; planned steps are a line over prices."""
-    panels = [_panel(setting, found) for setting, found in known.items()]
+    every = sorted({_look(line) for found in known.values() for line in found if _shown(line)})
+    panels = [_panel(setting, found, every=every) for setting, found in known.items()]
     rows = [panels[begin : begin + 2] for begin in range(0, len(panels), 2)]
-    picture = stacked(*rows, width=400, height=280)
+    picture = stacked(*rows, width=400, height=280, one_legend=True)
     file.write_bytes(rendered(picture, "png", title="Until the target", scale=1.2))
 
 
-def _panel(setting: Setting, found: list[Line]) -> Picture:
-    groups: dict[str, list[Line]] = {}
-    for line in found:
-        if line.plan.kind != "d" or _least(line.plan) == 2:
-            groups.setdefault(f"({line.plan.kind}) {line.plan.method}", []).append(line)
+def _shown(line: Line) -> bool:
+    return line.plan.kind != "d" or _least(line.plan) == 2
+
+
+def _look(line: Line) -> str:
+    return f"({line.plan.kind}) {line.plan.method}"
+
+
+def _panel(setting: Setting, found: list[Line], *, every: Sequence[str]) -> Picture:
+    shown = sorted(filter(_shown, found), key=lambda one: one.plan.price)
     series = {
-        name: [
-            Point(x=one.seconds, y=one.joules)
-            for one in sorted(some, key=lambda one: one.plan.price)
-        ]
-        for name, some in groups.items()
+        name: [Point(x=one.seconds, y=one.joules) for one in shown if _look(one) == name]
+        for name in every
     }
     return trade_offs(
         series,
-        joined=[name for name in series if name.startswith("(d)")],
+        joined=[name for name in every if name.startswith("(d)")],
         x=Axis(title="time in s"),
         y=Axis(title="energy in J"),
         title=setting.title,

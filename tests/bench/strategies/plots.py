@@ -65,9 +65,10 @@ def _panel(bench: Bench, cell: Cell) -> Picture:
         )
         for one in known_lines(bench, cell)[:_MOST_CURVES]
     }
-    return lines(
+    picture: Picture = lines(
         series,
         x=Axis(title="round", format="~d"),
-        y=Axis(title=f"{cell.title}: accuracy, %"),
+        y=Axis(title="accuracy, %"),
         target=points(bench.target(cell)),
-    )
+    ).properties(title=cell.title)
+    return picture
