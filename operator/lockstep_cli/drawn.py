@@ -10,13 +10,15 @@ from pathlib import Path
 from lockstep_cli.errors import CliError
 from lockstep_cli.release import release
 from lockstep_cli.runs import Run
-from lockstep_pictures import curves
-from lockstep_pictures.curves import Across
 from lockstep_pictures.figures import JobParts, figures_of
 from lockstep_pictures.files import check_suffix, kind_of, rendered
 from lockstep_pictures.model import JobFigures
 from lockstep_pictures.page import page
+from lockstep_pictures.panels import progress, stacked
 from lockstep_pictures.report import Made, comparison_of, report_of
+
+_WIDTH, _HEIGHT = 300, 190
+"""Of each plot in a picture."""
 
 
 def figures(run: Run) -> JobFigures:
@@ -44,7 +46,7 @@ def live_page(drawn: JobFigures) -> tuple[str, bool]:
 
 
 def write_report(runs: Sequence[Run], path: Path) -> None:
-    """Writes the page of a job, or of several beside each other, or a picture of their accuracy.
+    """Writes the page of a job, or of several beside each other, or a picture of their curves.
 
     Raises:
         OSError: it cannot be written.
@@ -53,7 +55,10 @@ def write_report(runs: Sequence[Run], path: Path) -> None:
     kind = kind_of(path)
     if kind != "html":
         title = ", ".join(run.shown for run in runs)
-        path.write_bytes(rendered(curves.accuracy(drawn, Across.TIME), kind, title=title))
+        source = next(filter(None, (job.source() for job in drawn)), "model")
+        rows = progress(drawn, source=source)
+        picture = stacked(*rows, width=_WIDTH, height=_HEIGHT, one_legend=True)
+        path.write_bytes(rendered(picture, kind, title=title))
         return
     told = made(datetime.now(UTC))
     content = report_of(drawn[0], made=told) if len(drawn) == 1 else comparison_of(drawn, made=told)

@@ -1,6 +1,7 @@
 """Several plots in one picture, in rows.
 
-Called by the simulator and benches, whose pictures are files; a page has each plot for itself.
+Called by the CLI, the simulator and benches, whose pictures are files; a page has each plot for
+itself.
 """
 
 from collections.abc import Sequence
@@ -8,6 +9,9 @@ from typing import Any, Literal
 
 import altair as alt
 
+from lockstep_pictures import curves
+from lockstep_pictures.curves import Across
+from lockstep_pictures.model import JobFigures
 from lockstep_pictures.theme import Picture
 
 
@@ -32,6 +36,14 @@ def stacked(
     ]
     picture: alt.VConcatChart = alt.vconcat(*lines).resolve_scale(**scales)
     return picture
+
+
+def progress(jobs: Sequence[JobFigures], *, source: str) -> list[list[Picture]]:
+    """Rows for `stacked`: accuracy and loss of jobs, by round, time and energy of a source."""
+    return [
+        [plot(jobs, across, source=source) for across in Across]
+        for plot in (curves.accuracy, curves.loss)
+    ]
 
 
 def _part(one: Picture) -> Picture:

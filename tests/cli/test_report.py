@@ -90,13 +90,16 @@ def test_a_job_before_its_first_round_has_a_report_too(
     assert "<title>lab/new</title>" in path.read_text()
 
 
-def test_a_picture_of_its_accuracy_can_be_had_instead(lockstep: Lockstep, tmp_path: Path) -> None:
+def test_a_picture_of_its_curves_can_be_had_instead(lockstep: Lockstep, tmp_path: Path) -> None:
     saved = folder_of(federated(), tmp_path / "saved")
     path = tmp_path / "curve.svg"
     words = ("--history", str(saved / "history.jsonl"), "--manifest", str(saved / "job.yaml"))
     ran = lockstep("report", *words, "-o", str(path))
     assert ran.code == 0, ran.err
-    assert path.read_text().startswith("<svg")
+    drawn = path.read_text()
+    assert drawn.startswith("<svg")
+    for text in ("accuracy on held-out data", "loss on held-out data, nats", "round"):
+        assert f">{text}<" in drawn
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from lockstep_pictures import curves, groups, rounds
 from lockstep_pictures.bands import banded
-from lockstep_pictures.curves import Across, Axis, Point
+from lockstep_pictures.curves import Axis, Point
 from lockstep_pictures.files import kind_of, rendered
 from lockstep_pictures.model import JobFigures
-from lockstep_pictures.panels import stacked
+from lockstep_pictures.panels import progress, stacked
 from lockstep_pictures.theme import Picture
 from lockstep_simulator.rows import Row
 from lockstep_workers.files import write_whole
@@ -22,6 +22,7 @@ _ACROSS = (
     ("time_s", Axis(title="simulated time, s"), None),
     ("energy_j", Axis(title="modelled energy, J"), None),
 )
+_UP = {"accuracy": Axis(title="accuracy"), "loss": Axis(title="loss, nats")}
 Curve = Sequence[Row]
 """The rounds of a run."""
 
@@ -38,8 +39,7 @@ def plot_run(job: JobFigures, path: Path, *, title: str) -> None:
         OSError: it cannot be written.
     """
     picture = stacked(
-        [curves.accuracy([job], across, source="model") for across in Across],
-        [curves.loss([job], across, source="model") for across in Across],
+        *progress([job], source="model"),
         [rounds.durations(job), groups.frequencies(job), groups.steps(job)],
         width=_WIDTH,
         height=_HEIGHT,
@@ -58,17 +58,15 @@ def plot_sweep(series: Mapping[str, Sequence[Curve]], path: Path, *, title: str)
     Raises:
         OSError: it cannot be written.
     """
-    picture = stacked(
-        [_swept(series, "accuracy", Axis(title="accuracy"), place=place) for place in range(3)],
-        [_swept(series, "loss", Axis(title="loss, nats"), place=place) for place in range(3)],
-        width=_WIDTH,
-        height=_HEIGHT,
-        one_legend=True,
-    )
+    rows = [
+        [_swept(series, up, axis=axis, place=place) for place in range(len(_ACROSS))]
+        for up, axis in _UP.items()
+    ]
+    picture = stacked(*rows, width=_WIDTH, height=_HEIGHT, one_legend=True)
     _write(picture, path, title=title)
 
 
-def _swept(series: Mapping[str, Sequence[Curve]], up: str, axis: Axis, *, place: int) -> Picture:
+def _swept(series: Mapping[str, Sequence[Curve]], up: str, *, axis: Axis, place: int) -> Picture:
     across, x, every = _ACROSS[place]
     points = {
         name: banded(

@@ -26,7 +26,7 @@ def report(
         typer.Option(
             "--output",
             "-o",
-            help="JOB.html; or .png or .svg: its accuracy by time.",
+            help="JOB.html; or .png or .svg: its curves alone.",
             metavar="FILE",
         ),
     ] = None,
