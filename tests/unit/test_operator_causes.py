@@ -142,6 +142,17 @@ def test_what_the_status_of_a_pod_will_say_is_not_told_before(reason: str) -> No
     assert warnings(step(seen)) == []
 
 
+def test_a_claim_that_a_node_may_not_read_yet_is_no_cause() -> None:
+    """The apiserver's authorizer learns of a new pod a moment after its kubelet."""
+    seen = replace(running(), pods=(*PODS[:2], waiting_pod()))
+    words = (
+        'failed to fetch PVC from API server: persistentvolumeclaims "demo-cloud" is forbidden: '
+        'User "system:node:cloud" cannot get resource "persistentvolumeclaims" in API group "" in '
+        'the namespace "lab": no relationship found between node "cloud" and this object'
+    )
+    assert warnings(step(complaining(seen, pod_ref("demo-device-d-1"), "FailedMount", words))) == []
+
+
 @pytest.mark.parametrize("view", [pod("demo-device-d-1", ready=False), PODS[2]])
 def test_a_pod_that_runs_is_not_judged_by_warnings(view: PodView) -> None:
     """A probe that failed while it starts, or what was warned of before it did."""

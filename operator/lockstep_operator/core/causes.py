@@ -40,6 +40,8 @@ _TOLD_WITH = re.compile(
 """The kubelet's words for the same failure before, between and during its next tries."""
 _IN_STATUS = frozenset({"FailedScheduling", "Failed", "InspectFailed", "BackOff", "Unhealthy"})
 """Warnings about a pod whose status says the same, if a moment later and in other words."""
+_NOT_YET = "no relationship found between node"
+"""A kubelet may read a pod's claim once the apiserver's authorizer has heard of the pod, too."""
 _HINTS = (("maximum cpu usage per", "lower the CPU of the spec, or have the LimitRange raised"),)
 _NEEDS_LIMIT = "must specify limits.cpu"
 
@@ -161,7 +163,7 @@ def _pods(observed: Observed) -> Iterator[Cause]:
     complaints = {
         ref.name: said
         for ref, said in _complaints(observed, "Pod")
-        if said.reason not in _IN_STATUS
+        if said.reason not in _IN_STATUS and _NOT_YET not in said.message
     }
     pods = (pod for pod in observed.pods if pod.role != Role.TRAINER)
     for pod in sorted(pods, key=lambda pod: pod.name):
