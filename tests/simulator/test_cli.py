@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 import yaml
 from safetensors.numpy import load_file
 from typer.testing import CliRunner, Result
@@ -74,6 +75,11 @@ def test_json_has_an_object_a_round_and_then_the_summary(files: tuple[str, ...])
     assert summary["work_per_step"] == pytest.approx(0.01)
     shared = ("accuracy", "loss", "time_s", "energy_j", "bytes")
     assert {key: summary[key] for key in shared} == {key: told[-1][key] for key in shared}
+
+
+def test_logging_goes_on_after_a_run_whose_standard_error_is_gone(files: tuple[str, ...]) -> None:
+    simulated(files, "--rounds", "1")
+    structlog.get_logger().info("afterwards")
 
 
 def test_it_says_the_same_each_time(files: tuple[str, ...]) -> None:

@@ -351,11 +351,16 @@ def _swept(ready: Sweep, out: Path, *, parallel: int, told: Console) -> None:
         raise typer.Exit(130) from error
 
 
+def _standard_error(*_: object) -> structlog.PrintLogger:
+    """Where it is when something is logged: whoever runs this in a process may replace it."""
+    return structlog.PrintLogger(sys.stderr)
+
+
 @contextmanager
 def explained() -> Iterator[Console]:
     """For what people are told beside results; errors that they can mend end the program."""
     told = Console(stderr=True, highlight=False)
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(logger_factory=_standard_error)
     try:
         yield told
     except BadSetting as error:
