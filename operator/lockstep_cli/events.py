@@ -20,6 +20,8 @@ _DAILY = frozenset(
     }
 )  # fmt: skip
 """Reasons of pods and claims that say that all goes as it should: some with every round."""
+_NOT_READY = ("Startup probe failed", "Readiness probe failed")
+"""What a kubelet warns of each pod that begins or ends; a condition of the job says what lasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,7 @@ class Wanted:
 
     def has(self, event: Json) -> bool:
         """Whether one is."""
-        daily = event.get("type") != "Warning" and event.get("reason") in _DAILY
-        return self._about(event) and (self.everything or not daily)
+        return self._about(event) and (self.everything or not _daily(event))
 
     def _about(self, event: Json) -> bool:
         about = event.get("involvedObject") or {}
@@ -41,6 +42,13 @@ class Wanted:
         if kind == names.KIND:
             return name == self.job
         return kind in _CHILDREN and name.startswith(_beginnings(self.job))
+
+
+def _daily(event: Json) -> bool:
+    if event.get("type") != "Warning":
+        return event.get("reason") in _DAILY
+    message = str(event.get("message") or "")
+    return event.get("reason") == "Unhealthy" and message.startswith(_NOT_READY)
 
 
 def events_of(cluster: Cluster, wanted: Wanted) -> list[Json]:

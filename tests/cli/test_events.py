@@ -36,6 +36,17 @@ def test_what_comes_with_every_round_is_left_out(lockstep: Lockstep) -> None:
     assert reasons(everything) == ["ResizeCompleted", "Killing"]
 
 
+def test_probes_of_pods_that_begin_or_end_are_left_out(lockstep: Lockstep) -> None:
+    lockstep.api.put("federatedjobs", job())
+    for at, probe in enumerate(("Startup", "Readiness", "Liveness"), start=1):
+        told = f"{probe} probe failed: connection refused"
+        more = {"at": f"2026-01-01T00:00:0{at}Z", "type": "Warning", "message": told}
+        lockstep.api.put("events", event(POD, "Unhealthy", **more))
+    (line,) = lockstep("events", "digits").lines[1:]
+    assert "Liveness probe failed" in line
+    assert len(lockstep("events", "digits", "--all").lines[1:]) == 3
+
+
 def test_one_that_was_repeated_says_how_often_and_when_last(lockstep: Lockstep) -> None:
     """Also one in the form of events.k8s.io, whose times are elsewhere."""
     lockstep.api.put("federatedjobs", job())

@@ -34,7 +34,8 @@ def events(
         bool, typer.Option("--watch", "-w", help="Go on with new ones, until Ctrl-C.")
     ] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also the resizes of each round, and pods' daily life.")
+        bool,
+        typer.Option("--all", help="Also resizes, probes, and the daily life of pods."),
     ] = False,
     output: OutputOption = None,
 ) -> None:
