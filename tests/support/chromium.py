@@ -17,6 +17,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
+from tests.cluster.locks import locked
 from tests.support.patience import PATIENCE_S
 
 PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver"}
@@ -40,7 +41,16 @@ def ensure_packages() -> None:
     Raises:
         RuntimeError: it cannot be done here; says what to install.
     """
-    missing = [package for name, package in PACKAGES.items() if shutil.which(name) is None]
+    if _missing():
+        with locked("apt", "to install packages"):  # others may have done it meanwhile
+            _install(_missing())
+
+
+def _missing() -> list[str]:
+    return [package for name, package in PACKAGES.items() if shutil.which(name) is None]
+
+
+def _install(missing: list[str]) -> None:
     if not missing:
         return
     words = " ".join(missing)

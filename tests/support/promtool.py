@@ -18,6 +18,7 @@ import yaml
 from images.command import cache_folder
 from tests.cluster.command import run
 from tests.cluster.errors import ClusterError
+from tests.cluster.locks import locked
 
 PACKAGE = "prometheus"
 Json = dict[str, Any]
@@ -40,7 +41,10 @@ def program(name: str) -> Path:
     kept = cache_folder() / "tools" / name
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+        with (
+            locked("apt", "to fetch packages"),
+            tempfile.TemporaryDirectory(dir=kept.parent) as scratch,
+        ):
             _unpacked(Path(scratch), name).rename(kept)
     return kept
 
