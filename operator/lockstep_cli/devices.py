@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
-from lockstep_api.names import Role, client_name
+from lockstep_api.names import Role, client_name, group_of_client
 from lockstep_cli.facts import Job, amount
 from lockstep_cli.pods import RUNNING, Pod
 from lockstep_cli.shown import NOTHING, Json
@@ -46,7 +46,7 @@ class Device:
     @property
     def group(self) -> str:
         """Its group."""
-        return self.name.rpartition("-")[0]
+        return group_of_client(self.name)
 
     @property
     def state(self) -> str:

@@ -11,6 +11,7 @@ from statistics import fmean
 
 import altair as alt
 
+from lockstep_api.names import group_of_client
 from lockstep_pictures import theme
 from lockstep_pictures.curves import source_title
 from lockstep_pictures.model import JobFigures, Participant, RoundFigures
@@ -212,7 +213,7 @@ def _shared(group: str, members: Sequence[str]) -> Row:
 
 def _range(job: JobFigures, client: str = "") -> tuple[float, float] | tuple[()]:
     """From the least frequency that the manifest allows to the greatest, of all or of one's."""
-    group = client.rpartition("-")[0]
+    group = group_of_client(client)
     mine = [one for one in job.groups if not client or one.name == group]
     return (min(one.min_ghz for one in mine), max(one.max_ghz for one in mine)) if mine else ()
 

@@ -8,6 +8,7 @@ Invariant: nothing is invented: records without plans (older releases), rounds w
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from lockstep_api.names import group_of_client
 from lockstep_api.records import ClientsRecord, RoundSummary
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import ConditionType, EnergyJoules, FederatedJobStatus
@@ -78,7 +79,7 @@ def figures_of(job: JobParts, records: Iterable[Record]) -> JobFigures:
 
 def group_of(client: str) -> str:
     """The group of a client, which its name begins with."""
-    return client.rpartition("-")[0] or client
+    return group_of_client(client) or client
 
 
 def _named(built_in: str | None, own: str | None) -> str:

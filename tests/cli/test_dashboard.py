@@ -14,7 +14,7 @@ from lockstep_cli.errors import CliError, Unreachable
 from lockstep_cli.serving import HOST, OLD_S, Kept, server_of
 from tests.support.apiserver import running
 from tests.support.cli import Lockstep
-from tests.support.recorded import federated
+from tests.support.recorded import federated, plain
 from tests.support.volumes import Files, Kubelet, mounted, with_cloud_pod, with_volume
 
 
@@ -125,8 +125,7 @@ def test_the_volume_is_read_again_only_when_a_round_has_finished(
 ) -> None:
     of = federated()
     with running(Kubelet()) as api:
-        spec = of.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-        body = with_volume(api, of.name, **spec)
+        body = with_volume(api, of.name, **plain(of.spec))
         with_cloud_pod(api, of.name)
         files = history(monkeypatch, 1)
         state = {"phase": "Running", "round": 1}

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from lockstep_api.records import RoundRecord, RoundSummary
-from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
 from lockstep_operator.core.state import JobState
 from lockstep_operator.core.status import newest_of, with_progress
 from tests.support.apiserver import running
 from tests.support.cli import Lockstep
-from tests.support.recorded import Recorded, federated, split
+from tests.support.recorded import Recorded, federated, plain, split
 from tests.support.volumes import Kubelet, mounted, with_cloud_pod, with_volume
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -26,10 +25,6 @@ def api() -> Iterator[Kubelet]:
     with running(Kubelet()) as served:
         assert isinstance(served, Kubelet)
         yield served
-
-
-def plain(spec: FederatedJobSpec) -> dict[str, Any]:
-    return dict(spec.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
 def stored(api: Kubelet, of: Recorded, monkeypatch: pytest.MonkeyPatch, **status: Any) -> None:

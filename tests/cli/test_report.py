@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from lockstep_api.spec import FederatedJobSpec
 from tests.support.apiserver import running
 from tests.support.cli import Lockstep
 from tests.support.manifests import job_manifest
-from tests.support.recorded import Recorded, federated, split
+from tests.support.recorded import Recorded, federated, plain, split
 from tests.support.volumes import Kubelet, mounted, with_cloud_pod, with_volume
 
 
@@ -21,10 +19,6 @@ def api() -> Iterator[Kubelet]:
     with running(Kubelet()) as served:
         assert isinstance(served, Kubelet)
         yield served
-
-
-def plain(spec: FederatedJobSpec) -> dict[str, Any]:
-    return dict(spec.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
 def folder_of(of: Recorded, folder: Path) -> Path:

@@ -40,6 +40,11 @@ class Recorded:
             recording.add(one)
 
 
+def plain(spec: FederatedJobSpec) -> dict[str, Any]:
+    """A spec as a manifest has it."""
+    return dict(spec.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
 @cache
 def federated() -> Recorded:
     """Four devices of two groups, levelled by `equalize`; some give no update now and then."""
