@@ -28,10 +28,11 @@ from lockstep_operator.auth import Authenticator
 from lockstep_operator.cluster_state import ClusterState, watches
 from lockstep_operator.config import OperatorConfig
 from lockstep_operator.election import Elector
-from lockstep_operator.kube import ApiKube, load_configuration
+from lockstep_operator.kube import ApiKube
 from lockstep_operator.labelling import Labelling
 from lockstep_operator.lead import Flags, Gate, Leader, lead, stop_on_signals
 from lockstep_operator.log import set_up_logging
+from lockstep_operator.login import load_configuration
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources
 from lockstep_operator.planner import Planner

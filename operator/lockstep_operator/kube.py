@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from kubernetes.aio import config as kube_config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
@@ -159,27 +158,6 @@ def ref_of(manifest: Manifest) -> ObjectRef:
 def job_ref(namespace: str, name: str) -> ObjectRef:
     """The reference of a FederatedJob."""
     return ObjectRef(*JOB, namespace, name)
-
-
-async def load_configuration(kubeconfig: str | None, context: str | None) -> Configuration:
-    """The configuration from a kubeconfig, or in-cluster when neither file nor context is named."""
-    # The class's own call returns a copy of a process-wide default; type.__call__ makes a new one.
-    configuration: Configuration = type.__call__(Configuration)
-    configuration.disable_strict_ssl_verification = True  # see `login`
-    if kubeconfig or context:
-        await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-            config_file=kubeconfig, context=context, client_configuration=configuration
-        )
-    else:
-        try:
-            kube_config.load_incluster_config(  # type: ignore[no-untyped-call]
-                client_configuration=configuration
-            )
-        except kube_config.ConfigException:
-            await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-                client_configuration=configuration
-            )
-    return configuration
 
 
 class ApiKube:

@@ -1,18 +1,40 @@
-"""Kopf's credentials, taken from the same configuration as those of `kube`.
+"""How the apiserver is reached: the configuration of `kube`, and Kopf's credentials out of it.
 
-`app` makes the login and `handlers` registers it. Kopf asks again when the apiserver refuses its
-token, and before it expires, so the configuration's own token refresh is what counts.
+`app` loads the one, `lead` makes the login, which `handlers` registers. Kopf asks again when the
+apiserver refuses its token, and before it expires, so the configuration's own refresh counts.
 """
 
 import ssl
 from datetime import UTC, datetime, timedelta
 
 import kopf
+from kubernetes.aio import config as kube_config
 from kubernetes.aio.client.configuration import Configuration
 
 from lockstep_operator.handlers import Login
 
 TOKEN_LIFE = timedelta(minutes=5)
+
+
+async def load_configuration(kubeconfig: str | None, context: str | None) -> Configuration:
+    """The configuration from a kubeconfig, or in-cluster when neither file nor context is named."""
+    # The class's own call returns a copy of a process-wide default; type.__call__ makes a new one.
+    configuration: Configuration = type.__call__(Configuration)
+    configuration.disable_strict_ssl_verification = True  # see `_Connection`
+    if kubeconfig or context:
+        await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=kubeconfig, context=context, client_configuration=configuration
+        )
+    else:
+        try:
+            kube_config.load_incluster_config(  # type: ignore[no-untyped-call]
+                client_configuration=configuration
+            )
+        except kube_config.ConfigException:
+            await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+                client_configuration=configuration
+            )
+    return configuration
 
 
 class _Connection(kopf.ConnectionInfo):

@@ -22,7 +22,8 @@ from images.recipe import project_version, reference
 from lockstep_api import names
 from lockstep_operator.actuate import Resizer, actuate
 from lockstep_operator.core.model import JobKey, Manifest
-from lockstep_operator.kube import ApiKube, load_configuration
+from lockstep_operator.kube import ApiKube
+from lockstep_operator.login import load_configuration
 from lockstep_operator.metrics import Metrics
 from tests.cluster import api
 from tests.cluster.cgroups import hierarchies

@@ -10,7 +10,8 @@ import yaml
 
 from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.errors import KubeError
-from lockstep_operator.kube import ApiKube, load_configuration
+from lockstep_operator.kube import ApiKube
+from lockstep_operator.login import load_configuration
 from tests.cluster import api
 from tests.e2e.outside import (
     Operator,
