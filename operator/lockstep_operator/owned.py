@@ -6,7 +6,7 @@ resource version go along. So an object that came in its place meanwhile, or tha
 taken out of the job, stays as it is.
 """
 
-from lockstep_operator.core.children import reference
+from lockstep_operator.core.manifests import reference
 from lockstep_operator.core.model import JobView, Manifest, ObjectRef
 from lockstep_operator.core.ownership import Standing, described, standing
 from lockstep_operator.errors import NameTaken, NotFound

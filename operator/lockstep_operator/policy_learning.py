@@ -19,8 +19,9 @@ from lockstep_allocator.records import MAX_BYTES, InvalidExperience
 from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import PolicyVerdict
-from lockstep_operator.core.children import recorded, reference, trainer_job
+from lockstep_operator.core.children import recorded, trainer_job
 from lockstep_operator.core.learn import Verdict, is_due, judge, record_of
+from lockstep_operator.core.manifests import reference
 from lockstep_operator.core.model import EventNote, JobKey, JobView, Manifest, ObjectRef
 from lockstep_operator.core.ownership import Standing, standing
 from lockstep_operator.core.placement import CLOUD_POD

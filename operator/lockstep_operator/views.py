@@ -12,7 +12,8 @@ from typing import Any
 from lockstep_api import names
 from lockstep_api.quantity import parse_quantity
 from lockstep_operator.core.amount import Amount
-from lockstep_operator.core.children import COPIED_ANNOTATION, HASH_ANNOTATION, identity
+from lockstep_operator.core.children import COPIED_ANNOTATION
+from lockstep_operator.core.manifests import HASH_ANNOTATION, identity
 from lockstep_operator.core.model import Bounds, JobKey, Manifest, NodeView, ObjectRef, PodView
 from lockstep_operator.core.occupancy import Holding
 from lockstep_operator.core.ownership import is_of_its_set

@@ -16,8 +16,8 @@ from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus, Phase
 from lockstep_api.wire import Outcome, PlanRequest, RoundReport
 from lockstep_operator.core.amount import Amount
-from lockstep_operator.core.children import reference
 from lockstep_operator.core.decide import decide
+from lockstep_operator.core.manifests import reference
 from lockstep_operator.core.model import (
     Decision,
     JobKey,

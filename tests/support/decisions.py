@@ -8,8 +8,8 @@ from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import Condition, ConditionType, FederatedJobStatus
 from lockstep_api.wire import Outcome, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.amount import Amount
-from lockstep_operator.core.children import reference
 from lockstep_operator.core.decide import decide
+from lockstep_operator.core.manifests import reference
 from lockstep_operator.core.model import (
     Decision,
     JobKey,

@@ -9,7 +9,8 @@ from lockstep_api.names import Role
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
-from lockstep_operator.core.children import children, reference, spec_hash
+from lockstep_operator.core.children import children
+from lockstep_operator.core.manifests import reference, spec_hash
 from lockstep_operator.core.model import JobKey, JobView, Manifest, Settings
 from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet
 

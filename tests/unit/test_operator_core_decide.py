@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from lockstep_api.status import ConditionType, FederatedJobStatus, Phase
-from lockstep_operator.core.children import reference
+from lockstep_operator.core.manifests import reference
 from lockstep_operator.core.model import (
     Decision,
     EventNote,

@@ -10,9 +10,10 @@ from lockstep_api.settings import edge_names, edge_urls
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import ConditionType, FederatedJobStatus, Phase
 from lockstep_operator.core.causes import causes
-from lockstep_operator.core.children import child_refs, children, reference
+from lockstep_operator.core.children import child_refs, children
 from lockstep_operator.core.conditions import readiness
 from lockstep_operator.core.decide import decide
+from lockstep_operator.core.manifests import reference
 from lockstep_operator.core.model import (
     Complaint,
     JobKey,

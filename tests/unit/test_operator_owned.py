@@ -7,7 +7,7 @@ import pytest
 
 from lockstep_operator.actuate import Resizer, actuate
 from lockstep_operator.core.causes import causes
-from lockstep_operator.core.children import reference
+from lockstep_operator.core.manifests import reference
 from lockstep_operator.core.model import Complaint, JobView, Manifest, ObjectRef
 from lockstep_operator.core.ownership import Standing, is_of_its_set, standing
 from lockstep_operator.errors import Conflict, NameTaken

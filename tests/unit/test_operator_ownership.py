@@ -6,7 +6,7 @@ import pytest
 
 from lockstep_api import names
 from lockstep_api.wire import Outcome
-from lockstep_operator.core.children import reference
+from lockstep_operator.core.manifests import reference
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef
 from lockstep_operator.core.state import JobState
 from lockstep_operator.errors import Conflict

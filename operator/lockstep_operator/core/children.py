@@ -5,8 +5,6 @@ that an object is applied only when what Lockstep wants has changed.
 """
 
 import base64
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +12,7 @@ from lockstep_api import names
 from lockstep_api.names import Role
 from lockstep_api.settings import job_settings
 from lockstep_api.spec import DeviceGroup, Edge, FederatedJobSpec
+from lockstep_operator.core.manifests import hashed, identity
 from lockstep_operator.core.model import JobView, Manifest, ObjectRef, Settings
 from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet
 from lockstep_operator.core.pods import (
@@ -25,7 +24,6 @@ from lockstep_operator.core.pods import (
     worker_image,
 )
 
-HASH_ANNOTATION = "lockstep.dev/spec-hash"
 COPIED_ANNOTATION = "lockstep.dev/copied-version"
 
 
@@ -63,7 +61,7 @@ def children(job: JobView, placement: Placement, *, settings: Settings) -> tuple
             for group in job.spec.devices
         ),
     )
-    return tuple(_hashed(manifest) for manifest in objects)
+    return tuple(hashed(manifest) for manifest in objects)
 
 
 def child_refs(job: JobView, spec: FederatedJobSpec) -> tuple[ObjectRef, ...]:
@@ -115,34 +113,6 @@ def trace_refs(job: JobView, spec: FederatedJobSpec) -> list[tuple[ObjectRef, Ob
 
 def _ref(job: JobView, kind: str, *, named: str) -> ObjectRef:
     return ObjectRef(_VERSIONS.get(kind, "v1"), kind, job.key.namespace, named)
-
-
-def reference(manifest: Manifest) -> ObjectRef:
-    """The reference that names a manifest's object."""
-    meta = manifest["metadata"]
-    return ObjectRef(manifest["apiVersion"], manifest["kind"], meta["namespace"], meta["name"])
-
-
-def spec_hash(manifest: Manifest) -> str | None:
-    """The hash that an object carries, if it was applied by Lockstep."""
-    annotations = manifest.get("metadata", {}).get("annotations") or {}
-    value = annotations.get(HASH_ANNOTATION)
-    return None if value is None else str(value)
-
-
-def identity(manifest: Manifest) -> dict[str, str]:
-    """The labels by which an object is known as a part of a job."""
-    labels = manifest["metadata"].get("labels") or {}
-    keys = (names.JOB_LABEL, names.ROLE_LABEL, *names.GROUP_LABELS.values())
-    return {key: labels[key] for key in keys if key in labels}
-
-
-def _hashed(manifest: Manifest) -> Manifest:
-    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    meta = manifest["metadata"]
-    annotations = {**meta.get("annotations", {}), HASH_ANNOTATION: digest}
-    return {**manifest, "metadata": {**meta, "annotations": annotations}}
 
 
 def selector_labels(job: str, role: Role) -> dict[str, str]:

@@ -13,12 +13,7 @@ from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FINISHED, ConditionType, Phase
 from lockstep_api.wire import Outcome
 from lockstep_operator.core.causes import Cause, causes
-from lockstep_operator.core.children import (
-    children,
-    identity,
-    reference,
-    spec_hash,
-)
+from lockstep_operator.core.children import children
 from lockstep_operator.core.conditions import (
     Finding,
     degradation,
@@ -27,6 +22,7 @@ from lockstep_operator.core.conditions import (
     timestamp,
 )
 from lockstep_operator.core.deadlines import exceeded, kept_s, left_s
+from lockstep_operator.core.manifests import identity, reference, spec_hash
 from lockstep_operator.core.model import (
     Decision,
     JobView,
