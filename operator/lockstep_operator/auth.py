@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from lockstep_api import names
 from lockstep_api.names import Role
 from lockstep_operator.core.model import JobKey, ObjectRef
-from lockstep_operator.core.pace import Bucket, Buckets, Rate
-from lockstep_operator.core.recent import remember
 from lockstep_operator.errors import Forbidden, NotFound, TooManyCalls, Unauthenticated
 from lockstep_operator.kube import Kube, User
+from lockstep_serving.pace import Bucket, Buckets, Rate
+from lockstep_serving.recent import remember
 
 CACHE_S = 60.0
 REFUSED_S = 10.0

@@ -21,7 +21,6 @@ from lockstep_operator.auth import Authenticator, Caller
 from lockstep_operator.core.alternatives import alternatives
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote, JobKey, JobView
-from lockstep_operator.core.pace import Buckets, Rate
 from lockstep_operator.core.plan import needs_telemetry, with_applied
 from lockstep_operator.core.planning import (
     Basis,
@@ -58,6 +57,7 @@ from lockstep_operator.reports import Reports
 from lockstep_operator.runtime import Runtime
 from lockstep_operator.telemetry import Prometheus
 from lockstep_operator.turns import Turns
+from lockstep_serving.pace import Buckets, Rate
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from lockstep_api import names
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef
 from lockstep_operator.core.ownership import Standing, standing
 from lockstep_operator.core.policy_source import PolicyProblem
-from lockstep_operator.core.recent import remember
 from lockstep_operator.errors import KubeError, NotFound, PolicyUnavailable
 from lockstep_operator.kube import Kube
+from lockstep_serving.recent import remember
 
 VOLUME = "volume/"
 BEGAN_WITH = "beganWith"

@@ -19,7 +19,6 @@ from lockstep_api.wire import Outcome, PlanRequest
 from lockstep_operator.auth import Caller
 from lockstep_operator.bodies import Bodies
 from lockstep_operator.core.model import JobKey
-from lockstep_operator.core.pace import Bucket, Buckets, Rate
 from lockstep_operator.errors import (
     BodyTooLarge,
     BodyTooSlow,
@@ -40,6 +39,7 @@ from lockstep_operator.planner import Planner, plannable
 from lockstep_operator.reconcile import Deps
 from lockstep_operator.runtime import Runtime
 from lockstep_serving.exporting import CONTENT_TYPE, page
+from lockstep_serving.pace import Bucket, Buckets, Rate
 from lockstep_serving.receiving import KNOWN
 
 logger = logging.getLogger(__name__)

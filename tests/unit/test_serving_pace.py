@@ -1,6 +1,6 @@
 """Permits that come back with time, for each who asks and within bounds."""
 
-from lockstep_operator.core.pace import Bucket, Buckets, Rate
+from lockstep_serving.pace import Bucket, Buckets, Rate
 
 
 def test_so_many_at_once_and_then_so_many_a_second() -> None:

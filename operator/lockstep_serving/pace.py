@@ -5,7 +5,7 @@ Invariant: what is kept is bounded, however many ask.
 
 from dataclasses import dataclass, field
 
-from lockstep_operator.core.recent import remember
+from lockstep_serving.recent import remember
 
 
 @dataclass(frozen=True, slots=True)
