@@ -56,6 +56,7 @@ GROUP_LABELS = {Role.EDGE: EDGE_GROUP_LABEL, Role.DEVICE: GROUP_LABEL}
 HTTP_PORT = 8080
 WORKER_CONTAINER = "worker"
 PLANNER_AUDIENCE = "lockstep-planner"
+"""Of the tokens of cloud pods and trainers, which the planner checks."""
 
 HEALTH_ROUTE = "/healthz"
 READY_ROUTE = "/readyz"
@@ -163,6 +164,11 @@ def service_account_name(job: str, role: Role) -> str:
     return shorten(f"{job}-{role}")
 
 
+def job_audience(uid: str) -> str:
+    """The audience of the tokens of a job's devices and edges, which its cloud pod checks."""
+    return f"lockstep-job/{uid}"
+
+
 def cloud_pod(job: str) -> str:
     """The name of the cloud pod."""
     return f"{cloud_name(job)}-0"
@@ -210,13 +216,15 @@ CLUSTER_RESULT_ROUTE = "/v1/rounds/{round}/clusters/{cluster}/result/{edge}"
 PLAN_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/plan"
 OUTCOME_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/outcome"
 POLICY_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/policy"
+KEYS_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/keys"
+"""What the apiserver signs tokens with; `?kid=` names a key that the caller misses."""
 
 TASK_HEADER = "lockstep-task"
 REPORT_HEADER = "lockstep-report"
 SESSION_HEADER = "lockstep-session"
 """Carries the key of the sender's session, in whatever a device asks for after it was opened."""
 PROTOCOL_HEADER = "lockstep-protocol"
-PROTOCOL = "4"
+PROTOCOL = "5"
 """Of what devices, edges and cloud pod say to each other; who names none (1) knows of no session
-keys, 2 of no numbers and budgets in tasks, 3 of no edges."""
+keys, 2 of no numbers and budgets in tasks, 3 of no edges, 4 of no tokens of pods."""
 TENSORS = "application/vnd.lockstep.safetensors"

@@ -117,6 +117,8 @@ class JobSettings(WireModel):
     """Base URL of the planner."""
     cpu_watts: float = Field(default=10.0, gt=0)
     """Watts of one busy core, for energy of source `cpu`."""
+    identity: bool = False
+    """Whether devices and edges prove to the cloud pod which pods they are, by tokens."""
 
     def clients(self) -> list[str]:
         """All client names; the position is the client's index in the partition."""
@@ -189,6 +191,7 @@ def job_settings(
     cloud_url: str,
     planner_url: str,
     cpu_watts: float,
+    identity: bool = False,
 ) -> JobSettings:
     """The workers' settings for a job; what is empty in the spec has its default here."""
     tiered, splits = spec.mode is not Mode.FEDERATED, spec.mode is Mode.SPLIT
@@ -214,4 +217,5 @@ def job_settings(
         cloud_url=cloud_url,
         planner_url=planner_url,
         cpu_watts=cpu_watts,
+        identity=identity,
     )

@@ -34,7 +34,7 @@ class OperatorConfig(BaseSettings):
     resync_seconds: Annotated[float, Field(gt=0)] = 120.0
     """Seconds after which every job is looked at again without an event."""
     planner_auth: bool = True
-    """Whether the planner checks the callers' tokens."""
+    """Whether the planner checks the callers' tokens, and cloud pods those of their clients."""
     prometheus_url: str | None = None
     """Base URL of the Prometheus that scrapes the jobs' pods; reports stand in when empty."""
     policy_dir: Path | None = None
@@ -107,6 +107,7 @@ class OperatorConfig(BaseSettings):
             image_pull_policy=self.image_pull_policy,
             boost_cores=self.boost_cores,
             cpu_watts=self.cpu_watts,
+            identity=self.planner_auth,
         )
 
     def _service_url(self, namespace_file: Path) -> str:

@@ -58,6 +58,8 @@ def test_every_option_of_the_command_reaches_the_configuration(
 ) -> None:
     assert call("--no-planner-auth", "--worker-image", "w:2", "--no-leader-elect").exit_code == 0
     assert (started[0].planner_auth, started[0].worker_image) == (False, "w:2")
+    assert not started[0].settings().identity, "nobody could tell cloud pods whom to believe"
+    assert OperatorConfig().settings().identity
     assert started[0].namespaces == ()
 
 

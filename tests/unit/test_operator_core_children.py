@@ -165,13 +165,39 @@ def test_every_mount_has_its_volume(name: str) -> None:
     assert mounts == {volume["name"] for volume in pod(name)["spec"]["volumes"]}
 
 
-def test_only_the_cloud_pod_has_a_token_and_the_volume() -> None:
+def test_only_the_cloud_pod_has_a_token_for_the_planner_and_the_volume() -> None:
     volumes = {volume["name"]: volume for volume in pod("demo-cloud")["spec"]["volumes"]}
     (source,) = volumes["token"]["projected"]["sources"]
     assert source["serviceAccountToken"]["audience"] == "lockstep-planner"
     assert volumes["data"]["persistentVolumeClaim"] == {"claimName": "demo-cloud"}
     device = {volume["name"] for volume in pod("demo-device-fast")["spec"]["volumes"]}
-    assert device == {"settings", "tmp"}
+    assert device == {"settings", "tmp", "token"}
+
+
+@pytest.mark.parametrize("name", ["demo-device-fast", "demo-device-slow"])
+def test_a_device_has_a_token_for_its_own_job_alone(name: str) -> None:
+    (volume,) = (one for one in pod(name)["spec"]["volumes"] if one["name"] == "token")
+    token = {"audience": "lockstep-job/uid-1", "expirationSeconds": 600, "path": "token"}
+    assert volume["projected"]["sources"] == [{"serviceAccountToken": token}]
+    (mount,) = (one for one in container(name)["volumeMounts"] if one["name"] == "token")
+    assert mount["mountPath"] == "/var/run/secrets/lockstep"
+    assert mount["readOnly"]
+
+
+def test_where_the_planner_takes_any_call_devices_have_no_token_and_are_told_so() -> None:
+    def of(identity: bool) -> tuple[set[str], set[str], bool]:
+        settings = Settings(worker_image="w", planner_url="http://p", identity=identity)
+        made = {reference(m).name: m for m in children(job(), PLACEMENT, settings=settings)}
+        told = JobSettings.model_validate_json(made["demo-settings"]["data"]["job.json"])
+        cloud, device = (
+            {one["name"] for one in made[name]["spec"]["template"]["spec"]["volumes"]}
+            for name in ("demo-cloud", "demo-device-slow")
+        )
+        return cloud, device, told.identity
+
+    cloud = {"settings", "tmp", "data", "token"}
+    assert of(False) == (cloud, {"settings", "tmp"}, False)
+    assert of(True) == (cloud, {"settings", "tmp", "token"}, True)
 
 
 def test_affinity_has_one_term_a_node() -> None:

@@ -118,7 +118,7 @@ def test_devices_find_edges_by_name_also_while_they_start() -> None:
     assert list(urls) == ["near-0", "near-1", "far-0"]
 
 
-def test_an_edge_is_run_as_the_cloud_pod_is_without_its_volume_and_token() -> None:
+def test_an_edge_is_run_as_the_cloud_pod_is_without_its_volume_and_with_a_token_for_it() -> None:
     (cloud,) = built(tiered())["StatefulSet", "demo-cloud"]["spec"]["template"]["spec"][
         "containers"
     ]
@@ -129,8 +129,11 @@ def test_an_edge_is_run_as_the_cloud_pod_is_without_its_volume_and_token() -> No
     spec = pod("near")["spec"]
     assert spec["serviceAccountName"] == "demo-edge"
     assert spec["automountServiceAccountToken"] is False
-    assert {volume["name"] for volume in spec["volumes"]} == {"settings", "tmp"}
-    assert {mount["name"] for mount in edge["volumeMounts"]} == {"settings", "tmp"}
+    assert {volume["name"] for volume in spec["volumes"]} == {"settings", "tmp", "token"}
+    assert {mount["name"] for mount in edge["volumeMounts"]} == {"settings", "tmp", "token"}
+    (volume,) = (one for one in spec["volumes"] if one["name"] == "token")
+    (source,) = volume["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"].startswith("lockstep-job/")
     assert spec["securityContext"]["runAsNonRoot"]
 
 

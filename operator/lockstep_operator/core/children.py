@@ -203,7 +203,7 @@ def trainer_job(
 ) -> Manifest:
     """The Job that learns from the rounds up to `round`, on one of the cloud pod's nodes."""
     labels = _labels(job.key.name, Role.TRAINER)
-    template = trainer_template(job.key.name, spec, labels=labels, nodes=nodes, settings=settings)
+    template = trainer_template(job, spec, labels=labels, nodes=nodes, settings=settings)
     body = {
         "backoffLimit": 0,  # twenty rounds later another one learns
         "activeDeadlineSeconds": TRAINER_SECONDS,
@@ -232,6 +232,7 @@ def _config_map(job: JobView, spec: FederatedJobSpec, *, settings: Settings) -> 
         cloud_url=f"http://{host}:{names.HTTP_PORT}",
         planner_url=settings.planner_url,
         cpu_watts=settings.cpu_watts,
+        identity=settings.identity,
     )
     body = {"data": {names.SETTINGS_FILE: shared.to_json()}}
     name, labels = names.settings_name(job.key.name), _labels(job.key.name, None)
@@ -305,7 +306,7 @@ def _cloud_set(
     name = names.cloud_name(job.key.name)
     labels = _labels(job.key.name, Role.CLOUD)
     template = cloud_template(
-        job.key.name, spec, labels=labels, nodes=placement[CLOUD_POD], settings=settings
+        job, spec, labels=labels, nodes=placement[CLOUD_POD], settings=settings
     )
     body = {"replicas": 1, "serviceName": name, "template": template}
     return _stateful_set(job, name, labels=labels, spec=body)
@@ -321,7 +322,7 @@ def _edge_set(
 ) -> Manifest:
     labels = _labels(job.key.name, Role.EDGE, group=group.name)
     template = edge_template(
-        job.key.name,
+        job,
         spec,
         group=group,
         labels=labels,
@@ -344,7 +345,7 @@ def _group_set(
 ) -> Manifest:
     labels = _labels(job.key.name, Role.DEVICE, group=group.name)
     template = device_template(
-        job.key.name,
+        job,
         spec,
         group=group,
         labels=labels,

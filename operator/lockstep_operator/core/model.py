@@ -154,6 +154,8 @@ class Settings:
     """CPU limit of a starting device pod, in cores, when cpuAtMax is lower."""
     cpu_watts: float = 10.0
     """Watts of one busy core, for energy of source `cpu`."""
+    identity: bool = True
+    """Whether devices and edges get tokens, by which the cloud pod knows them."""
     bounds: Bounds = Bounds()
 
 

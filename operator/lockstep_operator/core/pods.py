@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from lockstep_api import names
 from lockstep_api.names import Role
 from lockstep_api.spec import DeviceGroup, Edge, FederatedJobSpec, PodTemplate
-from lockstep_operator.core.model import Manifest, Settings
+from lockstep_operator.core.model import JobView, Manifest, Settings
 from lockstep_operator.core.resources import (
     device_resources,
     server_resources,
@@ -15,6 +15,8 @@ from lockstep_operator.core.resources import (
 )
 
 TOKEN_SECONDS = 3600
+IDENTITY_SECONDS = 600
+"""The least that Kubernetes gives: nobody can take such a token back before it ends."""
 SCRAPES_PER_SECOND = 50
 """Of all devices and edges of a job together. Each scrape of one that does not answer costs
 Prometheus a connection until the kernel gives it up, after 131 s: 6,550 of them, some 300 MB."""
@@ -23,7 +25,7 @@ _USER = 65532
 
 
 def cloud_template(
-    job: str,
+    job: JobView,
     spec: FederatedJobSpec,
     *,
     labels: Mapping[str, str],
@@ -36,15 +38,15 @@ def cloud_template(
     container["volumeMounts"] += [
         {"name": "data", "mountPath": names.DATA_DIR},
     ]
-    pod = _pod(job, Role.CLOUD, spec=spec, nodes=nodes, container=container)
-    claim = {"claimName": names.cloud_name(job)}
+    pod = _pod(job.key.name, Role.CLOUD, spec=spec, nodes=nodes, container=container)
+    claim = {"claimName": names.cloud_name(job.key.name)}
     pod["volumes"] += [{"name": "data", "persistentVolumeClaim": claim}]
-    _add_token(pod, container)
+    _add_token(pod, container, audience=names.PLANNER_AUDIENCE, seconds=TOKEN_SECONDS)
     return _template(spec, labels, pod=pod, selector={})
 
 
 def edge_template(
-    job: str,
+    job: JobView,
     spec: FederatedJobSpec,
     *,
     group: Edge,
@@ -52,13 +54,14 @@ def edge_template(
     nodes: Sequence[str],
     settings: Settings,
 ) -> Manifest:
-    """An edge: as the cloud pod, without volume and token; a group's go to different nodes."""
+    """An edge: as the cloud pod, without volume; a group's go to different nodes."""
     container = _container(Role.EDGE, spec, settings=settings) | _serving()
     container["env"] += _grouped(group.name, threads=server_threads(group))
     container["resources"] = server_resources(group)
-    pod = _pod(job, Role.EDGE, spec=spec, nodes=nodes, container=container)
+    pod = _pod(job.key.name, Role.EDGE, spec=spec, nodes=nodes, container=container)
     if group.replicas > 1:
         pod["topologySpreadConstraints"] = [_apart(labels)]
+    _add_identity(job, pod, container=container, settings=settings)
     return _scraped(_template(spec, labels, pod=pod, selector=group.node_selector), spec)
 
 
@@ -74,7 +77,7 @@ def _apart(labels: Mapping[str, str]) -> Manifest:
 
 
 def device_template(
-    job: str,
+    job: JobView,
     spec: FederatedJobSpec,
     *,
     group: DeviceGroup,
@@ -87,8 +90,9 @@ def device_template(
     container["env"] += _grouped(group.name, threads=1)
     container["resources"] = device_resources(spec, group, settings=settings)
     container["resizePolicy"] = [{"resourceName": "cpu", "restartPolicy": "NotRequired"}]
-    pod = _pod(job, Role.DEVICE, spec=spec, nodes=nodes, container=container)
-    _add_traces(job, pod, container=container, group=group)
+    pod = _pod(job.key.name, Role.DEVICE, spec=spec, nodes=nodes, container=container)
+    _add_traces(job.key.name, pod, container=container, group=group)
+    _add_identity(job, pod, container=container, settings=settings)
     return _scraped(_template(spec, labels, pod=pod, selector=group.node_selector), spec)
 
 
@@ -116,7 +120,7 @@ def scrape_interval_s(pods: int) -> int:
 
 
 def trainer_template(
-    job: str,
+    job: JobView,
     spec: FederatedJobSpec,
     *,
     labels: Mapping[str, str],
@@ -130,12 +134,12 @@ def trainer_template(
     container["volumeMounts"] += [
         {"name": "experience", "mountPath": names.EXPERIENCE_DIR, "readOnly": True},
     ]
-    pod = _pod(job, Role.TRAINER, spec=spec, nodes=nodes, container=container)
-    parts = (names.experience_name(job), names.policy_name(job))
+    pod = _pod(job.key.name, Role.TRAINER, spec=spec, nodes=nodes, container=container)
+    parts = (names.experience_name(job.key.name), names.policy_name(job.key.name))
     sources = [{"configMap": {"name": part}} for part in parts]
     experience = {"name": "experience", "projected": {"sources": sources}}
     pod["volumes"] += [experience]
-    _add_token(pod, container)
+    _add_token(pod, container, audience=names.PLANNER_AUDIENCE, seconds=TOKEN_SECONDS)
     pod["restartPolicy"] = "Never"
     return _template(spec, labels, pod=pod, selector={})
 
@@ -218,13 +222,16 @@ def _probe(path: str, *, period: int, timeout: int, failures: int) -> Manifest:
     }
 
 
-def _add_token(pod: Manifest, container: Manifest) -> None:
-    """A token that only the planner takes."""
-    token = {
-        "audience": names.PLANNER_AUDIENCE,
-        "expirationSeconds": TOKEN_SECONDS,
-        "path": names.TOKEN_FILE,
-    }
+def _add_identity(job: JobView, pod: Manifest, *, container: Manifest, settings: Settings) -> None:
+    """A token that only this job's cloud pod takes: it says which pod this is."""
+    if settings.identity:
+        audience = names.job_audience(job.uid)
+        _add_token(pod, container, audience=audience, seconds=IDENTITY_SECONDS)
+
+
+def _add_token(pod: Manifest, container: Manifest, *, audience: str, seconds: int) -> None:
+    """A token that nobody else takes, not even the apiserver; the kubelet renews it."""
+    token = {"audience": audience, "expirationSeconds": seconds, "path": names.TOKEN_FILE}
     sources = [{"serviceAccountToken": token}]
     pod["volumes"].append({"name": "token", "projected": {"sources": sources}})
     container["volumeMounts"].append(
