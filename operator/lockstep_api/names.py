@@ -73,6 +73,10 @@ DATA_DIR_ENV = f"{ENV_PREFIX}DATA_DIR"
 
 SETTINGS_DIR = "/etc/lockstep"
 SETTINGS_FILE = "job.json"
+CA_FILE = "ca.pem"
+"""Beside the settings: the CA of the job's own servers, where they speak TLS."""
+PLANNER_CA_FILE = "planner-ca.pem"
+"""Beside the settings: the CA of the planner, where it speaks TLS."""
 TOKEN_DIR = "/var/run/secrets/lockstep"
 TOKEN_FILE = "token"
 TRACES_DIR = "/etc/lockstep-traces"
@@ -174,6 +178,21 @@ def cloud_pod(job: str) -> str:
     return f"{cloud_name(job)}-0"
 
 
+def cloud_host(namespace: str, job: str) -> str:
+    """The host at which the cloud pod is reached."""
+    return f"{cloud_name(job)}.{namespace}.svc"
+
+
+def edges_host(namespace: str, job: str) -> str:
+    """The host below which each edge has its own."""
+    return f"{edges_name(job)}.{namespace}.svc"
+
+
+def edge_host(namespace: str, job: str, *, edge: str) -> str:
+    """The host at which an edge is reached, by its pod's name in the headless Service."""
+    return f"{edge_pod(job, edge)}.{edges_host(namespace, job)}"
+
+
 def client_name(group: str, ordinal: int) -> str:
     """The name of a client in plans, reports and metrics: its group and ordinal."""
     return f"{group}-{ordinal}"
@@ -211,6 +230,7 @@ EDGE_SESSION_ROUTE = "/v1/edges/{edge}/session"
 EDGE_WORK_ROUTE = "/v1/edges/{edge}/work"
 EDGE_PROGRESS_ROUTE = "/v1/edges/{edge}/progress"
 EDGE_CONSTANTS_ROUTE = "/v1/edges/{edge}/constants"
+EDGE_CERTIFICATE_ROUTE = "/v1/edges/{edge}/certificate"
 CLUSTER_RESULT_ROUTE = "/v1/rounds/{round}/clusters/{cluster}/result/{edge}"
 # Routes of the planner, format with namespace= and job=.
 PLAN_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/plan"
@@ -218,6 +238,9 @@ OUTCOME_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/outcome"
 POLICY_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/policy"
 KEYS_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/keys"
 """What the apiserver signs tokens with; `?kid=` names a key that the caller misses."""
+CERTIFICATE_ROUTE = "/v1/namespaces/{namespace}/jobs/{job}/certificate"
+CLOUD_SERVER = "cloud"
+"""The cloud pod among a job's servers; the others are its edges, by their names."""
 
 TASK_HEADER = "lockstep-task"
 REPORT_HEADER = "lockstep-report"

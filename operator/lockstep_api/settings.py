@@ -8,7 +8,7 @@ from pydantic import Field
 
 from lockstep_api.base import WireModel
 from lockstep_api.energy import EnergyModel, PowerPoint
-from lockstep_api.names import HTTP_PORT, client_name, edge_pod, edges_name
+from lockstep_api.names import HTTP_PORT, client_name, edge_host
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import (
     CheckpointSpec,
@@ -110,11 +110,11 @@ class JobSettings(WireModel):
     groups: tuple[GroupSettings, ...]
     """The device groups, in the order of the spec."""
     edge_urls: dict[str, str] = Field(default_factory=dict)
-    """Base URL of each edge."""
+    """Base URL of each edge; https:// where the job's servers speak TLS."""
     cloud_url: str
-    """Base URL of the cloud pod."""
+    """Base URL of the cloud pod; likewise."""
     planner_url: str
-    """Base URL of the planner."""
+    """Base URL of the planner; https:// where it speaks TLS."""
     cpu_watts: float = Field(default=10.0, gt=0)
     """Watts of one busy core, for energy of source `cpu`."""
     identity: bool = False
@@ -145,10 +145,12 @@ def edge_names(spec: FederatedJobSpec) -> list[str]:
     return [client_name(g.name, i) for g in spec.edge_groups() for i in range(g.replicas)]
 
 
-def edge_urls(spec: FederatedJobSpec, *, namespace: str, job: str) -> dict[str, str]:
-    """Where the edges of a job are, by their pods' names in its headless Service."""
-    domain = f"{edges_name(job)}.{namespace}.svc:{HTTP_PORT}"
-    return {edge: f"http://{edge_pod(job, edge)}.{domain}" for edge in edge_names(spec)}
+def edge_urls(
+    spec: FederatedJobSpec, *, namespace: str, job: str, scheme: str = "http"
+) -> dict[str, str]:
+    """Where the edges of a job are."""
+    hosts = {edge: edge_host(namespace, job, edge=edge) for edge in edge_names(spec)}
+    return {edge: f"{scheme}://{host}:{HTTP_PORT}" for edge, host in hosts.items()}
 
 
 def _link_settings(link: LinkSpec | None) -> LinkSettings | None:
@@ -212,7 +214,9 @@ def job_settings(
         clustering=(spec.clustering or Clustering()) if tiered else None,
         split=(spec.split or Split()) if splits else None,
         distillation=spec.distillation if distils else None,
-        edge_urls=edge_urls(spec, namespace=namespace, job=job),
+        edge_urls=edge_urls(
+            spec, namespace=namespace, job=job, scheme=cloud_url.partition(":")[0]
+        ),  # all servers of a job speak TLS, or none
         groups=tuple(_group_settings(group) for group in spec.devices),
         cloud_url=cloud_url,
         planner_url=planner_url,

@@ -186,6 +186,7 @@ FIXED: dict[str, Json] = {
     "training.seed": {"training.seed": 1},
     "training.deterministic": {"training.deterministic": True},
     "training.localSteps": {"training.localSteps": {"budgetSeconds": 2}},
+    "security.tls": {"security.tls": "disabled"},
 }
 
 
@@ -259,6 +260,7 @@ def test_the_apiserver_fills_in_the_defaults(jobs: str) -> None:
         "participation": {"fraction": 1},
         "checkpoint": {"everyRounds": 1, "keep": 2},
         "telemetry": {"perDevice": "auto"},
+        "security": {"tls": "auto"},
         "cloud": {"cpu": "500m", "memory": "1Gi", "storage": {"size": "1Gi"}},
         "allocation": {
             "policy": "max",

@@ -9,6 +9,7 @@ from lockstep_api.base import ApiModel
 from lockstep_api.rules import IMMUTABLE, no_change, rules
 from lockstep_api.spec.kubernetes import SUBDOMAIN, Image
 from lockstep_api.spec.pods import MOST_REPLICAS, Cloud, DeviceGroup, Edge, PodTemplate
+from lockstep_api.spec.security import Security
 from lockstep_api.spec.telemetry import Telemetry
 from lockstep_api.spec.tiers import Clustering, Distillation, Mode, Offload, Split
 from lockstep_api.spec.work import Data, Model, Participation, StrategySpec, TrainingSpec
@@ -215,6 +216,8 @@ class FederatedJobSpec(ApiModel):
     """Checkpoints, from which a cloud pod that was killed goes on."""
     telemetry: Telemetry = Field(default_factory=Telemetry)
     """What is told of the job, beside its status."""
+    security: Security = Field(default_factory=Security)
+    """How the job is kept from strangers."""
 
     def clients(self) -> int:
         """The number of devices of all groups."""

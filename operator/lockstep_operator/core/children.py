@@ -23,6 +23,7 @@ from lockstep_operator.core.pods import (
     trainer_template,
     worker_image,
 )
+from lockstep_operator.core.trust import cloud_url, trusted
 
 COPIED_ANNOTATION = "lockstep.dev/copied-version"
 
@@ -222,19 +223,19 @@ def _service_account(job: JobView, role: Role) -> Manifest:
 
 
 def _config_map(job: JobView, spec: FederatedJobSpec, *, settings: Settings) -> Manifest:
-    host = f"{names.cloud_name(job.key.name)}.{job.key.namespace}.svc"
     shared = job_settings(
         spec,
         namespace=job.key.namespace,
         job=job.key.name,
         uid=job.uid,
         created_at=job.created_at,
-        cloud_url=f"http://{host}:{names.HTTP_PORT}",
+        cloud_url=cloud_url(job, spec, settings=settings),
         planner_url=settings.planner_url,
         cpu_watts=settings.cpu_watts,
         identity=settings.identity,
     )
-    body = {"data": {names.SETTINGS_FILE: shared.to_json()}}
+    files = trusted(job, spec, settings=settings)
+    body = {"data": {names.SETTINGS_FILE: shared.to_json(), **files}}
     name, labels = names.settings_name(job.key.name), _labels(job.key.name, None)
     return _object(job, "ConfigMap", name=name, labels=labels, body=body)
 

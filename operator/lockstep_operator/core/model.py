@@ -3,12 +3,15 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
 from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.state import JobState
+
+if TYPE_CHECKING:  # who only decides, as the command line does, needs no cryptography
+    from lockstep_operator.core.certificates import Authority
 
 Manifest = dict[str, Any]
 
@@ -157,6 +160,10 @@ class Settings:
     identity: bool = True
     """Whether devices and edges get tokens, by which the cloud pod knows them."""
     bounds: Bounds = Bounds()
+    authority: "Authority | None" = None
+    """Who signs for the servers of jobs; None: they speak plain HTTP."""
+    planner_ca: str | None = None
+    """The planner's CA in PEM; None: it speaks plain HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
