@@ -150,9 +150,9 @@ class UpdateReport(WireModel):
     round: Number
     """The round trained for."""
     examples: Counted
-    """Its weight: training examples that it holds."""
+    """Training examples that it holds; it weighs what the job has dealt out to it."""
     steps: Counted
-    """Local SGD steps done."""
+    """Local SGD steps done; more than were asked for never count."""
     memory_round: Number | None = None
     """The round whose memory it trained with; empty: it had none, or has lost it."""
     train_loss: Loss | None = None

@@ -190,6 +190,24 @@ def test_an_update_counts_as_its_report_and_the_round_say() -> None:
     assert not claimed.remembered, "nothing of it is in the model, whatever it says"
 
 
+@pytest.mark.parametrize(
+    ("budget_seconds", "told", "counted"), [(None, 3, 8), (None, 99, 8), (2.0, 3, 3), (2.0, 99, 8)]
+)
+def test_steps_count_as_asked_and_fewer_only_where_a_budget_may_end_them(
+    budget_seconds: float | None, told: int, counted: int
+) -> None:
+    (entry,) = plan("a").participants
+    asked = entry.model_copy(update={"steps": 8, "budget_seconds": budget_seconds})
+    now = Round(plan(participants=[asked]), began_s=0, base=Base(examples={"a": 30}))
+    arrived = update("a")
+    said = arrived.update.model_copy(update={"steps": told, "examples": 10**9})
+    contribution = now.contribution(said)
+    assert (contribution.examples, contribution.steps) == (30, counted)
+    now.accept(arrived.model_copy(update={"update": said}))
+    noted = now.accepted["a"].update
+    assert (noted.examples, noted.steps) == (30, counted), "reports and weights agree"
+
+
 def test_the_report_counts_who_is_missing_and_adds_up_energy() -> None:
     now = Round(plan("a", "b", "c"), began_s=10)
     now.accept(update("a"))

@@ -103,9 +103,11 @@ async def cloud(
     participation: dict[str, Any] | None = None,
     module: nn.Module | None = None,
     edge_urls: dict[str, str] | None = None,
+    examples: dict[str, int] | None = None,
     **training: Any,
 ) -> AsyncIterator[Cloud]:
-    """A running cloud pod in this process, over real sockets."""
+    """A running cloud pod in this process, over real sockets; a client has ten examples when
+    `examples` does not name it."""
     job = settings(
         cloud_port=free_port(), planner_port=free_port(), replicas=replicas, **training
     ).model_copy(
@@ -124,7 +126,7 @@ async def cloud(
         made = Job(
             Parts(
                 job=job, strategy=strategy or fedavg(), module=made_of,
-                examples=dict.fromkeys(job.clients(), 10),
+                examples=dict.fromkeys(job.clients(), 10) | (examples or {}),
                 test=test, planner=PlannerClient(job, folder / "token", client=http),
                 journal=Journal(Store(folder, job.uid), metrics, every_rounds), metrics=metrics,
                 constants=pack(made_of),

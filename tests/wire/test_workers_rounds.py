@@ -18,6 +18,8 @@ from lockstep_api.wire import NoticeReason, RoundPlan
 from lockstep_workers.device import connection as device
 from lockstep_workers.errors import NoSession, NotAdmitted
 from lockstep_workers.learning.evaluation import Evaluation
+from lockstep_workers.learning.normalised import with_normalised_steps
+from lockstep_workers.learning.strategies import fedavg
 from lockstep_workers.tensors import decode, encode
 from tests.support.patience import PATIENCE_S
 from tests.wire.cloud import Device, cloud, devices, first_task, tasks
@@ -25,15 +27,42 @@ from tests.wire.jobs import FakePlanner
 
 
 async def test_the_model_is_the_weighted_mean(tmp_path: Path) -> None:
-    async with cloud(tmp_path, FakePlanner(rounds=2)) as server, devices(server, 3) as made:
+    held = {"d-0": 10, "d-1": 20, "d-2": 10}
+    async with (
+        cloud(tmp_path, FakePlanner(rounds=2), examples=held) as server,
+        devices(server, 3) as made,
+    ):
         await first_task(made)
-        for value, examples, each in zip((1.0, 2.0, 6.0), (10, 20, 10), made, strict=True):
-            status, _ = await each.send(body=each.update(value), examples=examples)
+        for value, each in zip((1.0, 2.0, 6.0), made, strict=True):
+            status, _ = await each.send(body=each.update(value), examples=held[each.client])
             assert status == 200
         work = await made[0].work(after=1)
         assert work is not None
         flat = decode(work.body, n_values=server.n_values)
         np.testing.assert_allclose(flat, (10 * 1 + 20 * 2 + 10 * 6) / 40, rtol=1e-6)
+
+
+async def test_what_an_update_says_of_examples_and_steps_moves_no_weight(tmp_path: Path) -> None:
+    """Nor what its client's registration said: the cloud pod deals the examples out itself."""
+    planner, nova = FakePlanner(rounds=2), with_normalised_steps(fedavg(), momentum=0.0)
+    held = dict.fromkeys(("d-0", "d-1", "d-2"), 7)
+    async with (
+        cloud(tmp_path, planner, strategy=nova, examples=held) as server,
+        devices(server, 3) as made,
+    ):
+        await first_task(made)
+        assert {one.client: one.examples for one in planner.requests[0].clients} == held
+        claims: list[dict[str, int]] = [{}, {}, {"examples": 2**31 - 1, "steps": 2**31 - 1}]
+        for value, claim, each in zip((1.0, 2.0, 6.0), claims, made, strict=True):
+            status, _ = await each.send(body=each.update(value), **claim)
+            assert status == 200
+        work = await made[0].work(after=1)
+        assert work is not None
+        flat = decode(work.body, n_values=server.n_values)
+        np.testing.assert_allclose(flat, 3.0, rtol=1e-4)
+        report = planner.requests[1].report
+        assert report is not None
+        assert {(one.update.examples, one.update.steps) for one in report.clients} == {(7, 20)}
 
 
 async def test_a_closed_connection_counts_at_once(tmp_path: Path) -> None:

@@ -40,12 +40,15 @@ async def test_extra_vectors_travel_and_the_server_keeps_its_own(tmp_path: Path)
 async def test_each_vector_of_an_update_has_a_weight_of_its_own(tmp_path: Path) -> None:
     """The model counts by examples, the other vector the same for every client."""
     planner = FakePlanner(rounds=2, choose=lambda _request: ["d-0", "d-1"])
-    async with cloud(tmp_path, planner, strategy=scaffold()) as server, devices(server, 3) as made:
+    async with (
+        cloud(tmp_path, planner, strategy=scaffold(), examples={"d-1": 30}) as server,
+        devices(server, 3) as made,
+    ):
         await first_task(made[:2])
         n = server.n_values // 2
-        for each, value, held in ((made[0], 1.0, 10), (made[1], 5.0, 30)):
+        for each, value in ((made[0], 1.0), (made[1], 5.0)):
             body = encode([np.full(n, value, np.float32), np.full(n, value, np.float32)])
-            assert (await each.send(body=body, examples=held))[0] == 200
+            assert (await each.send(body=body))[0] == 200
         work = await made[0].work(after=1)
         assert work is not None
         received = split(decode(work.body, n_values=2 * n), (MODEL, "c"))

@@ -159,7 +159,7 @@ class Job:
                 await self._assembly.everyone(resumed=self._progress.round > 0)
             self._check_clients()
             await self._assembly.anybody()
-            await self._journal.met(self.reception.registrations())
+            await self._journal.met(self._known())
             plan = await self._plan(self._progress)
             if plan.rounds < plan.round:  # fewer rounds than are done were asked for meanwhile
                 return await self._end_well("RoundsCompleted", plan)
@@ -229,9 +229,17 @@ class Job:
         self._journal.told(request)
         return plan
 
+    def _known(self) -> list[Registration]:
+        """The clients that are there, with the examples that they were dealt."""
+        held = self._p.examples
+        return [
+            one.model_copy(update={"examples": held[one.client]})
+            for one in self.reception.registrations()
+        ]
+
     def _registrations(self) -> list[Registration]:
         """The clients that are there; their labels are the planner's matter only with clusters."""
-        there = self.reception.registrations()
+        there = self._known()
         return there if self.tiers is not None else [one.without_labels() for one in there]
 
     async def _play(self, plan: RoundPlan) -> Round:

@@ -88,7 +88,6 @@ class TieredRound(Round):
     def __post_init__(self) -> None:
         """All clusters wait for their edges; whom the plan has in none is lost."""
         Round.__post_init__(self)
-        self._plans = dict(self._waiting)
         self._cluster_of: dict[str, ClusterRun] = {}
         self.runs = {}
         for plan in self.plan.clusters:
@@ -187,7 +186,7 @@ class TieredRound(Round):
         return MemberOrder(
             plan=self._plans[client].model_copy(update={"basis": None}),
             key=key,
-            examples=self.base.examples.get(client, 1),
+            examples=self.base.held_by(client),
             base_round=self.base.counted.get(client),
         )
 

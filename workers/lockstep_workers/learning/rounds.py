@@ -41,17 +41,22 @@ class Base:
     saved_round: int = 0
     """The round that the job goes on from, should it end now."""
     examples: Mapping[str, int] = field(default_factory=dict)
-    """Training examples by client; one that is missing counts as one."""
+    """Training examples by client, as the job deals them out, whatever a client says that it holds;
+    one that is missing counts as one."""
     numbers: Mapping[str, float] = field(default_factory=dict)
     """Of the strategy's state."""
     mean_steps_of_all: float | None = None
     """At an edge, whose plan is a part of the round's: what the whole round's says."""
 
+    def held_by(self, client: str) -> int:
+        """Training examples of a client."""
+        return self.examples.get(client, 1)
+
     def mean_steps(self, plan: RoundPlan) -> float:
         """Mean of the steps that a plan asks for, weighted by examples."""
         if self.mean_steps_of_all is not None:
             return self.mean_steps_of_all
-        weights = [self.examples.get(one.client, 1) for one in plan.participants]
+        weights = [self.held_by(one.client) for one in plan.participants]
         steps = (w * one.steps for w, one in zip(weights, plan.participants, strict=True))
         return sum(steps) / sum(weights)
 
@@ -81,12 +86,14 @@ class Round:
     refused: dict[Refusal, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     """What failed at edges, in their words."""
+    _plans: dict[str, ClientPlan] = field(init=False)
     _waiting: dict[str, ClientPlan] = field(init=False)
     _mean_steps: float = field(init=False)
 
     def __post_init__(self) -> None:
         """At first all participants are waited for."""
-        self._waiting = {p.client: p for p in self.plan.participants}
+        self._plans = {p.client: p for p in self.plan.participants}
+        self._waiting = dict(self._plans)
         self._mean_steps = self.base.mean_steps(self.plan) if self._waiting else 0.0
 
     @property
@@ -170,19 +177,27 @@ class Round:
             raise RefusedUpdate(Refusal.NOT_IN_ROUND, message)
 
     def contribution(self, report: UpdateReport) -> Contribution:
-        """What an update with this report comes from."""
+        """What an update with this report comes from: what it weighs is not its client's to say."""
         return Contribution(
-            examples=report.examples,
-            steps=report.steps,
+            examples=self.base.held_by(report.client),
+            steps=self._steps(report),
             memory_round=report.memory_round,
             counted_round=self.base.counted.get(report.client),
         )
 
+    def _steps(self, report: UpdateReport) -> int:
+        """The steps that an update counts: those that were asked for; where a budget or others of
+        its cluster may have ended them, as many as it says, and never more."""
+        plan = self._plans[report.client]
+        may_be_fewer = plan.budget_seconds is not None or plan.batch_size is not None
+        return min(report.steps, plan.steps) if may_be_fewer else plan.steps
+
     def accept(self, report: ClientReport) -> None:
-        """Notes an update that was added."""
-        plan = self._waiting.pop(report.update.client)
-        told = report.model_copy(update={"asked_steps": plan.asked_steps()})
-        self.accepted[report.update.client] = told
+        """Notes an update that was added, with the examples and steps that it counts."""
+        update, plan = report.update, self._waiting.pop(report.update.client)
+        counted = {"examples": self.base.held_by(update.client), "steps": self._steps(update)}
+        told = {"asked_steps": plan.asked_steps(), "update": update.model_copy(update=counted)}
+        self.accepted[update.client] = report.model_copy(update=told)
 
     def cluster_reports(self) -> list[ClusterReport]:
         """Of its clusters, in a mode with edges (`learning.cluster_rounds`)."""
