@@ -33,7 +33,8 @@ from lockstep_simulator.emulation import USUAL
 from lockstep_simulator.manifest import Manifest, load_manifest
 from lockstep_simulator.preparing import Options, setup_of
 from lockstep_simulator.replay import read_history
-from lockstep_simulator.simulation import SimulatedRound, simulate
+from lockstep_simulator.simulated import SimulatedRound
+from lockstep_simulator.simulation import simulate
 from tests.cluster import api, cgroups
 from tests.e2e.running import (
     WORKER_IMAGE,

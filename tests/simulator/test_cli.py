@@ -18,7 +18,7 @@ from lockstep_api.records import CLIENTS_FILE, HISTORY_FILE, ClientsRecord, Roun
 from lockstep_simulator import running
 from lockstep_simulator.cli import app
 from lockstep_simulator.emulation import USUAL
-from lockstep_simulator.simulation import SimulatedRound
+from lockstep_simulator.simulated import SimulatedRound
 from tests.support.simulating import DATASET, group, rounds, spec
 
 RUN = CliRunner()

@@ -7,7 +7,7 @@ import pytest
 
 from lockstep_simulator.emulation import NO_OVERHEADS
 from lockstep_simulator.replay import Replay, read_history
-from lockstep_simulator.simulation import SimulatedRound
+from lockstep_simulator.simulated import SimulatedRound
 from lockstep_simulator.work import from_history
 from lockstep_workers.cloud.history import History
 from lockstep_workers.errors import InvalidJob

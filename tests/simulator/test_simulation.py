@@ -15,7 +15,8 @@ from lockstep_simulator.emulation import NO_OVERHEADS
 from lockstep_simulator.observing import Telemetry
 from lockstep_simulator.planning import LivePlanner
 from lockstep_simulator.replay import Replay
-from lockstep_simulator.simulation import SimulatedRound, settings_of, simulation
+from lockstep_simulator.simulated import SimulatedRound
+from lockstep_simulator.simulation import settings_of, simulation
 from lockstep_workers.errors import InvalidJob, JobFailed
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.tensors import body_bytes

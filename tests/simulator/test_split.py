@@ -12,7 +12,8 @@ from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import RoundPlan
 from lockstep_simulator.emulation import NO_OVERHEADS
 from lockstep_simulator.half_work import HalfWork
-from lockstep_simulator.simulation import SimulatedRound, settings_of, simulation
+from lockstep_simulator.simulated import SimulatedRound
+from lockstep_simulator.simulation import settings_of, simulation
 from lockstep_workers.learning.split_server import SplitServer
 from lockstep_workers.learning.strategy import MODEL, ServerState
 from lockstep_workers.learning.trial import tried

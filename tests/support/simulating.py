@@ -6,7 +6,8 @@ import numpy as np
 
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_simulator.emulation import NO_OVERHEADS
-from lockstep_simulator.simulation import Setup, SimulatedRound, simulate
+from lockstep_simulator.simulated import SimulatedRound
+from lockstep_simulator.simulation import Setup, simulate
 from lockstep_simulator.work import given
 from lockstep_workers.data import Dataset, Examples
 

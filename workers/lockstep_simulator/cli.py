@@ -33,7 +33,8 @@ from lockstep_simulator.processes import usable_cores
 from lockstep_simulator.progress import showing, table
 from lockstep_simulator.rows import read_rows
 from lockstep_simulator.running import FAILED, INTERRUPTED, Ended, run
-from lockstep_simulator.simulation import Setup, SimulatedRound
+from lockstep_simulator.simulated import SimulatedRound
+from lockstep_simulator.simulation import Setup
 from lockstep_simulator.summing_up import round_json, summary_json, summed_up
 from lockstep_simulator.sweep import Base, Sweep, prepared, run_all
 from lockstep_simulator.sweep_shown import draw, failures_of, showing_runs, table_of

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from lockstep_simulator.simulation import SimulatedRound
+from lockstep_simulator.simulated import SimulatedRound
 from lockstep_simulator.summing_up import Summary
 
 _MB = 1e6

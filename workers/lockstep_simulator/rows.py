@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lockstep_admission.errors import Refused
 from lockstep_simulator.grid import Case
-from lockstep_simulator.simulation import SimulatedRound
+from lockstep_simulator.simulated import SimulatedRound
 from lockstep_workers.files import write_whole
 
 

@@ -12,7 +12,8 @@ from statistics import median
 from types import FrameType
 
 from lockstep_simulator.recording import Recording
-from lockstep_simulator.simulation import Setup, SimulatedRound, Simulation, simulation
+from lockstep_simulator.simulated import SimulatedRound
+from lockstep_simulator.simulation import Setup, Simulation, simulation
 from lockstep_workers.errors import JobFailed
 from lockstep_workers.files import write_whole
 from lockstep_workers.learning.rounds import is_over

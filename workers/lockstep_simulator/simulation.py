@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from lockstep_allocator.fleet import Method
-from lockstep_api.records import ClientRecord, ClientsRecord, RoundRecord
+from lockstep_api.records import ClientRecord, ClientsRecord
 from lockstep_api.settings import JobSettings, edge_names, job_settings
 from lockstep_api.spec import AllocationPolicy, FederatedJobSpec, Mode
 from lockstep_api.text import few
-from lockstep_api.wire import PlanRequest, RoundPlan, RoundReport
+from lockstep_api.wire import PlanRequest, RoundPlan
 from lockstep_simulator.averaging import AveragingField
 from lockstep_simulator.batched import fastest
 from lockstep_simulator.emulation import (
@@ -37,6 +36,7 @@ from lockstep_simulator.playing import Field, Player
 from lockstep_simulator.processes import in_processes
 from lockstep_simulator.registering import registered_clients, registered_edges
 from lockstep_simulator.repeating import repeating
+from lockstep_simulator.simulated import SimulatedRound
 from lockstep_simulator.splitting import SplitField, cores_of
 from lockstep_simulator.trainers import OneByOne, Way, build_clients
 from lockstep_simulator.work import Work
@@ -109,44 +109,6 @@ class Setup:
     overheads: Overheads = USUAL
     cpu_watts: float = _CPU_WATTS
     """Of a busy core, for energy of source `cpu`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimulatedRound:
-    """A finished round; what it took counts from the job's start."""
-
-    round: int
-    accuracy: float
-    loss: float
-    time_s: float
-    """Virtual seconds since round 1 began."""
-    energy_j: float
-    """Modelled energy of all devices, as their updates told it."""
-    bytes: int
-    """Of all accepted updates."""
-    steps: Mapping[str, int]
-    """Client → steps done, of the round's accepted updates."""
-    clients: tuple[str, ...]
-    """The round's participants."""
-    plan: RoundPlan
-    report: RoundReport
-
-    @property
-    def record(self) -> RoundRecord:
-        """The round as a cloud pod writes it down."""
-        return RoundRecord.of(self.report, self.plan)
-
-    @property
-    def divergence(self) -> float | None:
-        """Mean KL of the clusters' labels from the round's, in nats; None: there are none."""
-        told = [one.divergence for one in self.plan.clusters if one.divergence is not None]
-        return fmean(told) if told else None
-
-    @property
-    def cloud_accuracy(self) -> float | None:
-        """Of front half and cloud model; None: nothing was distilled."""
-        done = self.report.distillation
-        return None if done is None else done.cloud_accuracy
 
 
 def simulate(setup: Setup) -> Iterator[SimulatedRound]:

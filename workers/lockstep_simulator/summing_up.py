@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lockstep_simulator.simulation import SimulatedRound
+from lockstep_simulator.simulated import SimulatedRound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from lockstep_simulator.emulation import NO_OVERHEADS
-from lockstep_simulator.simulation import Setup, SimulatedRound, simulate
+from lockstep_simulator.simulated import SimulatedRound
+from lockstep_simulator.simulation import Setup, simulate
 from lockstep_workers.data import Dataset, Examples
 from lockstep_workers.errors import JobFailed
 from tests.bench.joint.plans import TRACES, Run

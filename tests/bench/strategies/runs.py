@@ -16,7 +16,8 @@ from statistics import fmean
 
 import torch
 
-from lockstep_simulator.simulation import Setup, SimulatedRound, simulate
+from lockstep_simulator.simulated import SimulatedRound
+from lockstep_simulator.simulation import Setup, simulate
 from lockstep_simulator.work import Work
 from lockstep_workers.data import Dataset
 from lockstep_workers.errors import InvalidJob, JobFailed
