@@ -21,6 +21,7 @@ from lockstep_api.spec import (
     Mode,
     Model,
     Participation,
+    Privacy,
     Split,
     StrategySpec,
     TrainingSpec,
@@ -97,6 +98,8 @@ class JobSettings(WireModel):
     """The federated optimisation method."""
     participation: Participation = Field(default_factory=Participation)
     """When round 1 may begin without everyone; later rounds follow the plan."""
+    privacy: Privacy | None = None
+    """Differential privacy for clients; empty: none."""
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     """How often to write checkpoints and how many to keep."""
     per_device: bool = True
@@ -134,6 +137,16 @@ class JobSettings(WireModel):
             if any(client == client_name(group.name, i) for i in range(group.replicas)):
                 return group
         raise KeyError(client)
+
+    def clip_norm(self) -> float | None:
+        """The longest change that an update may make; None: the job does not hide its clients."""
+        return None if self.privacy is None else self.privacy.clip_norm
+
+    def tells_labels(self) -> bool:
+        """Whether devices tell how many examples of each label they hold, with or without noise."""
+        if self.clustering is None:
+            return self.privacy is None
+        return self.clustering.tells_labels(private=self.privacy is not None)
 
     def data_shares(self) -> list[float]:
         """The relative amount of examples of each client, in the order of `clients()`."""
@@ -209,6 +222,7 @@ def job_settings(
         training=spec.training,
         strategy=spec.strategy,
         participation=spec.participation,
+        privacy=spec.privacy,
         checkpoint=spec.checkpoint,
         per_device=spec.telemetry.tells_each(spec.clients()),
         clustering=(spec.clustering or Clustering()) if tiered else None,

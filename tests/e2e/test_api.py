@@ -25,6 +25,7 @@ from tests.support.manifests import (
     MINIMAL,
     NAME_MESSAGE,
     ODD,
+    PRIVACY,
     RULES,
     TAKEN,
     TAKEN_WITH_EDGES,
@@ -180,6 +181,7 @@ FIXED: dict[str, Json] = {
     "split": {"split.batches": "equal"},
     "distillation": {"distillation.temperature": 4},
     "edges": {"edges.0.cpu": "2"},
+    "privacy": {"privacy": PRIVACY},  # which mode split forbids, too
     "training.batchSize": {"training.batchSize": 64},
     "training.learningRate": {"training.learningRate": 0.5},
     "training.momentum": {"training.momentum": 0.5},

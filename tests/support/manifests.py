@@ -19,6 +19,7 @@ MINIMAL: Json = {
     "training": {"rounds": 3},
     "devices": [{"name": "all"}],
 }
+PRIVACY: Json = {"clipNorm": 1.0, "noiseMultiplier": 1.0}
 ABSENT = object()
 # Taken by the apiserver, refused by the operator (NotSupported): the data set has no users.
 NATURAL: Json = {"name": "fashion-mnist", "partition": {"scheme": "natural"}}
@@ -110,6 +111,10 @@ REFUSED_BY_THE_OPERATOR: list[Json] = [
     {"podTemplate": {"labels": {"example.-com/a": "x"}}},
 ]
 TAKEN: list[Json] = [
+    *(
+        {"privacy": PRIVACY, "strategy": {"name": name}}
+        for name in ("fedavg", "fedprox", "fedadam", "fedyogi")
+    ),
     {"podTemplate": {"labels": {"Team_1.x": "a.B_c-1", "example.com/a": ""}}},
     {"podTemplate": {"labels": {"a" * 63: "a" * 63}}},
     {"podTemplate": {"annotations": {"Example.com/Note": "any text, a b\n" * 200}}},
@@ -145,6 +150,7 @@ EQUALIZED = {"allocation": {"policy": "equalize"}}
 STEPS = {"distribution": "uniform", "min": 1, "max": 2}
 # What the modes with edges can do.
 TAKEN_WITH_EDGES: list[Json] = [
+    {"mode": "hierarchical", "edges": EDGES, "privacy": PRIVACY},
     *(
         {"mode": "hierarchical", "edges": EDGES, "strategy": {"name": name}}
         for name in StrategyName
@@ -255,6 +261,23 @@ RULES: list[tuple[Json, str]] = [
     (
         {"strategy.name": "fedagrac", "training.momentum": 0.9},
         "strategy fedagrac needs training.momentum 0",
+    ),
+    (
+        {"privacy": PRIVACY, "training.deterministic": True},
+        "privacy: remove training.deterministic: noise that repeats can be taken off again",
+    ),
+    (
+        {"privacy": PRIVACY, "mode": "split", "edges": EDGES},
+        "privacy belongs to modes federated and hierarchical: in mode split edges see the labels "
+        "and activations of every example",
+    ),
+    *(
+        (
+            {"privacy": PRIVACY, "strategy": {"name": name}},
+            "privacy needs strategy fedavg, fedprox, fedadam or fedyogi: others upload more than "
+            "the model, or weigh updates by what clients say",
+        )
+        for name in ("scaffold", "fedagrac", "calibrated", "fednova")
     ),
     (
         {"participation": {"quorum": 2, "roundDeadlineSeconds": 30}},

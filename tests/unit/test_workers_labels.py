@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lockstep_api.settings import JobSettings
-from lockstep_api.spec import Clustering
+from lockstep_api.spec import Clustering, Privacy
 from lockstep_api.wire_types import MOST_INT
 from lockstep_workers.data import Dataset, Examples
 from lockstep_workers.device.labels import ToldLabels
@@ -91,3 +91,22 @@ def test_deterministic_jobs_tell_the_same_in_every_life(tmp_path: Path) -> None:
 def test_too_many_labels_are_not_told(tmp_path: Path) -> None:
     made = job(1.0)
     assert ToldLabels(made, client_of(made), tmp_path).histogram(2000) == []
+
+
+@pytest.mark.parametrize("method", [None, "random", "none"])
+def test_a_private_job_tells_no_labels_that_no_cluster_is_made_of(
+    method: str | None, tmp_path: Path
+) -> None:
+    clustering = None if method is None else Clustering.model_validate({"method": method})
+    private = {"clustering": clustering, "privacy": Privacy(clip_norm=1, noise_multiplier=1)}
+    assert told(job(None).model_copy(update=private), tmp_path) == []
+    assert told(job(None).model_copy(update=private | {"privacy": None}), tmp_path) != []
+
+
+def test_a_private_job_tells_labels_with_noise_where_clusters_are_made_of_them(
+    tmp_path: Path,
+) -> None:
+    privacy = Privacy(clip_norm=1, noise_multiplier=1)
+    made = told(job(0.1).model_copy(update={"privacy": privacy}), tmp_path)
+    assert len(made) == 10
+    assert made != COUNTS

@@ -66,6 +66,25 @@ def source(body: bytes) -> Messages:
     return Messages(Sender([part(body, more=False)]).receive, len(body))
 
 
+@pytest.mark.parametrize("memory", [0, 1 << 20])
+async def test_a_body_can_be_changed_in_place(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
+    monkeypatch.setattr(reading, "_IN_MEMORY_BYTES", memory)
+    reader, slow = Reader(), Sender([part(b"ab", more=True), None, part(b"cd", more=False)])
+
+    async def changed() -> bytes:
+        async with reader.body(Messages(slow.receive, 4), 4) as body:
+            body[0] = ord("x")
+            return bytes(body)
+
+    first = asyncio.ensure_future(read(reader, held := Sender([None, part(b"w", more=False)]), 1))
+    second = asyncio.ensure_future(changed())
+    await asyncio.wait_for(asyncio.gather(held.waits.wait(), slow.waits.wait()), 10)
+    slow.go_on.set()
+    assert await asyncio.wait_for(second, 10) == b"xbcd"
+    held.go_on.set()
+    assert await first == b"w"
+
+
 async def test_a_buffer_is_used_again() -> None:
     reader = Reader()
     async with reader.body(source(b"one"), 3) as first:

@@ -17,8 +17,9 @@ from lockstep_simulator.playing import Field, Going, moments
 from lockstep_workers.errors import RefusedUpdate
 from lockstep_workers.learning.cluster_averaging import LATE, ClusterAverage
 from lockstep_workers.learning.cluster_rounds import ClusterRun, TieredRound
+from lockstep_workers.learning.privacy import Bound
 from lockstep_workers.learning.rounds import Base, Round
-from lockstep_workers.learning.strategy import Strategy
+from lockstep_workers.learning.strategy import MODEL, Strategy
 from lockstep_workers.learning.sums import RoundSum
 
 _REFUSED = "its edge's result was refused ({reason}): {error}"
@@ -100,6 +101,8 @@ class AveragingField(Field):
     strategy: Strategy
     exact: bool
     """With training.deterministic."""
+    clip_norm: float | None
+    """The longest update of a job that hides its clients."""
 
     def opened(self, plan: RoundPlan, base: Base, *, now_s: float) -> Round:
         """As of `Field`."""
@@ -128,7 +131,9 @@ class AveragingField(Field):
     def _average(self, now: TieredRound, run: ClusterRun) -> ClusterAverage:
         vectors = len(self.strategy.uploads)
         total = RoundSum(self.server.n_values, vectors=vectors, exact=self.exact)
-        return ClusterAverage(now.order(run, keys={}), self.strategy, total, now.began_s)
+        norm, model = self.clip_norm, self.server.broadcast()[MODEL]
+        bound = None if norm is None else Bound(model, norm)
+        return ClusterAverage(now.order(run, keys={}), self.strategy, total, now.began_s, bound)
 
     def _take(
         self, now: TieredRound, run: ClusterRun, *, average: ClusterAverage, at_s: float

@@ -40,7 +40,7 @@ def registered_edges(spec: FederatedJobSpec) -> list[EdgeRegistration]:
 
 
 def _labels(job: JobSettings, client: Client, *, classes: int) -> list[int]:
-    if classes > MOST_LABELS:
+    if classes > MOST_LABELS or not job.tells_labels():
         return []
     counts = label_histogram(client.examples, classes)
     if job.clustering is None:

@@ -47,9 +47,10 @@ from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.client import Client
 from lockstep_workers.learning.constants import pack, unpack
 from lockstep_workers.learning.evaluation import Evaluation
+from lockstep_workers.learning.privacy import by_seed, noise_of
 from lockstep_workers.learning.rounds import SHOWN, Progress, Round, Tries, is_over, round_report
 from lockstep_workers.learning.server import Server
-from lockstep_workers.learning.strategies import build_strategy
+from lockstep_workers.learning.strategies import strategy_of
 from lockstep_workers.learning.trial import Loaded, tried
 from lockstep_workers.tensors import body_bytes
 
@@ -151,12 +152,7 @@ class Simulation:
             self.job, traces=setup.traces, work=self.work, overheads=setup.overheads
         )
         self._telemetry = Telemetry(devices, up_since_s=-setup.overheads.start_s)
-        self.server = self._split or Server(
-            build_strategy(self.job.strategy, momentum=self.job.training.momentum),
-            loaded.module,
-            examples=loaded.examples,
-            deterministic=self._deterministic,
-        )
+        self.server = self._split or self._build_server(loaded)
         self._field: Player = (
             self._build_field(clients, devices, examples=loaded.examples, stack=stack)
             if self._split is None
@@ -174,6 +170,16 @@ class Simulation:
 
     def _build_split(self, loaded: Loaded) -> SplitServer | None:
         return SplitServer(self.job, loaded) if self.job.mode is Mode.SPLIT else None
+
+    def _build_server(self, loaded: Loaded) -> Server:
+        """Its noise repeats, as all else does."""
+        return Server(
+            strategy_of(self.job),
+            loaded.module,
+            examples=loaded.examples,
+            deterministic=self._deterministic,
+            noise=noise_of(self.job, normals=by_seed(self.job.training.seed)),
+        )
 
     def _build_field(
         self,
@@ -204,8 +210,9 @@ class Simulation:
             return Field(**parts)
         return AveragingField(
             edges=tuple(edge_names(setup.spec)),
-            strategy=build_strategy(self.job.strategy, momentum=self.job.training.momentum),
+            strategy=strategy_of(self.job),
             exact=self._deterministic,
+            clip_norm=self.job.clip_norm(),
             hop_s=setup.overheads.transfer_s,
             **parts,
         )

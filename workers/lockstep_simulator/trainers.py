@@ -13,7 +13,7 @@ from lockstep_workers.data import Dataset, Examples
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.learning.client import Client, LocalTask, Trained, deal, sgd_of
 from lockstep_workers.learning.parameters import FlatModel, flatten
-from lockstep_workers.learning.strategies import build_strategy
+from lockstep_workers.learning.strategies import strategy_of
 from lockstep_workers.learning.strategy import ClientMemory, Vector
 from lockstep_workers.models import build_model
 
@@ -60,7 +60,7 @@ def clients_of(
 ) -> dict[str, Client]:
     """All clients of a job by name, each with the examples that it holds; errors as above."""
     sgd = sgd_of(job)
-    strategy = build_strategy(job.strategy, momentum=sgd.momentum)
+    strategy = strategy_of(job)
     return {
         name: Client(
             name=name,
@@ -70,6 +70,7 @@ def clients_of(
             strategy=strategy,
             sgd=sgd,
             seed=job.training.seed,
+            private=job.privacy is not None,
         )
         for index, (name, examples) in enumerate(zip(job.clients(), held, strict=True))
     }

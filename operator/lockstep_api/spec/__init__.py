@@ -5,8 +5,8 @@ that span fields are CEL rules beside the model (`rules`); the apiserver enforce
 tests show each one refusing a manifest.
 
 `work` is what is learnt and how, `pods` what it runs on, `tiers` how edges take part, `telemetry`
-what is told of it, `security` what keeps strangers out, `job` the whole. Everybody imports from
-here.
+what is told of it, `security` what keeps strangers out, `privacy` what is hidden, `job` the whole.
+Everybody imports from here.
 """
 
 from lockstep_api.spec.job import (
@@ -28,6 +28,7 @@ from lockstep_api.spec.pods import (
     Storage,
     Toleration,
 )
+from lockstep_api.spec.privacy import Privacy
 from lockstep_api.spec.security import Security, Tls
 from lockstep_api.spec.telemetry import PerDevice, Telemetry
 from lockstep_api.spec.tiers import (
@@ -89,6 +90,7 @@ __all__ = [
     "PlannedSteps",
     "PodTemplate",
     "PowerTableEntry",
+    "Privacy",
     "Security",
     "Split",
     "Storage",

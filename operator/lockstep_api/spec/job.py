@@ -9,6 +9,7 @@ from lockstep_api.base import ApiModel
 from lockstep_api.rules import IMMUTABLE, no_change, rules
 from lockstep_api.spec.kubernetes import SUBDOMAIN, Image
 from lockstep_api.spec.pods import MOST_REPLICAS, Cloud, DeviceGroup, Edge, PodTemplate
+from lockstep_api.spec.privacy import Privacy
 from lockstep_api.spec.security import Security
 from lockstep_api.spec.telemetry import Telemetry
 from lockstep_api.spec.tiers import Clustering, Distillation, Mode, Offload, Split
@@ -80,6 +81,7 @@ MOST_CLIENTS = _MOST_GROUPS * MOST_REPLICAS
 _FIXED = ("model", "data", "strategy", "mode", "cloud", "devices")
 _FIXED_OPTIONAL = (
     "image", "podTemplate", "clustering", "offload", "split", "distillation", "edges",
+    "privacy",
 )  # fmt: skip
 
 
@@ -147,6 +149,21 @@ class FederatedJobSpec(ApiModel):
             " trained on rounds that upload once",
         ),
         (
+            "!has(self.privacy) || !self.training.deterministic",
+            "privacy: remove training.deterministic: noise that repeats can be taken off again",
+        ),
+        (
+            "!has(self.privacy) || self.mode != 'split'",
+            "privacy belongs to modes federated and hierarchical: in mode split edges see the"
+            " labels and activations of every example",
+        ),
+        (
+            "!has(self.privacy)"
+            " || self.strategy.name in ['fedavg', 'fedprox', 'fedadam', 'fedyogi']",
+            "privacy needs strategy fedavg, fedprox, fedadam or fedyogi: others upload more than"
+            " the model, or weigh updates by what clients say",
+        ),
+        (
             "!has(self.participation.quorum)"
             " || self.participation.quorum <= self.devices.map(d, d.replicas).sum()",
             "participation.quorum must be at most the number of devices",
@@ -212,6 +229,8 @@ class FederatedJobSpec(ApiModel):
     """Groups of devices."""
     allocation: Allocation = Field(default_factory=Allocation)
     """Per-round CPU frequency allocation."""
+    privacy: Privacy | None = None
+    """Differential privacy for clients; none when empty."""
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     """Checkpoints, from which a cloud pod that was killed goes on."""
     telemetry: Telemetry = Field(default_factory=Telemetry)

@@ -54,6 +54,10 @@ class Clustering(ApiModel):
     before it tells it; with a large one counts are told as they are. The noise is drawn once; with
     training.deterministic from the seed, and hides nothing from who knows that."""
 
+    def tells_labels(self, *, private: bool) -> bool:
+        """Whether devices tell their histograms; of a private job only if clusters need them."""
+        return not private or self.method in {ClusteringMethod.KL, ClusteringMethod.LITERAL}
+
 
 class Offload(ApiModel):
     """How clusters are matched to edge servers."""

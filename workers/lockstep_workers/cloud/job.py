@@ -35,6 +35,7 @@ from lockstep_workers.errors import JobFailed, PlannerUnreachable, WorkerError
 from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.learning.parameters import FlatModel
+from lockstep_workers.learning.privacy import Noise
 from lockstep_workers.learning.rounds import (
     SHOWN,
     Base,
@@ -68,6 +69,8 @@ class Parts:
     metrics: CloudMetrics
     constants: bytes = b""
     """What the devices take over of the model, packed (`learning.constants`)."""
+    noise: Noise | None = None
+    """What hides the clients of a private job."""
     split: SplitServer | None = None
     """In mode split: the server, which is made with the data set."""
     clock: Callable[[], float] = field(default=time.monotonic)
@@ -87,6 +90,7 @@ class Job:
             parts.module,
             examples=parts.examples,
             deterministic=self._patient,
+            noise=parts.noise,
             constants=parts.constants,
         )
         self.reception = Reception(clients, self.server, tally=parts.metrics, now=self._now)

@@ -23,7 +23,8 @@ from lockstep_workers.errors import JobFailed
 from lockstep_workers.hosting.asgi import App
 from lockstep_workers.hosting.bulk import BulkRoutes
 from lockstep_workers.hosting.front import Address, Front, serve
-from lockstep_workers.learning.strategies import build_strategy
+from lockstep_workers.learning.privacy import noise_of
+from lockstep_workers.learning.strategies import strategy_of
 from lockstep_workers.learning.training import be_deterministic
 from lockstep_workers.learning.trial import load_and_try
 from lockstep_workers.planner_client import PlannerClient
@@ -96,7 +97,7 @@ def _parts(pod: Pod) -> Parts:
     split = SplitServer(job, loaded, constants=constants) if job.mode is Mode.SPLIT else None
     return Parts(
         job=job,
-        strategy=build_strategy(job.strategy, momentum=job.training.momentum),
+        strategy=strategy_of(job),
         module=loaded.module,
         examples=loaded.examples,
         test=loaded.dataset.test,
@@ -104,5 +105,6 @@ def _parts(pod: Pod) -> Parts:
         journal=pod.journal,
         metrics=pod.metrics,
         constants=constants,
+        noise=noise_of(job),
         split=split,
     )

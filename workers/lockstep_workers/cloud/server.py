@@ -13,6 +13,7 @@ from lockstep_api.sessions import Refusal
 from lockstep_api.wire import RoundPlan
 from lockstep_workers.errors import RefusedUpdate
 from lockstep_workers.learning import server
+from lockstep_workers.learning.privacy import Noise
 from lockstep_workers.learning.strategy import Contribution, Strategy
 from lockstep_workers.learning.sums import SUMS
 from lockstep_workers.parcels import Tensor
@@ -29,10 +30,13 @@ class Server(server.Server):
         *,
         examples: Mapping[str, int],
         deterministic: bool,
+        noise: Noise | None = None,
         constants: bytes = b"",
     ) -> None:
         """At the module's initial weights; see `learning.server`."""
-        super().__init__(strategy, module, examples=examples, deterministic=deterministic)
+        super().__init__(
+            strategy, module, examples=examples, deterministic=deterministic, noise=noise
+        )
         self.constants = constants
         """What a device takes over of the model once (`learning.constants`)."""
         self.body = bytearray()

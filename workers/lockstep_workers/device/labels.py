@@ -1,8 +1,9 @@
 """What a device tells of its labels, and the file in which it keeps that.
 
 Used by `device.parts`. In modes with edges the counts have noise (`learning.histograms`), which is
-drawn once in a pod's life: the file lies where a container that starts again finds it. Invariant:
-counts without noise are in no file.
+drawn once in a pod's life: the file lies where a container that starts again finds it. Devices of a
+private job tell none at all, unless clusters are made of them. Invariant: counts without noise are
+in no file.
 """
 
 import json
@@ -30,7 +31,9 @@ class ToldLabels:
     folder: Path
 
     def histogram(self, classes: int) -> list[int]:
-        """Examples per label; empty where there are too many labels."""
+        """Examples per label; empty where there are too many labels, or they are not to be told."""
+        if not self.job.tells_labels():
+            return []
         counts = label_histogram(self.client.examples, classes)
         if len(counts) > MOST_LABELS:
             return []

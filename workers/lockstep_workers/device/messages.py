@@ -81,7 +81,7 @@ def report(client: Client, done: TrainedRound) -> UpdateReport:
         examples=len(client.examples),
         steps=done.trained.steps,
         memory_round=done.memory_round,
-        train_loss=told_loss(done.trained.loss),
+        train_loss=None if client.private else told_loss(done.trained.loss),
         download_seconds=done.work.seconds,
         compute_seconds=done.used.compute_s,
         cpu_seconds=done.used.cpu_s,

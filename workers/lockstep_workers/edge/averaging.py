@@ -18,6 +18,7 @@ from lockstep_api.orders import ClusterOrder, ClusterProgress, ClusterResult
 from lockstep_workers.edge.running import ClusterOutcome
 from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.learning.cluster_averaging import LATE, ClusterAverage
+from lockstep_workers.learning.privacy import Bound
 from lockstep_workers.learning.strategy import Contribution, Strategy
 from lockstep_workers.learning.sums import SUMS, RoundSum
 from lockstep_workers.parcels import Tensor
@@ -50,6 +51,8 @@ class Averaging:
     strategy: Strategy
     exact: bool
     """With training.deterministic."""
+    clip_norm: float | None = None
+    """The longest update of a job that hides its clients."""
     tell: Callable[[ClusterProgress], None]
     """Tells the cloud pod how far a cluster is whose deadline has passed."""
     now: Callable[[], float] = field(default=time.monotonic)
@@ -72,7 +75,8 @@ class AveragingRunner:
         uploads = len(how.strategy.uploads)
         n_values = sent[0].size * uploads
         total = RoundSum(n_values, vectors=uploads, exact=how.exact)
-        self._average = ClusterAverage(order, how.strategy, total, how.now())
+        bound = None if how.clip_norm is None else Bound(sent[0], how.clip_norm)
+        self._average = ClusterAverage(order, how.strategy, total, how.now(), bound)
         self._round = self._average.round
         self._sink = _Sink(self._average, encode(sent), n_values)
 

@@ -32,7 +32,7 @@ from lockstep_workers.hosting.bulk import BulkRoutes
 from lockstep_workers.hosting.front import Address, Front, serve
 from lockstep_workers.learning.constants import unpack
 from lockstep_workers.learning.parameters import flatten
-from lockstep_workers.learning.strategies import build_strategy
+from lockstep_workers.learning.strategies import strategy_of
 from lockstep_workers.learning.training import be_deterministic
 from lockstep_workers.models import build_model
 
@@ -119,8 +119,9 @@ def runner_of(
         how = Averaging(
             edge=edge,
             reception=reception,
-            strategy=build_strategy(job.strategy, momentum=job.training.momentum),
+            strategy=strategy_of(job),
             exact=job.training.deterministic,
+            clip_norm=job.clip_norm(),
             tell=tell,
         )
         return how.runner

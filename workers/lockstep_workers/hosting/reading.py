@@ -119,7 +119,8 @@ class _Spool:
             rest, start = rest[written:], start + written
 
     def whole(self) -> memoryview:
-        return memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
+        """The bytes; what is changed of them becomes memory, and is forgotten with it."""
+        return memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY))
 
     def close(self) -> None:
         self._file.close()

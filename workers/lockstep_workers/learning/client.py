@@ -19,7 +19,7 @@ from lockstep_workers.learning.constants import unchanged
 from lockstep_workers.learning.parameters import FlatModel, flatten
 from lockstep_workers.learning.partition import Indices, partition
 from lockstep_workers.learning.probing import gradient_at
-from lockstep_workers.learning.strategies import build_strategy
+from lockstep_workers.learning.strategies import strategy_of
 from lockstep_workers.learning.strategy import (
     MODEL,
     NO_MEMORY,
@@ -86,6 +86,8 @@ class Client:
     sgd: Sgd
     seed: int
     """The job's."""
+    private: bool = False
+    """It is hidden: what it says of its training tells nothing of its examples."""
 
     @property
     def n_received(self) -> int:
@@ -218,7 +220,8 @@ def build_client(job: JobSettings, name: str, *, dataset: Dataset) -> Client:
         index=index,
         examples=dataset.train.part(deal(job, dataset.train)[index]),
         model=flatten(build_model(job.model, seed=training.seed)),
-        strategy=build_strategy(job.strategy, momentum=training.momentum),
+        strategy=strategy_of(job),
         sgd=sgd_of(job),
         seed=training.seed,
+        private=job.privacy is not None,
     )

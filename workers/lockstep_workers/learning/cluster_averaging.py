@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from lockstep_api.orders import ClusterOrder, ClusterResult
 from lockstep_api.tiers import ClusterReport
 from lockstep_api.wire import RoundPlan
+from lockstep_workers.learning.privacy import Bound
 from lockstep_workers.learning.rounds import Base, Round
 from lockstep_workers.learning.strategy import Contribution, Strategy
 from lockstep_workers.learning.sums import RoundSum, share_of
@@ -28,6 +29,8 @@ class ClusterAverage:
     sum: RoundSum
     began_s: float
     """When the order came."""
+    bound: Bound | None = None
+    """Of each update, where clients are hidden."""
     round: Round = field(init=False)
 
     def __post_init__(self) -> None:
@@ -39,6 +42,8 @@ class ClusterAverage:
 
     def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
         """Adds a checked update."""
+        if self.bound is not None:
+            self.bound.keep(flat)
         self.sum.add(client, flat, share=share_of(self.strategy, contribution))
 
     def result(self, *, edge: str, now_s: float, down_bytes: int) -> ClusterResult:

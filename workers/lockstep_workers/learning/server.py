@@ -13,6 +13,7 @@ from torch import nn
 from lockstep_workers.data import Examples
 from lockstep_workers.learning.evaluation import Evaluation, evaluate
 from lockstep_workers.learning.parameters import FlatModel, flatten, use_vector
+from lockstep_workers.learning.privacy import Noise, clip
 from lockstep_workers.learning.strategy import (
     MODEL,
     Contribution,
@@ -35,6 +36,7 @@ class Server:
         *,
         examples: Mapping[str, int],
         deterministic: bool = False,
+        noise: Noise | None = None,
     ) -> None:
         """At the module's initial weights.
 
@@ -43,8 +45,9 @@ class Server:
             module: the model.
             examples: training examples of each client of the job.
             deterministic: the sums are exact, so that no order of updates changes them.
+            noise: what hides single clients in each mean; the strategy weighs all alike.
         """
-        self._strategy, self._examples = strategy, examples
+        self._strategy, self._examples, self._noise = strategy, examples, noise
         self._round, self._participants = 0, list[str]()
         self.model: FlatModel = flatten(module)
         self.n_values = self.model.vector.numel() * len(strategy.uploads)
@@ -90,7 +93,9 @@ class Server:
         self.go_on_from(replace(self.state, vectors={**self.state.vectors, **vectors}))
 
     def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
-        """Adds an update."""
+        """Adds an update, which is clipped in place where clients are hidden."""
+        if self._noise is not None:
+            clip(flat, self.state.vectors[MODEL], norm=self._noise.clip_norm)
         self._sum.add(client, flat, share=share_of(self._strategy, contribution))
 
     def add_part(self, sums: Sums, *, contributions: Mapping[str, Contribution]) -> None:
@@ -106,6 +111,8 @@ class Server:
         """Makes the next state from the sums of a round with at least one update."""
         figures = self.totals()
         mean = split(self._sum.mean(), tuple(self._strategy.uploads))
+        if self._noise is not None:
+            self._noise.add(mean[MODEL], updates=len(figures.contributions))
         self.go_on_from(self._strategy.aggregate(self.state, mean, totals=figures))
 
     def evaluate(self, test: Examples) -> Evaluation:

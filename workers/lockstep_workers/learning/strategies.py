@@ -8,10 +8,12 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from lockstep_api.settings import JobSettings
 from lockstep_api.spec import StrategyName, StrategySpec
 from lockstep_workers.learning.calibrated import calibrated, calibration_of
 from lockstep_workers.learning.fedagrac import DEFAULT_WEIGHT, fedagrac
 from lockstep_workers.learning.normalised import with_normalised_steps
+from lockstep_workers.learning.privacy import with_equal_weights
 from lockstep_workers.learning.scaffold import scaffold
 from lockstep_workers.learning.server_optimizer import (
     Adaptive,
@@ -85,9 +87,20 @@ def with_proximal(base: Strategy, mu: float) -> Strategy:
     return replace(base, begin=begin)
 
 
-def build_strategy(spec: StrategySpec, *, momentum: float) -> Strategy:
-    """The strategy that a job asks for, whose clients train with this momentum."""
-    return _with_server(_method(spec, momentum), spec)
+def build_strategy(spec: StrategySpec, *, momentum: float, private: bool = False) -> Strategy:
+    """The strategy that a job asks for, whose clients train with this momentum.
+
+    Where clients are hidden (`private`) each update weighs the same.
+    """
+    strategy = _with_server(_method(spec, momentum), spec)
+    return with_equal_weights(strategy) if private else strategy
+
+
+def strategy_of(job: JobSettings) -> Strategy:
+    """The strategy of a job."""
+    return build_strategy(
+        job.strategy, momentum=job.training.momentum, private=job.privacy is not None
+    )
 
 
 def _method(spec: StrategySpec, momentum: float) -> Strategy:
