@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from lockstep_monitoring import metrics_page, rule_file
+from lockstep_monitoring import metrics_page, rule_file, told_file
 from lockstep_monitoring.dashboards import json_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def generated() -> dict[str, str]:
     """Path in the checkout → what stands in the file."""
-    texts = {metrics_page.PATH: metrics_page.text(), rule_file.PATH: rule_file.text()}
-    return texts | json_files.files()
+    pages = (metrics_page, rule_file, told_file)
+    return {one.PATH: one.text() for one in pages} | json_files.files()
 
 
 def outdated(files: Mapping[str, str], root: Path) -> list[str]:

@@ -27,6 +27,7 @@ from lockstep_operator.actuate import Resizer
 from lockstep_operator.auth import Authenticator
 from lockstep_operator.cluster_state import ClusterState, watches
 from lockstep_operator.config import OperatorConfig
+from lockstep_operator.discovery import add_targets
 from lockstep_operator.election import Elector
 from lockstep_operator.kube import ApiKube
 from lockstep_operator.labelling import Labelling
@@ -101,9 +102,11 @@ async def run(config: OperatorConfig) -> int:
         leads=gate.serves,
     )
     probes = Probes(deps, runtime, lambda: flags.watch_alive, flags.ready, config.resync_seconds)
+    app = planner_app(planner, probes)
+    add_targets(app, deps.sources.cluster, leads=flags.leading.is_set)
     try:
         return await _run_both(
-            planner_server(planner_app(planner, probes), config.host, port=config.port),
+            planner_server(app, config.host, port=config.port),
             work=lead(Leader(config, configuration, runtime, deps=deps, flags=flags), elector),
             runtime=runtime,
             flags=flags,

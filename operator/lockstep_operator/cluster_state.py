@@ -33,6 +33,7 @@ from lockstep_operator.core.model import (
     PodView,
 )
 from lockstep_operator.core.occupancy import Holding, Share
+from lockstep_operator.core.targets import SetPod, Target, targets
 from lockstep_operator.errors import Refused
 from lockstep_operator.follow import follow
 from lockstep_operator.kept import Change, Kept, Source, job_of
@@ -216,6 +217,20 @@ class ClusterState:
             *self._children.values(),
             *self._bounds.values(),
         ]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether everything was listed once."""
+        return all(kept.synced.is_set() for kept in self.all_kept())
+
+    def targets(self) -> list[Target]:
+        """The pods of jobs that are there to be read by Prometheus."""
+        jobs = {job.uid: job.key for kept in self._jobs.values() for _, job in kept}
+        kept_sets = (kept for (kind, _), kept in self._children.items() if kind == SET)
+        sets = ((one.uid, one.manifest) for kept in kept_sets for _, one in kept)
+        ready = (pod for _, pod in self._all_pods() if pod.is_of_set and pod.view.ready)
+        pods = (SetPod(pod.ref.name, pod.controller, pod.ip) for pod in ready)
+        return targets(jobs, sets, pods=pods)
 
     async def synced(self) -> None:
         """Returns when everything was listed once."""

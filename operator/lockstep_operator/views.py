@@ -16,7 +16,7 @@ from lockstep_operator.core.children import COPIED_ANNOTATION
 from lockstep_operator.core.manifests import HASH_ANNOTATION, identity
 from lockstep_operator.core.model import Bounds, JobKey, Manifest, NodeView, ObjectRef, PodView
 from lockstep_operator.core.occupancy import Holding
-from lockstep_operator.core.ownership import is_of_its_set
+from lockstep_operator.core.ownership import controller, is_of_its_set
 from lockstep_operator.kube import ref_of
 
 _ANNOTATIONS = (HASH_ANNOTATION, COPIED_ANNOTATION)
@@ -39,6 +39,9 @@ class KeptPod:
     """None: it has no node yet, or has ended."""
     is_of_set: bool
     """Whether it is a StatefulSet's; anybody may give others the job's label."""
+    controller: str = ""
+    """The uid of what made it."""
+    ip: str = ""
 
     @property
     def well(self) -> bool:
@@ -71,8 +74,15 @@ class KeptJob:
 
 def kept_pod(pod: Manifest) -> KeptPod:
     """A pod of a job, as much of it as is kept."""
-    uid = pod["metadata"].get("uid", "")
-    return KeptPod(ref_of(pod), uid, pod_view(pod), holding(pod), is_of_its_set(pod))
+    return KeptPod(
+        ref_of(pod),
+        pod["metadata"].get("uid", ""),
+        pod_view(pod),
+        holding(pod),
+        is_of_its_set(pod),
+        controller=str((controller(pod) or {}).get("uid", "")),
+        ip=pod.get("status", {}).get("podIP", ""),
+    )
 
 
 def pod_view(pod: Manifest) -> PodView:

@@ -10,7 +10,6 @@ there are as many addresses that take no connection, as when nodes are lost or k
 
 import argparse
 import json
-import re
 import socket
 import subprocess
 import tempfile
@@ -24,16 +23,15 @@ from urllib.request import urlopen
 
 import yaml
 
-from lockstep_api import names
-from lockstep_api.names import client_name
+from lockstep_api.names import Role, client_name, client_pod, cloud_pod
+from lockstep_api.series import labels
 from lockstep_operator.core.pods import scrape_interval_s
+from lockstep_operator.core.targets import INTERVAL_LABEL
 from tests.bench.exporters import CLOUD, JOB, fleet, served
 from tests.cluster import api
 from tests.support.promtool import program
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "lockstep"
-META = "__meta_kubernetes_pod_"
-ANNOTATION = re.sub("[^a-z]", "_", names.SCRAPE_ANNOTATION)
 NAMESPACE = "lab"
 SHOWN = (
     "prometheus_tsdb_head_series", "process_open_fds", "go_goroutines",
@@ -56,29 +54,22 @@ def silent() -> Iterator[str]:
 
 
 def targets(address: str, count: int) -> list[dict[str, Any]]:
-    """Device pods, and their cloud pod, as service discovery finds them."""
+    """Device pods, and their cloud pod, as the operator lists them."""
     interval = scrape_interval_s(count)
     clients = [client_name(f"g{index // 100}", index % 100) for index in range(count)]
-    found = [_target(address, CLOUD, pod=f"{JOB}-cloud-0")]
+    found = [_target(address, CLOUD, pod=cloud_pod(JOB), tier=Role.CLOUD)]
     for client in clients:
-        one = _target(address, client, pod=f"{JOB}-device-{client}")
+        one = _target(address, client, pod=client_pod(JOB, client), tier=Role.DEVICE)
+        one["labels"][labels.CLIENT] = client
         if interval > 1:
-            one["labels"][f"{META}annotation_{ANNOTATION}"] = f"{interval}s"
+            one["labels"][INTERVAL_LABEL] = f"{interval}s"
         found.append(one)
     return found
 
 
-def _target(address: str, path: str, *, pod: str) -> dict[str, Any]:
-    labels = {
-        "__metrics_path__": f"/{path}",
-        "__meta_kubernetes_namespace": NAMESPACE,
-        f"{META}name": pod,
-        f"{META}container_port_name": "http",
-        f"{META}phase": "Running",
-        f"{META}ready": "true",
-        f"{META}label_lockstep_dev_job": JOB,
-    }
-    return {"targets": [address], "labels": labels}
+def _target(address: str, path: str, *, pod: str, tier: Role) -> dict[str, Any]:
+    told = {labels.NAMESPACE: NAMESPACE, labels.JOB: JOB, labels.POD: pod, labels.TIER: tier.value}
+    return {"targets": [address], "labels": {"__metrics_path__": f"/{path}", **told}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +103,11 @@ def command(
     config = yaml.safe_load(made.files["prometheus.yml"])
     config["rule_files"] = [str(folder / "rules.yml")]
     (folder / "rules.yml").write_text(made.files["rules.yml"])
-    job = config["scrape_configs"][0]
-    del job["kubernetes_sd_configs"]
+    job, _ = config["scrape_configs"]
+    del job["http_sd_configs"]
     (folder / "targets.json").write_text(json.dumps(found))
     job["file_sd_configs"] = [{"files": [str(folder / "targets.json")]}]
+    config["scrape_configs"] = [job]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     replaced = ("--config", "--storage.tsdb.path", "--web.listen")
     kept = [one for one in made.arguments if not one.startswith(replaced)]

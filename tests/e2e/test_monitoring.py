@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lockstep_monitoring import alerts, rule_file, rules
+from lockstep_api import names
+from lockstep_monitoring import alerts, rule_file, rules, told_file
 from tests.cluster import api
 from tests.e2e.running import CHART
 from tests.support.patience import TIMEOUT
@@ -70,7 +71,6 @@ def test_promtool_finds_nothing_wrong_with_the_configuration(
     assert config["rule_files"] == ["/etc/prometheus/rules.yml"]
     (tmp_path / "rules.yml").write_text(made["rules.yml"])
     config["rule_files"] = ["rules.yml"]
-    del config["scrape_configs"][0]["kubernetes_sd_configs"]  # Debian's promtool has no discovery
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
     done = subprocess.run(
         [promtool(), "check", "config", "prometheus.yml"],
@@ -128,24 +128,102 @@ def test_nothing_of_the_prometheus_operator_is_there_unless_asked_for(cluster: P
     assert kinds.isdisjoint({"PodMonitor", "ServiceMonitor", "PrometheusRule"})
 
 
+def own_scraping(*words: str) -> tuple[Json, Json]:
+    """How the chart's own Prometheus scrapes pods of jobs, and operators."""
+    config = yaml.safe_load(rendered(*words)[CONFIG]["data"]["prometheus.yml"])
+    jobs, operators = config["scrape_configs"]
+    return jobs, operators
+
+
 def test_another_prometheus_scrapes_as_the_charts_own_does(cluster: Path) -> None:
     """Namespace and pod are labels that the Prometheus operator adds by itself."""
-    own = yaml.safe_load(rendered()[CONFIG]["data"]["prometheus.yml"])["scrape_configs"][0]
-    of_itself = [
-        {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-        {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
-    ]
+    own_jobs, own_operators = own_scraping()
     made = rendered(*EVERYTHING, "--set", "monitoring.serviceMonitor.interval=1s")
-    (jobs,) = made["PodMonitor", "lockstep-jobs"]["spec"]["podMetricsEndpoints"]
+    monitor = made["PodMonitor", "lockstep-jobs"]["spec"]
+    (jobs,) = monitor["podMetricsEndpoints"]
     (operator,) = made["ServiceMonitor", "lockstep-operator"]["spec"]["endpoints"]
-    assert [*map(snake, jobs["relabelings"]), *of_itself] == own["relabel_configs"]
-    named = {"target_label": "job", "replacement": own["job_name"]}
-    assert [*map(snake, operator["relabelings"])] == [*map(snake, jobs["relabelings"]), named]
-    for endpoint in (jobs, operator):
-        assert endpoint["honorLabels"] is own["honor_labels"] is True
+    for endpoint, own in ((jobs, own_jobs), (operator, own_operators)):
+        assert endpoint["honorLabels"] is own["honor_labels"]
+        assert endpoint["followRedirects"] is own["follow_redirects"] is False
         assert endpoint["port"] == "http"
         assert endpoint["scrapeTimeout"] == endpoint["interval"] == "1s"
-        assert endpoint.get("metricRelabelings") == own.get("metric_relabel_configs") is None
+        kept = [*map(snake, endpoint.get("metricRelabelings", []))]
+        assert kept == own.get("metric_relabel_configs", [])
+    limits = {key: one for key, one in snake(monitor).items() if "limit" in key}
+    assert limits == {key: one for key, one in own_jobs.items() if "limit" in key}
+    assert limits.keys() >= {"target_limit", "sample_limit", "body_size_limit"}
+    assert operator["relabelings"] == [{"targetLabel": "job", "replacement": "lockstep"}]
+    assert own_operators["job_name"] == "lockstep"
+
+
+def test_only_the_operator_says_whose_its_series_are(cluster: Path) -> None:
+    jobs, operators = own_scraping()
+    assert jobs["honor_labels"] is False
+    assert operators["honor_labels"] is True
+
+
+def test_what_pods_may_tell_is_that_of_the_code(cluster: Path) -> None:
+    jobs, _ = own_scraping()
+    assert jobs["metric_relabel_configs"] == [*map(snake, told_file.relabelings())]
+
+
+def test_the_list_of_pods_comes_from_the_operators_own_service(cluster: Path) -> None:
+    jobs, operators = own_scraping()
+    made = rendered()
+    service = made["Service", "lockstep-operator-metrics"]["spec"]
+    host = "lockstep-operator-metrics.lab.svc"
+    (port,) = service["ports"]
+    (listed,) = jobs["http_sd_configs"]
+    assert listed["url"] == f"http://{host}:{port['port']}{names.TARGETS_ROUTE}"
+    (found,) = operators["dns_sd_configs"]
+    assert (found["names"], found["port"]) == ([host], port["port"])
+    assert service["clusterIP"] == "None"
+    assert operators["relabel_configs"] == [{"target_label": "namespace", "replacement": "lab"}]
+
+
+def relabelled(pod: Json) -> dict[str, str]:
+    """The labels that a PodMonitor's relabelings give a discovered pod; {}: it is not scraped."""
+    made = rendered(*EVERYTHING)["PodMonitor", "lockstep-jobs"]["spec"]
+    labels = {f"__meta_kubernetes_pod_{key}": value for key, value in pod.items()}
+    for rule in made["podMetricsEndpoints"][0]["relabelings"]:
+        said = (labels.get(key, "") for key in rule["sourceLabels"])
+        found = re.fullmatch(rule["regex"], rule.get("separator", ";").join(said))
+        match rule.get("action", "replace"):
+            case "keep" if found is None:
+                return {}
+            case "drop" if found is not None:
+                return {}
+            case "replace" if found is not None:
+                value = found.expand(rule.get("replacement", "$1").replace("${1}", "$1")
+                                     .replace("$1", r"\1"))  # fmt: skip
+                labels[rule["targetLabel"]] = value
+    return {key: value for key, value in labels.items() if not key.startswith("__meta")}
+
+
+POD = {
+    "container_port_name": "http",
+    "phase": "Running",
+    "ready": "true",
+    "annotation_lockstep_dev_job_name": "fashion",
+    "label_apps_kubernetes_io_pod_index": "3",
+}
+
+
+def test_a_pod_monitor_gives_pods_the_labels_that_the_list_gives(cluster: Path) -> None:
+    device = {"label_lockstep_dev_role": "device", "label_lockstep_dev_device_group": "fast"}
+    edge = {"label_lockstep_dev_role": "edge", "label_lockstep_dev_edge_group": "site-1"}
+    rare = {"annotation_lockstep_dev_scrape_interval": "20s"}
+    every = {"__scrape_interval__": "20s", "__scrape_timeout__": "20s"}
+    job = {"job": "fashion"}
+    assert relabelled(POD | device) == job | {"tier": "device", "client": "fast-3"}
+    assert relabelled(POD | edge | rare) == job | every | {"tier": "edge", "edge": "site-1-3"}
+    assert relabelled(POD | {"label_lockstep_dev_role": "cloud"}) == job | {"tier": "cloud"}
+
+
+def test_a_pod_monitor_leaves_out_pods_that_are_not_there_to_answer(cluster: Path) -> None:
+    """Each scrape of one that is not there would hold a connection for two minutes."""
+    for other in ({"ready": "false"}, {"phase": "Failed"}, {"container_port_name": "other"}):
+        assert relabelled(POD | other) == {}
 
 
 @pytest.mark.parametrize("watched", [[], ["a", "b"]])
@@ -156,8 +234,13 @@ def test_monitors_look_where_the_operator_does(cluster: Path, watched: list[str]
     operator = made["ServiceMonitor", "lockstep-operator"]["spec"]
     assert jobs["namespaceSelector"] == ({"matchNames": watched} if watched else {"any": True})
     assert operator["namespaceSelector"] == {"matchNames": ["system"]}
-    service = made["Service", "lockstep-operator"]["metadata"]["labels"]
-    assert operator["selector"]["matchLabels"].items() <= service.items()
+    wanted = operator["selector"]["matchLabels"].items()
+    services = [
+        name
+        for (kind, name), one in made.items()
+        if kind == "Service" and wanted <= one["metadata"]["labels"].items()
+    ]
+    assert services == ["lockstep-operator-metrics"]
 
 
 def test_monitors_have_the_labels_that_another_prometheus_selects_by(cluster: Path) -> None:

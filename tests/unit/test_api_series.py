@@ -44,7 +44,7 @@ from tests.support.rounds import a_report, a_round
 ROOT = Path(__file__).parents[2]
 CATALOGUE = ROOT / "operator" / "lockstep_api" / "series"
 DOCS = ROOT / "docs" / "metrics.md"
-BY_PROMETHEUS = {labels.NAMESPACE, labels.POD}
+BY_PROMETHEUS = {labels.NAMESPACE, labels.POD, "instance"}
 COMMON = {
     Owner.DEVICE: (labels.JOB, labels.CLIENT), Owner.CLOUD: (labels.JOB,),
     Owner.EDGE: (labels.JOB, labels.EDGE), Owner.OPERATOR: (),

@@ -6,9 +6,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from lockstep_api import series
 from lockstep_api.series import Owner
 from lockstep_api.spec import Mode
+from lockstep_operator.core.targets import INTERVAL_LABEL
 from lockstep_serving import exporting
 from tests.bench.exporters import CLOUD, Fleet, fleet
-from tests.bench.prometheus import ANNOTATION, META, Chart, targets
+from tests.bench.prometheus import Chart, targets
 from tests.bench.telemetry import Measured, page
 
 ROW = Measured(
@@ -50,7 +51,7 @@ def test_figures_differ_from_round_to_round_and_repeat_by_seed() -> None:
 
 def test_devices_of_a_large_job_are_scraped_as_rarely_as_their_pods_say() -> None:
     found = targets("127.0.0.1:1", 1000)
-    intervals = [one["labels"].get(f"{META}annotation_{ANNOTATION}") for one in found]
+    intervals = [one["labels"].get(INTERVAL_LABEL) for one in found]
     assert intervals == [None, *["20s"] * 1000]
 
 

@@ -19,8 +19,8 @@ RULES = ROOT / rule_file.PATH
 BY_NAME = {one.name: one for found in alerts.GROUPS.values() for one in found}
 JOB = 'namespace="lab",job="fashion"'
 CLOUD = f'{JOB},pod="fashion-cloud-0"'
-OPERATOR = 'namespace="lockstep-system",job="lockstep",pod="lockstep-operator-1"'
-OTHER = 'namespace="lockstep-system",job="lockstep",pod="lockstep-operator-2"'
+OPERATOR = 'namespace="lockstep-system",job="lockstep",instance="10.0.0.1:8081"'
+OTHER = 'namespace="lockstep-system",job="lockstep",instance="10.0.0.2:8081"'
 LAB = {"namespace": "lab", "job": "fashion"}
 SYSTEM = {"namespace": "lockstep-system"}
 GONE_FOR_A_WHILE = "0+10x5 stale _x14 0x20"

@@ -15,8 +15,8 @@ RULES = ROOT / rule_file.PATH
 RECORDINGS = [one for found in rules.GROUPS.values() for one in found]
 OLD, NEW = 'namespace="lab",job="fashion",pod="c-0"', 'namespace="lab",job="fashion",pod="c-1"'
 OTHER = 'namespace="lab",job="other",pod="o-0"'
-LEADER = 'namespace="system",job="lockstep",pod="operator-1"'
-FOLLOWER = 'namespace="system",job="lockstep",pod="operator-2"'
+LEADER = 'namespace="system",job="lockstep",instance="10.0.0.1:8081"'
+FOLLOWER = 'namespace="system",job="lockstep",instance="10.0.0.2:8081"'
 MINUTES = 10
 AT = f"{MINUTES}m"
 

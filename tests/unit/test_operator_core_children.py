@@ -255,13 +255,14 @@ def test_devices_of_large_jobs_ask_to_be_scraped_less_often(
     for name in ("demo-device-fast", "demo-device-slow"):
         notes = pod(name, devices=groups)["metadata"].get("annotations", {})
         assert notes.get("lockstep.dev/scrape-interval") == interval
-    assert "annotations" not in pod("demo-cloud", devices=groups)["metadata"]
+    notes = pod("demo-cloud", devices=groups)["metadata"]["annotations"]
+    assert "lockstep.dev/scrape-interval" not in notes
 
 
 def test_the_pod_template_is_honoured_but_overrides_nothing() -> None:
     template = {
         "labels": {"team": "a", "lockstep.dev/role": "mine"},
-        "annotations": {"note": "x"},
+        "annotations": {"note": "x", "lockstep.dev/job-name": "mine"},
         "nodeSelector": {"zone": "z", "disk": "hdd"},
         "tolerations": [{"key": "k", "operator": "Exists", "tolerationSeconds": 5}],
         "priorityClassName": "high",
@@ -271,7 +272,7 @@ def test_the_pod_template_is_honoured_but_overrides_nothing() -> None:
     made = pod("demo-device-fast", podTemplate=template)
     assert made["metadata"]["labels"]["team"] == "a"
     assert made["metadata"]["labels"]["lockstep.dev/role"] == "device"
-    assert made["metadata"]["annotations"] == {"note": "x"}
+    assert made["metadata"]["annotations"] == {"note": "x", "lockstep.dev/job-name": "demo"}
     spec = made["spec"]
     assert spec["nodeSelector"] == {"zone": "z", "disk": "ssd"}
     assert spec["tolerations"] == [{"key": "k", "operator": "Exists", "tolerationSeconds": 5}]

@@ -55,6 +55,7 @@ prometheus:
   evaluationInterval: 15s
   alertmanagers: []
   retention: 7d
+  limits: {targets: 20000, samples: 20000, bodySize: 4MB}
   storage: {persistent: false, size: 2Gi, storageClassName: ""}
   resources:
     requests: {cpu: 50m, memory: 128Mi}

@@ -1,4 +1,8 @@
-"""The names of labels, each once. Prometheus itself adds `namespace`, `pod` and `tier`."""
+"""The names of labels, each once.
+
+Prometheus itself gives all series of a job's pod those of `OF_PODS`, as discovery knows them: what
+the page of a pod says there is dropped.
+"""
 
 JOB = "job"
 CLIENT = "client"
@@ -14,6 +18,8 @@ STATE = "state"
 """Of devices."""
 NAMESPACE = "namespace"
 POD = "pod"
+TIER = "tier"
+"""Of a job's pod: device, edge or cloud."""
 DIRECTION = "direction"
 """up or down."""
 SOURCE = "source"
@@ -29,3 +35,6 @@ METHOD = "method"
 """Of choosing frequencies."""
 POLICY = "policy"
 """Of allocation: max, static, equalize or ppo."""
+
+OF_PODS = (NAMESPACE, POD, JOB, TIER, CLIENT, EDGE)
+"""`client` only on those of devices, `edge` on those of edges."""

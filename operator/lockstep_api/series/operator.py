@@ -168,16 +168,16 @@ PROCESS_CPU_SECONDS = _counter(
     "process_cpu_seconds",
     "CPU of the operator's process.",
     unit="core·s",
-    example="rate(process_cpu_seconds_total[5m]) and on (namespace, pod) lockstep_leader",
+    example="rate(process_cpu_seconds_total[5m]) and on (namespace, instance) lockstep_leader",
 )
 PROCESS_RESIDENT_MEMORY_BYTES = _gauge(
     "process_resident_memory_bytes",
     "Memory of the operator's process.",
     unit="bytes",
-    example="process_resident_memory_bytes and on (namespace, pod) lockstep_leader",
+    example="process_resident_memory_bytes and on (namespace, instance) lockstep_leader",
 )
 PROCESS_OPEN_FDS = _gauge(
     "process_open_fds",
     "Open files and connections of the operator's process.",
-    example="process_open_fds and on (namespace, pod) lockstep_leader",
+    example="process_open_fds and on (namespace, instance) lockstep_leader",
 )

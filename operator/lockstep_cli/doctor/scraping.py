@@ -1,6 +1,6 @@
 """What the charts' Prometheuses say that they scrape; `look` asks them through the apiserver."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from lockstep_cli.cluster import Cluster
 from lockstep_cli.doctor.finding import Scraping
@@ -27,8 +27,13 @@ def scraping_of(samples: Iterable[Sample], *, where: Iterable[str]) -> Scraping:
     return Scraping(
         where=f"Prometheus in {', '.join(where)}",
         up=len(every) - len(down),
-        down=tuple(sorted(f"{one.get('namespace')}/{one.get('pod')}" for one in down)),
+        down=tuple(sorted(map(_named, down))),
         jobs=frozenset(
             (one.labels.get("namespace", ""), one.labels.get("job", "")) for one in every
         ),
     )
+
+
+def _named(labels: Mapping[str, str]) -> str:
+    """Operators are known by their address."""
+    return f"{labels.get('namespace')}/{labels.get('pod') or labels.get('instance')}"

@@ -18,7 +18,7 @@ _OPERATORS = frame.offered(series.LEADER.queried, "namespace")
 
 def _own(selected: str) -> str:
     """Of operators only: other programs in their namespaces have these series, too."""
-    return f"({selected} and on (namespace, pod) {of_release(series.LEADER)})"
+    return f"({selected} and on (namespace, instance) {of_release(series.LEADER)})"
 
 
 _NOW: Row = (
@@ -31,7 +31,7 @@ _NOW: Row = (
                 "no pod leads for more than 20 seconds: nothing is reconciled or planned.",
                 "none",
             ),
-            Query(f"max by (namespace, pod) ({of_release(series.LEADER)})", "{{pod}}"),
+            Query(f"max by (namespace, instance) ({of_release(series.LEADER)})", "{{instance}}"),
             look=Look(
                 width=12,
                 height=5,
@@ -57,7 +57,7 @@ _NOW: Row = (
                 "s",
             ),
             Query(
-                f"max({of_release(series.LAST_PASS_AGE_SECONDS)} * on (namespace, pod) "
+                f"max({of_release(series.LAST_PASS_AGE_SECONDS)} * on (namespace, instance) "
                 f"{of_release(series.LEADER)})",
                 "age",
             ),
@@ -197,8 +197,8 @@ _PROCESS: Row = (
                 "suffix: cores",
             ),
             Query(
-                f"sum by (pod) ({_own(a_second(of_release(series.PROCESS_CPU_SECONDS)))})",
-                "{{pod}}",
+                f"sum by (instance) ({_own(a_second(of_release(series.PROCESS_CPU_SECONDS)))})",
+                "{{instance}}",
             ),
             look=_QUARTER,
         ),
@@ -210,8 +210,8 @@ _PROCESS: Row = (
                 "bytes",
             ),
             Query(
-                f"max by (pod) ({_own(of_release(series.PROCESS_RESIDENT_MEMORY_BYTES))})",
-                "{{pod}}",
+                f"max by (instance) ({_own(of_release(series.PROCESS_RESIDENT_MEMORY_BYTES))})",
+                "{{instance}}",
             ),
             look=_QUARTER,
         ),
@@ -222,7 +222,9 @@ _PROCESS: Row = (
                 "near the limit: connections leak, or jobs are too many for one operator.",
                 "short",
             ),
-            Query(f"max by (pod) ({_own(of_release(series.PROCESS_OPEN_FDS))})", "{{pod}}"),
+            Query(
+                f"max by (instance) ({_own(of_release(series.PROCESS_OPEN_FDS))})", "{{instance}}"
+            ),
             look=_QUARTER,
         ),
     ],

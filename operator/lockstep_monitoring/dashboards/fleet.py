@@ -22,7 +22,8 @@ def _newest(what: Series, *matchers: str) -> str:
 
 
 _PASS_AGE = (
-    f"max({series.LAST_PASS_AGE_SECONDS.queried} * on (namespace, pod) {series.LEADER.queried})"
+    f"max({series.LAST_PASS_AGE_SECONDS.queried}"
+    f" * on (namespace, instance) {series.LEADER.queried})"
 )
 _JOB_ADDRESS = (
     f"/d/{frame.uid('job')}?var-namespace=${{__data.fields.namespace}}"

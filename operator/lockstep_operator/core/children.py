@@ -292,6 +292,8 @@ def _stateful_set(
 ) -> Manifest:
     """Pods change only when somebody deletes them: an operator upgrade restarts no job."""
     selector = identity({"metadata": {"labels": labels}})
+    named = spec["template"]["metadata"].setdefault("annotations", {})
+    named[names.NAME_ANNOTATION] = job.key.name
     body = {
         "podManagementPolicy": "Parallel",
         "updateStrategy": {"type": "OnDelete"},

@@ -72,6 +72,12 @@ def of_standing(
     }
 
 
+def controller(manifest: Manifest) -> Manifest | None:
+    """The owner reference of what made an object and sees to it."""
+    owners = manifest["metadata"].get("ownerReferences") or []
+    return next((one for one in owners if one.get("controller")), None)
+
+
 def is_of_its_set(pod: Manifest) -> bool:
     """Whether a pod is one of a StatefulSet, as its name says: no other pod of the name is.
 
@@ -127,7 +133,6 @@ def advice(others: Mapping[ObjectRef, Manifest]) -> str:
 
 def described(ref: ObjectRef, manifest: Manifest) -> str:
     """An object for people: kind and name, and whose it is if it says so."""
-    owners = manifest["metadata"].get("ownerReferences") or []
-    owner = next((one for one in owners if one.get("controller")), None)
+    owner = controller(manifest)
     whose = f" of {owner.get('kind')} {owner.get('name')}" if owner else ""
     return f"{ref.kind} {ref.name}{whose}"
