@@ -99,6 +99,7 @@ async def run(config: OperatorConfig) -> int:
         policies=policies,
         learning=learning,
         labelling=labelling,
+        signing=None,
         leads=gate.serves,
     )
     probes = Probes(deps, runtime, lambda: flags.watch_alive, flags.ready, config.resync_seconds)

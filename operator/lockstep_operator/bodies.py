@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from lockstep_api.base import problems_of
+from lockstep_api.certificates import MOST_REQUEST_BYTES, CertificateRequest
 from lockstep_api.spec import Mode
 from lockstep_api.wire import most_bytes, most_values
 from lockstep_api.wire_types import MOST_LABELS
@@ -30,6 +31,8 @@ MOST_OF_A_JOB = 2
 """Bodies of one job at once: a call, and the one that takes its place."""
 MOST_POLICY_BYTES = 1 << 20
 """No ConfigMap holds more."""
+MOST_CERTIFICATE_BYTES = 2 * MOST_REQUEST_BYTES
+"""The request's lines end in two characters, in JSON."""
 
 Message = TypeVar("Message", bound=BaseModel)
 
@@ -55,6 +58,16 @@ class Bodies:
         async with self._whole(request, job, most=most_bytes(clients, labels=labels)) as content:
             # The rest of the process goes on meanwhile.
             return await asyncio.to_thread(_parsed, kind, content, clients=clients, labels=labels)
+
+    async def certificate(self, request: Request, job: JobView) -> CertificateRequest:
+        """A server's request for a certificate.
+
+        Raises:
+            BodyTooLarge, BodyTooSlow, TooManyCalls: it is not read to its end.
+            UnfitRequest: it is none.
+        """
+        async with self._whole(request, job, most=MOST_CERTIFICATE_BYTES) as content:
+            return _parsed(CertificateRequest, content, clients=0)
 
     async def policy(self, request: Request, job: JobView) -> bytes:
         """The file in a body.

@@ -13,6 +13,7 @@ LockstepError
 │   ├── BodyTooLarge            more bytes than a call of this job can have
 │   ├── BodyTooSlow             its bytes did not come in time
 │   └── UnfitRequest            what the caller sends does not fit the job
+├── BadAuthority                what certificates are signed with cannot be used; ends the process
 ├── TelemetryError              Prometheus did not answer; reports of rounds stand in
 ├── PolicyUnavailable           a policy that cannot be used; the equaliser stands in
 └── KubeError                   a call to the Kubernetes API failed; retried with backoff
@@ -78,6 +79,10 @@ class BodyTooSlow(CallRefused):
 
 class UnfitRequest(CallRefused):
     """What the caller sends does not fit the job: sent again, it fits no better."""
+
+
+class BadAuthority(LockstepError):
+    """What certificates are signed with cannot be used; the message is for people."""
 
 
 class TelemetryError(LockstepError):

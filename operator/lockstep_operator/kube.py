@@ -38,6 +38,8 @@ CLAIM: Kind = ("v1", "PersistentVolumeClaim")
 LIMIT_RANGE: Kind = ("v1", "LimitRange")
 QUOTA: Kind = ("v1", "ResourceQuota")
 EVENT: Kind = ("v1", "Event")
+SECRET: Kind = ("v1", "Secret")
+"""One: the seed of certificates, in the operator's own namespace (`authority`)."""
 TOKEN_REVIEW: Kind = ("authentication.k8s.io/v1", "TokenReview")
 CHILD_KINDS: tuple[Kind, ...] = (
     SET,
@@ -58,6 +60,7 @@ _PLURALS = {
     POD: "pods",
     NODE: "nodes",
     EVENT: "events",
+    SECRET: "secrets",
     LIMIT_RANGE: "limitranges",
     QUOTA: "resourcequotas",
     ("coordination.k8s.io/v1", "Lease"): "leases",

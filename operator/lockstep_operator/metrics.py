@@ -33,6 +33,7 @@ class Metrics:
         self.resize_failures = exports.counters(series.RESIZE_FAILURES)
         self.frequency_mismatches = exports.counter(series.FREQUENCY_MISMATCHES)
         self.policies = exports.counters(series.POLICIES_OFFERED)
+        self.certificates = exports.counters(series.CERTIFICATES)
         self.of_jobs = JobMetrics(exports)
         exports.process(
             series.PROCESS_CPU_SECONDS,

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from lockstep_allocator.policy import Policy
+from lockstep_api.certificates import Certificate, CertificateRequest
 from lockstep_api.names import Role
 from lockstep_api.spec import Allocation, AllocationPolicy, FederatedJobSpec
 from lockstep_api.status import FINISHED, Phase
 from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_operator.actuate import Resizer, actuate
 from lockstep_operator.auth import Authenticator, Caller
+from lockstep_operator.authority import Signing
 from lockstep_operator.core.alternatives import alternatives
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote, JobKey, JobView
@@ -37,6 +39,7 @@ from lockstep_operator.core.planning import (
 from lockstep_operator.core.policy_source import PolicySource, policy_use
 from lockstep_operator.core.round_cost import round_cost
 from lockstep_operator.core.state import JobState
+from lockstep_operator.core.trust import speaks_tls
 from lockstep_operator.errors import (
     InvalidSpec,
     JobEnded,
@@ -82,6 +85,8 @@ class Planner:
     policies: Policies
     learning: PolicyLearning
     labelling: Labelling
+    signing: Signing | None
+    """None: servers of jobs get no certificates."""
     leads: Callable[[str], bool]
     """Whether this operator may plan for jobs of a namespace."""
     turns: Turns = field(default_factory=Turns)
@@ -272,6 +277,18 @@ class Planner:
         if not spec.allocation.online:
             raise JobEnded(f"job {job.key.namespace}/{job.key.name} does not learn any more")
         return await self.learning.judge(job, spec, content=content)
+
+    def certificate(self, job: JobView, asked: CertificateRequest) -> Certificate:
+        """A certificate for a server of an admitted caller's job.
+
+        Raises:
+            JobEnded, InvalidSpec: the job needs none.
+            UnfitRequest, TooManyCalls: it gets none for this.
+        """
+        spec = plannable(job)
+        if self.signing is None or not speaks_tls(spec, self.deps.settings):
+            raise UnfitRequest("the servers of this job speak plain HTTP: there is no certificate")
+        return self.signing.for_server(job, spec, asked=asked)
 
     async def outcome(self, job: JobView, outcome: Outcome) -> bool:
         """Take the end of an admitted caller's job; True when it is in the job's status."""

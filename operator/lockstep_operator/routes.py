@@ -118,6 +118,14 @@ def planner_app(
         content = await bodies.policy(request, job)
         return _json((await planner.offer(job, content)).to_json())
 
+    @app.post(names.CERTIFICATE_ROUTE)
+    async def certificate(request: Request) -> Response:
+        job = await planner.admit(_key(request), _caller(request))
+        _admitted(request)
+        plannable(job)
+        asked = await bodies.certificate(request, job)
+        return _json(planner.certificate(job, asked).to_json())
+
     @app.post(names.OUTCOME_ROUTE)
     async def outcome(request: Request) -> Response:
         job = await planner.admit(_key(request), _caller(request))

@@ -32,7 +32,7 @@ def certified(
     key, context = ec.generate_private_key(ec.SECP256R1()), server_context()
     made = ca.sign(
         public_key_of(request_of(key)),
-        host=host,
+        hosts=(host,),
         now=now or datetime.now(UTC),
         life_s=life_s,
         serial=x509.random_serial_number(),

@@ -1,9 +1,11 @@
 """A planner over the in-memory Kubernetes, and what its callers send."""
 
 import base64
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -14,6 +16,8 @@ from lockstep_allocator.policy import Policy
 from lockstep_api import names
 from lockstep_operator.actuate import Resizer
 from lockstep_operator.auth import Authenticator
+from lockstep_operator.authority import Signing
+from lockstep_operator.core.certificates import Authority
 from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.core.state import JobState
 from lockstep_operator.kube import job_ref
@@ -36,6 +40,7 @@ from tests.support.kube import (
 
 PLAN = names.PLAN_ROUTE.format(namespace="lab", job="digits")
 OUTCOME = names.OUTCOME_ROUTE.format(namespace="lab", job="digits")
+CERTIFICATE = names.CERTIFICATE_ROUTE.format(namespace="lab", job="digits")
 POLICY = names.POLICY_ROUTE.format(namespace="lab", job="digits")
 CLOUD_USER = "system:serviceaccount:lab:digits-cloud"
 POD_0, POD_1 = "digits-device-fast-0", "digits-device-fast-1"
@@ -78,10 +83,17 @@ def client(planner: Planner, probes: Probes, *, token: str | None = "cloud") -> 
     return httpx2.AsyncClient(transport=transport, base_url="http://planner", headers=headers)
 
 
+def signing_of(authority: Authority, deps: Deps) -> Signing:
+    """What makes certificates that count from now on."""
+    return Signing(authority, deps.metrics, lambda: datetime.now(UTC), time.monotonic)
+
+
 @asynccontextmanager
-async def planner_of_a_job() -> AsyncIterator[Setup]:
+async def planner_of_a_job(
+    *, job: Manifest | None = None, authority: Authority | None = None
+) -> AsyncIterator[Setup]:
     """A job with two device pods, and a planner that nobody watches."""
-    kube = cluster_with(None, device_pod(POD_0), device_pod(POD_1))
+    kube = cluster_with(job, device_pod(POD_0), device_pod(POD_1))
     owner = owner_of(kube.objects[job_ref("lab", "digits")])
     for role in ("cloud", "device", "trainer"):
         meta: Manifest = {"name": f"digits-{role}", "namespace": "lab", "ownerReferences": [owner]}
@@ -89,6 +101,7 @@ async def planner_of_a_job() -> AsyncIterator[Setup]:
         kube.put({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
         kube.account(role, f"digits-{role}")
     deps = make_deps(kube)
+    deps = replace(deps, settings=replace(deps.settings, authority=authority))
     runtime = Runtime(partial(reconcile, deps=deps), deps.metrics, resync_s=100)
     policies = Policies(kube)
     learning = PolicyLearning(deps, policies)
@@ -105,6 +118,7 @@ async def planner_of_a_job() -> AsyncIterator[Setup]:
         policies=policies,
         learning=learning,
         labelling=labelling,
+        signing=None if authority is None else signing_of(authority, deps),
         leads=lambda namespace: True,
     )
     probes = Probes(deps, runtime, lambda: True, lambda: True, resync_s=100)

@@ -13,6 +13,7 @@ from lockstep_operator.core.certificates import Authority, Issuer, issuer_of, pu
 from lockstep_operator.errors import UnfitRequest
 from lockstep_serving.tls import request_of
 from tests.support.certificates import HOST, HOSTS, SEED, certified, job_ca, shaken, trusting
+from tests.support.organisation import root_of
 
 EDGE = "digits-edge-e-0.digits-edges.lab.svc"
 OTHER_SEED = bytes(32)
@@ -24,43 +25,6 @@ N1/WOoSYOMk6BOrTRJeGpusW4gO/Q/Pn3l3iYD0NtIh4OCPZ1mThujfb6kI=
 -----END CERTIFICATE REQUEST-----
 """
 ANY_KEY = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-
-
-def organisation(
-    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, *, ca: bool = True, length: int | None = 1
-) -> bytes:
-    """A root of the organisation's own, in PEM."""
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Example Ltd root")])
-    now = datetime.now(UTC)
-    public = key.public_key()
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.BasicConstraints(ca=ca, path_length=length if ca else None), critical=True
-        )
-        .add_extension(x509.SubjectKeyIdentifier(b"not the hash of the key"), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
-                x509.SubjectKeyIdentifier(b"not the hash of the key")
-            ),
-            critical=False,
-        )
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=False, content_commitment=False, key_encipherment=False,
-                data_encipherment=False, key_agreement=False, key_cert_sign=True, crl_sign=True,
-                encipher_only=False, decipher_only=False,
-            ),
-            critical=True,
-        )
-    )  # fmt: skip
-    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
 def csr(key: ANY_KEY) -> x509.CertificateSigningRequest:
@@ -81,7 +45,7 @@ def issuer(request: pytest.FixtureRequest) -> tuple[str, Issuer]:
         if request.param == "ec"
         else rsa.generate_private_key(65537, 2048)
     )
-    root = organisation(key)
+    root = root_of(key)
     return root.decode(), issuer_of(root, key)
 
 
@@ -141,7 +105,7 @@ def test_a_clock_that_is_some_minutes_late_takes_a_new_certificate() -> None:
 def test_the_chain_says_when_it_ends() -> None:
     now = datetime(2026, 1, 2, tzinfo=UTC)
     key = public_key_of(request_of(ec.generate_private_key(ec.SECP256R1())))
-    made = job_ca().sign(key, host=HOST, now=now, life_s=86400, serial=7)
+    made = job_ca().sign(key, hosts=(HOST,), now=now, life_s=86400, serial=7)
     leaf, ca = x509.load_pem_x509_certificates(made.chain.encode())
     assert made.not_after == leaf.not_valid_after_utc.timestamp() == now.timestamp() + 86400
     assert (leaf.serial_number, ca) == (7, job_ca().certificate)
@@ -189,13 +153,13 @@ def test_an_organisations_certificate_that_cannot_sign_cas_is_refused(
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     with pytest.raises(ValueError, match=why):
-        issuer_of(organisation(key, ca=ca, length=length), key)
+        issuer_of(root_of(key, ca=ca, length=length), key)
 
 
 def test_an_organisations_certificate_of_another_key_is_refused() -> None:
     mine, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     with pytest.raises(ValueError, match="the key is not the one"):
-        issuer_of(organisation(mine), other)
+        issuer_of(root_of(mine), other)
 
 
 @pytest.mark.parametrize("kind", ["p256", "ed25519"])

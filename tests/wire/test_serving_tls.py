@@ -37,7 +37,7 @@ class Signer:
             self.third.set()
         return job_ca().sign(
             public_key_of(csr),
-            host=HOST,
+            hosts=(HOST,),
             now=datetime.now(UTC),
             life_s=self.life_s,
             serial=self.serials[-1],

@@ -158,6 +158,14 @@ POLICIES_OFFERED = _counter(
     more="`kept`: the one before; `begun`: the one that the job began with.",
     example="sum by (verdict) (increase(lockstep_policies_offered_total[1h]))",
 )
+CERTIFICATES = _counter(
+    "lockstep_certificates",
+    "Certificates that the operator signed, by whom they are for.",
+    labels=(labels.SERVER,),
+    values=("cloud", "edge", "planner"),
+    more="Each server gets a new one after two thirds of its certificate's life.",
+    example="sum by (server) (increase(lockstep_certificates_total[1d]))",
+)
 FREQUENCY_MISMATCHES = _counter(
     "lockstep_frequency_mismatches",
     "Clients whose own report says another frequency than the plan.",

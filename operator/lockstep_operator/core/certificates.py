@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -62,25 +63,25 @@ class Ca:
         self,
         key: ServerKey,
         *,
-        host: str,
+        hosts: Sequence[str],
         now: datetime,
         life_s: float,
         serial: int,
         issuer: Issuer | None = None,
     ) -> Certificate:
-        """A certificate for the server at `host`, with the chain above it."""
+        """A certificate for the server at these hosts, with the chain above it."""
         chain = self._above(issuer)
         ends = [one.not_valid_after_utc for one in chain]
         not_after = min(now + timedelta(seconds=life_s), *ends).replace(microsecond=0)
         builder = (
             x509.CertificateBuilder()
-            .subject_name(_named(f"lockstep {names.shorten(host, 50)}"))  # no name of a host
+            .subject_name(_named(f"lockstep {names.shorten(hosts[0], 50)}"))  # no host's
             .issuer_name(self.certificate.subject)
             .public_key(key)
             .serial_number(serial)
             .not_valid_before((now - _SKEW).replace(microsecond=0))
             .not_valid_after(not_after)
-            .add_extension(x509.SubjectAlternativeName([_general(host)]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([*map(_general, hosts)]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -125,7 +126,7 @@ class Authority:
 
     def of_planner(self, host: str) -> Ca:
         """The CA of the planner, which answers at `host`."""
-        return self._ca(_PLANNER, name="lockstep planner", hosts=(host, "localhost"))
+        return self._ca(_PLANNER, name="lockstep planner", hosts=planner_hosts(host))
 
     def _ca(self, info: str, *, name: str, hosts: Sequence[str]) -> Ca:
         derived = HKDF(hashes.SHA256(), 32, salt=None, info=info.encode()).derive(self.seed)
@@ -147,6 +148,11 @@ class Authority:
             .add_extension(_authority_key(public), critical=False)
         )
         return Ca(builder.sign(key, None), key)
+
+
+def planner_hosts(host: str) -> tuple[str, ...]:
+    """Where the planner is reached: the host of its URL, and from the operator's own pod."""
+    return host, "localhost"
 
 
 def public_key_of(csr: str) -> ServerKey:
@@ -171,12 +177,14 @@ def _is_p256(key: object) -> bool:
     return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
 
 
-def issuer_of(certificates: bytes, key: IssuerKey) -> Issuer:
+def issuer_of(certificates: bytes, key: PrivateKeyTypes) -> Issuer:
     """A CA of the organisation, from its certificate with those above it in PEM.
 
     Raises:
         ValueError: they are no certificates, no CA, or the key is another's.
     """
+    if not isinstance(key, IssuerKey):
+        raise ValueError("the key must be RSA, EC or Ed25519")
     chain = tuple(x509.load_pem_x509_certificates(certificates))
     constraints = chain[0].extensions
     try:
@@ -192,8 +200,8 @@ def issuer_of(certificates: bytes, key: IssuerKey) -> Issuer:
     return Issuer(chain, key)
 
 
-def _raw(key: object) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined, no-any-return]
+def _raw(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _hash_for(key: IssuerKey) -> hashes.SHA256 | None:
