@@ -55,6 +55,8 @@ class Limits:
     """Request line and headers of a request."""
     head_s: float = 20.0
     """From a connection's start, or a request's first byte, to the end of the headers."""
+    handshake_s: float = 10.0
+    """Of TLS (`securing`), from a connection's start."""
     strangers_make_room: bool = False
     """Beyond `connections` the oldest one whose peer is not known (`receiving.KNOWN`) is closed
     for the new one: so who only asks for a probe gets in however many hold connections."""

@@ -1,6 +1,7 @@
 """CAs and certificates of jobs, and a handshake in memory: no socket, no clock but the test's."""
 
 import ssl
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from cryptography import x509
@@ -15,9 +16,14 @@ HOSTS = (HOST, "digits-edges.lab.svc")
 LIFE_S = 3600.0
 
 
-def job_ca(uid: str = "uid-1", *, seed: bytes = SEED) -> Ca:
-    """The CA of job lab/digits."""
-    return Authority(seed).of_job(uid, HOSTS)
+def job_ca(uid: str = "uid-1", *, seed: bytes = SEED, hosts: Sequence[str] = HOSTS) -> Ca:
+    """The CA of job lab/digits, or of another one."""
+    return Authority(seed).of_job(uid, hosts)
+
+
+def local_ca(uid: str = "uid-1") -> Ca:
+    """The CA of a job whose servers are on loopback."""
+    return job_ca(uid, hosts=("127.0.0.0/8",))
 
 
 def certified(

@@ -19,6 +19,7 @@ from lockstep_api.spec import Data, Mode, Model, Partition, StrategySpec, Target
 from lockstep_api.tiers import ClusterPlan
 from lockstep_api.wire import ClientPlan, Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_serving.bounded import Limits, bounded
+from tests.wire.channels import PLAIN, Channel
 
 _RESERVED: list[socket.socket] = []
 
@@ -150,14 +151,14 @@ def clusters_of(request: PlanRequest, clients: list[str]) -> list[ClusterPlan]:
 
 @asynccontextmanager
 async def serving(
-    app: Any, port: int, *, config: uvicorn.Config | None = None
+    app: Any, port: int, *, config: uvicorn.Config | None = None, channel: Channel = PLAIN
 ) -> AsyncIterator[None]:
     """Serves an ASGI app on loopback, as `config` says."""
     config = config or uvicorn.Config(
         app, http=bounded(Limits(connections=1000)), loop="none", ws="none", lifespan="off",
         log_config=None, access_log=False, timeout_graceful_shutdown=1,
     )  # fmt: skip
-    config.host, config.port = "127.0.0.1", port
+    config.host, config.port, config.http = "127.0.0.1", port, channel.serve(config.http)
     server = uvicorn.Server(config)
     running = asyncio.ensure_future(server._serve())
     while not server.started:

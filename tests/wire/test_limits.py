@@ -20,6 +20,7 @@ from lockstep_serving.bounded import BodyLimit, Limits, bounded
 from lockstep_serving.receiving import KNOWN
 from lockstep_workers.device.probes import ProbeServer
 from tests.support.patience import PATIENCE_S
+from tests.wire.channels import PLAIN, Channel, over_tls
 from tests.wire.cloud import Device, cloud, devices, first_task
 from tests.wire.jobs import FakePlanner, free_port
 
@@ -28,8 +29,16 @@ SPEAKS = f"host: x\r\n{names.PROTOCOL_HEADER}: {names.PROTOCOL}\r\n".encode()
 HURRIED = Limits(connections=3, head_bytes=1000, head_s=0.3)
 
 
+@pytest.fixture(params=["plain", "tls"])
+def channel(request: pytest.FixtureRequest) -> Channel:
+    """What is refused in the clear is refused over TLS, in the same words."""
+    return PLAIN if request.param == "plain" else over_tls()
+
+
 @asynccontextmanager
-async def server(limits: Limits = SMALL, *, max_body: int = 100) -> AsyncIterator[int]:
+async def server(
+    limits: Limits = SMALL, *, max_body: int = 100, channel: Channel = PLAIN
+) -> AsyncIterator[int]:
     """An app that tells how many bytes it was sent."""
     app, port = FastAPI(), free_port()
 
@@ -40,7 +49,7 @@ async def server(limits: Limits = SMALL, *, max_body: int = 100) -> AsyncIterato
         return {"bytes": len(await request.body())}
 
     config = uvicorn.Config(
-        BodyLimit(app, max_body), host="127.0.0.1", port=port, http=bounded(limits),
+        BodyLimit(app, max_body), host="127.0.0.1", port=port, http=channel.serve(bounded(limits)),
         loop="none", ws="none", lifespan="off", log_config=None, access_log=False,
         timeout_graceful_shutdown=1,
     )  # fmt: skip
@@ -55,9 +64,9 @@ async def server(limits: Limits = SMALL, *, max_body: int = 100) -> AsyncIterato
         await running
 
 
-async def say(port: int, *pieces: bytes) -> tuple[int, bytes]:
+async def say(port: int, *pieces: bytes, channel: Channel = PLAIN) -> tuple[int, bytes]:
     """Sends pieces on a new connection; (status, all that was answered until it was closed)."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await channel.open(port)
     try:
         for piece in pieces:
             writer.write(piece)
@@ -71,26 +80,26 @@ async def say(port: int, *pieces: bytes) -> tuple[int, bytes]:
 HEAD = b"POST / HTTP/1.1\r\nhost: x\r\n"
 
 
-async def test_a_head_that_is_too_large_is_refused() -> None:
-    async with server() as port:
+async def test_a_head_that_is_too_large_is_refused(channel: Channel) -> None:
+    async with server(channel=channel) as port:
         whole = HEAD + b"a: " + b"b" * 2000 + b"\r\ncontent-length: 0\r\n\r\n"
-        assert (await say(port, whole))[0] == 431
+        assert (await say(port, whole, channel=channel))[0] == 431
         endless = [HEAD, *[b"a: " + b"b" * 300 + b"\r\n"] * 10]
-        assert (await say(port, *endless))[0] == 431
+        assert (await say(port, *endless, channel=channel))[0] == 431
         url = b"POST /?" + b"q" * 2000 + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
-        assert (await say(port, url))[0] == 431
+        assert (await say(port, url, channel=channel))[0] == 431
 
 
-async def test_a_head_that_takes_too_long_is_refused() -> None:
-    async with server(HURRIED) as port:
-        assert (await say(port, HEAD))[0] == 408
-        assert (await say(port))[0] == 408, "a connection that says nothing, too"
+async def test_a_head_that_takes_too_long_is_refused(channel: Channel) -> None:
+    async with server(HURRIED, channel=channel) as port:
+        assert (await say(port, HEAD, channel=channel))[0] == 408
+        assert (await say(port, channel=channel))[0] == 408, "a connection that says nothing, too"
 
 
-async def test_a_connection_may_rest_between_requests() -> None:
+async def test_a_connection_may_rest_between_requests(channel: Channel) -> None:
     request = HEAD + b"content-length: 2\r\n\r\nab"
-    async with server(HURRIED) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with server(HURRIED, channel=channel) as port:
+        reader, writer = await channel.open(port)
         for _ in range(2):
             writer.write(request)
             assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
@@ -99,30 +108,32 @@ async def test_a_connection_may_rest_between_requests() -> None:
         writer.close()
 
 
-async def test_connections_beyond_the_limit_are_closed_and_room_comes_back() -> None:
-    async with server(Limits(connections=3, head_s=30)) as port:
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
-        assert (await say(port, HEAD + b"content-length: 0\r\n\r\n"))[0] == 503
+async def test_connections_beyond_the_limit_are_closed_and_room_comes_back(
+    channel: Channel,
+) -> None:
+    async with server(Limits(connections=3, head_s=30), channel=channel) as port:
+        held = [await channel.open(port) for _ in range(3)]
+        assert (await say(port, HEAD + b"content-length: 0\r\n\r\n", channel=channel))[0] == 503
         held[0][1].close()
         request = HEAD + b"content-length: 1\r\nconnection: close\r\n\r\na"
         async with asyncio.timeout(PATIENCE_S):
-            while (await say(port, request))[0] != 200:  # noqa: ASYNC110 - the server gives no event
+            while (await say(port, request, channel=channel))[0] != 200:  # noqa: ASYNC110 - the server gives no event
                 await asyncio.sleep(0.01)
         for _, writer in held[1:]:
             writer.close()
 
 
-async def test_the_oldest_stranger_makes_room_where_that_is_asked_for() -> None:
+async def test_the_oldest_stranger_makes_room_where_that_is_asked_for(channel: Channel) -> None:
     """A connection that is known stays, and so does its request; room is never made of itself."""
     limits = Limits(connections=3, head_s=30, strangers_make_room=True)
     request = HEAD + b"content-length: 1\r\nconnection: close\r\n\r\na"
-    async with server(limits) as port:
-        known = await asyncio.open_connection("127.0.0.1", port)
+    async with server(limits, channel=channel) as port:
+        known = await channel.open(port)
         known[1].write(HEAD + b"known: yes\r\ncontent-length: 1\r\n\r\na")
         assert b"200 OK" in await known[0].readuntil(b"\r\n\r\n")
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        held = [await channel.open(port) for _ in range(2)]
         held[1][1].write(b"POST / HTTP/1.1\r\n")
-        assert (await say(port, request))[0] == 200
+        assert (await say(port, request, channel=channel))[0] == 200
         with suppress(ConnectionResetError):
             assert await asyncio.wait_for(held[0][0].read(), PATIENCE_S) == b"", "the oldest"
         assert await known[0].readuntil(b"}") == b'{"bytes":1}'
@@ -134,13 +145,13 @@ async def test_the_oldest_stranger_makes_room_where_that_is_asked_for() -> None:
             writer.close()
 
 
-async def test_where_all_are_known_a_new_connection_is_refused() -> None:
+async def test_where_all_are_known_a_new_connection_is_refused(channel: Channel) -> None:
     limits = Limits(connections=1, head_s=30, strangers_make_room=True)
-    async with server(limits) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with server(limits, channel=channel) as port:
+        reader, writer = await channel.open(port)
         writer.write(HEAD + b"known: yes\r\ncontent-length: 1\r\n\r\na")
         assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
-        assert (await say(port, HEAD + b"content-length: 0\r\n\r\n"))[0] == 503
+        assert (await say(port, HEAD + b"content-length: 0\r\n\r\n", channel=channel))[0] == 503
         writer.close()
 
 
@@ -168,15 +179,17 @@ async def test_nonsense_is_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> 
         (b"POST /\xff HTTP/1.1\r\nhost: x\r\n\r\n", 400),
     ],
 )  # fmt: skip
-async def test_bodies_are_bounded_and_nonsense_is_answered(request_: bytes, status: int) -> None:
-    async with server() as port:
-        assert (await say(port, request_))[0] == status
+async def test_bodies_are_bounded_and_nonsense_is_answered(
+    request_: bytes, status: int, channel: Channel
+) -> None:
+    async with server(channel=channel) as port:
+        assert (await say(port, request_, channel=channel))[0] == status
 
 
-async def test_an_answer_before_the_end_of_the_body_ends_the_connection() -> None:
+async def test_an_answer_before_the_end_of_the_body_ends_the_connection(channel: Channel) -> None:
     """However slowly the rest is sent: nobody waits for it."""
-    async with server(max_body=10**7) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with server(max_body=10**7, channel=channel) as port:
+        reader, writer = await channel.open(port)
         writer.write(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
         assert b"404 Not Found" in await reader.readuntil(b"\r\n\r\n")
 
@@ -192,9 +205,9 @@ async def test_an_answer_before_the_end_of_the_body_ends_the_connection() -> Non
         writer.close()
 
 
-async def test_expect_100_continue_is_answered_before_the_body() -> None:
-    async with server() as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def test_expect_100_continue_is_answered_before_the_body(channel: Channel) -> None:
+    async with server(channel=channel) as port:
+        reader, writer = await channel.open(port)
         writer.write(HEAD + b"content-length: 2\r\nexpect: 100-continue\r\n\r\n")
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b"ab")
@@ -202,21 +215,23 @@ async def test_expect_100_continue_is_answered_before_the_body() -> None:
         writer.close()
 
 
-async def test_a_second_request_before_the_answer_is_refused() -> None:
-    async with server(Limits(connections=3, head_s=30)) as port:
-        _, answer = await say(port, HEAD + b"content-length: 2\r\n\r\na", b"b" + HEAD * 3)
+async def test_a_second_request_before_the_answer_is_refused(channel: Channel) -> None:
+    async with server(Limits(connections=3, head_s=30), channel=channel) as port:
+        _, answer = await say(
+            port, HEAD + b"content-length: 2\r\n\r\na", b"b" + HEAD * 3, channel=channel
+        )
         assert b"200 OK" in answer or b"400 Bad Request" in answer
         flood = (HEAD + b"content-length: 0\r\n\r\n") * 20_000
-        _, answer = await say(port, flood)
+        _, answer = await say(port, flood, channel=channel)
         assert b"400 Bad Request" in answer
         assert answer.count(b"200 OK") < 10
 
 
-async def test_trailers_are_bounded() -> None:
+async def test_trailers_are_bounded(channel: Channel) -> None:
     trailer = b"x: " + b"y" * 200 + b"\r\n"
     head = HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
-    async with server() as port:
-        assert (await say(port, head, *[trailer] * 50))[0] == 431
+    async with server(channel=channel) as port:
+        assert (await say(port, head, *[trailer] * 50, channel=channel))[0] == 431
 
 
 async def test_a_lost_device_is_noticed_whatever_it_sent_before(tmp_path: Path) -> None:

@@ -10,10 +10,17 @@ import pytest
 
 from lockstep_serving.bounded import App, Receive, Send
 from lockstep_serving.receiving import EXTENSION
+from tests.wire.channels import PLAIN, Channel, over_tls
 from tests.wire.jobs import free_port, serving
 
 LARGE = bytes(range(256)) * 4096
 PATIENCE_S = 30.0
+
+
+@pytest.fixture(params=["plain", "tls"])
+def channel(request: pytest.FixtureRequest) -> Channel:
+    """What is true in the clear is true over TLS."""
+    return PLAIN if request.param == "plain" else over_tls()
 
 
 @dataclass
@@ -53,12 +60,12 @@ class Taker:
 
 @asynccontextmanager
 async def talking_to(
-    app: App,
+    app: App, channel: Channel
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to a server of this app."""
     port = free_port()
-    async with serving(app, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with serving(app, port, channel=channel):
+        reader, writer = await channel.open(port)
         try:
             async with asyncio.timeout(60):
                 yield reader, writer
@@ -79,9 +86,11 @@ async def answered(reader: asyncio.StreamReader) -> bytes:
 
 
 @pytest.mark.parametrize("buffer", [1000, 1 << 20, 1 << 22])
-async def test_what_is_sent_is_what_is_read_and_the_connection_goes_on(buffer: int) -> None:
+async def test_what_is_sent_is_what_is_read_and_the_connection_goes_on(
+    buffer: int, channel: Channel
+) -> None:
     app = Taker(buffer=buffer, enough=buffer)
-    async with talking_to(app) as (reader, writer):
+    async with talking_to(app, channel) as (reader, writer):
         for body in (LARGE, b"small", LARGE[:70_000], b"x"):
             app.took.clear()
             writer.write(head(len(body)) + body)
@@ -89,9 +98,9 @@ async def test_what_is_sent_is_what_is_read_and_the_connection_goes_on(buffer: i
             assert b"".join(app.took) == body
 
 
-async def test_a_body_that_comes_in_pieces_is_put_together() -> None:
+async def test_a_body_that_comes_in_pieces_is_put_together(channel: Channel) -> None:
     app = Taker()
-    async with talking_to(app) as (reader, writer):
+    async with talking_to(app, channel) as (reader, writer):
         writer.write(head(len(LARGE)))
         for start in range(0, len(LARGE), 100_000):
             writer.write(LARGE[start : start + 100_000])
@@ -102,9 +111,9 @@ async def test_a_body_that_comes_in_pieces_is_put_together() -> None:
         assert len(app.took) == 1, "one fill, for nobody let it wait"
 
 
-async def test_a_sender_that_waits_is_noticed_and_loses_nothing() -> None:
+async def test_a_sender_that_waits_is_noticed_and_loses_nothing(channel: Channel) -> None:
     app = Taker(patience_s=0.01)
-    async with talking_to(app) as (reader, writer):
+    async with talking_to(app, channel) as (reader, writer):
         writer.write(head(6) + b"abc")
         while b"" not in app.took:  # noqa: ASYNC110 - the app's own loop gives no event
             await asyncio.sleep(0.01)
@@ -113,9 +122,9 @@ async def test_a_sender_that_waits_is_noticed_and_loses_nothing() -> None:
         assert b"".join(app.took) == b"abcdef"
 
 
-async def test_with_enough_there_the_rest_is_not_waited_for() -> None:
+async def test_with_enough_there_the_rest_is_not_waited_for(channel: Channel) -> None:
     app = Taker(enough=1)
-    async with talking_to(app) as (reader, writer):
+    async with talking_to(app, channel) as (reader, writer):
         for letter in (b"a", b"b", b"c"):
             writer.write((head(3) if letter == b"a" else b"") + letter)
             while b"".join(app.took)[-1:] != letter:  # noqa: ASYNC110 - as above
@@ -124,26 +133,26 @@ async def test_with_enough_there_the_rest_is_not_waited_for() -> None:
         assert app.took == [b"a", b"b", b"c"]
 
 
-async def test_a_peer_that_goes_is_noticed() -> None:
+async def test_a_peer_that_goes_is_noticed(channel: Channel) -> None:
     app = Taker()
-    async with talking_to(app) as (_, writer):
+    async with talking_to(app, channel) as (_, writer):
         writer.write(head(100) + b"abc")
         await app.asked.wait()
         writer.close()
         await app.gone.wait()
 
 
-async def test_an_answer_before_the_end_of_the_body_closes_the_connection() -> None:
+async def test_an_answer_before_the_end_of_the_body_closes_the_connection(channel: Channel) -> None:
     app = Taker(buffer=10, enough=10, refuse=True)
-    async with talking_to(app) as (reader, writer):
+    async with talking_to(app, channel) as (reader, writer):
         writer.write(head(20) + b"0123456789")
         app.asked.clear()
         assert b"connection: close" in await answered(reader) or await reader.read() == b""
 
 
-async def test_the_body_is_asked_for_when_the_sender_waits_for_that() -> None:
+async def test_the_body_is_asked_for_when_the_sender_waits_for_that(channel: Channel) -> None:
     app = Taker()
-    async with talking_to(app) as (reader, writer):
+    async with talking_to(app, channel) as (reader, writer):
         writer.write(head(3, b"expect: 100-continue\r\n"))
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b"abc")
@@ -151,9 +160,9 @@ async def test_the_body_is_asked_for_when_the_sender_waits_for_that() -> None:
         assert app.took == [b"abc"]
 
 
-async def test_bytes_behind_the_body_are_the_next_request() -> None:
+async def test_bytes_behind_the_body_are_the_next_request(channel: Channel) -> None:
     app = Taker()
-    async with talking_to(app) as (reader, writer):
+    async with talking_to(app, channel) as (reader, writer):
         writer.write(head(len(LARGE)) + LARGE[:-1])
         await app.asked.wait()
         writer.write(LARGE[-1:])
@@ -163,10 +172,10 @@ async def test_bytes_behind_the_body_are_the_next_request() -> None:
         assert app.took[-1] == b"z"
 
 
-async def test_a_sender_that_drips_ends_the_waiting_as_a_silent_one_does() -> None:
+async def test_a_sender_that_drips_ends_the_waiting_as_a_silent_one_does(channel: Channel) -> None:
     """Who takes bodies one at a time would be held up by a byte now and then."""
     taker = Taker(patience_s=1.0)
-    async with talking_to(taker) as (_, writer):
+    async with talking_to(taker, channel) as (_, writer):
         writer.write(head(len(LARGE)))
         while not taker.took:
             writer.write(b"x")
