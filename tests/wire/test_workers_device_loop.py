@@ -34,6 +34,7 @@ from lockstep_workers.learning.client import Client, LocalTask, Trained
 from lockstep_workers.learning.strategies import fedavg
 from lockstep_workers.learning.strategy import NO_MEMORY, ClientMemory, Vector
 from lockstep_workers.learning.training import Enough, Pace, Sgd
+from lockstep_workers.trust import Untrusted
 from tests.support.clients import SayingClient, examples, saying_client, small_model
 from tests.wire.cloud import Cloud, cloud
 from tests.wire.jobs import FakePlanner, free_port
@@ -220,8 +221,10 @@ async def test_after_a_refused_update_the_next_connection_is_a_devices_own(
 
 async def test_a_url_that_asks_for_tls_is_not_spoken_to_in_plain_http(tmp_path: Path) -> None:
     async with cloud(tmp_path, FakePlanner(), replicas=1) as server:
-        url = server.url.replace("http://", "https://")
-        with pytest.raises(InvalidJob, match="is not http://: there is no TLS yet"):
+        with pytest.raises(Untrusted, match="no CA to know its server by"):
+            connect(server.url.replace("http://", "https://"))
+        url = server.url.replace("http://", "ftp://")
+        with pytest.raises(InvalidJob, match="neither http:// nor https://"):
             connect(url)
         session = keeper(url)
         with pytest.raises(InvalidJob, match="https"):

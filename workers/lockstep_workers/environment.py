@@ -7,6 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from lockstep_api import names
 from lockstep_api.settings import JobSettings
 from lockstep_workers.errors import InvalidJob
+from lockstep_workers.trust import Trust
 
 
 class Environment(BaseSettings):
@@ -40,6 +41,14 @@ class Environment(BaseSettings):
     """Port to listen on."""
     log: str = "json"
     """`json` or `text`."""
+
+    def trust(self) -> Trust:
+        """Whom the pod takes for a server of its job."""
+        return Trust(self.settings.parent / names.CA_FILE)
+
+    def planner_trust(self) -> Trust:
+        """Whom it takes for the planner."""
+        return Trust(self.settings.parent / names.PLANNER_CA_FILE)
 
     def client(self) -> str:
         """The client's name; errors as `edge`."""

@@ -18,6 +18,7 @@ from lockstep_api import names
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import InvalidJob, PlannerUnreachable
 from lockstep_workers.planner_client import PlannerClient
+from lockstep_workers.trusting import TrustingTransport
 
 _log = structlog.get_logger()
 _TRIES = 8
@@ -47,7 +48,7 @@ def _tell(share: float, text: str) -> None:
 
 
 async def _offer(environment: Environment, policy: Policy) -> None:
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(transport=TrustingTransport(environment.planner_trust())) as http:
         planner = PlannerClient(environment.job(), environment.token_file, client=http)
         try:
             verdict = await planner.offer_policy(policy.to_bytes(), tries=_TRIES)

@@ -28,6 +28,7 @@ from lockstep_workers.learning.strategies import strategy_of
 from lockstep_workers.learning.training import be_deterministic
 from lockstep_workers.learning.trial import load_and_try
 from lockstep_workers.planner_client import PlannerClient
+from lockstep_workers.trusting import TrustingTransport
 
 _log = structlog.get_logger()
 
@@ -56,7 +57,7 @@ async def _run(environment: Environment) -> None:
     told = series.of(Owner.CLOUD, mode=job.mode, per_device=job.per_device)
     metrics = CloudMetrics(job.job, groups=groups, told=told)
     front = Front(metrics.registry)
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(transport=TrustingTransport(environment.planner_trust())) as http:
         planner = PlannerClient(job, environment.token_file, client=http)
         store = Store(environment.data_dir, job.uid, keep=job.checkpoint.keep)
         journal = Journal(store, metrics, job.checkpoint.every_rounds)

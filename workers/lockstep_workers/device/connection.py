@@ -8,6 +8,7 @@ it refuses; nobody opens it again behind our back, with a read timeout and witho
 import http.client
 import json
 import socket
+import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +24,7 @@ from lockstep_api.wire import Task, UpdateReport
 from lockstep_workers.device.link import UNLIMITED, Link
 from lockstep_workers.errors import InvalidJob, NoSession, NotAdmitted
 from lockstep_workers.sockets import watch_peer
+from lockstep_workers.trust import NOBODY, Trust, impostor
 
 CONNECT_TIMEOUT_S = 10.0
 _NEVER = (404, 422)
@@ -71,24 +73,36 @@ class Answer:
     """Seconds that the upload took, to the answer."""
 
 
-def connect(cloud_url: str) -> http.client.HTTPConnection:
+def connect(url: str, trust: Trust = NOBODY) -> http.client.HTTPConnection:
     """A new connection without a read timeout: the kernel's keep-alive notices a dead peer.
 
     Raises:
-        InvalidJob: the URL asks for something else than plain HTTP.
+        InvalidJob: the URL is neither of plain HTTP nor of HTTPS.
+        Untrusted: whoever answers is not the server.
     """
-    parts = urlsplit(cloud_url)
-    if parts.scheme != "http":
-        raise InvalidJob(f"the cloud pod's URL {cloud_url} is not http://: there is no TLS yet")
-    connection = http.client.HTTPConnection(
-        parts.hostname or "", parts.port or 80, timeout=CONNECT_TIMEOUT_S
-    )
+    connection = _unconnected(url, trust)
     connection.auto_open = 0
-    connection.connect()
+    try:
+        connection.connect()
+    except ssl.SSLError as error:
+        connection.close()
+        raise impostor(connection.host, error) from error
     connection.sock.settimeout(None)
     connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     watch_peer(connection.sock)
     return connection
+
+
+def _unconnected(url: str, trust: Trust) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    host, timeout_s = parts.hostname or "", CONNECT_TIMEOUT_S
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(host, parts.port or 80, timeout=timeout_s)
+    if parts.scheme == "https":
+        context = trust.context()
+        port = parts.port or 443
+        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
+    raise InvalidJob(f"{url} is neither http:// nor https://")
 
 
 def is_open(connection: http.client.HTTPConnection) -> bool:

@@ -13,6 +13,7 @@ from lockstep_api.sessions import Registration
 from lockstep_workers.device.connection import OpenSession, connect, is_open, open_session
 from lockstep_workers.device.session import Opened
 from lockstep_workers.errors import NoSession
+from lockstep_workers.trust import NOBODY, Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Edges:
 
     urls: Mapping[str, str]
     registration: Registration
+    trust: Trust = NOBODY
     _visit: Visit | None = field(default=None, init=False)
 
     def at(self, edge: str, opened: Opened) -> Visit:
@@ -69,12 +71,12 @@ class Edges:
         return self._visit
 
     def _open(self, edge: str, opened: Opened) -> Visit:
-        held = connect(self.urls[edge])
+        held = connect(self.urls[edge], self.trust)
         try:
             known = self.registration.without_labels()
             session = open_session(held, known, key=opened.key)
             try:
-                connection = connect(self.urls[edge])
+                connection = connect(self.urls[edge], self.trust)
             except BaseException:
                 session.close()
                 raise

@@ -11,17 +11,18 @@ import structlog
 from lockstep_api.sessions import ClientFailure
 from lockstep_workers.device.connection import LOST, connect, report_failure
 from lockstep_workers.jitter import jitter
+from lockstep_workers.trust import NOBODY, Trust
 
 _log = structlog.get_logger()
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
 
 
-def tell(cloud_url: str, failure: ClientFailure) -> bool:
+def tell(cloud_url: str, failure: ClientFailure, *, trust: Trust = NOBODY) -> bool:
     """Insists until the cloud pod has answered: whether this device may try again."""
     backoff_s, idle = _FIRST_BACKOFF_S, threading.Event()
     while True:
         try:
-            connection = connect(cloud_url)
+            connection = connect(cloud_url, trust)
             try:
                 return report_failure(connection, failure)
             finally:

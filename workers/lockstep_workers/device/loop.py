@@ -78,7 +78,7 @@ class DeviceLoop:
         """The last one received: the next is read into its buffer."""
         self._memories = parts.memory.read()
         self._session = Opened(0, "")
-        self._edges = Edges(parts.job.edge_urls, parts.session.registration)
+        self._edges = Edges(parts.job.edge_urls, parts.session.registration, parts.trust)
         self._account = Account(parts.job, self._group)
         self._split = SplitRounds(parts, self._account, cgroup=self._cgroup)
 
@@ -104,7 +104,7 @@ class DeviceLoop:
 
     def _serve(self) -> bool:
         """Serves rounds over a new connection until it is closed; whether the job is over."""
-        connection = connect(self._p.job.cloud_url)
+        connection = connect(self._p.job.cloud_url, self._p.trust)
         try:
             self._take_constants(connection)
             while self._tell(connection):

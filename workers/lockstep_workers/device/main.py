@@ -5,6 +5,7 @@ the probes have threads of their own.
 """
 
 import threading
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,6 +20,9 @@ from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import InvalidJob, JobFailed
 from lockstep_workers.stopping import stop_on_signals
+
+if TYPE_CHECKING:  # it needs torch
+    from lockstep_workers.device.parts import Place
 
 _log = structlog.get_logger()
 
@@ -48,14 +52,16 @@ def run_device(environment: Environment) -> None:
         parts.session.start()
         DeviceLoop(parts).run()
     except JobFailed as error:
-        _fail(job, error, client=client, incarnation=place.incarnation)
+        _fail(job, error, place=place, client=client)
     threading.Event().wait()  # the job is over, here at least: the operator takes the pod away
 
 
-def _fail(job: JobSettings, error: JobFailed, *, client: str, incarnation: str) -> None:
+def _fail(job: JobSettings, error: JobFailed, *, place: "Place", client: str) -> None:
     """The user's code failed: the process ends, and starts again, unless that was too often."""
-    failure = ClientFailure(client=client, incarnation=incarnation, round=0, message=str(error))
+    failure = ClientFailure(
+        client=client, incarnation=place.incarnation, round=0, message=str(error)
+    )
     _log.error("cannot begin", error=str(error))
-    if tell(job.cloud_url, failure):
+    if tell(job.cloud_url, failure, trust=place.environment.trust()):
         raise error
     _log.error("given up")

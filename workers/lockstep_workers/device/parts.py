@@ -21,6 +21,7 @@ from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.environment import Environment
 from lockstep_workers.learning.client import Client, build_client
 from lockstep_workers.learning.training import be_deterministic
+from lockstep_workers.trust import NOBODY, Trust
 
 _UNLIMITED = Links()
 
@@ -35,6 +36,8 @@ class Parts:
     metrics: DeviceMetrics
     memory: MemoryFile
     links: Links = _UNLIMITED
+    trust: Trust = NOBODY
+    """Whom it takes for the cloud pod and the edges."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,7 @@ def build_parts(job: JobSettings, name: str, *, place: Place) -> Parts:
     torch.set_num_threads(1)
     if job.training.deterministic:
         be_deterministic()
-    environment = place.environment
+    environment, trust = place.environment, place.environment.trust()
     dataset = load_dataset(job.data, environment.datasets)
     client = build_client(job, name, dataset=dataset)
     labels = ToldLabels(job, client, environment.memory).histogram(dataset.classes)
@@ -79,10 +82,11 @@ def build_parts(job: JobSettings, name: str, *, place: Place) -> Parts:
     return Parts(
         job=job,
         client=client,
-        session=SessionKeeper(job.cloud_url, known),
+        session=SessionKeeper(job.cloud_url, known, trust=trust),
         metrics=place.metrics,
         memory=memory_file(job, client, folder=environment.memory),
         links=place.links,
+        trust=trust,
     )
 
 

@@ -11,6 +11,7 @@ from lockstep_workers.device.connection import LOST, connect, open_session, sess
 from lockstep_workers.device.threads import start_thread
 from lockstep_workers.errors import WorkerError
 from lockstep_workers.jitter import jitter
+from lockstep_workers.trust import NOBODY, Trust
 
 _log = structlog.get_logger()
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
@@ -30,9 +31,11 @@ class Opened:
 class SessionKeeper:
     """The session of one client."""
 
-    def __init__(self, cloud_url: str, registration: Registration) -> None:
+    def __init__(
+        self, cloud_url: str, registration: Registration, *, trust: Trust = NOBODY
+    ) -> None:
         """Nothing happens until `start`."""
-        self._cloud_url = cloud_url
+        self._cloud_url, self._trust = cloud_url, trust
         self._registration = registration
         self._state = threading.Condition()
         self._open = False
@@ -98,7 +101,7 @@ class SessionKeeper:
 
     def _hold(self) -> bool:
         """Opens the session and returns when it has ended: whether the job is over."""
-        connection = connect(self._cloud_url)
+        connection = connect(self._cloud_url, self._trust)
         try:
             last = self._opened.key
             with open_session(connection, self._registration, key=last) as session:

@@ -32,6 +32,7 @@ from lockstep_workers.split_frames import (
     widen,
     write_labels,
 )
+from lockstep_workers.trust import NOBODY, Trust
 
 _NOT_UPGRADED = (200, 400, 426, 501)
 """What an edge, or a proxy on the way, answers when it could not be asked for an upgrade."""
@@ -62,7 +63,13 @@ class _Account:
 
 
 def open_split(
-    edge_url: str, client: str, *, key: str, shape: Shape, links: Links = UNPACED
+    edge_url: str,
+    client: str,
+    *,
+    key: str,
+    shape: Shape,
+    links: Links = UNPACED,
+    trust: Trust = NOBODY,
 ) -> "SplitConnection":
     """A connection for a round, for whoever shows the key of the client's session.
 
@@ -72,7 +79,9 @@ def open_split(
         OSError: the edge cannot be reached.
     """
     path = names.SPLIT_ROUTE.format(client=client, round=shape.round)
-    wire = _upgraded(edge_url, path, key=key) or _streamed(edge_url, path, key=key)
+    wire = _upgraded(connect(edge_url, trust), path, key=key) or _streamed(
+        connect(edge_url, trust), path, key=key
+    )
     return SplitConnection(wire, shape, links=links)
 
 
@@ -246,10 +255,9 @@ def _known(data: memoryview) -> Head:
         raise http.client.HTTPException(f"the edge: {error}") from None
 
 
-def _upgraded(edge_url: str, path: str, *, key: str) -> _Wire | None:
+def _upgraded(connection: http.client.HTTPConnection, path: str, *, key: str) -> _Wire | None:
     """The connection out of HTTP; None: something on the way lets that not through."""
     headers = {"connection": "upgrade", "upgrade": names.SPLIT_PROTOCOL, names.SESSION_HEADER: key}
-    connection = connect(edge_url)
     connection.sock.settimeout(HANDSHAKE_S)
     try:
         connection.request("GET", path, headers=headers)
@@ -276,9 +284,8 @@ def _upgraded(edge_url: str, path: str, *, key: str) -> _Wire | None:
     return _Wire(sock.sendall, read_into, close)
 
 
-def _streamed(edge_url: str, path: str, *, key: str) -> _Wire:
+def _streamed(connection: http.client.HTTPConnection, path: str, *, key: str) -> _Wire:
     """A request whose body goes on while its answer is read."""
-    connection = connect(edge_url)
     connection.sock.settimeout(HANDSHAKE_S)
     try:
         connection.putrequest("POST", path, skip_accept_encoding=True)

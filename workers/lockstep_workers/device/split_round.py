@@ -151,8 +151,14 @@ class SplitRounds:
         url = self._p.job.edge_urls.get(part.task.edge or "")
         if url is None:
             raise InvalidJob(f"the job's settings have no edge {part.task.edge}")
-        links = self._p.links
-        return open_split(url, self._p.client.name, key=key, shape=part.shape, links=links)
+        return open_split(
+            url,
+            self._p.client.name,
+            key=key,
+            shape=part.shape,
+            links=self._p.links,
+            trust=self._p.trust,
+        )
 
     def _serve(self, part: Part, edge: SplitConnection) -> None:
         """Steps until the edge says that there is none any more, then the end."""

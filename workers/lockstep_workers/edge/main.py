@@ -58,7 +58,7 @@ async def _run(job: JobSettings, edge: str, *, environment: Environment) -> None
     metrics = EdgeMetrics(job.job, edge, told=series.of(Owner.EDGE, mode=job.mode))
     members = Members()
     incarnation = f"{environment.pod_uid}/{os.getpid()}/{time.time_ns()}"
-    async with http_client() as http:
+    async with http_client(environment.trust()) as http:
         registration = EdgeRegistration(edge=edge, incarnation=incarnation)
         shop = split_shop(job, edge, metrics=metrics)
         use = None if shop is None else partial(unpack, shop.model.module)

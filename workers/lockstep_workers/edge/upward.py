@@ -24,6 +24,8 @@ from lockstep_workers.errors import NotAdmitted, RefusedUpdate
 from lockstep_workers.jitter import jitter
 from lockstep_workers.parcels import size_of, unwrap, wrap
 from lockstep_workers.sockets import keep_alive
+from lockstep_workers.trust import NOBODY, Trust
+from lockstep_workers.trusting import TrustingTransport
 
 _log = structlog.get_logger()
 _CONNECT_S = 10.0
@@ -40,10 +42,10 @@ _BROKEN = (httpx2.HTTPError, OSError, ValidationError, RefusedUpdate)
 
 
 @asynccontextmanager
-async def http_client() -> AsyncIterator[httpx2.AsyncClient]:
+async def http_client(trust: Trust = NOBODY) -> AsyncIterator[httpx2.AsyncClient]:
     """Waits for ever, on connections that notice a peer that vanishes."""
     options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), *keep_alive()]
-    transport = httpx2.AsyncHTTPTransport(socket_options=options)
+    transport = TrustingTransport(trust, socket_options=options)
     timeout = httpx2.Timeout(None, connect=_CONNECT_S)
     async with httpx2.AsyncClient(transport=transport, timeout=timeout) as client:
         yield client
