@@ -56,6 +56,11 @@ GROUP_LABELS = {Role.EDGE: EDGE_GROUP_LABEL, Role.DEVICE: GROUP_LABEL}
 """Which label of a pod names its group."""
 
 HTTP_PORT = 8080
+DATA = "data"
+"""What that port is called: of models and updates, at the operator of plans."""
+METRICS_PORT = 8081
+METRICS = "metrics"
+"""What that port is called: probes and metrics of all pods, and nothing else."""
 WORKER_CONTAINER = "worker"
 PLANNER_AUDIENCE = "lockstep-planner"
 """Of the tokens of cloud pods and trainers, which the planner checks."""
@@ -115,6 +120,11 @@ def job_selector(job: str) -> str:
 def role_selector(job: str, role: Role) -> str:
     """Selects what belongs to one role of a job."""
     return f"{job_selector(job)},{ROLE_LABEL}={role}"
+
+
+def role_labels(job: str, role: Role) -> dict[str, str]:
+    """The labels that all pods of a role have, and no others."""
+    return {JOB_LABEL: label_value(job), ROLE_LABEL: role}
 
 
 def cloud_name(job: str) -> str:

@@ -6,14 +6,35 @@ Options of the command line override the environment; nothing else reads the env
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lockstep_operator.core.election import Timing
 from lockstep_operator.core.model import Settings
+from lockstep_operator.core.network import Network
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+Peer = dict[str, Any]
+"""As a NetworkPolicy has it; the apiserver says what is wrong with one."""
+
+
+class NetworkConfig(BaseModel):
+    """What is outside of a job and in its NetworkPolicies: one JSON text, which the chart makes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metrics: tuple[Peer, ...] = ()
+    """Who reads the metrics of pods."""
+    dns: tuple[Peer, ...] = ()
+    """Who resolves names; anybody when empty."""
+    dns_ports: Annotated[tuple[int, ...], Field(min_length=1)] = (53,)
+    """Where they do."""
+    planner: tuple[Peer, ...] = ()
+    """The operator's pods; anybody at the planner's port when empty."""
 
 
 class OperatorConfig(BaseSettings):
@@ -57,6 +78,8 @@ class OperatorConfig(BaseSettings):
     """Seconds without a renewal after which a leader stops; fewer than lease_seconds."""
     retry_seconds: float = 2.0
     """Seconds between two looks at the Lease; fewer than renew_seconds."""
+    network: NetworkConfig | None = None
+    """Makes NetworkPolicies for jobs; none are made when empty."""
     pod: str = ""
     """Name of the operator's own pod; empty outside a cluster."""
     log_format: Literal["plain", "json"] = "plain"
@@ -101,13 +124,28 @@ class OperatorConfig(BaseSettings):
 
     def settings(self, namespace_file: Path = NAMESPACE_FILE) -> Settings:
         """What decisions need."""
+        planner_url = self.planner_url or self._service_url(namespace_file)
         return Settings(
             worker_image=self.worker_image,
-            planner_url=self.planner_url or self._service_url(namespace_file),
+            planner_url=planner_url,
             image_pull_policy=self.image_pull_policy,
             boost_cores=self.boost_cores,
             cpu_watts=self.cpu_watts,
             identity=self.planner_auth,
+            network=self._network(planner_url),
+        )
+
+    def _network(self, planner_url: str) -> Network | None:
+        """With the planner's port as its pods have it, which is that of its Service."""
+        if (said := self.network) is None:
+            return None
+        at = urlsplit(planner_url)
+        return Network(
+            metrics_from=said.metrics,
+            dns=said.dns,
+            dns_ports=said.dns_ports,
+            planner=said.planner,
+            planner_port=at.port or (443 if at.scheme == "https" else 80),
         )
 
     def _service_url(self, namespace_file: Path) -> str:

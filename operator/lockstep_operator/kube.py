@@ -40,6 +40,7 @@ QUOTA: Kind = ("v1", "ResourceQuota")
 EVENT: Kind = ("v1", "Event")
 SECRET: Kind = ("v1", "Secret")
 """One: the seed of certificates, in the operator's own namespace (`authority`)."""
+NETWORK_POLICY: Kind = ("networking.k8s.io/v1", "NetworkPolicy")
 TOKEN_REVIEW: Kind = ("authentication.k8s.io/v1", "TokenReview")
 CHILD_KINDS: tuple[Kind, ...] = (
     SET,
@@ -48,6 +49,7 @@ CHILD_KINDS: tuple[Kind, ...] = (
     ("v1", "ServiceAccount"),
     CLAIM,
     ("policy/v1", "PodDisruptionBudget"),
+    NETWORK_POLICY,
     ("batch/v1", "Job"),
 )
 _NOT_IN_SCHEMA = "field not declared in schema"
@@ -65,6 +67,7 @@ _PLURALS = {
     QUOTA: "resourcequotas",
     ("coordination.k8s.io/v1", "Lease"): "leases",
     ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
+    NETWORK_POLICY: "networkpolicies",
     TOKEN_REVIEW: "tokenreviews",
     SET: "statefulsets",
     ("v1", "Service"): "services",

@@ -26,6 +26,7 @@ EVERYTHING = (
     "--set", "monitoring.podMonitor.enabled=true,monitoring.serviceMonitor.enabled=true",
     "--set", "monitoring.prometheusRule.enabled=true,prometheus.enabled=false",
     "--set", "operator.prometheusUrl=http://prometheus.monitoring.svc:9090",
+    "--set-json", 'networkPolicy.metricsFrom=[{"namespaceSelector": {"matchLabels": {"a": "b"}}}]',
 )  # fmt: skip
 
 

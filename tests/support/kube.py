@@ -25,12 +25,13 @@ from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources
 from lockstep_operator.reconcile import Deps
 from lockstep_operator.reports import Reports
+from tests.support.network import NETWORK
 
 Feed = Callable[[str, Manifest], None]
 
 KEY = JobKey("lab", "digits")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-SETTINGS = Settings(worker_image="worker:1", planner_url="http://planner:8080")
+SETTINGS = Settings(worker_image="worker:1", planner_url="http://planner:8080", network=NETWORK)
 
 
 def job_body(**spec: Any) -> Manifest:

@@ -103,12 +103,19 @@ REFUSED_BY_SCHEMA: list[tuple[Json, str]] = [
     ({"image": "worker@sha256:123"}, MATCH),
     ({"devices.0.uplink": {"trace": "lte..home"}}, MATCH),
     ({"allocation": {"policy": "ppo", "policyRef": "my..policy"}}, MATCH),
+    ({"security": {"networkPolicy": "off"}}, "Unsupported value"),
+    ({"security": {"egress": [{"cidr": "data.example.org"}]}}, MATCH),
+    ({"security": {"egress": [{"cidr": "10.0.0.256/8"}]}}, MATCH),
+    ({"security": {"egress": [{"cidr": "10.0.0.0/33"}]}}, MATCH),
+    ({"security": {"egress": [{"cidr": "10.0.0.0/8", "ports": [0]}]}}, "greater than or equal"),
 ]
 # The apiserver's rules cannot afford to see these; the operator refuses them (Accepted=False).
 REFUSED_BY_THE_OPERATOR: list[Json] = [
     {"devices.0.nodeSelector": {"data science": "x"}},
     {"podTemplate": {"labels": {"example..com/a": "x"}}},
     {"podTemplate": {"labels": {"example.-com/a": "x"}}},
+    {"security": {"egress": [{"cidr": "10.0.0.1/8"}]}},
+    {"security": {"egress": [{"cidr": "1::2::3/64"}]}},
 ]
 TAKEN: list[Json] = [
     *(
@@ -141,6 +148,12 @@ TAKEN: list[Json] = [
     {"devices.0.cpuAtMax": 1, "devices.0.cpuAtStart": 1},
     {"cloud": {"cpu": "500m", "cpuLimit": 2}},
     {"devices.0.uplink": {"trace": "lte.home"}},
+    {"security": {"networkPolicy": "disabled"}},
+    {
+        "security": {
+            "egress": [{"cidr": "0.0.0.0/0", "ports": [80, 443]}, {"cidr": "2001:db8::/32"}]
+        }
+    },
 ]
 
 NAME_MESSAGE = "metadata.name: use lower-case letters, digits and -, and begin with a letter"

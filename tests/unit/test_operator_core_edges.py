@@ -30,9 +30,10 @@ from lockstep_operator.core.resources import server_threads
 from lockstep_operator.core.status import connected
 from lockstep_operator.views import pod_view
 from tests.support.decisions import NODE, NOW
+from tests.support.network import NETWORK
 from tests.support.tiered import group, split_job
 
-SETTINGS = Settings(worker_image="worker:1", planner_url="http://planner")
+SETTINGS = Settings(worker_image="worker:1", planner_url="http://planner", network=NETWORK)
 GIB = 2.0**30
 NEAR: dict[str, Any] = {"name": "near", "replicas": 2, "cpu": "2", "memory": "2Gi"}
 ZONE = {"zone": "z"}
@@ -76,6 +77,7 @@ def test_a_job_with_edges_has_these_objects_beside_those_of_one_without() -> Non
         ("ServiceAccount", "demo-edge"),
         ("Service", "demo-edges"),
         ("PodDisruptionBudget", "demo-edges"),
+        ("NetworkPolicy", "demo-edge"),
         ("StatefulSet", "demo-edge-near"),
         ("StatefulSet", "demo-edge-far"),
     ]

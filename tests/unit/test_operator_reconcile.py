@@ -40,6 +40,7 @@ async def test_a_job_gets_its_children_then_its_status_then_an_event() -> None:
         "PersistentVolumeClaim",
         "Service",
         "PodDisruptionBudget",
+        "NetworkPolicy",
         "StatefulSet",
     }
     assert [event["reason"] for event in kube.events] == ["Starting"]
@@ -134,7 +135,7 @@ async def test_the_status_is_written_although_a_child_is_refused() -> None:
     errors = deps.metrics.registry.get_sample_value(
         "lockstep_reconcile_errors_total", {"error": "Refused"}
     )
-    assert errors == 4  # account, volume, service, budget; its set waits for them
+    assert errors == 5  # account, volume, service, budget, policy; its set waits for them
 
 
 def _ready(kube: FakeKube) -> Manifest:

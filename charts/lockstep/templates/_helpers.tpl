@@ -66,6 +66,17 @@ monitoring:
   serviceMonitor: {enabled: false, interval: 5s, labels: {}}
   prometheusRule: {enabled: false, interval: 15s, labels: {}}
 rbac: {aggregate: true}
+networkPolicy:
+  enabled: true
+  metricsFrom: []
+  prometheusFrom: []
+  dns:
+    to:
+      - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}
+      - ipBlock: {cidr: 169.254.20.10/32}
+    ports: [53]
+  apiserverPorts: [443, 6443, 8443, 16443]
+  egress: []
 dashboards:
   enabled: true
   label: grafana_dashboard

@@ -29,7 +29,7 @@ from lockstep_api.spec.pods import (
     Toleration,
 )
 from lockstep_api.spec.privacy import Privacy
-from lockstep_api.spec.security import Security, Tls
+from lockstep_api.spec.security import Egress, NetworkPolicy, Security, Tls
 from lockstep_api.spec.telemetry import PerDevice, Telemetry
 from lockstep_api.spec.tiers import (
     Clustering,
@@ -72,6 +72,7 @@ __all__ = [
     "DeviceGroup",
     "Distillation",
     "Edge",
+    "Egress",
     "Energy",
     "FederatedJobSpec",
     "Frequency",
@@ -81,6 +82,7 @@ __all__ = [
     "LocalSteps",
     "Mode",
     "Model",
+    "NetworkPolicy",
     "Offload",
     "Participation",
     "Partition",

@@ -30,6 +30,7 @@ OPERATOR_RIGHTS = (
         for resource in ("services", "configmaps", "serviceaccounts", "persistentvolumeclaims")
     ),
     Right("create", "poddisruptionbudgets", "policy", vital=True),
+    Right("create", "networkpolicies", "networking.k8s.io", vital=True),
     Right("create", "jobs", "batch", needed_for="allocation.online"),
     *(Right(verb, "pods", vital=True) for verb in ("list", "watch")),
     Right("patch", "pods", needed_for="labels of clusters"),

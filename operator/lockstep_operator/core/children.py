@@ -14,6 +14,7 @@ from lockstep_api.settings import job_settings
 from lockstep_api.spec import DeviceGroup, Edge, FederatedJobSpec
 from lockstep_operator.core.manifests import hashed, identity
 from lockstep_operator.core.model import JobView, Manifest, ObjectRef, Settings
+from lockstep_operator.core.network import policy_name, policy_spec, wants_policies
 from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet
 from lockstep_operator.core.pods import (
     cloud_template,
@@ -28,7 +29,12 @@ from lockstep_operator.core.trust import cloud_url, trusted
 COPIED_ANNOTATION = "lockstep.dev/copied-version"
 
 
-_VERSIONS = {"StatefulSet": "apps/v1", "PodDisruptionBudget": "policy/v1", "Job": "batch/v1"}
+_VERSIONS = {
+    "StatefulSet": "apps/v1",
+    "PodDisruptionBudget": "policy/v1",
+    "NetworkPolicy": "networking.k8s.io/v1",
+    "Job": "batch/v1",
+}
 TRAINER_SECONDS = 900
 """A trainer that has not ended by then is stopped; it and its log stay as long after its end,
 unless its job is suspended or ends before."""
@@ -52,6 +58,7 @@ def children(job: JobView, placement: Placement, *, settings: Settings) -> tuple
         _service(job, Role.DEVICE, name=names.devices_name(job.key.name)),
         _disruption_budget(job),
         *((_edges_budget(job, job.spec),) if edges else ()),
+        *_network_policies(job, job.spec, settings=settings),
         _cloud_set(job, job.spec, placement=placement, settings=settings),
         *(
             _edge_set(job, job.spec, group=group, placement=placement, settings=settings)
@@ -77,6 +84,7 @@ def child_refs(job: JobView, spec: FederatedJobSpec) -> tuple[ObjectRef, ...]:
         ("Service", names.devices_name(name)),
         ("PodDisruptionBudget", names.cloud_name(name)),
         *((("PodDisruptionBudget", names.edges_name(name)),) if edges else ()),
+        *(("NetworkPolicy", policy_name(name, role)) for role in _restricted(spec)),
         ("StatefulSet", names.cloud_name(name)),
         *(("StatefulSet", names.edge_group_name(name, group.name)) for group in edges),
         *(("StatefulSet", names.group_name(name, group.name)) for group in spec.devices),
@@ -89,6 +97,11 @@ def _roles(spec: FederatedJobSpec) -> list[Role]:
     edges = [Role.EDGE] if spec.edge_groups() else []
     trainer = [Role.TRAINER] if spec.allocation.online else []
     return [Role.CLOUD, *edges, Role.DEVICE, *trainer]
+
+
+def _restricted(spec: FederatedJobSpec) -> list[Role]:
+    """Whose pods have a NetworkPolicy."""
+    return _roles(spec) if wants_policies(spec) else []
 
 
 def record_refs(job: JobView, spec: FederatedJobSpec) -> tuple[ObjectRef, ...]:
@@ -114,11 +127,6 @@ def trace_refs(job: JobView, spec: FederatedJobSpec) -> list[tuple[ObjectRef, Ob
 
 def _ref(job: JobView, kind: str, *, named: str) -> ObjectRef:
     return ObjectRef(_VERSIONS.get(kind, "v1"), kind, job.key.namespace, named)
-
-
-def selector_labels(job: str, role: Role) -> dict[str, str]:
-    """The labels that find all pods of a role."""
-    return {names.JOB_LABEL: names.label_value(job), names.ROLE_LABEL: role}
 
 
 def _labels(job: str, role: Role | None, *, group: str | None = None) -> dict[str, str]:
@@ -260,7 +268,7 @@ def _service(job: JobView, role: Role, *, name: str) -> Manifest:
     spec = {
         "clusterIP": "None",
         "publishNotReadyAddresses": True,
-        "selector": selector_labels(job.key.name, role),
+        "selector": names.role_labels(job.key.name, role),
         "ports": [port],
     }
     labels = _labels(job.key.name, role)
@@ -281,10 +289,29 @@ def _edges_budget(job: JobView, spec: FederatedJobSpec) -> Manifest:
 
 
 def _budget(job: JobView, role: Role, *, name: str, spec: Mapping[str, Any]) -> Manifest:
-    selector = {"matchLabels": selector_labels(job.key.name, role)}
+    selector = {"matchLabels": names.role_labels(job.key.name, role)}
     body = {"spec": {**spec, "selector": selector}}
     labels = _labels(job.key.name, role)
     return _object(job, "PodDisruptionBudget", name=name, labels=labels, body=body)
+
+
+def _network_policies(
+    job: JobView, spec: FederatedJobSpec, *, settings: Settings
+) -> list[Manifest]:
+    """They are there before the pods are; none where the operator is not to make any."""
+    if (network := settings.network) is None:
+        return []
+    name, roles = job.key.name, _roles(spec)
+    return [
+        _object(
+            job,
+            "NetworkPolicy",
+            name=policy_name(name, role),
+            labels=_labels(name, role),
+            body={"spec": policy_spec(name, role, roles=roles, spec=spec, network=network)},
+        )
+        for role in _restricted(spec)
+    ]
 
 
 def _stateful_set(

@@ -58,6 +58,7 @@ _STARTED = (Phase.STARTING, Phase.RUNNING)
 _SUSPENDED = Phase.SUSPENDED
 _PODS = ("StatefulSet", "PodDisruptionBudget", "Job")
 _STOPPED_KINDS = (*_PODS, "Service", "ServiceAccount")
+_POLICY = "NetworkPolicy"
 _LOOK_AGAIN_S = 5.0
 """Between two looks whether names are free: nobody tells when an object of others goes."""
 _ACCEPTED = Finding("True", "Valid", "the job can be run")
@@ -104,7 +105,8 @@ def _after_the_end(observed: Observed, now: datetime) -> Decision:
     """No pods; and no job either, once it was kept for as long as it asked to be."""
     job = observed.job
     rest_s = kept_s(job.spec, job.status.completion_time, now=now)
-    stop = _to_stop(observed, _STOPPED_KINDS)
+    left = () if observed.pods else (_POLICY,)  # strangers do not reach pods on their way out
+    stop = _to_stop(observed, (*_STOPPED_KINDS, *left))
     return Decision((), stop, job.status, (), requeue_in_s=rest_s, delete_job=rest_s == 0)
 
 
@@ -172,7 +174,12 @@ def _run(
     else:
         allowed = replace(settings, bounds=observed.bounds)
         wanted = children(observed.job, found, settings=allowed)
-        decision = draft.decided(phase, told, apply=_to_apply(observed, wanted))
+        decision = draft.decided(
+            phase,
+            told,
+            apply=_to_apply(observed, wanted),
+            delete=_not_wanted(observed, wanted, kind=_POLICY),
+        )
     return _watched(observed, spec, decision=decision, why=why, now=now)
 
 
@@ -291,6 +298,14 @@ def _to_stop(observed: Observed, kinds: Iterable[str]) -> tuple[ObjectRef, ...]:
 def _to_apply(observed: Observed, wanted: Iterable[Manifest]) -> tuple[Manifest, ...]:
     """The children that are missing or were applied in another form."""
     return tuple(manifest for manifest in wanted if _differs(observed, manifest))
+
+
+def _not_wanted(
+    observed: Observed, wanted: Iterable[Manifest], *, kind: str
+) -> tuple[ObjectRef, ...]:
+    """The job's own objects of a kind that it is to have no more."""
+    still = {reference(manifest) for manifest in wanted}
+    return tuple(ref for ref in _to_stop(observed, (kind,)) if ref not in still)
 
 
 def _differs(observed: Observed, manifest: Manifest) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
 from lockstep_operator.core.amount import Amount
+from lockstep_operator.core.network import Network
 from lockstep_operator.core.state import JobState
 
 if TYPE_CHECKING:  # who only decides, as the command line does, needs no cryptography
@@ -132,8 +133,8 @@ class Observed:
     job: JobView
     children: Mapping[ObjectRef, Manifest]
     """What has the job's label or, of what it is missing, one of its names: StatefulSets, Services,
-    ConfigMaps, ServiceAccounts, volume claims, PodDisruptionBudgets and trainers, and objects that
-    are not its own (`ownership` tells them apart)."""
+    ConfigMaps, ServiceAccounts, volume claims, PodDisruptionBudgets, NetworkPolicies and trainers,
+    and objects that are not its own (`ownership` tells them apart)."""
     pods: tuple[PodView, ...]
     nodes: tuple[NodeView, ...]
     report: JobState | None
@@ -164,6 +165,8 @@ class Settings:
     """Who signs for the servers of jobs; None: they speak plain HTTP."""
     planner_ca: str | None = None
     """The planner's CA in PEM; None: it speaks plain HTTP."""
+    network: Network | None = None
+    """What jobs' pods talk to beside each other; None: no NetworkPolicies are made."""
 
 
 @dataclass(frozen=True, slots=True)
