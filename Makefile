@@ -7,6 +7,7 @@ UV := $(VENV)/bin/uv
 UV_VERSION := 0.13.9
 CRD := crds/lockstep.dev_federatedjobs.yaml
 CHART_CRD := charts/lockstep/files/federatedjobs.yaml
+CHART_RIGHTS := charts/lockstep/templates/operator/_rights.tpl
 STAMP := $(VENV)/.installed
 # The cluster, the images and the demo need few packages: a developer's .venv serves them where there
 # is one, else a small one of theirs.
@@ -141,9 +142,10 @@ docs: venv ## the site of docs/, into build/site (any warning fails)
 docs-reference: venv ## regenerates the pages that are made from code (docs/reference)
 	$(PY) -m tests.docs
 
-crds: venv ## regenerates the CRD from the models
+crds: venv ## regenerates the CRD from the models, and the operator's roles from its table
 	$(VENV)/bin/lockstep-crds $(CRD)
 	cp $(CRD) $(CHART_CRD)
+	$(PY) -m lockstep_operator.rights $(CHART_RIGHTS)
 
 monitoring: venv ## regenerates what is made of code: rules and alerts, dashboards, lists of metrics
 	$(PY) -m lockstep_monitoring

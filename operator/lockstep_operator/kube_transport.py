@@ -2,7 +2,8 @@
 
 Only `kube` uses it. Every failure leaves as a KubeError with the apiserver's own words; no error of
 aiohttp or of the Kubernetes client does. A write is bounded by the time for which this process may
-write, so that one that lost its lease has nothing under way when a successor begins.
+write, so that one that lost its lease has nothing under way when a successor begins. What is not in
+the table of rights (`rights`) does not go out at all.
 """
 
 import json
@@ -25,6 +26,7 @@ from lockstep_operator.errors import (
     Throttled,
     Unavailable,
 )
+from lockstep_operator.rights import called, granted
 
 JSON = "application/json"
 REQUEST_TIMEOUT_S = 30.0
@@ -84,6 +86,8 @@ class Transport:
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer with a good status; anything else is raised as a KubeError."""
+        if not granted(call := called(request.verb, request.path)):
+            raise Refused(f"{request}: {call} is not among the operator's rights")
         timeout = self._timeout(request)
         try:
             _, url, headers, _, _ = await self.client.param_serialize(

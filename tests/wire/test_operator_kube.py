@@ -494,3 +494,11 @@ async def test_nobody_listens(unused_tcp_port: int) -> None:
         with pytest.raises(Unavailable, match="GET"):
             await kube.get(job_ref("lab", "digits"))
     await kube.close()
+
+
+async def test_a_call_that_no_role_grants_does_not_go_out(kube: ApiKube, server: Server) -> None:
+    with pytest.raises(Refused, match=r"get nodes is not among the operator's rights"):
+        await kube.get(ObjectRef(*NODE, "", "n"))
+    with pytest.raises(Refused, match=r"delete pods is not among"):
+        await kube.delete(ObjectRef(*POD, "lab", "p"), uid="1")
+    assert server.requests == []
