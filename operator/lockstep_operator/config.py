@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lockstep_operator.core.certificates import CERTIFICATE_S, Authority
 from lockstep_operator.core.election import Timing
 from lockstep_operator.core.model import Settings
 from lockstep_operator.core.network import Network
@@ -45,7 +46,8 @@ class OperatorConfig(BaseSettings):
     worker_image: str = "lockstep.local/worker:0.1.0"
     """Image of the workers of jobs that name none."""
     planner_url: str | None = None
-    """Where cloud pods reach the planner; derived from `service` and the own namespace if empty."""
+    """Where cloud pods reach the planner, which serves TLS if it says https://. Derived from `tls`,
+    `service` and the own namespace if empty."""
     service: str = "lockstep-operator"
     """The Service in front of the planner."""
     listen: Annotated[str, Field(pattern=r"^.+:\d+$")] = "0.0.0.0:8080"
@@ -56,6 +58,13 @@ class OperatorConfig(BaseSettings):
     """Seconds after which every job is looked at again without an event."""
     planner_auth: bool = True
     """Whether the planner checks the callers' tokens, and cloud pods those of their clients."""
+    tls: bool = False
+    """Whether the operator makes certificates: for the servers of jobs, and for the planner."""
+    issuer_dir: Path | None = None
+    """Folder with a CA (tls.crt, tls.key) that signs those of jobs and of the planner, for clients
+    that trust it; they stand alone when empty."""
+    certificate_seconds: Annotated[float, Field(ge=10, le=30 * 86400)] = CERTIFICATE_S
+    """How long a server's certificate lasts; it is replaced after two thirds of that."""
     prometheus_url: str | None = None
     """Base URL of the Prometheus that scrapes the jobs' pods; reports stand in when empty."""
     policy_dir: Path | None = None
@@ -71,7 +80,8 @@ class OperatorConfig(BaseSettings):
     lease_name: str = "lockstep-operator"
     """Name of the Lease."""
     lease_namespace: str | None = None
-    """Its namespace; the operator's own when empty."""
+    """Its namespace, and the one of the Secret with the seed of certificates; the operator's own
+    when empty."""
     lease_seconds: float = 12.0
     """Seconds that others wait for a leader that has fallen silent."""
     renew_seconds: float = 8.0
@@ -113,6 +123,15 @@ class OperatorConfig(BaseSettings):
         self.timing()
         return self
 
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if self.planner_url is not None and tls_host(self.planner_url) and not self.tls:
+            raise ValueError(
+                f"planner_url is {self.planner_url}, but the operator makes no certificates:"
+                " set tls, or say http://"
+            )
+        return self
+
     def timing(self) -> Timing:
         """Seconds of the leader election."""
         return Timing(self.lease_seconds, self.renew_seconds, self.retry_seconds)
@@ -122,17 +141,28 @@ class OperatorConfig(BaseSettings):
         inside = namespace_file.exists()
         return namespace_file.read_text().strip() if inside else "lockstep-system"
 
-    def settings(self, namespace_file: Path = NAMESPACE_FILE) -> Settings:
+    def home(self) -> str:
+        """Where the operator keeps what is its own: Lease and seed."""
+        return self.lease_namespace or self.own_namespace()
+
+    def settings(
+        self, namespace_file: Path = NAMESPACE_FILE, *, authority: Authority | None = None
+    ) -> Settings:
         """What decisions need."""
-        planner_url = self.planner_url or self._service_url(namespace_file)
+        url = self.planner_at(namespace_file)
+        host, ca = tls_host(url), None
+        if authority is not None and host is not None:
+            ca = authority.of_planner(host).pem
         return Settings(
             worker_image=self.worker_image,
-            planner_url=planner_url,
+            planner_url=url,
             image_pull_policy=self.image_pull_policy,
             boost_cores=self.boost_cores,
             cpu_watts=self.cpu_watts,
             identity=self.planner_auth,
-            network=self._network(planner_url),
+            network=self._network(url),
+            authority=authority,
+            planner_ca=ca,
         )
 
     def _network(self, planner_url: str) -> Network | None:
@@ -148,5 +178,16 @@ class OperatorConfig(BaseSettings):
             planner_port=at.port or (443 if at.scheme == "https" else 80),
         )
 
+    def planner_at(self, namespace_file: Path = NAMESPACE_FILE) -> str:
+        """Where cloud pods reach the planner."""
+        return self.planner_url or self._service_url(namespace_file)
+
     def _service_url(self, namespace_file: Path) -> str:
-        return f"http://{self.service}.{self.own_namespace(namespace_file)}.svc:8080"
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}://{self.service}.{self.own_namespace(namespace_file)}.svc:8080"
+
+
+def tls_host(url: str) -> str | None:
+    """The host of an https:// URL."""
+    parts = urlsplit(url)
+    return parts.hostname if parts.scheme == "https" else None

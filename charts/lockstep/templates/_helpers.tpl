@@ -48,6 +48,7 @@ operator:
     requests: {cpu: 100m, memory: 128Mi}
     limits: {memory: 256Mi}
 worker: {image: ""}
+tls: {enabled: false, certManager: {issuerRef: {}}}
 prometheus:
   enabled: true
   image: ""
@@ -84,6 +85,12 @@ dashboards:
   annotations: {}
   grafanaOperator: {enabled: false, instanceSelector: {}, folder: Lockstep}
 priorityClassName: ""
+{{- end }}
+
+{{/* Not empty: cert-manager's issuer signs for the operator's CAs. */}}
+{{- define "lockstep.issuer" -}}
+{{- $values := include "lockstep.values" . | fromYaml -}}
+{{- if and $values.tls.enabled $values.tls.certManager.issuerRef -}}{{ $values.tls.certManager.issuerRef.name }}{{- end -}}
 {{- end }}
 
 {{/* What selects the pods of a component: (dict "root" $ "component" "operator"). */}}
