@@ -10,7 +10,9 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Coroutine, Mapping
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
@@ -25,10 +27,13 @@ from pydantic import ValidationError
 
 from lockstep_operator.actuate import Resizer
 from lockstep_operator.auth import Authenticator
+from lockstep_operator.authority import IssuerFiles, Signing, awaited_authority
 from lockstep_operator.cluster_state import ClusterState, watches
-from lockstep_operator.config import OperatorConfig
+from lockstep_operator.config import OperatorConfig, tls_host
+from lockstep_operator.core.certificates import Authority
 from lockstep_operator.discovery import add_targets
 from lockstep_operator.election import Elector
+from lockstep_operator.errors import BadAuthority
 from lockstep_operator.kube import ApiKube
 from lockstep_operator.labelling import Labelling
 from lockstep_operator.lead import Flags, Gate, Leader, lead, stop_on_signals
@@ -45,7 +50,9 @@ from lockstep_operator.routes import Probes, planner_app
 from lockstep_operator.runtime import Runtime
 from lockstep_operator.telemetry import Prometheus
 from lockstep_serving.bounded import BodyLimit, Limits, bounded
+from lockstep_serving.securing import secured
 from lockstep_serving.server import HostedServer
+from lockstep_serving.tls import Kept
 
 MAX_BODY_BYTES = 64 << 20
 """A plan request of 10,000 clients has about 12 MB."""
@@ -59,12 +66,14 @@ END_WITHIN_S = 3.0
 logger = logging.getLogger(__name__)
 
 
-def make_deps(config: OperatorConfig, kube: ApiKube, *, metrics: Metrics) -> Deps:
+def make_deps(
+    config: OperatorConfig, kube: ApiKube, *, metrics: Metrics, authority: Authority | None = None
+) -> Deps:
     """What the loops and the planner share."""
     return Deps(
         kube=kube,
         sources=Sources(kube, Reports(), ClusterState(kube, config.namespaces)),
-        settings=config.settings(),
+        settings=config.settings(authority=authority),
         metrics=metrics,
         clock=lambda: datetime.now(UTC),
     )
@@ -78,11 +87,21 @@ async def run(config: OperatorConfig) -> int:
     door = ApiKube(configuration, count=metrics.count_request)
     elector = _elector(config, door)
     kube = door if elector is None else door.while_leading(elector.left_s)
-    deps = make_deps(config, kube, metrics=metrics)
     flags = Flags()
+    stop_on_signals(flags.stop)
+    try:
+        signing = await make_signing(config, door, metrics=metrics, stop=flags.stop)
+    except BadAuthority as error:
+        logger.error("stopped: %s", error)
+        await door.close()
+        return 1
+    if flags.stop.is_set():
+        await door.close()
+        return 0
+    authority = None if signing is None else signing.authority
+    deps = make_deps(config, kube, metrics=metrics, authority=authority)
     gate = Gate(flags, partial(reconcile, deps=deps), sources=deps.sources, elector=elector)
     runtime = Runtime(gate, metrics, resync_s=config.resync_seconds)
-    stop_on_signals(flags.stop)
     prometheus = Prometheus(config.prometheus_url) if config.prometheus_url else None
     policies = Policies(kube, config.policy_dir)
     learning = PolicyLearning(deps, policies)
@@ -99,15 +118,17 @@ async def run(config: OperatorConfig) -> int:
         policies=policies,
         learning=learning,
         labelling=labelling,
-        signing=None,
+        signing=signing,
         leads=gate.serves,
     )
     probes = Probes(deps, runtime, lambda: flags.watch_alive, flags.ready, config.resync_seconds)
     app = planner_app(planner, probes)
     add_targets(app, deps.sources.cluster, leads=flags.leading.is_set)
+    certificate = _certificate(config, signing)
     try:
         return await _run_both(
-            planner_server(app, config.host, port=config.port),
+            planner_server(app, config.host, port=config.port, certificate=certificate),
+            certificate,
             work=lead(Leader(config, configuration, runtime, deps=deps, flags=flags), elector),
             runtime=runtime,
             flags=flags,
@@ -130,16 +151,50 @@ def _elector(config: OperatorConfig, kube: ApiKube) -> Elector | None:
     return Elector(kube, namespace, config.lease_name, me, timing, namespaces=namespaces)
 
 
-def planner_server(app: FastAPI, host: str, *, port: int) -> HostedServer:
+async def make_signing(
+    config: OperatorConfig, kube: ApiKube, *, metrics: Metrics, stop: asyncio.Event
+) -> Signing | None:
+    """What certificates are signed with; None: there are none, or the process ends.
+
+    Raises:
+        BadAuthority: what is kept for it cannot be used.
+    """
+    if not config.tls:
+        return None
+    issuer = None if config.issuer_dir is None else IssuerFiles(config.issuer_dir)
+    if issuer is not None:
+        issuer.current()
+    authority = await awaited_authority(kube, config.home(), stop=stop)
+    if authority is None:
+        return None
+    return Signing(
+        authority,
+        metrics,
+        lambda: datetime.now(UTC),
+        time.monotonic,
+        issuer=issuer,
+        life_s=config.certificate_seconds,
+    )
+
+
+def _certificate(config: OperatorConfig, signing: Signing | None) -> Kept | None:
+    """The planner's; None: it speaks plain HTTP."""
+    host = tls_host(config.planner_at())
+    return None if signing is None or host is None else signing.kept_for_planner(host)
+
+
+def planner_server(
+    app: FastAPI, host: str, *, port: int, certificate: Kept | None = None
+) -> HostedServer:
     """The server of planner and probes; no request keeps it from ending."""
+    limits = Limits(connections=MAX_CONNECTIONS, head_bytes=64 << 10, strangers_make_room=True)
+    http = bounded(limits)
     return HostedServer(
         uvicorn.Config(
             BodyLimit(app, MAX_BODY_BYTES),
             host=host,
             port=port,
-            http=bounded(
-                Limits(connections=MAX_CONNECTIONS, head_bytes=64 << 10, strangers_make_room=True)
-            ),
+            http=http if certificate is None else secured(http, certificate.context),  # type: ignore[arg-type]
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=GRACE_S,
@@ -148,9 +203,14 @@ def planner_server(app: FastAPI, host: str, *, port: int) -> HostedServer:
 
 
 async def _run_both(
-    server: HostedServer, *, work: Coroutine[Any, Any, None], runtime: Runtime, flags: Flags
+    server: HostedServer,
+    certificate: Kept | None,
+    *,
+    work: Coroutine[Any, Any, None],
+    runtime: Runtime,
+    flags: Flags,
 ) -> int:
-    http = asyncio.create_task(_serve(server), name="planner")
+    http = asyncio.create_task(serve(server, certificate), name="planner")
     watch = asyncio.create_task(work, name="lead")
     stopped = asyncio.create_task(flags.stop.wait(), name="stop")
     await asyncio.wait({http, watch, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -173,13 +233,34 @@ async def _run_both(
     return 0 if wanted and not broken else 1
 
 
-async def _serve(server: uvicorn.Server) -> None:
-    """uvicorn ends the process itself when its port is taken; here that is an error as any."""
+async def serve(server: HostedServer, certificate: Kept | None) -> None:
+    """Serve until the server is to end, with a certificate that is renewed meanwhile.
+
+    uvicorn ends the process itself when its port is taken; here that is an error as any.
+    """
+    async with _renewed(certificate, server):
+        try:
+            await server.serve()
+        except SystemExit as error:
+            address = f"{server.config.host}:{server.config.port}"
+            raise RuntimeError(f"the planner could not listen on {address}") from error
+
+
+@asynccontextmanager
+async def _renewed(certificate: Kept | None, server: HostedServer) -> AsyncIterator[None]:
+    """While a server serves its certificate is kept; should that fail, it ends."""
+    if certificate is None:
+        yield
+        return
+    await certificate.obtain()
+    renewing = asyncio.create_task(certificate.run(), name="certificate")
+    renewing.add_done_callback(lambda _: setattr(server, "should_exit", True))
     try:
-        await server.serve()
-    except SystemExit as error:
-        address = f"{server.config.host}:{server.config.port}"
-        raise RuntimeError(f"the planner could not listen on {address}") from error
+        yield
+    finally:
+        renewing.cancel()
+        with suppress(asyncio.CancelledError):
+            await renewing
 
 
 Namespaces = Annotated[
@@ -210,6 +291,9 @@ def command(
     planner_auth: Annotated[
         bool | None, typer.Option(help="Check the tokens of the planner's callers.")
     ] = None,
+    tls: Annotated[
+        bool | None, typer.Option(help="Make certificates for jobs and for the planner.")
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="plain or json.")] = None,
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
 ) -> None:
@@ -226,6 +310,7 @@ def command(
         "leader_elect": leader_elect,
         "lease_namespace": lease_namespace,
         "planner_auth": planner_auth,
+        "tls": tls,
         "log_format": log_format,
         "log_level": log_level,
     }

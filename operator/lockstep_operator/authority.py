@@ -6,9 +6,12 @@ admitted, gets a certificate, and only for servers of that job; the seed is in t
 this process, and nowhere else.
 """
 
+import asyncio
 import base64
 import binascii
+import contextlib
 import logging
+import random
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +25,7 @@ from lockstep_api import names
 from lockstep_api.certificates import Certificate, CertificateRequest
 from lockstep_api.names import Role
 from lockstep_api.spec import FederatedJobSpec
+from lockstep_operator.core.backoff import backoff_s
 from lockstep_operator.core.certificates import (
     CERTIFICATE_S,
     SEED_BYTES,
@@ -34,10 +38,11 @@ from lockstep_operator.core.certificates import (
 )
 from lockstep_operator.core.model import JobView, Manifest, ObjectRef
 from lockstep_operator.core.trust import job_hosts, server_host
-from lockstep_operator.errors import BadAuthority, Conflict, NotFound, TooManyCalls
+from lockstep_operator.errors import BadAuthority, Conflict, KubeError, NotFound, TooManyCalls
 from lockstep_operator.kube import SECRET, Kube
 from lockstep_operator.metrics import Metrics
 from lockstep_serving.pace import Buckets, Rate
+from lockstep_serving.tls import Kept
 
 SECRET_NAME = "lockstep-authority"
 SEED_KEY = "seed"
@@ -69,6 +74,27 @@ async def kept_authority(
         return _read(await kube.get(ref))
     logger.info("made Secret %s/%s: the seed of all certificates", namespace, SECRET_NAME)
     return made
+
+
+async def awaited_authority(
+    kube: Kube, namespace: str, *, stop: asyncio.Event, jitter: Callable[[], float] = random.random
+) -> Authority | None:
+    """The same, as soon as Kubernetes answers; None: the process ends before.
+
+    Raises:
+        BadAuthority: what is kept is no seed.
+    """
+    failures = 0
+    while not stop.is_set():
+        try:
+            return await kept_authority(kube, namespace)
+        except KubeError as error:
+            failures += 1
+            logger.warning("the seed of certificates is not read yet: %s", error)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(backoff_s(failures, jitter())):
+                await stop.wait()
+    return None
 
 
 def _secret(ref: ObjectRef, seed: bytes) -> Manifest:
@@ -179,6 +205,14 @@ class Signing:
         """A certificate for the planner, at the host of its URL."""
         hosts = planner_hosts(host)
         return self._signed(self.authority.of_planner(host), csr, hosts=hosts, server="planner")
+
+    def kept_for_planner(self, host: str) -> Kept:
+        """The planner's own certificate, renewed for as long as it runs."""
+
+        async def ask(csr: str) -> Certificate:
+            return self.for_planner(host, csr=csr)
+
+        return Kept(ask, clock=lambda: self.clock().timestamp())
 
     def _signed(self, ca: Ca, csr: str, *, hosts: Sequence[str], server: str) -> Certificate:
         made = ca.sign(

@@ -1,5 +1,6 @@
 """The seed in its Secret, the organisation's CA in its files, and what is signed with them."""
 
+import asyncio
 import base64
 import logging
 import os
@@ -19,16 +20,25 @@ from lockstep_api.certificates import CertificateRequest
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
 from lockstep_operator import authority as authority_module
-from lockstep_operator.authority import IssuerFiles, Signing, kept_authority
+from lockstep_operator.authority import IssuerFiles, Signing, awaited_authority, kept_authority
 from lockstep_operator.core.certificates import Authority
 from lockstep_operator.core.model import JobKey, JobView, ObjectRef
-from lockstep_operator.errors import BadAuthority, Conflict, NotFound, TooManyCalls, UnfitRequest
+from lockstep_operator.errors import (
+    BadAuthority,
+    Conflict,
+    KubeError,
+    NotFound,
+    TooManyCalls,
+    Unavailable,
+    UnfitRequest,
+)
 from lockstep_operator.metrics import Metrics
 from lockstep_serving.pace import Buckets, Rate
 from lockstep_serving.tls import request_of
 from tests.support.certificates import HOST, SEED, job_ca
 from tests.support.kube import FakeKube, failing
 from tests.support.organisation import root_of, written
+from tests.support.patience import PATIENCE_S
 
 SECRET = ObjectRef("v1", "Secret", "ops", "lockstep-authority")
 SPEC = FederatedJobSpec.model_validate({
@@ -102,6 +112,38 @@ async def test_an_apiserver_that_refuses_is_told_and_nothing_is_made_up() -> Non
     kube = FakeKube(fail=failing("create", Conflict("exists"), "lockstep-authority"))
     with pytest.raises(NotFound):
         await kept_authority(kube, "ops")
+
+
+async def test_a_seed_that_cannot_be_read_yet_is_waited_for(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authority_module, "backoff_s", lambda failures, jitter: 0.0)
+    kube, tries = FakeKube(), 0
+
+    def away(verb: str, name: str) -> KubeError | None:
+        nonlocal tries
+        tries += 1
+        return Unavailable("the apiserver is away") if tries < 4 else None
+
+    kube.fail = away
+    assert await awaited_authority(kube, "ops", stop=asyncio.Event()) is not None
+    assert (
+        caplog.messages[:3]
+        == ["the seed of certificates is not read yet: the apiserver is away"] * 3
+    )
+
+
+async def test_a_process_that_ends_waits_no_longer() -> None:
+    stop, asked = asyncio.Event(), asyncio.Event()
+
+    def away(verb: str, name: str) -> KubeError:
+        asked.set()
+        return Unavailable("the apiserver is away")
+
+    waiting = asyncio.create_task(awaited_authority(FakeKube(fail=away), "ops", stop=stop))
+    await asked.wait()
+    stop.set()
+    assert await asyncio.wait_for(waiting, PATIENCE_S) is None
 
 
 async def test_the_seed_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,13 +1,17 @@
 """The operator's configuration: the environment, and options over it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from lockstep_operator import app
 from lockstep_operator.config import OperatorConfig
+from lockstep_operator.core.certificates import Authority
+from tests.support.certificates import SEED
 
 
 @pytest.fixture
@@ -69,3 +73,46 @@ def test_a_wrong_value_is_told_in_words(
     assert app.start({"listen": "no port", "log_level": None}) == 2
     assert "lockstep-operator: listen: " in capsys.readouterr().err
     assert started == []
+
+
+def test_with_tls_the_planner_is_where_its_certificate_says(tmp_path: Path) -> None:
+    inside = tmp_path / "namespace"
+    inside.write_text("ops\n")
+    authority = Authority(SEED)
+    settings = OperatorConfig.of({"tls": True}).settings(inside, authority=authority)
+    assert settings.planner_url == "https://lockstep-operator.ops.svc:8080"
+    assert settings.planner_ca == authority.of_planner("lockstep-operator.ops.svc").pem
+    assert settings.authority is authority
+
+
+def test_without_tls_nobody_makes_certificates(tmp_path: Path) -> None:
+    settings = OperatorConfig.of({}).settings(tmp_path / "none")
+    assert settings.planner_url == "http://lockstep-operator.lockstep-system.svc:8080"
+    assert (settings.planner_ca, settings.authority) == (None, None)
+
+
+def test_jobs_can_have_certificates_where_the_planner_has_none() -> None:
+    given = OperatorConfig.of({"tls": True, "planner_url": "http://10.0.0.1:8080"})
+    settings = given.settings(authority=Authority(SEED))
+    assert (settings.planner_url, settings.planner_ca) == ("http://10.0.0.1:8080", None)
+    assert settings.authority is not None
+
+
+def test_a_planner_cannot_speak_tls_without_certificates(started: list[OperatorConfig]) -> None:
+    url = "https://planner.example.org"
+    with pytest.raises(
+        ValidationError, match=rf"planner_url is {url}, but .* set tls, or say http"
+    ):
+        OperatorConfig.of({"planner_url": url})
+    assert call("--planner-url", url, "--tls").exit_code == 0
+    assert started[0].tls
+
+
+@pytest.mark.parametrize("seconds", [0, 9.9, 31 * 86400, float("nan")])
+def test_a_certificates_life_has_bounds(seconds: float) -> None:
+    with pytest.raises(ValidationError, match="certificate_seconds"):
+        OperatorConfig.of({"certificate_seconds": seconds})
+
+
+def test_seed_and_lease_are_in_one_namespace() -> None:
+    assert OperatorConfig.of({"lease_namespace": "ops"}).home() == "ops"
