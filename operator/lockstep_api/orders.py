@@ -18,6 +18,7 @@ from lockstep_api.wire_types import (
     ClusterName,
     Counted,
     Deadline,
+    Distance,
     Finite,
     Number,
     NumberName,
@@ -69,6 +70,10 @@ class ClusterOrder(WireModel):
         Field(default_factory=dict)
     )
     """Of the strategy's state."""
+    bounds: Annotated[dict[NumberName, Distance], BeforeValidator(few_entries(MOST_NUMBERS))] = (
+        Field(default_factory=dict)
+    )
+    """How far an update may go (`strategy.clipNorm`), by vector, and for how many steps."""
     cut: LayerName | None = None
     """Split: the layer after which the model is cut."""
     cut_shape: Annotated[list[Counted], Field(max_length=8)] = Field(default_factory=list)

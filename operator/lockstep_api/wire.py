@@ -36,6 +36,7 @@ from lockstep_api.wire_types import (
     MOST_NOTICES,
     MOST_NUMBERS,
     MOST_TEXT,
+    MOST_VECTORS,
     Accuracy,
     Budget,
     Bytes,
@@ -44,6 +45,7 @@ from lockstep_api.wire_types import (
     Cores,
     Counted,
     Deadline,
+    Distance,
     EdgeName,
     Finite,
     Frequency,
@@ -192,6 +194,12 @@ class ClientReport(WireModel):
     """Size of the update in bytes."""
     asked_steps: Counted | None = None
     """Local SGD steps of its plan; empty where its budget alone bounded them."""
+    distances: Annotated[list[Distance], Field(max_length=MOST_VECTORS)] = Field(
+        default_factory=list
+    )
+    """How far each of its vectors went, as it came; the first is the model's. Empty: unknown."""
+    kept: Annotated[list[Accuracy], Field(max_length=MOST_VECTORS)] = Field(default_factory=list)
+    """The share of each that `strategy.clipNorm` left; empty: it was not clipped."""
 
 
 class RoundReport(WireModel):

@@ -12,6 +12,8 @@ MOST_LABELS = 1024
 MOST_NOTICES = 64
 MOST_NUMBERS = 16
 """Numbers of a strategy."""
+MOST_VECTORS = 8
+"""Of an update."""
 MOST_TEXT = 1024
 """Characters of a sentence."""
 MOST_ACCOUNT = 4096
@@ -69,5 +71,7 @@ Incarnation = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
 """Tells two runs of one pod apart."""
 Count = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 """Of operations."""
+Distance = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
+"""Of an update from the model: a vector that is taken has a norm below 2e19."""
 Divergence = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 """In nats."""

@@ -240,6 +240,37 @@ RULES: list[tuple[Json, str]] = [
         "training.target: accuracy is a share, so value must be at most 1",
     ),
     ({"strategy": {"mu": 0.1}}, "strategy: mu belongs to name fedprox only"),
+    *(
+        (
+            {"strategy": {"name": name, "aggregation": "median"}},
+            "strategy: aggregation trimmedMean, median and krum work with names fedavg, fedprox,"
+            " fedadam and fedyogi only; what the others upload has to be summed up",
+        )
+        for name in ("fednova", "scaffold", "calibrated", "fedagrac")
+    ),
+    *(
+        (
+            {"strategy": {"aggregation": aggregation, "trim": 0.1}},
+            "strategy: trim belongs to aggregation trimmedMean and krum only",
+        )
+        for aggregation in ("mean", "median")
+    ),
+    *(
+        (
+            {"privacy": {"clipNorm": 1, "noiseMultiplier": 1}, "strategy": own},
+            "privacy needs strategy.aggregation mean without strategy.clipNorm: its own clipNorm"
+            " bounds updates, and noise is reckoned for their mean",
+        )
+        for own in ({"aggregation": "median"}, {"clipNorm": 3})
+    ),
+    *(
+        (
+            {"mode": "hierarchical", "edges": EDGES, "strategy": {"aggregation": aggregation}},
+            "strategy: aggregation trimmedMean, median and krum need each update at the cloud pod,"
+            " and edges send up sums: they belong to mode federated only",
+        )
+        for aggregation in ("trimmedMean", "median", "krum")
+    ),
     (
         {"strategy": {"name": "fedprox", "deviationWeight": 0.1}},
         "strategy: deviationWeight belongs to name calibrated only",

@@ -141,7 +141,7 @@ def test_defaults_in_the_crd_are_those_of_the_models() -> None:
     }
     filled = with_defaults(spec_schema(), minimal)
     assert FederatedJobSpec.model_validate(filled) == FederatedJobSpec.model_validate(minimal)
-    assert filled["strategy"] == {"name": "fedavg"}
+    assert filled["strategy"] == {"name": "fedavg", "aggregation": "mean"}
     assert filled["devices"][0]["frequency"] == {"minGHz": 0.5, "maxGHz": 2.0}
     assert filled["checkpoint"] == {"everyRounds": 1, "keep": 2}
     empty = {"image", "podTemplate", "clustering", "offload", "distillation", "edges"}

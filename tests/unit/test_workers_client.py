@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lockstep_workers.learning.bounding import distance
 from lockstep_workers.learning.client import Client
 from lockstep_workers.learning.server import Server
 from lockstep_workers.learning.strategies import fedavg
@@ -147,7 +148,9 @@ def test_figures_of_a_round_come_with_its_sums(deterministic: bool) -> None:
     server = Server(scaffold(), mlp(), examples=held, deterministic=deterministic)
     server.begin(7, ["d-0", "d-1", "d-2"])
     update = np.zeros(server.n_values, np.float32)
-    last, first = Contribution(30, 8, memory_round=4, counted_round=4), Contribution(10, 4)
+    from_model = (distance(server.state.vectors[MODEL]), 0.0)
+    last = Contribution(30, 8, memory_round=4, counted_round=4, distances=from_model)
+    first = Contribution(10, 4, distances=from_model)
     for name, contribution in (("d-2", last), ("d-0", first)):
         server.add(name, update, contribution=contribution)
     totals = server.totals()

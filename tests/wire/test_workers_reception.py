@@ -15,6 +15,7 @@ from lockstep_workers.device import connection as device
 from lockstep_workers.hosting.asgi import App
 from lockstep_workers.hosting.bulk import BulkRoutes
 from lockstep_workers.hosting.reception import Reception
+from lockstep_workers.learning.clipping import UNSEEN, Measured
 from lockstep_workers.learning.strategy import Contribution
 from lockstep_workers.tensors import Flat, decode, encode
 from tests.wire.cloud import report
@@ -32,9 +33,10 @@ class Sum:
     total: Flat = field(default_factory=lambda: np.zeros(N_VALUES, np.float32))
     constants: bytes = b""
 
-    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
+    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> Measured:
         """Adds an update."""
         self.total += np.float32(contribution.examples) * flat
+        return UNSEEN
 
 
 @dataclass

@@ -62,7 +62,9 @@ async def test_what_an_update_says_of_examples_and_steps_moves_no_weight(tmp_pat
         np.testing.assert_allclose(flat, 3.0, rtol=1e-4)
         report = planner.requests[1].report
         assert report is not None
-        assert {(one.update.examples, one.update.steps) for one in report.clients} == {(7, 20)}
+        told = {one.update.client: one.update for one in report.clients}
+        assert {client: one.examples for client, one in told.items()} == held
+        assert [told[client].steps for client in held] == [1, 1, 20], "never more than asked for"
 
 
 async def test_a_closed_connection_counts_at_once(tmp_path: Path) -> None:

@@ -92,8 +92,9 @@ async def edge(server: Cloud, name: str, *, url: str, exact: bool) -> AsyncItera
         registration = EdgeRegistration(edge=name, incarnation="1")
         upward = Upward(server.url, registration, client=http)
         how = Averaging(
-            edge=name, reception=reception, strategy=fedavg(), exact=exact, tell=upward.tell
-        )
+            edge=name, reception=reception, strategy=fedavg(), momentum=0.0, exact=exact,
+            tell=upward.tell,
+        )  # fmt: skip
         running = Running(name, how.runner, members=members, metrics=metrics)
         keeping = asyncio.ensure_future(upward.keep(running, dropped=reception.close_all))
         try:

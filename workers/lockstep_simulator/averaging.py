@@ -15,7 +15,7 @@ from lockstep_api.orders import ClusterResult
 from lockstep_api.wire import RoundPlan
 from lockstep_simulator.playing import Field, Going, moments
 from lockstep_workers.errors import RefusedUpdate
-from lockstep_workers.learning.cluster_averaging import LATE, ClusterAverage
+from lockstep_workers.learning.cluster_averaging import LATE, ClusterAverage, limits_of
 from lockstep_workers.learning.cluster_rounds import ClusterRun, TieredRound
 from lockstep_workers.learning.privacy import Bound
 from lockstep_workers.learning.rounds import Base, Round
@@ -99,6 +99,8 @@ class AveragingField(Field):
 
     edges: tuple[str, ...]
     strategy: Strategy
+    momentum: float
+    """Of local SGD."""
     exact: bool
     """With training.deterministic."""
     clip_norm: float | None
@@ -131,9 +133,11 @@ class AveragingField(Field):
     def _average(self, now: TieredRound, run: ClusterRun) -> ClusterAverage:
         vectors = len(self.strategy.uploads)
         total = RoundSum(self.server.n_values, vectors=vectors, exact=self.exact)
-        norm, model = self.clip_norm, self.server.broadcast()[MODEL]
-        bound = None if norm is None else Bound(model, norm)
-        return ClusterAverage(now.order(run, keys={}), self.strategy, total, now.began_s, bound)
+        order, given = now.order(run, keys={}), self.server.broadcast()
+        norm = self.clip_norm
+        bound = None if norm is None else Bound(given[MODEL], norm)
+        limits = limits_of(order, self.strategy, vectors=given, momentum=self.momentum)
+        return ClusterAverage(order, self.strategy, total, now.began_s, bound or limits)
 
     def _take(
         self, now: TieredRound, run: ClusterRun, *, average: ClusterAverage, at_s: float

@@ -20,6 +20,7 @@ from lockstep_workers.device.connection import Work
 from lockstep_workers.device.messages import TrainedRound, report
 from lockstep_workers.errors import RefusedUpdate
 from lockstep_workers.learning.client import Client, Trained
+from lockstep_workers.learning.clipping import Measured
 from lockstep_workers.learning.memory import Memories
 from lockstep_workers.learning.rounds import Base, Progress, Round
 from lockstep_workers.learning.server import Server
@@ -58,14 +59,15 @@ def base_of(progress: Progress, *, examples: Mapping[str, int], server: Server) 
         saved_round=progress.round,
         examples=examples,
         numbers=server.state.numbers,
+        bounds=server.bounds,
     )
 
 
 class Sink(Protocol):
     """Where updates are added up."""
 
-    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
-        """Adds a checked update."""
+    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> Measured:
+        """Adds a checked update, which it may change."""
 
 
 @dataclass(slots=True)
@@ -189,14 +191,15 @@ class Field:
         )
         update = report(self.clients[way.client], done)
         now.check(update)
-        sink.add(way.client, flat, contribution=now.contribution(update))
+        measured = sink.add(way.client, flat, contribution=now.contribution(update))
         now.accept(
             ClientReport(
                 update=update,
                 arrived_seconds=at_s - now.began_s,
                 upload_seconds=way.trip.upload_s,
                 bytes=self.up_bytes,
-            )
+            ),
+            measured,
         )
 
     def _home(self, now: Round, way: Going, *, closed_s: float) -> None:

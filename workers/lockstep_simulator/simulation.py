@@ -17,7 +17,7 @@ import numpy as np
 from lockstep_allocator.fleet import Method
 from lockstep_api.records import ClientRecord, ClientsRecord
 from lockstep_api.settings import JobSettings, edge_names, job_settings
-from lockstep_api.spec import AllocationPolicy, FederatedJobSpec, Mode
+from lockstep_api.spec import FederatedJobSpec, Mode
 from lockstep_api.text import few
 from lockstep_api.wire import PlanRequest, RoundPlan
 from lockstep_simulator.averaging import AveragingField
@@ -34,6 +34,7 @@ from lockstep_simulator.observing import Telemetry
 from lockstep_simulator.planning import LivePlanner, Planner
 from lockstep_simulator.playing import Field, Player
 from lockstep_simulator.processes import in_processes
+from lockstep_simulator.refused import check
 from lockstep_simulator.registering import registered_clients, registered_edges
 from lockstep_simulator.repeating import repeating
 from lockstep_simulator.simulated import SimulatedRound
@@ -43,12 +44,12 @@ from lockstep_simulator.work import Work
 from lockstep_workers.cloud.split_server import SplitServer
 from lockstep_workers.data import Dataset
 from lockstep_workers.entrypoints import explained
-from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.client import Client
 from lockstep_workers.learning.constants import pack, unpack
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.learning.privacy import by_seed, noise_of
 from lockstep_workers.learning.rounds import SHOWN, Progress, Round, Tries, is_over, round_report
+from lockstep_workers.learning.safeguards import safeguards_of
 from lockstep_workers.learning.server import Server
 from lockstep_workers.learning.strategies import strategy_of
 from lockstep_workers.learning.trial import Loaded, tried
@@ -139,7 +140,7 @@ class Simulation:
         Raises:
             InvalidJob: the job cannot be simulated.
         """
-        check(setup)
+        check(setup.spec, setup.policy)
         self._setup, self.job = setup, settings_of(setup)
         with repeating(deterministic=self._deterministic):
             loaded = tried(self.job, setup.dataset)
@@ -179,6 +180,7 @@ class Simulation:
             examples=loaded.examples,
             deterministic=self._deterministic,
             noise=noise_of(self.job, normals=by_seed(self.job.training.seed)),
+            safeguards=safeguards_of(self.job, loaded.reached),
         )
 
     def _build_field(
@@ -211,6 +213,7 @@ class Simulation:
         return AveragingField(
             edges=tuple(edge_names(setup.spec)),
             strategy=strategy_of(self.job),
+            momentum=self.job.training.momentum,
             exact=self._deterministic,
             clip_norm=self.job.clip_norm(),
             hop_s=setup.overheads.transfer_s,
@@ -346,23 +349,3 @@ def settings_of(setup: Setup) -> JobSettings:
         planner_url="http://simulated",
         cpu_watts=setup.cpu_watts,
     )
-
-
-def check(setup: Setup) -> None:
-    """Whether it can be simulated.
-
-    Raises:
-        InvalidJob: it cannot; says what to change.
-    """
-    allocation = setup.spec.allocation
-    if allocation.online:
-        raise InvalidJob(
-            "allocation.online: a policy that goes on learning is not simulated; "
-            "use --set allocation.online=false"
-        )
-    ppo = allocation.policy is AllocationPolicy.PPO
-    if ppo and allocation.policy_ref is not None and setup.policy is None:
-        raise InvalidJob(
-            f"allocation.policyRef {allocation.policy_ref}: what is in the cluster cannot be read "
-            "from here; give the policy's file with --policy, or remove policyRef"
-        )

@@ -44,6 +44,7 @@ from lockstep_api.spec.tiers import (
     WireDtype,
 )
 from lockstep_api.spec.work import (
+    Aggregation,
     CalibrationGradient,
     Data,
     LocalSteps,
@@ -61,6 +62,7 @@ from lockstep_api.spec.work import (
 
 __all__ = [
     "Actuator",
+    "Aggregation",
     "Allocation",
     "AllocationPolicy",
     "CalibrationGradient",

@@ -144,6 +144,17 @@ class FederatedJobSpec(ApiModel):
             " are averaged by examples; other strategies work in modes federated and hierarchical",
         ),
         (
+            "!has(self.privacy)"
+            " || (self.strategy.aggregation == 'mean' && !has(self.strategy.clipNorm))",
+            "privacy needs strategy.aggregation mean without strategy.clipNorm: its own clipNorm"
+            " bounds updates, and noise is reckoned for their mean",
+        ),
+        (
+            "self.mode == 'federated' || self.strategy.aggregation == 'mean'",
+            "strategy: aggregation trimmedMean, median and krum need each update at the cloud pod,"
+            " and edges send up sums: they belong to mode federated only",
+        ),
+        (
             "self.mode != 'split' || self.allocation.policy != 'ppo'",
             "mode split needs allocation.policy max, static or equalize: a policy for ppo is"
             " trained on rounds that upload once",

@@ -24,6 +24,15 @@ class StrategyName(StrEnum):
     FEDYOGI = "fedyogi"
 
 
+class Aggregation(StrEnum):
+    """What a round's updates come to."""
+
+    MEAN = "mean"
+    TRIMMED_MEAN = "trimmedMean"
+    MEDIAN = "median"
+    KRUM = "krum"
+
+
 class CalibrationGradient(StrEnum):
     """Which gradient stands for a client in strategy calibrated."""
 
@@ -249,6 +258,16 @@ class StrategySpec(ApiModel):
             "self.name == 'scaffold' || !has(self.option)",
             "strategy: option belongs to name scaffold only",
         ),
+        (
+            "self.aggregation == 'mean'"
+            " || self.name in ['fedavg', 'fedprox', 'fedadam', 'fedyogi']",
+            "strategy: aggregation trimmedMean, median and krum work with names fedavg, fedprox,"
+            " fedadam and fedyogi only; what the others upload has to be summed up",
+        ),
+        (
+            "self.aggregation in ['trimmedMean', 'krum'] || !has(self.trim)",
+            "strategy: trim belongs to aggregation trimmedMean and krum only",
+        ),
     )
 
     name: StrategyName = StrategyName.FEDAVG
@@ -276,6 +295,20 @@ class StrategySpec(ApiModel):
     server_momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Share of the last change that the server adds to the next; when empty 0, for fedadam and
     fedyogi 0.9."""
+
+    aggregation: Aggregation = Aggregation.MEAN
+    """What a round's updates come to. `mean`: by the examples that each client holds. The others
+    keep every update until the round closes (on the cloud pod's disk), count each the same, and
+    bear dishonest ones: `trimmedMean` leaves out the smallest and largest of each value, `median`
+    all but the middle, `krum` takes the mean of those that lie closest together. Mode federated
+    only."""
+    trim: Annotated[float, Field(ge=0, lt=0.5)] | None = None
+    """trimmedMean: share of the updates that is left out at either end; krum: share that may be
+    dishonest. Rounded up to whole updates; 0.2 when empty."""
+    clip_norm: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
+    """How far an update may be from the model, as a multiple of how far the median one of the last
+    rounds was (of a short training by the cloud pod itself in round 1); one that is further is
+    scaled back to that. 10 when empty; 0: as far as it likes."""
 
 
 class Participation(ApiModel):

@@ -1,8 +1,8 @@
 """Checkpoints of a job's rounds: written whole or not at all, checked when read, the newest N kept.
 
 Called by `cloud.store`. A checkpoint is one safetensors file: the server's vectors, and in its
-metadata its numbers, the progress, the job's UID and a SHA-256 over all. No random state is in it,
-because none lives from round to round: every draw is seeded by (seed, client, round).
+metadata its numbers, its reach, the progress, the job's UID and a SHA-256 over all. No random state
+is in it, because none lives from round to round: every draw is seeded by (seed, client, round).
 """
 
 import hashlib
@@ -59,6 +59,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, *, uid: str) -> int:
     told = {"format": FORMAT, "uid": uid, "progress": checkpoint.progress.to_json()}
     if checkpoint.state.numbers:
         told["numbers"] = json.dumps(dict(checkpoint.state.numbers), allow_nan=False)
+    if checkpoint.state.reach:
+        told["reach"] = json.dumps(dict(checkpoint.state.reach), allow_nan=False)
     metadata = told | {"sha256": _digest(told, vectors)}
     head = header({name: vector.shape for name, vector in vectors.items()}, metadata)
     write_whole(path, head, *(_bytes(vector) for vector in vectors.values()))
@@ -96,7 +98,8 @@ def read_checkpoint(path: Path, *, uid: str, like: ServerState) -> Checkpoint:
     if numbers.keys() != like.numbers.keys():
         found, expected = sorted(numbers), sorted(like.numbers)
         raise CorruptCheckpoint(f"{path.name} holds the numbers {found}, expected {expected}")
-    return Checkpoint(progress, ServerState(vectors, numbers))
+    reach = json.loads(metadata.get("reach", "{}"))
+    return Checkpoint(progress, ServerState(vectors, numbers, reach))
 
 
 def cut_of(path: Path, *, uid: str) -> str | None:
@@ -137,10 +140,10 @@ def _check(
 
 
 def _digest(metadata: Mapping[str, str], vectors: Mapping[str, Flat]) -> str:
-    """Of all that is told but the digest itself; numbers only where there are some."""
+    """Of all that is told but the digest itself; numbers and reach only where there are some."""
     digest = hashlib.sha256()
     told = [metadata.get(key, "") for key in ("format", "uid", "progress")]
-    for text in [*told, *filter(None, [metadata.get("numbers")])]:
+    for text in [*told, *filter(None, [metadata.get("numbers"), metadata.get("reach")])]:
         digest.update(f"{len(text)}:{text}".encode())
     for name in sorted(vectors):
         digest.update(f"{name}:{vectors[name].size}".encode())

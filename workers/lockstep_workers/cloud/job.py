@@ -46,6 +46,7 @@ from lockstep_workers.learning.rounds import (
     repeat_plan,
     round_report,
 )
+from lockstep_workers.learning.safeguards import NO_SAFEGUARDS, Safeguards
 from lockstep_workers.learning.strategy import Strategy
 from lockstep_workers.learning.troubles import too_few
 from lockstep_workers.planner_client import PlannerClient
@@ -71,6 +72,8 @@ class Parts:
     """What the devices take over of the model, packed (`learning.constants`)."""
     noise: Noise | None = None
     """What hides the clients of a private job."""
+    safeguards: Safeguards = NO_SAFEGUARDS
+    """Against dishonest clients."""
     split: SplitServer | None = None
     """In mode split: the server, which is made with the data set."""
     clock: Callable[[], float] = field(default=time.monotonic)
@@ -92,6 +95,7 @@ class Job:
             deterministic=self._patient,
             noise=parts.noise,
             constants=parts.constants,
+            safeguards=parts.safeguards,
         )
         self.reception = Reception(clients, self.server, tally=parts.metrics, now=self._now)
         self.tiers = self._build_tiers() if parts.job.edge_urls else None
@@ -262,6 +266,7 @@ class Job:
             saved_round=self._journal.saved_round,
             examples=self._p.examples,
             numbers=self.server.state.numbers,
+            bounds=self.server.bounds,
         )
         player = self.reception if self.tiers is None else self.tiers
         done = await player.play(plan, patient=self._patient, base=base)

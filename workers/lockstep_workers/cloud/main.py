@@ -24,6 +24,7 @@ from lockstep_workers.hosting.asgi import App
 from lockstep_workers.hosting.bulk import BulkRoutes
 from lockstep_workers.hosting.front import Address, Front, serve
 from lockstep_workers.learning.privacy import noise_of
+from lockstep_workers.learning.safeguards import safeguards_of
 from lockstep_workers.learning.strategies import strategy_of
 from lockstep_workers.learning.training import be_deterministic
 from lockstep_workers.learning.trial import load_and_try
@@ -107,5 +108,6 @@ def _parts(pod: Pod) -> Parts:
         metrics=pod.metrics,
         constants=constants,
         noise=noise_of(job),
+        safeguards=safeguards_of(job, loaded.reached),
         split=split,
     )

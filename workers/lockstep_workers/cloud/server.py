@@ -14,6 +14,7 @@ from lockstep_api.wire import RoundPlan
 from lockstep_workers.errors import RefusedUpdate
 from lockstep_workers.learning import server
 from lockstep_workers.learning.privacy import Noise
+from lockstep_workers.learning.safeguards import NO_SAFEGUARDS, Safeguards
 from lockstep_workers.learning.strategy import Contribution, Strategy
 from lockstep_workers.learning.sums import SUMS
 from lockstep_workers.parcels import Tensor
@@ -32,10 +33,16 @@ class Server(server.Server):
         deterministic: bool,
         noise: Noise | None = None,
         constants: bytes = b"",
+        safeguards: Safeguards = NO_SAFEGUARDS,
     ) -> None:
         """At the module's initial weights; see `learning.server`."""
         super().__init__(
-            strategy, module, examples=examples, deterministic=deterministic, noise=noise
+            strategy,
+            module,
+            examples=examples,
+            deterministic=deterministic,
+            noise=noise,
+            safeguards=safeguards,
         )
         self.constants = constants
         """What a device takes over of the model once (`learning.constants`)."""

@@ -17,7 +17,8 @@ import numpy as np
 from lockstep_api.orders import ClusterOrder, ClusterProgress, ClusterResult
 from lockstep_workers.edge.running import ClusterOutcome
 from lockstep_workers.hosting.reception import Reception
-from lockstep_workers.learning.cluster_averaging import LATE, ClusterAverage
+from lockstep_workers.learning.clipping import Measured
+from lockstep_workers.learning.cluster_averaging import LATE, ClusterAverage, limits_of
 from lockstep_workers.learning.privacy import Bound
 from lockstep_workers.learning.strategy import Contribution, Strategy
 from lockstep_workers.learning.sums import SUMS, RoundSum
@@ -36,10 +37,11 @@ class _Sink:
     """Devices take them from the cloud pod."""
     added: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
+    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> Measured:
         """Adds a checked update."""
-        self.average.add(client, flat, contribution=contribution)
+        measured = self.average.add(client, flat, contribution=contribution)
         self.added.set()
+        return measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,8 @@ class Averaging:
     edge: str
     reception: Reception
     strategy: Strategy
+    momentum: float
+    """Of local SGD."""
     exact: bool
     """With training.deterministic."""
     clip_norm: float | None = None
@@ -71,12 +75,15 @@ class AveragingRunner:
     ) -> None:
         """`vectors` are what its devices begin with, by the strategy's names."""
         self._how, self._order = how, order
-        sent = [np.asarray(vectors[name], np.float32) for name in how.strategy.broadcasts]
+        names = how.strategy.broadcasts
+        sent = [np.asarray(vectors[name], np.float32) for name in names]
         uploads = len(how.strategy.uploads)
         n_values = sent[0].size * uploads
         total = RoundSum(n_values, vectors=uploads, exact=how.exact)
+        given = dict(zip(names, sent, strict=True))
         bound = None if how.clip_norm is None else Bound(sent[0], how.clip_norm)
-        self._average = ClusterAverage(order, how.strategy, total, how.now(), bound)
+        limits = limits_of(order, how.strategy, vectors=given, momentum=how.momentum)
+        self._average = ClusterAverage(order, how.strategy, total, how.now(), bound or limits)
         self._round = self._average.round
         self._sink = _Sink(self._average, encode(sent), n_values)
 

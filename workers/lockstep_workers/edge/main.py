@@ -120,6 +120,7 @@ def runner_of(
             edge=edge,
             reception=reception,
             strategy=strategy_of(job),
+            momentum=job.training.momentum,
             exact=job.training.deterministic,
             clip_norm=job.clip_norm(),
             tell=tell,

@@ -16,6 +16,7 @@ from lockstep_workers.edge.metrics import EdgeMetrics
 from lockstep_workers.errors import NoSession, SessionTaken
 from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.hosting.sessions import DeviceSession
+from lockstep_workers.learning.clipping import Measured
 from lockstep_workers.learning.strategy import Contribution
 from lockstep_workers.tensors import Flat
 
@@ -27,7 +28,7 @@ class _NoSink:
     body = bytearray()
     constants = b""
 
-    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
+    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> Measured:
         """Never called: no round is open without a sink."""
         raise AssertionError(client)
 

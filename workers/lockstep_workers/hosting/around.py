@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from lockstep_api.sessions import Refusal
+from lockstep_workers.learning.clipping import Measured
 from lockstep_workers.learning.strategy import Contribution
 from lockstep_workers.tensors import Flat
 
@@ -26,8 +27,8 @@ class Sink(Protocol):
     def constants(self) -> bytes:
         """What it takes over of the model once, before its first round."""
 
-    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
-        """Takes a checked update; `flat` is valid during the call only."""
+    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> Measured:
+        """Takes a checked update, and may change it; `flat` is valid during the call only."""
 
 
 class Tally(Protocol):

@@ -213,8 +213,9 @@ class Reception:
         """Adds a checked update; errors as `check`."""
         update = report.update
         now = self._welcome(offer, update)
-        now.sink.add(update.client, flat, contribution=now.round.contribution(update))
-        now.round.accept(report)
+        contribution = now.round.contribution(update)
+        measured = now.sink.add(update.client, flat, contribution=contribution)
+        now.round.accept(report, measured)
         self._tally.took()
         self._pulse.set()
 

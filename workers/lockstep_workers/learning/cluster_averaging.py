@@ -6,14 +6,16 @@ Invariant: a member is lost only because somebody says so, or because its update
 round's deadline and quorum are the cloud pod's.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lockstep_api.orders import ClusterOrder, ClusterResult
 from lockstep_api.tiers import ClusterReport
 from lockstep_api.wire import RoundPlan
+from lockstep_workers.learning.clipping import UNSEEN, Limits, Measured
 from lockstep_workers.learning.privacy import Bound
 from lockstep_workers.learning.rounds import Base, Round
-from lockstep_workers.learning.strategy import Contribution, Strategy
+from lockstep_workers.learning.strategy import Contribution, Strategy, Vector
 from lockstep_workers.learning.sums import RoundSum, share_of
 from lockstep_workers.tensors import Flat
 
@@ -29,8 +31,8 @@ class ClusterAverage:
     sum: RoundSum
     began_s: float
     """When the order came."""
-    bound: Bound | None = None
-    """Of each update, where clients are hidden."""
+    limits: Limits | Bound
+    """What updates are held against, as at the cloud pod; a bound where clients are hidden."""
     round: Round = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,11 +42,15 @@ class ClusterAverage:
             _plan(order), began_s=self.began_s, patient=True, base=_base(order), turn=order.turn
         )
 
-    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
-        """Adds a checked update."""
-        if self.bound is not None:
-            self.bound.keep(flat)
+    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> Measured:
+        """Adds a checked update, which is clipped in its place."""
+        measured = UNSEEN
+        if isinstance(self.limits, Bound):
+            self.limits.keep(flat)
+        else:
+            measured = self.limits.hold(flat, contribution.steps)
         self.sum.add(client, flat, share=share_of(self.strategy, contribution))
+        return measured
 
     def result(self, *, edge: str, now_s: float, down_bytes: int) -> ClusterResult:
         """What goes up beside the sums; each client has received `down_bytes`."""
@@ -69,6 +75,15 @@ class ClusterAverage:
             rejected=sorted(done.rejected),
             refused=done.refused,
         )
+
+
+def limits_of(
+    order: ClusterOrder, strategy: Strategy, *, vectors: Mapping[str, Vector], momentum: float
+) -> Limits:
+    """The limits of an order with these vectors."""
+    uploads = tuple(strategy.uploads)
+    origins = {name: vectors[name] for name in uploads if name in strategy.broadcasts}
+    return Limits(uploads=uploads, origins=origins, bounds=order.bounds, momentum=momentum)
 
 
 def _plan(order: ClusterOrder) -> RoundPlan:

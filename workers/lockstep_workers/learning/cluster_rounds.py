@@ -10,7 +10,7 @@ result counts once, from the edge that has its newest order.
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lockstep_api.orders import ClusterNews, ClusterOrder, ClusterResult, MemberOrder
 from lockstep_api.sessions import Refusal
@@ -178,6 +178,7 @@ class TieredRound(Round):
             mean_steps=self._mean_steps,
             numbers=dict(self.base.numbers),
             cut=self.plan.cut,
+            bounds=dict(self.base.bounds),
             quorum=self._quorum_of(members),
             deadline_seconds=None if deadline_s is None else max(0.0, deadline_s - passed_s),
         )
@@ -303,7 +304,12 @@ class TieredRound(Round):
             raise RefusedUpdate(Refusal.BAD_REPORT, message)
         if any(one.update.round != self.number for one in result.clients):
             raise RefusedUpdate(Refusal.BAD_REPORT, "an update of the result is of another round")
-        return {one.update.client: self.contribution(one.update) for one in result.clients}
+        return {
+            one.update.client: replace(
+                self.contribution(one.update), distances=tuple(one.distances)
+            )
+            for one in result.clients
+        }
 
     def take(self, run: ClusterRun, result: ClusterResult, *, now_s: float) -> None:
         """A result is in the sums: its clients are accepted, its other members lost."""

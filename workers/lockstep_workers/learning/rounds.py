@@ -24,6 +24,7 @@ from lockstep_api.wire import (
     told_loss,
 )
 from lockstep_workers.errors import JobFailed, RefusedUpdate
+from lockstep_workers.learning.clipping import UNSEEN, Measured
 from lockstep_workers.learning.strategy import Contribution
 
 SHOWN = 5
@@ -45,6 +46,8 @@ class Base:
     one that is missing counts as one."""
     numbers: Mapping[str, float] = field(default_factory=dict)
     """Of the strategy's state."""
+    bounds: Mapping[str, float] = field(default_factory=dict)
+    """How far updates may go (`learning.clipping`), for those who clip them elsewhere."""
     mean_steps_of_all: float | None = None
     """At an edge, whose plan is a part of the round's: what the whole round's says."""
 
@@ -192,11 +195,16 @@ class Round:
         may_be_fewer = plan.budget_seconds is not None or plan.batch_size is not None
         return min(report.steps, plan.steps) if may_be_fewer else plan.steps
 
-    def accept(self, report: ClientReport) -> None:
-        """Notes an update that was added, with the examples and steps that it counts."""
+    def accept(self, report: ClientReport, measured: Measured = UNSEEN) -> None:
+        """Notes an update that was added, with what was found of it; what it says of itself is told
+        on as far as it can be."""
         update, plan = report.update, self._waiting.pop(report.update.client)
-        counted = {"examples": self.base.held_by(update.client), "steps": self._steps(update)}
-        told = {"asked_steps": plan.asked_steps(), "update": update.model_copy(update=counted)}
+        steps = min(update.steps, plan.steps)
+        counted = {"examples": self.base.held_by(update.client), "steps": steps}
+        told: dict[str, object] = {"asked_steps": plan.asked_steps()}
+        told["update"] = update.model_copy(update=counted)
+        if measured is not UNSEEN:
+            told |= {"distances": list(measured.distances), "kept": list(measured.kept)}
         self.accepted[update.client] = report.model_copy(update=told)
 
     def cluster_reports(self) -> list[ClusterReport]:

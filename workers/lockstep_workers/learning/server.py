@@ -1,7 +1,9 @@
 """The server side of a strategy: the global model, the sums of a round, the next state.
 
-Owned by whoever plays a job's rounds; `cloud.server` adds the body that travels. Invariant: between
-two rounds every vector of the state is in memory once.
+Owned by whoever plays a job's rounds; `cloud.server` adds the body that travels. An update is held
+against its bounds, weighed, and added; what comes of a round is evaluated by its owner, who may go
+on from the state before it. Invariant: between two rounds every vector of the state is in memory
+once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +13,18 @@ import torch
 from torch import nn
 
 from lockstep_workers.data import Examples
+from lockstep_workers.learning.clipping import (
+    UNSEEN,
+    Limits,
+    Measured,
+    bounds_of,
+    first_reach,
+    next_reach,
+)
 from lockstep_workers.learning.evaluation import Evaluation, evaluate
 from lockstep_workers.learning.parameters import FlatModel, flatten, use_vector
 from lockstep_workers.learning.privacy import Noise, clip
+from lockstep_workers.learning.safeguards import NO_SAFEGUARDS, Safeguards
 from lockstep_workers.learning.strategy import (
     MODEL,
     Contribution,
@@ -22,7 +33,7 @@ from lockstep_workers.learning.strategy import (
     Totals,
     Vector,
 )
-from lockstep_workers.learning.sums import RoundSum, SumPart, Sums, share_of
+from lockstep_workers.learning.sums import SumPart, Sums, share_of
 from lockstep_workers.tensors import Flat, split
 
 
@@ -37,6 +48,7 @@ class Server:
         examples: Mapping[str, int],
         deterministic: bool = False,
         noise: Noise | None = None,
+        safeguards: Safeguards = NO_SAFEGUARDS,
     ) -> None:
         """At the module's initial weights.
 
@@ -46,15 +58,19 @@ class Server:
             examples: training examples of each client of the job.
             deterministic: the sums are exact, so that no order of updates changes them.
             noise: what hides single clients in each mean; the strategy weighs all alike.
+            safeguards: against dishonest clients; nothing is said of single ones that are hidden.
         """
-        self._strategy, self._examples, self._noise = strategy, examples, noise
+        self._strategy, self._examples = strategy, examples
+        self._noise, self._safeguards = noise, safeguards
         self._round, self._participants = 0, list[str]()
         self.model: FlatModel = flatten(module)
         self.n_values = self.model.vector.numel() * len(strategy.uploads)
         """Values of an update."""
         self.state = strategy.start(self.model.vector.numpy())
-        vectors = len(strategy.uploads)
-        self._sum = RoundSum(self.n_values, vectors=vectors, exact=deterministic)
+        if (reached := safeguards.reached) is not None:
+            self.state = replace(self.state, reach=first_reach(reached, [*strategy.uploads]))
+        self._sum = safeguards.updates(self.n_values, strategy=strategy, exact=deterministic)
+        self._limits = self._limits_now()
 
     @property
     def weight(self) -> float:
@@ -73,9 +89,24 @@ class Server:
         )
 
     def go_on_from(self, state: ServerState) -> None:
-        """Takes the state of a checkpoint."""
-        self.state = state
+        """Takes the state of a checkpoint; one that knows of no reach leaves what is known."""
+        self.state = state if state.reach else replace(state, reach=self.state.reach)
         self._use_model()
+
+    @property
+    def bounds(self) -> Mapping[str, float]:
+        """How far the vectors of a round's updates may go, for those who clip them elsewhere."""
+        return self._limits.bounds
+
+    def _limits_now(self) -> Limits:
+        vectors = self.state.vectors
+        travel = [name for name in self._strategy.uploads if name in self._strategy.broadcasts]
+        return Limits(
+            uploads=tuple(self._strategy.uploads),
+            origins={name: vectors[name] for name in travel},
+            bounds=bounds_of(self.state.reach, self._safeguards.clip_norm),
+            momentum=self._safeguards.momentum,
+        )
 
     def broadcast(self) -> dict[str, Vector]:
         """What a client receives: the state's own vectors, to be read only."""
@@ -87,16 +118,22 @@ class Server:
         vectors = self.state.vectors
         self.move({n: v.copy() for n, v in vectors.items() if self._sum.holds(v)})
         self._sum.reset()
+        self._limits = self._limits_now()
 
     def move(self, vectors: Mapping[str, Vector]) -> None:
         """From now on these vectors of the state live here: equal ones, in another place."""
         self.go_on_from(replace(self.state, vectors={**self.state.vectors, **vectors}))
 
-    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> None:
-        """Adds an update, which is clipped in place where clients are hidden."""
+    def add(self, client: str, flat: Flat, *, contribution: Contribution) -> Measured:
+        """Adds an update, which is clipped in its place."""
         if self._noise is not None:
             clip(flat, self.state.vectors[MODEL], norm=self._noise.clip_norm)
-        self._sum.add(client, flat, share=share_of(self._strategy, contribution))
+            measured = UNSEEN
+        else:
+            measured = self._limits.hold(flat, contribution.steps)
+        counted = replace(contribution, distances=measured.distances)
+        self._sum.add(client, flat, share=share_of(self._strategy, counted))
+        return measured
 
     def add_part(self, sums: Sums, *, contributions: Mapping[str, Contribution]) -> None:
         """Adds what an edge has summed up, which comes from these clients.
@@ -109,11 +146,18 @@ class Server:
 
     def aggregate(self) -> None:
         """Makes the next state from the sums of a round with at least one update."""
-        figures = self.totals()
-        mean = split(self._sum.mean(), tuple(self._strategy.uploads))
+        figures, uploads = self.totals(), tuple(self._strategy.uploads)
+        mean = split(self._sum.mean(self.state.vectors[MODEL]), uploads)
         if self._noise is not None:
             self._noise.add(mean[MODEL], updates=len(figures.contributions))
-        self.go_on_from(self._strategy.aggregate(self.state, mean, totals=figures))
+        reach = next_reach(
+            self.state.reach,
+            figures.contributions,
+            uploads=uploads,
+            momentum=self._safeguards.momentum,
+        )
+        after = self._strategy.aggregate(self.state, mean, totals=figures)
+        self.go_on_from(replace(after, reach=reach))
 
     def evaluate(self, test: Examples) -> Evaluation:
         """Accuracy and loss of the global model."""

@@ -30,6 +30,7 @@ from lockstep_workers.learning.evaluation import Evaluation, evaluate
 from lockstep_workers.learning.halves import Halves, cut_shape, halves, own
 from lockstep_workers.learning.parameters import FlatModel, flatten, use_vector
 from lockstep_workers.learning.pool import Pool, pooled
+from lockstep_workers.learning.safeguards import safeguards_of
 from lockstep_workers.learning.server import Server
 from lockstep_workers.learning.split_trial import try_cloud, try_halves
 from lockstep_workers.learning.strategies import fedavg
@@ -67,6 +68,7 @@ class SplitServer(Server):
             loaded.module,
             examples=loaded.examples,
             deterministic=job.training.deterministic,
+            safeguards=safeguards_of(job, loaded.reached),
         )
         self._job, self._how = job, distilling_of(job)
         self._train, self._classes = loaded.dataset.train, loaded.dataset.classes

@@ -43,6 +43,8 @@ class ServerState:
     """By name, each float32 of shape (n,); `model` is the global model."""
     numbers: Mapping[str, float] = field(default_factory=dict)
     """By name, finite; every one that the method has is in its `start`, and goes with each task."""
+    reach: Mapping[str, float] = field(default_factory=dict)
+    """How far updates go (`learning.clipping`); the server's, of which a method knows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ class Contribution:
     """The round whose memory the client trained with, as it says; None: without one."""
     counted_round: int | None = None
     """The round of the client's last update before this one that is in the model; None: none is."""
+    distances: tuple[float, ...] = ()
+    """How far each of its vectors went (`learning.clipping`); empty: nobody looked."""
 
     @property
     def remembered(self) -> bool:

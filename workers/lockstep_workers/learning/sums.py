@@ -186,15 +186,35 @@ class ExactSum:
         return bool(np.may_share_memory(vector, self.sums))
 
 
-class RoundSum:
+class Shares:
+    """What each of a round's updates counts."""
+
+    def __init__(self, vectors: int = 1) -> None:
+        """Of none; an update has so many vectors."""
+        self._vectors = vectors
+        self.shares: dict[str, Share] = {}
+        """Of what was added, by client."""
+
+    @property
+    def weights(self) -> list[float]:
+        """The sum of the weights, by vector: rounded once, so that it has no order either."""
+        columns = [[s.weights[i] for s in self.shares.values()] for i in range(self._vectors)]
+        return [math.fsum(column) for column in columns]
+
+    def contributions(self, order: Sequence[str]) -> tuple[Contribution, ...]:
+        """What the updates come from, as `order` names their clients, whoever else it names."""
+        place = {client: index for index, client in enumerate(order)}
+        clients = sorted(self.shares, key=lambda client: place.get(client, len(place)))
+        return tuple(self.shares[client].contribution for client in clients)
+
+
+class RoundSum(Shares):
     """A round's updates: their sums, and what each of them counts."""
 
     def __init__(self, n_values: int, *, vectors: int = 1, exact: bool = False) -> None:
         """Room for updates of `n_values` values, so many vectors of one length; kept for ever."""
-        self._vectors = vectors
+        super().__init__(vectors)
         self._sum: Sum = (ExactSum if exact else Accumulator)(n_values, vectors=vectors)
-        self.shares: dict[str, Share] = {}
-        """Of what was added, by client."""
 
     def reset(self) -> None:
         """Starts a round."""
@@ -234,20 +254,9 @@ class RoundSum:
         """All of it, as something to merge; a view, valid until more is added."""
         return SumPart(self._sum.sums, dict(self.shares))
 
-    @property
-    def weights(self) -> list[float]:
-        """The sum of the weights, by vector: rounded once, so that it has no order either."""
-        columns = [[s.weights[i] for s in self.shares.values()] for i in range(self._vectors)]
-        return [math.fsum(column) for column in columns]
-
-    def contributions(self, order: Sequence[str]) -> tuple[Contribution, ...]:
-        """What the updates come from, as `order` names their clients, whoever else it names."""
-        place = {client: index for index, client in enumerate(order)}
-        clients = sorted(self.shares, key=lambda client: place.get(client, len(place)))
-        return tuple(self.shares[client].contribution for client in clients)
-
-    def mean(self) -> Flat:
-        """The weighted means of at least one update, valid until `reset`, which comes next."""
+    def mean(self, origin: Flat | None = None) -> Flat:
+        """The weighted means of at least one update, valid until `reset`, which comes next; where
+        they began changes nothing."""
         return self._sum.mean(self.weights)
 
     def holds(self, vector: Flat) -> bool:

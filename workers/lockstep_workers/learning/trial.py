@@ -6,6 +6,7 @@ and not with pods that start again and again.
 Invariant: afterwards the model has the weights that it had before.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,20 @@ from lockstep_api.settings import JobSettings
 from lockstep_workers.data import Dataset, Examples, as_batch, load_dataset
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import InvalidJob
+from lockstep_workers.learning.bounding import distance
 from lockstep_workers.learning.client import deal, sgd_of
+from lockstep_workers.learning.clipping import Reached
 from lockstep_workers.learning.constants import unchanged
 from lockstep_workers.learning.evaluation import BATCH, evaluate
 from lockstep_workers.learning.parameters import FlatModel, flatten
 from lockstep_workers.learning.partition import Indices
+from lockstep_workers.learning.safeguards import clip_norm_of
 from lockstep_workers.learning.saving import model_file
 from lockstep_workers.learning.training import Sgd, train
 from lockstep_workers.models import build_model, check_fit, check_scores
+
+_REACH_STEPS = 4
+"""More would make a large model begin late; what follows of them is an upper bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,8 @@ class Loaded:
     dataset: Dataset
     examples: Mapping[str, int]
     """Training examples of each client."""
+    reached: Reached | None = None
+    """How far the first client's examples took the model; None: nobody knows."""
 
 
 def load_and_try(job: JobSettings, datasets: Path) -> Loaded:
@@ -65,9 +74,36 @@ def tried(job: JobSettings, dataset: Dataset) -> Loaded:
     """
     parts = deal(job, dataset.train)
     module = build_model(job.model, seed=job.training.seed)
-    try_out(module, Trial(dataset, parts, sgd_of(job), job.model.entrypoint))
+    trial = Trial(dataset, parts, sgd_of(job), job.model.entrypoint)
+    try_out(module, trial)
     examples = {name: len(part) for name, part in zip(job.clients(), parts, strict=True)}
-    return Loaded(module, dataset, examples)
+    reached = reach_out(module, trial) if clip_norm_of(job) else None
+    return Loaded(module, dataset, examples, reached)
+
+
+def reach_out(module: nn.Module, trial: Trial) -> Reached | None:
+    """How far a client's first steps take the model, which is afterwards as it was; None: to no
+    place that has a distance.
+
+    Raises:
+        InvalidJob: a step went wrong.
+    """
+    model, sgd = flatten(module), trial.sgd
+    examples = trial.dataset.train.part(trial.parts[0])
+    begun = model.vector.clone()
+    far: list[float] = []
+    with torch.random.fork_rng(devices=[]), unchanged(module, frozen=True):
+        for steps in (1, _REACH_STEPS):
+            with explained("trying the model raised", own=trial.entrypoint, advice=_advice(module)):
+                train(model, examples, steps=steps, sgd=sgd, correction=None, seed=(0,))
+            far.append(distance(model.vector.numpy(), begun.numpy()))
+            model.vector.copy_(begun)
+    for parameter in module.parameters():
+        parameter.grad = None
+    first, last = far
+    if not math.isfinite(first + last):
+        return None
+    return Reached(distance=last, gradient=first / sgd.learning_rate, steps=_REACH_STEPS)
 
 
 def try_out(module: nn.Module, trial: Trial) -> None:
