@@ -60,7 +60,7 @@ DATA = "data"
 """What that port is called: of models and updates, at the operator of plans."""
 METRICS_PORT = 8081
 METRICS = "metrics"
-"""What that port is called: probes and metrics of all pods, and nothing else."""
+"""What that port is called: probes and metrics of all pods, at the operator the targets' list."""
 WORKER_CONTAINER = "worker"
 PLANNER_AUDIENCE = "lockstep-planner"
 """Of the tokens of cloud pods and trainers, which the planner checks."""

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
@@ -31,7 +31,6 @@ from lockstep_operator.authority import IssuerFiles, Signing, awaited_authority
 from lockstep_operator.cluster_state import ClusterState, watches
 from lockstep_operator.config import OperatorConfig, tls_host
 from lockstep_operator.core.certificates import Authority
-from lockstep_operator.discovery import add_targets
 from lockstep_operator.election import Elector
 from lockstep_operator.errors import BadAuthority
 from lockstep_operator.kube import ApiKube
@@ -44,9 +43,10 @@ from lockstep_operator.observe import Sources
 from lockstep_operator.planner import Planner
 from lockstep_operator.policies import Policies
 from lockstep_operator.policy_learning import PolicyLearning
+from lockstep_operator.probes import CannotListen, Probes, probe_server
 from lockstep_operator.reconcile import Deps, reconcile
 from lockstep_operator.reports import Reports
-from lockstep_operator.routes import Probes, planner_app
+from lockstep_operator.routes import planner_app
 from lockstep_operator.runtime import Runtime
 from lockstep_operator.telemetry import Prometheus
 from lockstep_serving.bounded import BodyLimit, Limits, bounded
@@ -122,17 +122,19 @@ async def run(config: OperatorConfig) -> int:
         leads=gate.serves,
     )
     probes = Probes(deps, runtime, lambda: flags.watch_alive, flags.ready, config.resync_seconds)
-    app = planner_app(planner, probes)
-    add_targets(app, deps.sources.cluster, leads=flags.leading.is_set)
     certificate = _certificate(config, signing)
     try:
-        return await _run_both(
-            planner_server(app, config.host, port=config.port, certificate=certificate),
-            certificate,
-            work=lead(Leader(config, configuration, runtime, deps=deps, flags=flags), elector),
-            runtime=runtime,
-            flags=flags,
-        )
+        with closing(probe_server(config.metrics_address, probes, leads=flags.leading.is_set)):
+            return await _run_both(
+                _server(config, planner, certificate=certificate),
+                certificate,
+                work=lead(Leader(config, configuration, runtime, deps=deps, flags=flags), elector),
+                runtime=runtime,
+                flags=flags,
+            )
+    except CannotListen as error:
+        logger.error("stopped: %s", error)
+        return 1
     finally:
         await runtime.shutdown()
         if elector is not None:
@@ -183,10 +185,15 @@ def _certificate(config: OperatorConfig, signing: Signing | None) -> Kept | None
     return None if signing is None or host is None else signing.kept_for_planner(host)
 
 
+def _server(config: OperatorConfig, planner: Planner, *, certificate: Kept | None) -> HostedServer:
+    host, port = config.planner_address
+    return planner_server(planner_app(planner), host, port=port, certificate=certificate)
+
+
 def planner_server(
     app: FastAPI, host: str, *, port: int, certificate: Kept | None = None
 ) -> HostedServer:
-    """The server of planner and probes; no request keeps it from ending."""
+    """The planner's server; no request keeps it from ending."""
     limits = Limits(connections=MAX_CONNECTIONS, head_bytes=64 << 10, strangers_make_room=True)
     http = bounded(limits)
     return HostedServer(
@@ -275,7 +282,10 @@ def command(
     planner_url: Annotated[
         str | None, typer.Option(help="Where cloud pods reach this process.")
     ] = None,
-    listen: Annotated[str | None, typer.Option(help="HOST:PORT of planner and metrics.")] = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT of the planner.")] = None,
+    metrics_listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT of probes and metrics.")
+    ] = None,
     prometheus_url: Annotated[
         str | None, typer.Option(help="Prometheus that scrapes the jobs' pods.")
     ] = None,
@@ -303,6 +313,7 @@ def command(
         "context": context,
         "planner_url": planner_url,
         "listen": listen,
+        "metrics_listen": metrics_listen,
         "prometheus_url": prometheus_url,
         "namespaces": tuple(namespace) if namespace else None,
         "worker_image": worker_image,

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lockstep_api.names import HTTP_PORT, METRICS_PORT
 from lockstep_operator.core.certificates import CERTIFICATE_S, Authority
 from lockstep_operator.core.election import Timing
 from lockstep_operator.core.model import Settings
@@ -50,8 +51,10 @@ class OperatorConfig(BaseSettings):
     `service` and the own namespace if empty."""
     service: str = "lockstep-operator"
     """The Service in front of the planner."""
-    listen: Annotated[str, Field(pattern=r"^.+:\d+$")] = "0.0.0.0:8080"
-    """Address and port of planner, probes and metrics."""
+    listen: Annotated[str, Field(pattern=r"^.+:\d+$")] = f"0.0.0.0:{HTTP_PORT}"
+    """Address and port of the planner."""
+    metrics_listen: Annotated[str, Field(pattern=r"^.+:\d+$")] = f"0.0.0.0:{METRICS_PORT}"
+    """Address and port of probes and metrics."""
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; all when empty."""
     resync_seconds: Annotated[float, Field(gt=0)] = 120.0
@@ -111,12 +114,12 @@ class OperatorConfig(BaseSettings):
         return cls(**{name: value for name, value in options.items() if value is not None})
 
     @property
-    def host(self) -> str:
-        return self.listen.rpartition(":")[0]
+    def planner_address(self) -> tuple[str, int]:
+        return _address(self.listen)
 
     @property
-    def port(self) -> int:
-        return int(self.listen.rpartition(":")[2])
+    def metrics_address(self) -> tuple[str, int]:
+        return _address(self.metrics_listen)
 
     @model_validator(mode="after")
     def _check_timing(self) -> Self:
@@ -184,10 +187,16 @@ class OperatorConfig(BaseSettings):
 
     def _service_url(self, namespace_file: Path) -> str:
         scheme = "https" if self.tls else "http"
-        return f"{scheme}://{self.service}.{self.own_namespace(namespace_file)}.svc:8080"
+        host = f"{self.service}.{self.own_namespace(namespace_file)}.svc"
+        return f"{scheme}://{host}:{HTTP_PORT}"
 
 
 def tls_host(url: str) -> str | None:
     """The host of an https:// URL."""
     parts = urlsplit(url)
     return parts.hostname if parts.scheme == "https" else None
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host, int(port)

@@ -101,7 +101,8 @@ class Kept(Generic[View]):
         return self._by_job.get(job, {})
 
     def __iter__(self) -> Iterator[tuple[JobKey, View]]:
-        return ((entry.job, entry.view) for entry in self._entries.values())
+        """As they are now: another thread may go through them while the watch goes on."""
+        return ((entry.job, entry.view) for entry in list(self._entries.values()))
 
     def put(self, manifest: Manifest) -> None:
         """An object as the cluster tells that it is now."""
@@ -135,6 +136,7 @@ class Kept(Generic[View]):
         A version that is lower than one that was seen is that of a restored cluster: begin anew.
         """
         if version < self.version:
+            self.synced.clear()
             self._entries.clear()
             self._by_job.clear()
         found = dict(listed)
@@ -169,13 +171,17 @@ class Kept(Generic[View]):
             self.changed(Change(known.job, known.view, None))
 
     def _keep(self, name: Name, entry: Entry[View]) -> None:
-        if (known := self._entries.get(name)) is not None:
-            self._remove(name, known)
-        self._entries[name] = entry
+        known = self._entries.get(name)
+        self._entries[name] = entry  # at once: what is replaced is never away meanwhile
+        if known is not None:
+            self._leave_job(name, known)
         self._by_job.setdefault(entry.job, {})[name] = entry.view
 
     def _remove(self, name: Name, known: Entry[View]) -> None:
         del self._entries[name]
+        self._leave_job(name, known)
+
+    def _leave_job(self, name: Name, known: Entry[View]) -> None:
         of_job = self._by_job[known.job]
         del of_job[name]
         if not of_job:

@@ -1,4 +1,4 @@
-"""HTTP: the routes of the planner, the probes and the metrics; errors become status codes here.
+"""HTTP: the routes of the planner; errors become status codes here.
 
 `app` serves it beside Kopf, in the same loop.
 """
@@ -36,9 +36,6 @@ from lockstep_operator.errors import (
     UnfitRequest,
 )
 from lockstep_operator.planner import Planner, plannable
-from lockstep_operator.reconcile import Deps
-from lockstep_operator.runtime import Runtime
-from lockstep_serving.exporting import CONTENT_TYPE, page
 from lockstep_serving.pace import Bucket, Buckets, Rate
 from lockstep_serving.receiving import KNOWN
 
@@ -51,42 +48,8 @@ LINES_OF_ONE, LINES_OF_ALL = Rate(burst=5, per_s=0.1), Rate(burst=50, per_s=2)
 """Lines of the log about refused calls, for one source and for all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Probes:
-    """How the operator is; made by `app`."""
-
-    deps: Deps
-    runtime: Runtime
-    watching: Callable[[], bool]
-    """Whether Kopf's task is alive."""
-    ready: Callable[[], bool]
-    """Whether Kopf has begun to watch, or another operator leads."""
-    resync_s: float
-
-    def problem(self) -> str | None:
-        """What is wrong; None when all is well."""
-        if not self.watching():
-            return "the watch of jobs has ended"
-        age = self.runtime.last_pass_age_s
-        if self.runtime.jobs and age > 3 * self.resync_s:
-            return f"no pass over a job for {age:.0f} s"
-        return None
-
-    def metrics(self) -> bytes:
-        """All metrics in the text format."""
-        metrics = self.deps.metrics
-        metrics.queue_depth.set(self.runtime.queue_depth)
-        metrics.last_pass_age.set(self.runtime.last_pass_age_s)
-        metrics.jobs.clear()
-        for known in self.deps.known.values():
-            if known.phase is not None:
-                metrics.jobs.labels(known.phase.value).inc()
-        return page(metrics.registry)
-
-
 def planner_app(
     planner: Planner,
-    probes: Probes,
     *,
     bodies: Bodies | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -135,7 +98,6 @@ def planner_app(
             return _json("{}")
         return _message(503, "the outcome is not in the job's status yet: send it again")
 
-    _add_probes(app, probes)
     return app
 
 
@@ -157,23 +119,6 @@ def _admitted(request: Request) -> None:
 def _caller(request: Request) -> Caller:
     source = "" if request.client is None else request.client.host
     return Caller(request.headers.get("authorization"), source)
-
-
-def _add_probes(app: FastAPI, probes: Probes) -> None:
-    @app.get(names.HEALTH_ROUTE)
-    async def healthz() -> JSONResponse:
-        problem = probes.problem()
-        body = {"message": problem or "ok", "lastPassAgeSeconds": probes.runtime.last_pass_age_s}
-        return JSONResponse(body, status_code=503 if problem else 200)
-
-    @app.get(names.READY_ROUTE)
-    async def readyz() -> JSONResponse:
-        ready = probes.ready()
-        return _message(200 if ready else 503, "ok" if ready else "not watching yet")
-
-    @app.get(names.METRICS_ROUTE)
-    async def metrics() -> Response:
-        return Response(probes.metrics(), media_type=CONTENT_TYPE)
 
 
 class _Unexpected:

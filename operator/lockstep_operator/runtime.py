@@ -130,7 +130,7 @@ class Runtime:
 
     @property
     def queue_depth(self) -> int:
-        return sum(loop.woken.is_set() for loop in self._loops.values())
+        return sum(loop.woken.is_set() for loop in list(self._loops.values()))
 
     @property
     def last_pass_age_s(self) -> float:

@@ -54,9 +54,22 @@ class Labelled(Generic[M]):
         """It is told no more."""
         self._metric.remove(*self._common, *values)
 
-    def clear(self) -> None:
-        """None of them is told any more."""
-        self._metric.clear()
+
+class Gauges(Labelled[Gauge]):
+    """A gauge with labels of its own."""
+
+    def __init__(self, metric: Gauge, common: tuple[str, ...]) -> None:
+        """As `Labelled`."""
+        super().__init__(metric, common)
+        self._told: frozenset[tuple[str, ...]] = frozenset()
+
+    def become(self, values: Mapping[tuple[str, ...], float]) -> None:
+        """These, and none of those before; what stays is never away: somebody may be reading."""
+        for labels, value in values.items():
+            self.labels(*labels).set(value)
+        for labels in self._told - values.keys():
+            self.remove(*labels)
+        self._told = frozenset(values)
 
 
 class Exports:
@@ -84,9 +97,9 @@ class Exports:
         """A histogram."""
         return self._one(self._made(Histogram, of))
 
-    def gauges(self, of: Series) -> Labelled[Gauge]:
+    def gauges(self, of: Series) -> Gauges:
         """A gauge with labels of its own."""
-        return Labelled(self._made(Gauge, of), self._common)
+        return Gauges(self._made(Gauge, of), self._common)
 
     def counters(self, of: Series) -> Labelled[Counter]:
         """A counter with labels of its own; what one alone can say is there from the start."""

@@ -1,5 +1,6 @@
-"""uvicorn as a part of a process: the operator and the cloud role run it beside other work."""
+"""uvicorn as a part of a process: operator, cloud role and edges run it beside other work."""
 
+import socket
 from contextlib import AbstractContextManager, nullcontext
 
 import uvicorn
@@ -10,3 +11,9 @@ class HostedServer(uvicorn.Server):
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
+
+
+def listener(host: str, port: int, *, backlog: int) -> socket.socket:
+    """A listening socket for an address of either family."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=backlog)

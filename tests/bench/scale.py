@@ -205,18 +205,20 @@ def used_by(pid: int) -> Used:
 @contextmanager
 def operator(folder: Path, source: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The operator, once it watches the namespace."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("127.0.0.1", 0))
+        port, probes = one.getsockname()[1], other.getsockname()[1]
     command = (
         sys.executable, Path(__file__).with_name("timed_operator.py"),
         "--kubeconfig", api.kubeconfig(), "--namespace", NAMESPACE,
         "--listen", f"127.0.0.1:{port}", "--planner-url", f"http://127.0.0.1:{port}",
+        "--metrics-listen", f"127.0.0.1:{probes}",
     )  # fmt: skip
     path = {"PYTHONPATH": os.pathsep.join((str(source / "operator"), str(source)))}
     record = {"SCALE_RECORD": str(folder / "record.json")}
     with process(*command, log=folder / "operator.log", **path, **record) as started:
-        while not _answers(f"http://127.0.0.1:{port}/readyz"):
+        while not _answers(f"http://127.0.0.1:{probes}/readyz"):
             if started.poll() is not None:
                 raise ClusterError(f"the operator ended: see {folder / 'operator.log'}")
             time.sleep(0.1)

@@ -50,7 +50,6 @@ async def _serve(
     from lockstep_workers.cloud.store import Store  # noqa: PLC0415
     from lockstep_workers.data import Examples  # noqa: PLC0415
     from lockstep_workers.hosting.bulk import BulkRoutes  # noqa: PLC0415
-    from lockstep_workers.hosting.front import ordinary_app  # noqa: PLC0415
     from lockstep_workers.learning.strategies import fedavg  # noqa: PLC0415
     from lockstep_workers.planner_client import PlannerClient  # noqa: PLC0415
 
@@ -80,7 +79,7 @@ async def _serve(
                 examples=dict.fromkeys(job.clients(), 10),
             )  # fmt: skip
             made = Job(parts)
-            app = BulkRoutes(made.reception, ordinary_app(metrics.registry))
+            app = BulkRoutes(made.reception)
             async with serving(planner.app(), planner_port), serving(app, port):
                 await made.run()
                 reports = [r.report for r in planner.requests[1:] if r.report]

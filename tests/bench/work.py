@@ -71,11 +71,12 @@ def cpu_group(name: str) -> Iterator[Group]:
 
 def _child(model: str, port: int) -> None:
     """Trains on demand: reads tasks line by line, answers each with the device's report."""
+    from lockstep_serving.probes import ProbeServer  # noqa: PLC0415
     from lockstep_workers.device.connection import Work  # noqa: PLC0415 - torch, in the child only
     from lockstep_workers.device.loop import DeviceLoop  # noqa: PLC0415
     from lockstep_workers.device.metrics import DeviceMetrics  # noqa: PLC0415
     from lockstep_workers.device.parts import build_parts, find_place  # noqa: PLC0415
-    from lockstep_workers.device.probes import ProbeServer  # noqa: PLC0415
+    from lockstep_workers.device.probes import Probed  # noqa: PLC0415
     from lockstep_workers.environment import Environment  # noqa: PLC0415
     from lockstep_workers.tensors import encode  # noqa: PLC0415
 
@@ -84,7 +85,7 @@ def _child(model: str, port: int) -> None:
     named = Model(name=model)
     job = job.model_copy(update={"groups": (group,), "model": named})
     metrics = DeviceMetrics("bench", "d-0")
-    ProbeServer("127.0.0.1", port, registry=metrics.registry, ready=lambda: True)
+    ProbeServer("127.0.0.1", port, told=Probed(metrics.registry, lambda: True))
     place = find_place(job, "d-0", environment=Environment(), metrics=metrics)
     parts = build_parts(job, "d-0", place=place)
     loop = DeviceLoop(parts)

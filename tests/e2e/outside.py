@@ -50,6 +50,7 @@ class Operator:
     log: Path
     port: int = field(default_factory=_free_port)
     """The same after a restart: the planner's address is in the job's settings."""
+    metrics_port: int = field(default_factory=_free_port)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -58,11 +59,12 @@ class Operator:
             sys.executable, "-m", "lockstep_operator", "--kubeconfig", str(self.kubeconfig),
             "--namespace", self.namespace, "--listen", f"127.0.0.1:{self.port}",
             "--planner-url", f"http://127.0.0.1:{self.port}",
+            "--metrics-listen", f"127.0.0.1:{self.metrics_port}",
         ]  # fmt: skip
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, stdout=log, env=dict(os.environ))
         until = time.monotonic() + PATIENCE_S
-        while not _answers(f"http://127.0.0.1:{self.port}/readyz"):
+        while not _answers(f"http://127.0.0.1:{self.metrics_port}/readyz"):
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < until, self.log.read_text()
             time.sleep(0.1)  # another process starting gives no event

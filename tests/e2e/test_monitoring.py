@@ -146,7 +146,7 @@ def test_another_prometheus_scrapes_as_the_charts_own_does(cluster: Path) -> Non
     for endpoint, own in ((jobs, own_jobs), (operator, own_operators)):
         assert endpoint["honorLabels"] is own["honor_labels"]
         assert endpoint["followRedirects"] is own["follow_redirects"] is False
-        assert endpoint["port"] == "http"
+        assert endpoint["port"] == "metrics"
         assert endpoint["scrapeTimeout"] == endpoint["interval"] == "1s"
         kept = [*map(snake, endpoint.get("metricRelabelings", []))]
         assert kept == own.get("metric_relabel_configs", [])
@@ -202,7 +202,7 @@ def relabelled(pod: Json) -> dict[str, str]:
 
 
 POD = {
-    "container_port_name": "http",
+    "container_port_name": "metrics",
     "phase": "Running",
     "ready": "true",
     "annotation_lockstep_dev_job_name": "fashion",

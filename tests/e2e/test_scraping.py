@@ -108,7 +108,7 @@ def scene(folder: Path, *neighbours: Page) -> Iterator[Scene]:
             kube.put(pod_of(sets[1], ordinal, ip=f"10.0.0.{ordinal + 1}"))
         listed.body = target_list(state)
         for number, page in enumerate(pages):
-            pod = f'"10.0.0.{number}:{names.HTTP_PORT}"'
+            pod = f'"10.0.0.{number}:{names.METRICS_PORT}"'
             listed.body = listed.body.replace(pod, f'"{page.address}"')
         with prometheus(chart_config(listed.address), folder) as asked:
             yield Scene(pages, listed, asked)

@@ -78,7 +78,6 @@ from lockstep_workers.data import Examples, read_idx
 from lockstep_workers.edge.split_connection import SplitConnection
 from lockstep_workers.errors import CorruptCheckpoint, Gone, InvalidJob, RefusedUpdate
 from lockstep_workers.hosting.bulk import BulkRoutes
-from lockstep_workers.hosting.front import ordinary_app
 from lockstep_workers.hosting.open_rounds import OpenRounds
 from lockstep_workers.hosting.sessions import Sessions, never
 from lockstep_workers.learning.rounds import Progress, Round
@@ -273,7 +272,7 @@ def _routes() -> tuple[Job, BulkRoutes]:
         journal=Journal(Store(folder, "u"), metrics, 1), examples={"d-0": 1},
     )  # fmt: skip
     made = Job(parts)
-    return made, BulkRoutes(made.reception, ordinary_app(metrics.registry))
+    return made, BulkRoutes(made.reception)
 
 
 def requests(data: bytes) -> None:

@@ -25,8 +25,9 @@ from lockstep_operator.labelling import Labelling
 from lockstep_operator.planner import Planner
 from lockstep_operator.policies import Policies
 from lockstep_operator.policy_learning import PolicyLearning
+from lockstep_operator.probes import Probes
 from lockstep_operator.reconcile import Deps, reconcile
-from lockstep_operator.routes import Probes, planner_app
+from lockstep_operator.routes import planner_app
 from lockstep_operator.runtime import Runtime
 from tests.support.kube import (
     KEY,
@@ -76,10 +77,10 @@ class Setup:
         return self.deps.metrics.registry.get_sample_value(name)
 
 
-def client(planner: Planner, probes: Probes, *, token: str | None = "cloud") -> httpx2.AsyncClient:
+def client(planner: Planner, *, token: str | None = "cloud") -> httpx2.AsyncClient:
     """What the pod that has this token sends."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    transport = httpx2.ASGITransport(app=planner_app(planner, probes))
+    transport = httpx2.ASGITransport(app=planner_app(planner))
     return httpx2.AsyncClient(transport=transport, base_url="http://planner", headers=headers)
 
 
@@ -122,7 +123,7 @@ async def planner_of_a_job(
         leads=lambda namespace: True,
     )
     probes = Probes(deps, runtime, lambda: True, lambda: True, resync_s=100)
-    async with client(planner, probes) as http:
+    async with client(planner) as http:
         yield Setup(kube, deps, planner, probes, http)
     await runtime.shutdown()
 

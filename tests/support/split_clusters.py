@@ -36,7 +36,8 @@ from lockstep_workers.edge.split_metrics import SplitMetrics
 from lockstep_workers.edge.split_routes import SplitRoutes
 from lockstep_workers.edge.split_work import Shop
 from lockstep_workers.edge.splitting import SplitRunner
-from lockstep_workers.hosting.front import ordinary_app, server_config
+from lockstep_workers.hosting.asgi import no_such_route
+from lockstep_workers.hosting.front import server_config
 from lockstep_workers.learning.client import build_client, deal, sgd_of
 from lockstep_workers.learning.cluster_training import (
     ClusterTrained,
@@ -200,9 +201,7 @@ class SplitEdge:
             metrics=SplitMetrics(self.registry, job="job", edge="e-0"),
             refused=self.refused.append,
         )
-        self.routes = SplitRoutes(
-            self.members, ordinary_app(self.registry), shop=shop, hold_s=self.hold_s
-        )
+        self.routes = SplitRoutes(self.members, no_such_route, shop=shop, hold_s=self.hold_s)
 
     def runner(self, order: ClusterOrder, model: Vector) -> SplitRunner:
         """Takes an order."""

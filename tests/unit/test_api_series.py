@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
-from urllib.request import urlopen
 
-import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
@@ -29,16 +27,18 @@ from lockstep_operator.metrics import Metrics
 from lockstep_operator.telemetry import Prometheus
 from lockstep_serving import exporting
 from lockstep_serving.exporting import Exports
+from lockstep_serving.probes import Told
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.device.link import Link, Links
 from lockstep_workers.device.metrics import DeviceMetrics
-from lockstep_workers.device.probes import ProbeServer
+from lockstep_workers.device.probes import Probed
 from lockstep_workers.edge.metrics import EdgeMetrics
 from lockstep_workers.edge.split_metrics import SplitMetrics
 from lockstep_workers.hosting.front import Front
 from lockstep_workers.learning.group_rounds import Part, Stat
 from tests.support.kube import KEY
-from tests.support.planner import Setup, client
+from tests.support.planner import Setup
+from tests.support.probing import asked
 from tests.support.rounds import a_report, a_round
 
 ROOT = Path(__file__).parents[2]
@@ -107,21 +107,9 @@ def page(text: str) -> dict[str, set[str]]:
     return found
 
 
-def answered_by_a_device(registry: CollectorRegistry) -> dict[str, set[str]]:
-    """What a device's server says."""
-    server = ProbeServer("127.0.0.1", 0, registry=registry, ready=lambda: True)
-    try:
-        with urlopen(f"http://127.0.0.1:{server.port}{names.METRICS_ROUTE}") as answer:
-            return page(answer.read().decode())
-    finally:
-        server.close()
-
-
-async def answered_by_a_server(registry: CollectorRegistry) -> dict[str, set[str]]:
-    """What a cloud pod or an edge says."""
-    front = httpx2.ASGITransport(app=Front(registry))
-    async with httpx2.AsyncClient(transport=front, base_url="http://pod") as http:
-        return page((await http.get(names.METRICS_ROUTE)).text)
+async def answered(told: Told) -> dict[str, set[str]]:
+    """What a pod's server says."""
+    return page((await asked(told, names.METRICS_ROUTE)).text)
 
 
 def expected(owner: Owner, mode: Mode | None = None) -> dict[str, set[str]]:
@@ -192,15 +180,15 @@ async def test_every_series_that_the_planner_queries_is_exported_by_devices() ->
         assert selected | {labels.CLIENT} <= there[name]
 
 
-def test_a_device_tells_the_series_of_the_catalogue_and_nothing_else() -> None:
-    assert answered_by_a_device(device()) == expected(Owner.DEVICE)
+async def test_a_device_tells_the_series_of_the_catalogue_and_nothing_else() -> None:
+    assert await answered(Probed(device(), lambda: True)) == expected(Owner.DEVICE)
 
 
 @pytest.mark.parametrize("owner", [Owner.CLOUD, Owner.EDGE])
 async def test_a_pod_that_serves_tells_the_series_of_the_catalogue_and_nothing_else(
     owner: Owner,
 ) -> None:
-    assert await answered_by_a_server(PARTS[owner]()) == expected(owner)
+    assert await answered(Front(PARTS[owner]())) == expected(owner)
 
 
 async def test_the_operator_tells_the_series_of_the_catalogue_and_nothing_else(
@@ -208,8 +196,7 @@ async def test_the_operator_tells_the_series_of_the_catalogue_and_nothing_else(
 ) -> None:
     probes = replace(setup.probes, deps=replace(setup.deps, metrics=operator()))
     await setup.planner.runtime.pass_now(KEY)
-    async with client(setup.planner, probes) as http:
-        assert page((await http.get(names.METRICS_ROUTE)).text) == expected(Owner.OPERATOR)
+    assert await answered(probes) == expected(Owner.OPERATOR)
 
 
 def test_a_device_tells_of_links_only_when_they_are_emulated() -> None:

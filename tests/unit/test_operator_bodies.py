@@ -74,7 +74,7 @@ async def call(
         "query_string": b"", "headers": headers, "root_path": "", "scheme": "http",
         "http_version": "1.1", "server": None, "client": (source, 1),
     }  # fmt: skip
-    app = planner_app(setup.planner, setup.probes, bodies=bodies)
+    app = planner_app(setup.planner, bodies=bodies)
     await app(scope, sent.receive, sent.send)
     return sent
 
@@ -237,7 +237,7 @@ async def test_a_flood_of_refused_calls_is_a_few_lines_that_count_the_rest(
     setup: Setup, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    app = planner_app(setup.planner, setup.probes, clock=lambda: 0.0)
+    app = planner_app(setup.planner, clock=lambda: 0.0)
 
     async def refused(source: str) -> None:
         sent = Call()
@@ -272,6 +272,6 @@ async def test_an_outcome_that_status_cannot_hold_is_refused(setup: Setup) -> No
 
 async def test_without_the_check_of_callers_bodies_have_their_bounds_too(setup: Setup) -> None:
     open_to_all = replace(setup.planner, authenticator=None)
-    async with client(open_to_all, setup.probes, token=None) as http:
+    async with client(open_to_all, token=None) as http:
         answer = await http.post(PLAN, content=b" " * (most_bytes(2) + 1))
     assert answer.status_code == 413

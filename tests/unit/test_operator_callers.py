@@ -80,7 +80,7 @@ async def test_kubernetes_does_not_answer(setup: Setup) -> None:
 async def test_only_the_cloud_pod_may_call(
     setup: Setup, token: str | None, status: int, route: str
 ) -> None:
-    async with client(setup.planner, setup.probes, token=token) as http:
+    async with client(setup.planner, token=token) as http:
         body: Any = request() if route == PLAN else DONE
         answer = await http.post(route, json=body)
     assert answer.status_code == status
@@ -93,7 +93,7 @@ async def test_the_cloud_pod_of_another_job_may_not_call(setup: Setup) -> None:
 
 
 async def test_the_check_can_be_switched_off(setup: Setup) -> None:
-    async with client(replace(setup.planner, authenticator=None), setup.probes, token=None) as http:
+    async with client(replace(setup.planner, authenticator=None), token=None) as http:
         assert (await http.post(PLAN, json=request())).status_code == 200
 
 
@@ -197,15 +197,13 @@ async def test_the_cloud_pod_of_a_deleted_job_does_not_speak_for_the_next_of_its
     assert status_of(setup.kube)["phase"] == "Starting"
     assert setup.deps.sources.reports.get("new") is None
     setup.kube.account("cloud", "digits-cloud")
-    async with client(
-        replace(setup.planner, authenticator=Authenticator(setup.kube)), setup.probes
-    ) as http:
+    async with client(replace(setup.planner, authenticator=Authenticator(setup.kube))) as http:
         assert (await http.post(PLAN, json=request())).status_code == 200
 
 
 async def test_who_does_not_lead_plans_nothing(setup: Setup) -> None:
     planner = replace(setup.planner, leads=lambda namespace: False)
-    async with client(planner, setup.probes) as http:
+    async with client(planner) as http:
         for path, body in ((PLAN, request(1)), (OUTCOME, DONE)):
             answer = await http.post(path, json=body)
             assert answer.status_code == 503

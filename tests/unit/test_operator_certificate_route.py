@@ -33,7 +33,7 @@ async def test_the_cloud_pod_gets_what_its_devices_trust() -> None:
 async def test_nobody_else_gets_one(token: str | None, status: int) -> None:
     async with (
         planner_of_a_job(authority=AUTHORITY) as setup,
-        client(setup.planner, setup.probes, token=token) as http,
+        client(setup.planner, token=token) as http,
     ):
         answer = await http.post(CERTIFICATE, json=ASKED)
         assert (answer.status_code, setup.sample("lockstep_certificates_total")) == (status, None)

@@ -44,11 +44,13 @@ def test_options_override_the_environment_and_what_is_not_given_does_not(
         "--listen", "127.0.0.1:2", "--namespace", "a", "--namespace", "b", "--resync-seconds", "7",
         "--leader-elect", "--lease-namespace", "c", "--log-level", "DEBUG", "--log-format", "json",
         "--kubeconfig", "k", "--context", "x", "--planner-url", "u", "--prometheus-url", "p",
+        "--metrics-listen", "127.0.0.1:3",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     (config,) = started
     given = {
         "listen": "127.0.0.1:2", "namespaces": ("a", "b"), "resync_seconds": 7.0,
+        "metrics_listen": "127.0.0.1:3",
         "leader_elect": True, "lease_namespace": "c", "log_level": "DEBUG", "log_format": "json",
         "kubeconfig": "k", "context": "x", "planner_url": "u", "prometheus_url": "p",
         "worker_image": "mine:1", "planner_auth": False,

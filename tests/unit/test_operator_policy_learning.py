@@ -98,7 +98,7 @@ async def test_a_restarted_operator_goes_on_with_the_rounds_that_were_recorded(
     policies = Policies(setup.kube)
     learning = PolicyLearning(setup.deps, policies)
     anew = replace(setup.planner, reports=Reports(), policies=policies, learning=learning)
-    async with client(anew, setup.probes) as http:
+    async with client(anew) as http:
         again = Setup(setup.kube, setup.deps, anew, setup.probes, http)
         await play(again, range(12, 24))
     assert told(setup, "TrainerStarted") == ["digits-trainer-22 learns from the last 20 rounds"]
@@ -271,7 +271,7 @@ async def test_a_job_begins_with_nothing_that_an_earlier_one_of_its_name_left(
     assert await policies.learnt(KEY, None, uid="earlier") is not None
     assert await policies.learnt(KEY, None, uid=setup.uid) is None
     anew = replace(setup.planner, reports=Reports(), policies=policies, learning=learning)
-    async with client(anew, setup.probes) as http:
+    async with client(anew) as http:
         await play(Setup(setup.kube, setup.deps, anew, setup.probes, http), range(24, 28))
     content = setup.kube.objects[EXPERIENCE]["binaryData"][names.EXPERIENCE_FILE]
     rounds = Experience.from_bytes(base64.b64decode(content))

@@ -5,16 +5,17 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI
 
 from lockstep_api import names
 from lockstep_api.names import Role
 from lockstep_operator.cluster_state import ClusterState
 from lockstep_operator.core.model import JobKey, Manifest
 from lockstep_operator.core.targets import INTERVAL_LABEL, Target
-from lockstep_operator.discovery import add_targets
+from lockstep_operator.discovery import TargetList
 from lockstep_operator.kube import job_ref
 from tests.support.kube import KEY, FakeKube, cluster_of, cluster_with
+from tests.support.probing import Always
+from tests.support.probing import asked as probed
 from tests.support.targets import pod_of, put, set_of
 
 FAST = {
@@ -62,7 +63,7 @@ def test_a_pod_of_each_tier_is_listed_with_what_is_known_of_it(
 
 
 @pytest.mark.parametrize(
-    ("ip", "address"), [("10.0.0.7", "10.0.0.7:8080"), ("fd00::7", "[fd00::7]:8080")]
+    ("ip", "address"), [("10.0.0.7", "10.0.0.7:8081"), ("fd00::7", "[fd00::7]:8081")]
 )
 def test_a_target_is_the_address_of_the_pod(
     kube: FakeKube, state: ClusterState, ip: str, address: str
@@ -164,11 +165,8 @@ def test_devices_of_large_jobs_are_to_be_read_less_often(
 
 
 async def asked(state: ClusterState, *, leads: bool = True) -> httpx2.Response:
-    app = FastAPI()
-    add_targets(app, state, leads=lambda: leads)
-    transport = httpx2.ASGITransport(app=app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://operator") as http:
-        return await http.get(names.TARGETS_ROUTE)
+    more = {names.TARGETS_ROUTE: TargetList(state, lambda: leads).answer}
+    return await probed(Always(), names.TARGETS_ROUTE, more=more)
 
 
 def seen(state: ClusterState) -> None:
@@ -183,7 +181,7 @@ async def test_the_list_is_what_http_sd_reads(kube: FakeKube, state: ClusterStat
     answer = await asked(state)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
-    assert answer.json() == [{"targets": ["10.0.0.7:8080"], "labels": FAST}]
+    assert answer.json() == [{"targets": ["10.0.0.7:8081"], "labels": FAST}]
 
 
 async def test_without_jobs_the_list_is_empty(state: ClusterState) -> None:

@@ -68,7 +68,7 @@ async def test_the_limits_of_the_newer_plan_win_over_those_of_one_that_is_still_
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planner = replace(setup.planner, resizer=replace(setup.planner.resizer, wait_s=5.0))
-    async with client(planner, setup.probes) as http:
+    async with client(planner) as http:
         setup.http = http
         waits, go_on = held_up(setup, monkeypatch)
         given_up = call(setup, 1)
@@ -133,7 +133,7 @@ async def test_patches_that_are_not_answered_are_given_up(
 ) -> None:
     resizer = replace(setup.planner.resizer, wait_s=5.0, whole_s=0.2)
     _, _ = held_up(setup, monkeypatch)  # for ever
-    async with client(replace(setup.planner, resizer=resizer), setup.probes) as http:
+    async with client(replace(setup.planner, resizer=resizer)) as http:
         async with asyncio.timeout(60):
             plan = (await http.post(PLAN, json=request_of())).json()
     told = {one["client"]: (one["applied"], one.get("reason")) for one in plan["participants"]}
@@ -150,7 +150,7 @@ async def test_a_plan_that_takes_longer_than_its_caller_waits_is_given_up(
     with monkeypatch.context() as patched:
         patched.setattr(Policies, "of", never)
         planner = replace(setup.planner, plan_s=0.05)
-        async with client(planner, setup.probes) as http, asyncio.timeout(60):
+        async with client(planner) as http, asyncio.timeout(60):
             answer = await http.post(PLAN, json=request_of())
     assert (answer.status_code, answer.json()["message"]) == (503, "there is no plan after 0.05 s")
     assert (await setup.http.post(PLAN, json=request_of())).status_code == 200

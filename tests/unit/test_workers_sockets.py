@@ -4,11 +4,11 @@ import socket
 from contextlib import closing
 
 from lockstep_workers.device.connection import connect
-from lockstep_workers.hosting.front import listener
+from lockstep_workers.hosting.front import watched_listener
 
 
 def test_both_ends_watch_each_other() -> None:
-    with listener("127.0.0.1", 0) as server:
+    with watched_listener("127.0.0.1", 0) as server:
         device = connect(f"http://127.0.0.1:{server.getsockname()[1]}")
         accepted, _ = server.accept()
         with accepted, closing(device):

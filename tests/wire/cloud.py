@@ -27,7 +27,7 @@ from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
 from lockstep_workers.device import connection as device
 from lockstep_workers.hosting.bulk import BulkRoutes
-from lockstep_workers.hosting.front import ordinary_app, server_config
+from lockstep_workers.hosting.front import server_config
 from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.learning.constants import pack
 from lockstep_workers.learning.strategies import fedavg
@@ -132,7 +132,7 @@ async def cloud(
                 constants=pack(made_of),
             )
         )  # fmt: skip
-        app = BulkRoutes(made.reception, ordinary_app(metrics.registry))
+        app = BulkRoutes(made.reception)
         whole = app if made.tiers is None else EdgeRoutes(made.tiers, app)
         config = server_config(whole, replicas)
         port, planner_port = (int(u.rpartition(":")[2]) for u in (job.cloud_url, job.planner_url))

@@ -38,7 +38,7 @@ async def worker(
             **os.environ, "LOCKSTEP_SETTINGS": str(folder / "job.json"),
             "LOCKSTEP_DATA_DIR": str(folder / "data"), "LOCKSTEP_HOST": "127.0.0.1",
             "LOCKSTEP_DATASETS": str(folder / "datasets"), "OMP_NUM_THREADS": "1",
-            "LOCKSTEP_MEMORY": str(folder / "memory"), **env,
+            "LOCKSTEP_MEMORY": str(folder / "memory"), "LOCKSTEP_METRICS_PORT": "0", **env,
         },
         stdout=None if log is None else asyncio.subprocess.PIPE,
     )  # fmt: skip
@@ -47,7 +47,7 @@ async def worker(
         yield process
     finally:
         try:
-            await listens(process, int(env["LOCKSTEP_PORT"]))
+            await listens(process, int(env.get("LOCKSTEP_PORT") or env["LOCKSTEP_METRICS_PORT"]))
             if process.returncode is None:
                 process.terminate()
                 assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
@@ -100,7 +100,7 @@ def device(
     """A device process of group d."""
     return worker(
         "device", folder, program=program, log=log, LOCKSTEP_POD=f"job-device-d-{number}",
-        LOCKSTEP_GROUP="d", LOCKSTEP_PORT=str(free_port()),
+        LOCKSTEP_GROUP="d", LOCKSTEP_METRICS_PORT=str(free_port()),
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ async def planner(bodies: Bodies | None = None) -> AsyncIterator[int]:
     """A planner of one job with the operator's server; its port."""
     port = free_port()
     async with planner_of_a_job() as setup:
-        app = planner_app(setup.planner, setup.probes, bodies=bodies)
+        app = planner_app(setup.planner, bodies=bodies)
         server = planner_server(app, "127.0.0.1", port=port)
         serving = asyncio.create_task(server.serve())
         while not server.started:  # noqa: ASYNC110  uvicorn has no event for it

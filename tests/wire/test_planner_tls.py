@@ -47,7 +47,7 @@ async def planner(certificate: Kept | None = None) -> AsyncIterator[Running]:
     port = free_port()
     async with planner_of_a_job(authority=AUTHORITY) as setup:
         kept = certificate or signing_of(AUTHORITY, setup.deps).kept_for_planner(HOST)
-        app = planner_app(setup.planner, setup.probes, bodies=Bodies(body_s=PATIENCE_S))
+        app = planner_app(setup.planner, bodies=Bodies(body_s=PATIENCE_S))
         server = planner_server(app, "127.0.0.1", port=port, certificate=kept)
         serving = asyncio.create_task(serve(server, kept))
         while not (server.started or serving.done()):  # noqa: ASYNC110  uvicorn has no event for it

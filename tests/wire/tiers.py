@@ -21,7 +21,7 @@ from lockstep_workers.edge.reception import EdgeReception
 from lockstep_workers.edge.running import Running
 from lockstep_workers.edge.upward import Upward, http_client
 from lockstep_workers.hosting.bulk import BulkRoutes
-from lockstep_workers.hosting.front import ordinary_app, server_config
+from lockstep_workers.hosting.front import server_config
 from lockstep_workers.learning.strategies import fedavg
 from lockstep_workers.tensors import encode
 from tests.support.patience import PATIENCE_S
@@ -83,7 +83,7 @@ async def edge(server: Cloud, name: str, *, url: str, exact: bool) -> AsyncItera
     """An edge of a cloud pod, over real sockets."""
     metrics, members = EdgeMetrics("job", name), Members(HOLD_S)
     reception = EdgeReception(server.job.clients(), members, metrics=metrics)
-    app = BulkRoutes(reception, ordinary_app(metrics.registry))
+    app = BulkRoutes(reception)
     port = int(url.rpartition(":")[2])
     async with (
         http_client() as http,

@@ -38,7 +38,9 @@ class Environment(BaseSettings):
     host: str = "0.0.0.0"
     """Address to listen on."""
     port: int = names.HTTP_PORT
-    """Port to listen on."""
+    """Port on which devices and edges are served."""
+    metrics_port: int = names.METRICS_PORT
+    """Port of probes and metrics."""
     log: str = "json"
     """`json` or `text`."""
 

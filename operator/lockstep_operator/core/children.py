@@ -264,7 +264,12 @@ def _volume_claim(job: JobView, spec: FederatedJobSpec, *, settings: Settings) -
 
 def _service(job: JobView, role: Role, *, name: str) -> Manifest:
     """Headless, and with pods that are not ready: devices find the cloud pod while it starts."""
-    port = {"name": "http", "port": names.HTTP_PORT, "targetPort": "http", "protocol": "TCP"}
+    called, number = (
+        (names.METRICS, names.METRICS_PORT)
+        if role is Role.DEVICE
+        else (names.DATA, names.HTTP_PORT)
+    )
+    port = {"name": called, "port": number, "targetPort": called, "protocol": "TCP"}
     spec = {
         "clusterIP": "None",
         "publishNotReadyAddresses": True,

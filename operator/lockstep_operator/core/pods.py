@@ -33,7 +33,7 @@ def cloud_template(
     settings: Settings,
 ) -> Manifest:
     """The cloud pod: the volume with the model, and a token for the planner only."""
-    container = _container(Role.CLOUD, spec, settings=settings) | _serving()
+    container = _container(Role.CLOUD, spec, settings=settings) | _probed(_DATA)
     container["resources"] = server_resources(spec.cloud)
     container["volumeMounts"] += [
         {"name": "data", "mountPath": names.DATA_DIR},
@@ -55,7 +55,7 @@ def edge_template(
     settings: Settings,
 ) -> Manifest:
     """An edge: as the cloud pod, without volume; a group's go to different nodes."""
-    container = _container(Role.EDGE, spec, settings=settings) | _serving()
+    container = _container(Role.EDGE, spec, settings=settings) | _probed(_DATA)
     container["env"] += _grouped(group.name, threads=server_threads(group))
     container["resources"] = server_resources(group)
     pod = _pod(job.key.name, Role.EDGE, spec=spec, nodes=nodes, container=container)
@@ -86,7 +86,7 @@ def device_template(
     settings: Settings,
 ) -> Manifest:
     """A device: starts with the boost limit; the planner resizes it before round 1."""
-    container = _container(Role.DEVICE, spec, settings=settings) | _serving()
+    container = _container(Role.DEVICE, spec, settings=settings) | _probed()
     container["env"] += _grouped(group.name, threads=1)
     container["resources"] = device_resources(spec, group, settings=settings)
     container["resizePolicy"] = [{"resourceName": "cpu", "restartPolicy": "NotRequired"}]
@@ -203,10 +203,18 @@ def _field(path: str) -> Manifest:
     return {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}
 
 
-def _serving() -> Manifest:
-    """The port of a worker that serves, and its probes."""
+_DATA: Manifest = {"name": names.DATA, "containerPort": names.HTTP_PORT, "protocol": "TCP"}
+_METRICS: Manifest = {
+    "name": names.METRICS,
+    "containerPort": names.METRICS_PORT,
+    "protocol": "TCP",
+}
+
+
+def _probed(*ports: Manifest) -> Manifest:
+    """The ports of a worker, and the probes, which are never at one that others can flood."""
     return {
-        "ports": [{"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"}],
+        "ports": [*ports, _METRICS],
         "startupProbe": _probe(names.HEALTH_ROUTE, period=2, timeout=10, failures=150),
         "readinessProbe": _probe(names.READY_ROUTE, period=2, timeout=5, failures=6),
         "livenessProbe": _probe(names.HEALTH_ROUTE, period=20, timeout=15, failures=6),
@@ -215,7 +223,7 @@ def _serving() -> Manifest:
 
 def _probe(path: str, *, period: int, timeout: int, failures: int) -> Manifest:
     return {
-        "httpGet": {"path": path, "port": "http", "scheme": "HTTP"},
+        "httpGet": {"path": path, "port": names.METRICS, "scheme": "HTTP"},
         "periodSeconds": period,
         "timeoutSeconds": timeout,
         "failureThreshold": failures,

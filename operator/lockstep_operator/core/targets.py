@@ -106,4 +106,4 @@ def _target(pod: SetPod, of: _Set, *, interval_s: int) -> Target:
         if interval_s > 1:
             told[INTERVAL_LABEL] = f"{interval_s}s"
     host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
-    return Target(f"{host}:{names.HTTP_PORT}", told)
+    return Target(f"{host}:{names.METRICS_PORT}", told)

@@ -7,12 +7,10 @@ gauge speaks of the last finished round only: a group without participants has n
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
-from prometheus_client import Gauge
-
 from lockstep_api import series
 from lockstep_api.names import group_of_client
 from lockstep_api.wire import RoundPlan, RoundReport
-from lockstep_serving.exporting import Exports, Labelled, Values
+from lockstep_serving.exporting import Exports, Values
 from lockstep_workers.learning.group_rounds import GroupRound, Part, Spread, by_group
 
 _SOURCES = series.GROUP_ENERGY_JOULES.values
@@ -55,14 +53,11 @@ class GroupMetrics:
     def show(self, report: RoundReport, plan: RoundPlan) -> None:
         """The last finished round is this one; its time and energy were counted before."""
         self._last = by_group(report, plan)
-        for gauge in (self._asked, self._applied, self._work, self._mbps):
-            gauge.clear()
-        for group, one in self._last.items():
-            _spread(self._asked, group, values=one.asked_ghz)
-            _spread(self._applied, group, values=one.applied_ghz)
-            _spread(self._work, group, values=one.work_core_seconds)
-            if one.mbps is not None:
-                self._mbps.labels(group).set(one.mbps)
+        last = self._last.items()
+        self._asked.become(_spread({group: one.asked_ghz for group, one in last}))
+        self._applied.become(_spread({group: one.applied_ghz for group, one in last}))
+        self._work.become(_spread({group: one.work_core_seconds for group, one in last}))
+        self._mbps.become({(group,): one.mbps for group, one in last if one.mbps is not None})
 
     def _clients(self) -> Values:
         connected = Counter(map(group_of_client, tuple(self._connected)))
@@ -74,6 +69,5 @@ class GroupMetrics:
         return told
 
 
-def _spread(gauge: Labelled[Gauge], group: str, *, values: Spread) -> None:
-    for stat, value in values.items():
-        gauge.labels(group, stat).set(value)
+def _spread(of: Mapping[str, Spread]) -> dict[tuple[str, ...], float]:
+    return {(group, stat): value for group, values in of.items() for stat, value in values.items()}

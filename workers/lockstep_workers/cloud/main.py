@@ -1,6 +1,7 @@
-"""Wires the cloud role: settings, model, data, planner, job, HTTP server."""
+"""Wires the cloud role: settings, probes, model, data, planner, job, HTTP server."""
 
 import asyncio
+from contextlib import closing
 from dataclasses import dataclass
 
 import httpx2
@@ -12,6 +13,7 @@ from lockstep_api.series import Owner
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import Mode
 from lockstep_api.wire import Outcome
+from lockstep_serving.probes import ProbeServer
 from lockstep_workers.cloud.edge_routes import EdgeRoutes
 from lockstep_workers.cloud.job import Job, Parts
 from lockstep_workers.cloud.journal import Journal
@@ -64,7 +66,8 @@ async def _run(environment: Environment) -> None:
         journal = Journal(store, metrics, job.checkpoint.every_rounds)
         pod = Pod(job, environment, planner, journal, metrics)
         at = Address(environment.host, environment.port, len(job.clients()) + len(job.edge_urls))
-        await serve(front, at, work=_work(pod, front))
+        with closing(ProbeServer(environment.host, environment.metrics_port, told=front)):
+            await serve(front, at, work=_work(pod, front))
 
 
 async def _work(pod: Pod, front: Front) -> None:
@@ -75,7 +78,7 @@ async def _work(pod: Pod, front: Front) -> None:
         front.failed = True
         await _tell(pod, error)
         return
-    routes: App = BulkRoutes(job.reception, front.ordinary)
+    routes: App = BulkRoutes(job.reception)
     front.open(routes if job.tiers is None else EdgeRoutes(job.tiers, routes))
     try:
         await job.run()

@@ -72,12 +72,14 @@ class CloudMetrics:
             exports.computed(one, partial(self._when_known, one))
 
     def _when_known(self, one: Series) -> Values:
-        return {(): self._known[one]} if one in self._known else {}
+        value = self._known.get(one)
+        return {} if value is None else {(): value}
 
     def _tell(self, one: Series, value: float | None) -> None:
         """The value of a series that is not there while it has none."""
-        self._known.pop(one, None)
-        if value is not None:
+        if value is None:
+            self._known.pop(one, None)
+        else:
             self._known[one] = value
 
     def sessions(self, clients: Collection[str]) -> None:
@@ -157,9 +159,7 @@ class CloudMetrics:
         self.last_seconds.set(report.seconds)
         self.upload_bytes.set(report.upload_bytes())
         self._straggler.set(straggler_seconds(report))
-        self._arrived.clear()
-        for one in report.clients:
-            self._arrived.labels(one.update.client).set(one.arrived_seconds)
+        self._arrived.become({(one.update.client,): one.arrived_seconds for one in report.clients})
         if (distilled := report.distillation) is not None:
             self._tell(series.CLOUD_ACCURACY, distilled.cloud_accuracy)
         if report.accuracy is not None:

@@ -13,9 +13,10 @@ from lockstep_api import series
 from lockstep_api.series import Owner
 from lockstep_api.sessions import ClientFailure
 from lockstep_api.settings import JobSettings
+from lockstep_serving.probes import ProbeServer
 from lockstep_workers.device.failing import tell
 from lockstep_workers.device.metrics import DeviceMetrics
-from lockstep_workers.device.probes import ProbeServer
+from lockstep_workers.device.probes import Probed
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import InvalidJob, JobFailed
@@ -33,15 +34,11 @@ def run_device(environment: Environment) -> None:
     job, client = environment.job(), environment.client()
     if client not in job.clients():
         raise InvalidJob(f"job {job.job} has no client {client}")
-    told = series.of(Owner.DEVICE, mode=job.mode, per_device=job.per_device)
-    metrics = DeviceMetrics(job.job, client, told=told)
+    shown = series.of(Owner.DEVICE, mode=job.mode, per_device=job.per_device)
+    metrics = DeviceMetrics(job.job, client, told=shown)
     keeper: list[SessionKeeper] = []
-    ProbeServer(
-        environment.host,
-        environment.port,
-        registry=metrics.registry,
-        ready=lambda: bool(keeper) and keeper[0].is_open(),
-    )
+    told = Probed(metrics.registry, lambda: bool(keeper) and keeper[0].is_open())
+    ProbeServer(environment.host, environment.metrics_port, told=told)
     from lockstep_workers.device.loop import DeviceLoop  # noqa: PLC0415 - probes answer before torch is there
     from lockstep_workers.device.parts import build_parts, find_place  # noqa: PLC0415
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from lockstep_api.sessions import Registration
+from lockstep_serving.threads import start_thread
 from lockstep_workers.device.connection import LOST, connect, open_session, session_end
-from lockstep_workers.device.threads import start_thread
 from lockstep_workers.errors import WorkerError
 from lockstep_workers.jitter import jitter
 from lockstep_workers.trust import NOBODY, Trust

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 
 import structlog
@@ -17,6 +18,7 @@ from lockstep_api.series import Owner
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import Mode
 from lockstep_api.tiers import EdgeRegistration
+from lockstep_serving.probes import ProbeServer
 from lockstep_workers.edge.averaging import Averaging
 from lockstep_workers.edge.members import Members
 from lockstep_workers.edge.metrics import EdgeMetrics
@@ -65,7 +67,7 @@ async def _run(job: JobSettings, edge: str, *, environment: Environment) -> None
         upward = Upward(job.cloud_url, registration, client=http, use=use)
         front = Front(metrics.registry, ready=upward.is_ready)
         reception = EdgeReception(job.clients(), members, metrics=metrics)
-        rest = BulkRoutes(reception, front.ordinary)
+        rest = BulkRoutes(reception)
         split = None if shop is None else SplitRoutes(members, rest, shop=shop)
         make: MakeRunner
         if split is None:
@@ -75,7 +77,9 @@ async def _run(job: JobSettings, edge: str, *, environment: Environment) -> None
         running = Running(edge, make, members=members, metrics=metrics)
         front.open(split or rest)
         at = Address(environment.host, environment.port, len(job.clients()), _UPGRADES)
-        await serve(front, at, work=_work(upward, running, reception=reception))
+        work = _work(upward, running, reception=reception)
+        with closing(ProbeServer(environment.host, environment.metrics_port, told=front)):
+            await serve(front, at, work=work)
 
 
 async def _work(upward: Upward, running: Running, *, reception: EdgeReception) -> None:

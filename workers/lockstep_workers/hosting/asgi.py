@@ -33,6 +33,12 @@ async def dispatched(
     await rest(scope, receive, send)
 
 
+async def no_such_route(scope: Scope, receive: Receive, send: Send) -> None:
+    """Where routes end that are nobody's."""
+    del scope, receive
+    await send_json(send, 404, content={"message": "no such route"}, close=True)
+
+
 async def small_body(receive: Receive, *, most_bytes: int, within_s: float) -> bytes | int:
     """A whole body; or the status that refuses one that is too long or takes too long."""
     body = bytearray()

@@ -1,6 +1,6 @@
 """The three routes that devices use, as plain ASGI: sessions, long-polls for work, updates.
 
-Mounted before the ordinary app. Plain ASGI, because a framework would hold whole bodies in memory
+Plain ASGI, because a framework would hold whole bodies in memory
 and copy them: a model goes out in pieces, an update is read into one buffer (`hosting.reading`).
 Whom they serve is the host's matter (`hosting.reception`).
 Invariant: whatever moves after a session was opened carries its key, and the host has checked it
@@ -31,6 +31,7 @@ from lockstep_workers.hosting.asgi import (
     dispatched,
     first,
     no_content,
+    no_such_route,
     send_body,
     send_json,
     start,
@@ -85,8 +86,8 @@ class Host(asides.Host, Opens[Registration], Protocol):
 class BulkRoutes:
     """Answers the devices' routes and leaves all others to `rest`."""
 
-    def __init__(self, host: Host, rest: App) -> None:
-        """`rest` is the ordinary app."""
+    def __init__(self, host: Host, rest: App = no_such_route) -> None:
+        """`host` is whom they serve."""
         self._host = host
         self._rest = rest
         self._reader = Reader()

@@ -1,8 +1,8 @@
 """The ASGI app of a pod that serves others, and how it is served until it is told to end.
 
-Used by the cloud role and by edges. Invariant: probes and metrics answer from the start, all other
-routes only once the pod is ready; work ends before the server does, so that devices whose
-connections close with it are lost to no round.
+Used by the cloud role and by edges, beside their probes (`lockstep_serving.probes`), which look at
+the loop's heartbeat here. Invariant: routes answer only once the pod is ready; work ends before the
+server does, so that devices whose connections close with it are lost to no round.
 """
 
 import asyncio
@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Response
 from prometheus_client import CollectorRegistry
 
-from lockstep_api import names
 from lockstep_serving.bounded import Limits, bounded
-from lockstep_serving.exporting import CONTENT_TYPE, page
-from lockstep_serving.server import HostedServer
+from lockstep_serving.exporting import page
+from lockstep_serving.heartbeat import Heartbeat
+from lockstep_serving.server import HostedServer, listener
 from lockstep_workers.hosting.asgi import App, Scope, Send, send_json
 from lockstep_workers.hosting.reading import Receive
 from lockstep_workers.sockets import watch_peer
@@ -32,7 +31,7 @@ _PER_CLIENT, _OTHERS = 6, 64
 
 
 class Front:
-    """A pod's ASGI app.
+    """A pod's ASGI app, and what its probes tell.
 
     Loading a data set may take minutes; a device that comes earlier is told to come again.
     """
@@ -41,51 +40,47 @@ class Front:
         self, registry: CollectorRegistry, *, ready: Callable[[], bool] = lambda: True
     ) -> None:
         """Not ready, until it is open and `ready`; `registry` has the metrics."""
-        self.ordinary: App = ordinary_app(registry, lambda: self._routes is not None and ready())
-        """Probes and metrics: where routes end that are not their own."""
+        self._registry, self._ready = registry, ready
         self._routes: App | None = None
+        self._heartbeat = Heartbeat()
         self.failed = False
         """The job could not begin: no device is needed any more."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        early = self._routes is None and scope["path"].startswith("/v1/")
-        if early and self.failed:
+        if self._routes is not None:
+            await self._routes(scope, receive, send)
+        elif self.failed:
             await send_json(send, 410, content={"message": "the job has failed"}, close=True)
-        elif early:
-            await send_json(send, 503, content={"message": "the job is being loaded: come again"})
         else:
-            await (self._routes or self.ordinary)(scope, receive, send)
+            await send_json(send, 503, content={"message": "the job is being loaded: come again"})
 
     def open(self, routes: App) -> None:
         """From now on these routes are served."""
         self._routes = routes
 
+    def begin(self) -> None:
+        """The loop beats from now on; called in it."""
+        self._heartbeat.start()
 
-def ordinary_app(registry: CollectorRegistry, ready: Callable[[], bool] = lambda: True) -> FastAPI:
-    """Probes and metrics; `ready` decides what /readyz says."""
-    app = FastAPI(title="Lockstep worker", docs_url=None, redoc_url=None, openapi_url=None)
+    # -- probes: asked in a thread of their own --------------------------------------------------
 
-    @app.get(names.HEALTH_ROUTE)
-    async def alive() -> dict[str, str]:
-        return {"status": "ok"}
+    def unhealthy(self) -> str | None:
+        """What is wrong with the loop."""
+        return self._heartbeat.problem()
 
-    @app.get(names.READY_ROUTE)
-    async def readiness() -> Response:
-        loaded = ready()
-        return Response("ok" if loaded else "loading", status_code=200 if loaded else 503)
+    def unready(self) -> str | None:
+        """Why the pod cannot be used yet."""
+        return None if self._routes is not None and self._ready() else "loading"
 
-    @app.get(names.METRICS_ROUTE)
-    async def scrape() -> Response:
-        return Response(page(registry), media_type=CONTENT_TYPE)
-
-    return app
+    def page(self) -> bytes:
+        """All metrics."""
+        return page(self._registry)
 
 
-def listener(host: str, port: int) -> socket.socket:
+def watched_listener(host: str, port: int) -> socket.socket:
     """A listening socket whose connections notice a vanished peer: they inherit its options."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.create_server((host, port), family=family, backlog=2048)
+    sock = listener(host, port, backlog=2048)
     watch_peer(sock)
     return sock
 
@@ -119,17 +114,18 @@ class Address:
     """What connections may be upgraded to."""
 
 
-async def serve(app: object, at: Address, *, work: Coroutine[Any, Any, None]) -> None:
+async def serve(front: Front, at: Address, *, work: Coroutine[Any, Any, None]) -> None:
     """Serves until SIGTERM, with `work` beside it; a crash of `work` ends the process.
 
     At the end `work` is cancelled first: devices whose connections close then are lost to no round.
     """
     server, stop = (
-        HostedServer(server_config(app, at.clients, upgrades=at.upgrades)),
+        HostedServer(server_config(front, at.clients, upgrades=at.upgrades)),
         asyncio.Event(),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    front.begin()
     job = asyncio.create_task(work)
 
     def stop_on_crash(done: asyncio.Task[None]) -> None:
@@ -137,7 +133,7 @@ async def serve(app: object, at: Address, *, work: Coroutine[Any, Any, None]) ->
             stop.set()
 
     job.add_done_callback(stop_on_crash)
-    serving = asyncio.create_task(server.serve(sockets=[listener(at.host, at.port)]))
+    serving = asyncio.create_task(server.serve(sockets=[watched_listener(at.host, at.port)]))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     job.cancel()

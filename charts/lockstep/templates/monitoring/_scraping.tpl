@@ -4,7 +4,7 @@ the same, but for where it learns of pods: from the operator's list.
 */}}
 {{- define "lockstep.relabelings" -}}
 - sourceLabels: [__meta_kubernetes_pod_container_port_name]
-  regex: http
+  regex: metrics
   action: keep
 - sourceLabels: [__meta_kubernetes_pod_phase]
   regex: Succeeded|Failed

@@ -1,7 +1,8 @@
-"""The threads that a device has beside its main thread, which alone trains and hears SIGTERM.
+"""Threads beside a main thread that alone hears SIGTERM.
 
-Made by the probes and the session. A signal that the kernel hands to another thread does not wake
-a main thread that waits for a lock: the device would go on until it is killed.
+Made for the probes of all roles, and for a device's session. A signal that the kernel hands to
+another thread does not wake a main thread that waits for a lock: the process would go on until it
+is killed.
 """
 
 import signal

@@ -4,11 +4,10 @@ import os
 import signal
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
-
 from lockstep_api.sessions import Registration
-from lockstep_workers.device.probes import ProbeServer
+from lockstep_serving.probes import ProbeServer
 from lockstep_workers.device.session import SessionKeeper
+from tests.support.probing import Always
 from tests.wire.jobs import free_port
 
 TASKS = Path("/proc/self/task")
@@ -24,7 +23,7 @@ def blocked(task: str) -> set[int]:
 def test_the_threads_of_a_device_leave_sigterm_to_the_main_thread() -> None:
     """Delivered to another, it does not wake a main thread that waits."""
     before = set(os.listdir(TASKS))
-    probes = ProbeServer("127.0.0.1", 0, registry=CollectorRegistry(), ready=lambda: True)
+    probes = ProbeServer("127.0.0.1", 0, told=Always())
     nobody = Registration(client="d-0", incarnation="1", examples=1)
     SessionKeeper(f"http://127.0.0.1:{free_port()}", nobody).start()
     started = set(os.listdir(TASKS)) - before

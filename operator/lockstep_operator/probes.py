@@ -1,0 +1,76 @@
+"""What the operator's probes tell (`lockstep_serving.probes`).
+
+Made by `app`. Invariant: it is asked in another thread than the one that works, so it looks at what
+that leaves for it, takes it as it is at one moment, and changes nothing but gauges.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lockstep_api import names
+from lockstep_operator.discovery import TargetList
+from lockstep_operator.reconcile import Deps
+from lockstep_operator.runtime import Runtime
+from lockstep_serving.exporting import page
+from lockstep_serving.heartbeat import Heartbeat
+from lockstep_serving.probes import ProbeServer
+
+
+class CannotListen(Exception):
+    """A port that is taken, or an address that is not ours."""
+
+
+def probe_server(
+    at: tuple[str, int], probes: "Probes", *, leads: Callable[[], bool]
+) -> ProbeServer:
+    """Serves them from now on; called in the loop that is watched.
+
+    Raises:
+        CannotListen: at that address.
+    """
+    host, port = at
+    probes.heartbeat.start()
+    try:
+        targets = TargetList(probes.deps.sources.cluster, leads)
+        more = {names.TARGETS_ROUTE: targets.answer}
+        return ProbeServer(host, port, told=probes, more=more)
+    except OSError as error:
+        raise CannotListen(f"probes could not listen on {host}:{port}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """How the operator is."""
+
+    deps: Deps
+    runtime: Runtime
+    watching: Callable[[], bool]
+    """Whether Kopf's task is alive."""
+    ready: Callable[[], bool]
+    """Whether Kopf has begun to watch, or another operator leads."""
+    resync_s: float
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+
+    def unhealthy(self) -> str | None:
+        """What is wrong; None when all is well."""
+        if not self.watching():
+            return "the watch of jobs has ended"
+        age = self.runtime.last_pass_age_s
+        if self.runtime.jobs and age > 3 * self.resync_s:
+            return f"no pass over a job for {age:.0f} s"
+        return self.heartbeat.problem()
+
+    def unready(self) -> str | None:
+        """Why it does not work yet."""
+        return None if self.ready() else "not watching yet"
+
+    def page(self) -> bytes:
+        """All metrics in the text format."""
+        metrics = self.deps.metrics
+        metrics.queue_depth.set(self.runtime.queue_depth)
+        metrics.last_pass_age.set(self.runtime.last_pass_age_s)
+        known = [one.phase for one in list(self.deps.known.values())]
+        counts = Counter(phase.value for phase in known if phase is not None)
+        metrics.jobs.become({(phase,): count for phase, count in counts.items()})
+        return page(metrics.registry)
