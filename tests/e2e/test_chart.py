@@ -29,7 +29,8 @@ CRD_FILE = ROOT / "crds" / "lockstep.dev_federatedjobs.yaml"
 CRD_NAME = "federatedjobs.lockstep.dev"
 KINDS = (
     "deployments,replicasets,pods,services,configmaps,serviceaccounts,roles,rolebindings,"
-    "persistentvolumeclaims,clusterroles,clusterrolebindings"
+    "persistentvolumeclaims,clusterroles,clusterrolebindings,networkpolicies,"
+    "validatingadmissionpolicies,validatingadmissionpolicybindings"
 )
 
 Json = dict[str, Any]
@@ -119,6 +120,7 @@ def test_every_value_is_explained_and_in_the_schema(cluster: Path) -> None:
     assert set(values) == set(schema["properties"]) - {"global"}
     for name in (
         "image", "crds", "operator", "worker", "prometheus", "alerts", "monitoring", "rbac",
+        "admissionPolicy",
         "dashboards",
     ):  # fmt: skip
         assert set(values[name]) == set(schema["properties"][name]["properties"])

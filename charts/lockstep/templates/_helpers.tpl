@@ -67,6 +67,7 @@ monitoring:
   serviceMonitor: {enabled: false, interval: 5s, labels: {}}
   prometheusRule: {enabled: false, interval: 15s, labels: {}}
 rbac: {aggregate: true}
+admissionPolicy: {enabled: true}
 networkPolicy:
   enabled: true
   metricsFrom: []
