@@ -17,7 +17,7 @@ RUN := $(if $(wildcard $(STAMP)),$(PY),$(SMALL)/bin/python)
 LOAD := $(RUN) -m tests.cluster load $$($(RUN) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs docs-reference release crds monitoring dashboards dashboard-pictures lock push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-scale bench-simulator bench-telemetry bench-fidelity bench-strategies bench-joint bench-split bench-split-wire chaos fuzz clean
+.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs docs-reference release crds monitoring dashboards dashboard-pictures lock sbom push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-reproducible bench-scale bench-simulator bench-telemetry bench-fidelity bench-strategies bench-joint bench-split bench-split-wire chaos fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -114,6 +114,9 @@ bench-resizes: venv ## measures how fast 50 CPU limits are in force (root, clust
 bench-online: venv ## measures what learning on the job is worth (TRACES=…), writes docs/benchmarks
 	$(PY) -m tests.bench.online --traces $(TRACES)
 
+bench-reproducible: venv ## builds all images twice from nothing and compares them
+	$(PY) -m tests.bench.reproducible
+
 bench-planning: venv ## measures how long a plan takes for 50, 500 and 10,000 devices
 	$(PY) -m tests.bench.planning
 
@@ -158,6 +161,10 @@ dashboard-pictures: venv ## draws every dashboard of a running job as PNG (JOB=n
 
 lock: venv ## pins the newest versions of all Python dependencies
 	$(PY) -m images.lock
+
+sbom: venv ## lists of parts (CycloneDX) of the images and the wheel, and their licences, into build/sbom
+	$(PY) images/build.py
+	$(PY) -m images.sbom
 
 push: $(RUN_STAMP) ## pushes the images: make push REGISTRY=registry.example.org/team
 	@test -n "$(REGISTRY)" || { echo "say where to: make push REGISTRY=registry.example.org/team"; exit 1; }

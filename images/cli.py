@@ -103,7 +103,8 @@ class Builder:
         engine.build(recipe, name, log=log, refresh=self.refresh)
         built = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
-        layout.publish(folder, engine.export(name, folder, log=log), reference=name, inputs=inputs)
+        saved = layout.undated(folder, engine.export(name, folder, log=log))
+        layout.publish(folder, saved, reference=name, inputs=inputs)
         return built - started, time.monotonic() - built
 
     def push(self, recipe: Recipe, registry: str) -> None:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from images import buildah, layout
 from images.command import ImageError, output, run, unpack
-from images.recipe import ROOT, Recipe
+from images.recipe import ROOT, Recipe, wanted_base
 
 BUILDKIT = {"DOCKER_BUILDKIT": "1"}
 _SECRET = "--secret"
@@ -50,6 +50,8 @@ def common_arguments(recipe: Recipe, reference: str, *, refresh: bool) -> list[s
         CA_BUNDLE.exists()
     ):  # for pip behind a TLS-inspecting proxy; nothing of it stays in the image
         arguments += ["--secret", f"id=ca,src={CA_BUNDLE}"]
+    if (base := wanted_base()) and not recipe.base:
+        arguments += ["--build-arg", f"BASE={base}"]
     if index := os.environ.get("PIP_INDEX_URL"):
         arguments += ["--build-arg", f"PIP_INDEX_URL={index}"]
     if refresh:
@@ -124,7 +126,7 @@ class Buildah:
     def build_command(self, recipe: Recipe, reference: str, *, refresh: bool) -> list[str]:
         common = common_arguments(recipe, reference, refresh=refresh)
         base = ["--pull=never" if recipe.base else "--pull=false"]
-        if not recipe.base:
+        if not (recipe.base or wanted_base()):
             base += ["--build-arg", f"BASE={buildah.BASE}"]
         ignore = ["--ignorefile", str(ROOT / "images" / "context.ignore")]
         return [*self.storage.buildah("bud", "--layers"), *base, *ignore, *common, context(recipe)]

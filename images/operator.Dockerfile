@@ -41,13 +41,17 @@ RUN find /lib-lockstep -name __pycache__ -prune -exec rm -r {} + \
 
 FROM ${BASE}
 ARG DEBIAN_FRONTEND=noninteractive
-RUN apt-get update \
+RUN touch /began \
+ && apt-get update \
  && apt-get install -y --no-install-recommends python3 \
  && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/cache/ldconfig/* \
  && find /var/log -type f -delete \
  && echo 'lockstep:x:65532:65532:lockstep:/tmp:/usr/sbin/nologin' >> /etc/passwd \
  && echo 'lockstep:x:65532:' >> /etc/group \
- && mkdir -p /opt/lockstep/lib
+ && mkdir -p /opt/lockstep/lib \
+ && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
+ && find / -xdev -newer /began ! -path '/proc/*' ! -path '/sys/*' ! -path '/dev/*' -exec touch -h -d @0 {} + \
+ && rm /began && touch -d @0 /
 # Debian's place for local packages: what a derived image installs with pip joins them.
 COPY --from=dependencies /site /usr/local/lib/python3.13/dist-packages
 ENV PYTHONPATH=/opt/lockstep/lib PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp

@@ -5,13 +5,17 @@ ARG BASE=debian:trixie-slim
 FROM ${BASE}
 # debconf would ask on the terminal of who builds; this is in no environment of the image.
 ARG DEBIAN_FRONTEND=noninteractive
-RUN apt-get update \
+RUN touch /began \
+ && apt-get update \
  && apt-get install -y --no-install-recommends prometheus \
  && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/cache/ldconfig/* \
  && find /var/log -type f -delete \
  && echo 'lockstep:x:65532:65532:lockstep:/tmp:/usr/sbin/nologin' >> /etc/passwd \
  && echo 'lockstep:x:65532:' >> /etc/group \
- && install -d -o 65532 -g 65532 /prometheus
+ && install -d -o 65532 -g 65532 /prometheus \
+ && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
+ && find / -xdev -newer /began ! -path '/proc/*' ! -path '/sys/*' ! -path '/dev/*' -exec touch -h -d @0 {} + \
+ && rm /began && touch -d @0 /
 ENV HOME=/tmp
 LABEL org.opencontainers.image.title="lockstep-prometheus" \
       org.opencontainers.image.description="Debian's Prometheus for Lockstep's tests and demo" \

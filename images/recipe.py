@@ -1,10 +1,12 @@
 """Owns what the images are: names, Dockerfiles, and the files that each is made from.
 
 Called by `cli` (what to build, what may be skipped) and the engines. Invariant: `inputs_hash`
-changes exactly when the content, name or executable bit of a file that reaches the image changes.
+changes exactly when the content, name or executable bit of a file that reaches the image changes,
+or the base that was asked for.
 """
 
 import hashlib
+import os
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "lockstep.local"
+BASE_VARIABLE = "LOCKSTEP_BASE"
 _IGNORED = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache"})
 
 
@@ -79,6 +82,11 @@ def reference(name: str, version: str) -> str:
     return f"{PREFIX}/{name}:{version}"
 
 
+def wanted_base() -> str:
+    """The base image that was asked for, best by its digest; empty: that of the Dockerfiles."""
+    return os.environ.get(BASE_VARIABLE, "")
+
+
 def input_files(recipe: Recipe, root: Path = ROOT) -> Iterator[Path]:
     for entry in (recipe.dockerfile, *recipe.inputs):
         path = root / entry
@@ -91,7 +99,7 @@ def _ignored(file: Path) -> bool:
 
 
 def inputs_hash(recipe: Recipe, version: str, *, root: Path = ROOT) -> str:
-    digest = hashlib.sha256(reference(recipe.name, version).encode())
+    digest = hashlib.sha256((reference(recipe.name, version) + wanted_base()).encode())
     for file in input_files(recipe, root):
         content = file.read_bytes()
         mode = "x" if file.stat().st_mode & 0o100 else "-"

@@ -121,6 +121,12 @@ def images(making: Making) -> None:
         )
 
 
+def parts(making: Making) -> None:
+    """What the images and the wheel are made of, and under which licences."""
+    words = (sys.executable, "-m", "images.sbom", "--out", making.out, "--time", making.commit_s)
+    run([str(word) for word in words], cwd=making.source)
+
+
 def archive(folder: Path, target: Path, time_s: int) -> None:
     """A tar archive that depends on the names and contents of the files alone."""
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as made:
@@ -162,7 +168,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-STEPS: tuple[Step, ...] = (python_packages, wheel_tried, chart, images, checksums)
+STEPS: tuple[Step, ...] = (python_packages, wheel_tried, chart, images, parts, checksums)
 
 
 def release(version: str, *, root: Path, day: str, steps: Sequence[Step] = STEPS) -> Path:

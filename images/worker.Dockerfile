@@ -38,16 +38,30 @@ FROM ${BASE}
 ARG DEBIAN_FRONTEND=noninteractive
 # libopenblas0-pthread: without it torch runs on the reference BLAS, 7 to 19 times slower.
 # Left out: the test suites of torch, sympy and numpy, a tenth of the image.
-RUN apt-get update \
+# Nor is there what torch's package asks for and nothing here imports: HTTP clients, test frameworks,
+# parts of torch.compile, which needs a compiler. An empty package stands in for them, so that apt
+# installs the real ones in an image built on this one that wants them.
+RUN touch /began \
+ && mkdir -p /stand-in/DEBIAN \
+ && printf '%s\n' 'Package: lockstep-without' 'Version: 1' 'Architecture: all' \
+    'Maintainer: Lockstep' 'Description: stands in for what Lockstep leaves out' \
+    'Provides: python3-expecttest, python3-filelock, python3-fsspec, python3-hypothesis, python3-jinja2, python3-networkx, python3-pkg-resources, python3-psutil, python3-requests, python3-yaml' \
+    > /stand-in/DEBIAN/control \
+ && dpkg-deb --root-owner-group --build /stand-in /stand-in.deb \
+ && apt-get update \
  && apt-get install -y --no-install-recommends \
     -o Dpkg::Options::='--path-exclude=/usr/lib/libtorch-test/*' \
-    python3 python3-torch python3-numpy libopenblas0-pthread dataset-fashion-mnist \
+    /stand-in.deb python3 python3-torch python3-numpy libopenblas0-pthread dataset-fashion-mnist \
+ && rm -r /stand-in /stand-in.deb \
  && find /usr/lib/python3/dist-packages -name tests -type d -prune -exec rm -r {} + \
  && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/cache/ldconfig/* \
  && find /var/log -type f -delete \
  && echo 'lockstep:x:65532:65532:lockstep:/tmp:/usr/sbin/nologin' >> /etc/passwd \
  && echo 'lockstep:x:65532:' >> /etc/group \
- && mkdir -p /opt/lockstep/lib
+ && mkdir -p /opt/lockstep/lib \
+ && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
+ && find / -xdev -newer /began ! -path '/proc/*' ! -path '/sys/*' ! -path '/dev/*' -exec touch -h -d @0 {} + \
+ && rm /began && touch -d @0 /
 # Debian's place for local packages: what a derived image installs with pip joins them.
 COPY --from=dependencies /site /usr/local/lib/python3.13/dist-packages
 ENV PYTHONPATH=/opt/lockstep/lib PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp

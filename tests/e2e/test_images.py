@@ -11,13 +11,25 @@ import pytest
 from images import layout
 from images.cli import layout_folder
 from images.command import cache_folder
+from images.merged import opened
 from images.recipe import RECIPES
 from tests.e2e.running import run_pod
 
 pytestmark = pytest.mark.cluster
 
 # Of the operator scipy, for objective sum, is a quarter.
-LIMITS_BYTES = {"operator": 400e6, "worker": 1700e6, "prometheus": 300e6}
+LIMITS_BYTES = {"operator": 430e6, "worker": 1700e6, "prometheus": 300e6}
+DEBIANS_PYTHON = "usr/lib/python3/dist-packages/"
+UNUSED = {
+    "requests",
+    "urllib3",
+    "certifi",
+    "idna",
+    "hypothesis",
+    "psutil",
+    "networkx",
+    "setuptools",
+}
 LEFTOVERS = ("var/lib/apt/lists/", "var/cache/apt/", "root/.cache/", "tmp/", "run/secrets/")
 WORKER = """
 import json, os, sys, fastapi, torch
@@ -73,6 +85,21 @@ def test_no_package_manager_leftovers(image: str) -> None:
     found = [name for name in files(image) if name.startswith(LEFTOVERS)]
     marks = ("lock", ".wh.")  # apt's empty lock files; whiteouts, which take files away
     assert [name for name in found if not name.rpartition("/")[2].startswith(marks)] == []
+
+
+def test_no_file_gives_its_caller_the_rights_of_another(image: str) -> None:
+    with opened(folder(image)) as root:
+        found = [
+            path for path, one in root.items() if one.member.isreg() and one.member.mode & 0o6000
+        ]
+    assert found == []
+
+
+def test_what_nothing_of_ours_imports_is_not_in_the_worker() -> None:
+    with opened(folder("worker")) as root:
+        there = {path.split("/")[4] for path in root if path.startswith(DEBIANS_PYTHON)}
+    assert "torch" in there
+    assert there & UNUSED == set()
 
 
 def test_worker_runs_on_a_read_only_root_with_openblas(namespace: str) -> None:
