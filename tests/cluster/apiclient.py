@@ -9,7 +9,7 @@ import json
 import ssl
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -21,6 +21,7 @@ from tests.cluster.errors import ClusterError, NoAnswerError
 Json = dict[str, Any]
 FIELD_MANAGER = "lockstep-cluster"
 PATIENCE_S = 90.0
+WATCH_S = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,24 @@ class ApiClient:
             kind = NoAnswerError if busy else ClusterError
             raise kind(f"{method} {path}: {answer.status} {text[:300]}")
         return _json_or_empty(text)
+
+    def watch(self, path: str, version: str) -> Iterator[Json]:
+        """Events since a list's resource version, until the server ends the watch."""
+        link = http.client.HTTPSConnection(
+            self.host, self.port, context=self.context, timeout=WATCH_S + PATIENCE_S
+        )
+        try:
+            query = f"?watch=true&resourceVersion={version}&timeoutSeconds={WATCH_S}"
+            link.request("GET", path + query, headers={"Accept": "application/json"})
+            answer = link.getresponse()
+            if answer.status >= 400:
+                raise NoAnswerError(f"watching {path}: {answer.status}")
+            for line in answer:
+                yield dict(json.loads(line))
+        except http.client.HTTPException as error:
+            raise NoAnswerError(f"watching {path}: {error}") from error
+        finally:
+            link.close()
 
     def apply(self, path: str, manifest: Json) -> None:
         """Server-side apply of one object at its full path, again while no answer comes."""

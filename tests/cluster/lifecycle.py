@@ -21,6 +21,7 @@ from tests.cluster import (
 )
 from tests.cluster.addresses import machine_routes
 from tests.cluster.apiclient import ApiClient
+from tests.cluster.enforcing import start_enforcing
 from tests.cluster.errors import ClusterError
 from tests.cluster.images import load_into
 from tests.cluster.layout import (
@@ -154,6 +155,7 @@ def _start(programs: Programs, pause: Path) -> None:
             started.result()
     for each in layout.nodes:
         node.start_node(programs, each)
+    start_enforcing(programs)
     wait_ready(programs, api)
     (layout.state / "ready").touch()
 

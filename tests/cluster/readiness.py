@@ -7,7 +7,7 @@ took too long says which are not ready, and why.
 import http.client
 from collections.abc import Callable
 
-from tests.cluster import control_plane, diagnosis
+from tests.cluster import control_plane, diagnosis, enforcing
 from tests.cluster.apiclient import PATIENCE_S, ApiClient, wait_until
 from tests.cluster.errors import ClusterError, NoAnswerError
 from tests.cluster.layout import Layout
@@ -20,6 +20,7 @@ def wait_ready(programs: Programs, api: ApiClient) -> None:
     wait_for_nodes(programs, api)
     _wait(programs, lambda: api.answers(account), what="the default ServiceAccount")
     _wait(programs, lambda: _dns_ready(programs.layout), what="CoreDNS getting ready")
+    _wait(programs, enforcing.mark(programs.layout).exists, what="NetworkPolicies being enforced")
 
 
 def wait_for_api(programs: Programs, api: ApiClient) -> None:

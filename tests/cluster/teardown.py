@@ -11,7 +11,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.cluster import cgroups, process, runtime
+from tests.cluster import cgroups, enforcing, process, runtime
 from tests.cluster.command import run
 from tests.cluster.layout import STATE_ROOT, Layout, NodeSpec
 from tests.cluster.network import remove_network
@@ -73,9 +73,10 @@ def _strays(programs: Programs, node: NodeSpec | None = None) -> list[ProcessId]
 
 
 def belongs_to(words: list[str], folder: Path, names: set[str]) -> bool:
-    """Whether a command line is one of these programs at work in this folder."""
+    """Whether a command line is one of these programs, or of ours, at work in this folder."""
     inside = re.compile(rf"(^|[=/]){re.escape(str(folder).lstrip('/'))}(/|$)")
-    return Path(words[0]).name in names and any(inside.search(word) for word in words[1:])
+    ours = Path(words[0]).name in names or enforcing.MODULE in words
+    return ours and any(inside.search(word) for word in words[1:])
 
 
 def _unmount_below(folder: Path) -> None:
