@@ -176,7 +176,8 @@ def test_the_operator_is_told_by_one_text(
     monkeypatch: pytest.MonkeyPatch, url: str | None, port: int
 ) -> None:
     monkeypatch.setenv("LOCKSTEP_NETWORK", '{"metrics": [{"podSelector": {}}], "dns_ports": [53]}')
-    config = OperatorConfig.of({"planner_url": url})
+    tls = (url or "").startswith("https:")
+    config = OperatorConfig.of({"planner_url": url, "tls": tls})
     assert config.network == NetworkConfig(metrics=({"podSelector": {}},))
     network = config.settings().network
     assert network is not None
