@@ -33,6 +33,7 @@ from lockstep_operator.config import OperatorConfig, tls_host
 from lockstep_operator.core.certificates import Authority
 from lockstep_operator.election import Elector
 from lockstep_operator.errors import BadAuthority
+from lockstep_operator.issuer import Issuer
 from lockstep_operator.kube import ApiKube
 from lockstep_operator.labelling import Labelling
 from lockstep_operator.lead import Flags, Gate, Leader, lead, stop_on_signals
@@ -114,6 +115,7 @@ async def run(config: OperatorConfig) -> int:
         runtime=runtime,
         resizer=Resizer(kube, deps.metrics),
         authenticator=Authenticator(kube) if config.planner_auth else None,
+        issuer=Issuer(kube),
         prometheus=prometheus,
         policies=policies,
         learning=learning,
@@ -299,7 +301,7 @@ def command(
     ] = None,
     lease_namespace: Annotated[str | None, typer.Option(help="Namespace of the Lease.")] = None,
     planner_auth: Annotated[
-        bool | None, typer.Option(help="Check the tokens of the planner's callers.")
+        bool | None, typer.Option(help="Check tokens of callers, devices and edges.")
     ] = None,
     tls: Annotated[
         bool | None, typer.Option(help="Make certificates for jobs and for the planner.")

@@ -23,6 +23,7 @@ APPLY = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 MERGE = "application/merge-patch+json"
+PUBLISHED = f"{JSON}, application/jwk-set+json"
 METADATA = f"{JSON};as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 PAGE = 500
@@ -52,6 +53,7 @@ CHILD_KINDS: tuple[Kind, ...] = (
     NETWORK_POLICY,
     ("batch/v1", "Job"),
 )
+_BOUND_TO = ("authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid")
 _NOT_IN_SCHEMA = "field not declared in schema"
 _OLD_CRD = (
     "the CRD in this cluster is older than this operator: apply the one that came with it, "
@@ -92,6 +94,9 @@ class User:
 
     name: str
     uid: str
+    pod: str = ""
+    """The pod that the token is bound to; empty: it is bound to none."""
+    pod_uid: str = ""
 
 
 class Kube(Protocol):
@@ -143,6 +148,8 @@ class Kube(Protocol):
     ) -> AsyncGenerator[Manifest, None]: ...
 
     async def review_token(self, token: str, audience: str) -> User | None: ...
+
+    async def published(self, path: str) -> Manifest: ...
 
 
 def path_of(kind: Kind, namespace: str | None = None, *, name: str = "") -> str:
@@ -354,7 +361,13 @@ class ApiKube:
         valid = status.get("authenticated") and audience in status.get("audiences", [])
         if not valid:
             return None
-        return User(status["user"]["username"], status["user"].get("uid", ""))
+        user = status["user"]
+        pod, pod_uid = ((user.get("extra") or {}).get(key, [""])[0] for key in _BOUND_TO)
+        return User(user["username"], user.get("uid", ""), pod, pod_uid)
+
+    async def published(self, path: str) -> Manifest:
+        """What the apiserver publishes at a path of its own, which is no object."""
+        return await self._http.call(Request("get", ("", "Published"), path, accept=PUBLISHED))
 
     async def _apply(self, path: str, manifest: Manifest) -> Manifest:
         kind = (manifest["apiVersion"], manifest["kind"])

@@ -51,6 +51,7 @@ from lockstep_operator.errors import (
     TelemetryError,
     UnfitRequest,
 )
+from lockstep_operator.issuer import Issuer
 from lockstep_operator.labelling import Labelling
 from lockstep_operator.observe import read_job
 from lockstep_operator.policies import Policies
@@ -80,6 +81,7 @@ class Planner:
     resizer: Resizer
     authenticator: Authenticator | None
     """None: callers are not checked."""
+    issuer: Issuer
     prometheus: Prometheus | None
     """None: reports of rounds stand in."""
     policies: Policies

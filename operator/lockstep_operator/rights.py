@@ -142,6 +142,12 @@ RIGHTS = (
         verbs=("create",),
     ),
     Right(
+        why="With which keys tokens are signed: cloud pods check those of devices and edges.",
+        scope=Scope.CLUSTER,
+        urls=("/.well-known/openid-configuration", "/openid/v1/jwks"),
+        verbs=("get",),
+    ),
+    Right(
         why="Which other operators are there, and which namespaces they look after.",
         scope=Scope.CLUSTER,
         group="coordination.k8s.io",

@@ -98,6 +98,13 @@ def planner_app(
             return _json("{}")
         return _message(503, "the outcome is not in the job's status yet: send it again")
 
+    @app.get(names.KEYS_ROUTE)
+    async def keys(request: Request) -> Response:
+        await planner.admit(_key(request), _caller(request))
+        _admitted(request)
+        missed = request.query_params.get("kid", "")
+        return _json((await planner.issuer.keys(missed)).to_json())
+
     return app
 
 

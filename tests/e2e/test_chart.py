@@ -231,8 +231,12 @@ def test_rights_follow_the_namespaces(cluster: Path) -> None:
         d for d in made if d["kind"] == "ClusterRole" and d["metadata"]["name"].endswith("operator")
     )
     assert {verb for rule in cluster_role["rules"] for verb in rule["verbs"]} == {
-        "list", "watch", "create",
+        "get", "list", "watch", "create",
     }  # fmt: skip
+    read = {"/.well-known/openid-configuration", "/openid/v1/jwks"}
+    assert read == {
+        url for rule in cluster_role["rules"] for url in rule.get("nonResourceURLs", ())
+    }
     created = [rule["resources"] for rule in cluster_role["rules"] if "create" in rule["verbs"]]
     assert created == [["tokenreviews"]]
 

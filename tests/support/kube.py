@@ -130,6 +130,8 @@ class FakeKube:
     users: dict[str, User] = field(default_factory=dict)
     fail: Callable[[str, str], KubeError | None] = lambda verb, name: None
     """Verb and name → what goes wrong."""
+    public: dict[str, Manifest] = field(default_factory=dict)
+    """What is published, by path."""
     kubelet: bool = True
     """Whether a resize is put in force."""
     watched: asyncio.Event = field(default_factory=asyncio.Event)
@@ -309,6 +311,11 @@ class FakeKube:
         self._check("review", audience)
         self.reviews.append((token, audience))
         return self.users.get(token)
+
+    async def published(self, path: str) -> Manifest:
+        self.calls["get", path] += 1
+        self._check("get", path)
+        return copy.deepcopy(self.public[path])
 
     def account(self, token: str, name: str) -> None:
         """A token of a ServiceAccount as it is now."""

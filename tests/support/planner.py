@@ -20,6 +20,7 @@ from lockstep_operator.authority import Signing
 from lockstep_operator.core.certificates import Authority
 from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.core.state import JobState
+from lockstep_operator.issuer import Issuer
 from lockstep_operator.kube import job_ref
 from lockstep_operator.labelling import Labelling
 from lockstep_operator.planner import Planner
@@ -115,6 +116,7 @@ async def planner_of_a_job(
         runtime=runtime,
         resizer=Resizer(kube, deps.metrics, wait_s=0.05),
         authenticator=Authenticator(kube),
+        issuer=Issuer(kube),
         prometheus=None,
         policies=policies,
         learning=learning,

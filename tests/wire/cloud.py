@@ -17,16 +17,16 @@ from lockstep_api.settings import JobSettings
 from lockstep_api.spec import CheckpointSpec, Mode, Participation
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import UpdateReport
-from lockstep_workers.cloud.edge_routes import EdgeRoutes
 from lockstep_workers.cloud.job import Job, Parts
 from lockstep_workers.cloud.journal import Journal
+from lockstep_workers.cloud.main import routes_of
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.server import Server
+from lockstep_workers.cloud.signing_keys import SigningKeys
 from lockstep_workers.cloud.split_server import SplitServer
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples
 from lockstep_workers.device import connection as device
-from lockstep_workers.hosting.bulk import BulkRoutes
 from lockstep_workers.hosting.front import server_config
 from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.learning.constants import pack
@@ -49,7 +49,6 @@ class Cloud:
     planner: FakePlanner
     metrics: CloudMetrics
     url: str
-    routes: BulkRoutes
     running: "asyncio.Future[None]"
     """The job; ends with it."""
 
@@ -104,10 +103,11 @@ async def cloud(
     module: nn.Module | None = None,
     edge_urls: dict[str, str] | None = None,
     examples: dict[str, int] | None = None,
+    keys: SigningKeys | None = None,
     **training: Any,
 ) -> AsyncIterator[Cloud]:
     """A running cloud pod in this process, over real sockets; a client has ten examples when
-    `examples` does not name it."""
+    `examples` does not name it. With keys it checks tokens."""
     job = settings(
         cloud_port=free_port(), planner_port=free_port(), replicas=replicas, **training
     ).model_copy(
@@ -132,14 +132,13 @@ async def cloud(
                 constants=pack(made_of),
             )
         )  # fmt: skip
-        app = BulkRoutes(made.reception)
-        whole = app if made.tiers is None else EdgeRoutes(made.tiers, app)
+        whole = routes_of(made, job, keys=keys)
         config = server_config(whole, replicas)
         port, planner_port = (int(u.rpartition(":")[2]) for u in (job.cloud_url, job.planner_url))
         async with serving(planner.app(), planner_port), serving(whole, port, config=config):
             running = asyncio.ensure_future(made.run())
             try:
-                yield Cloud(folder, job, made, planner, metrics, job.cloud_url, app, running)
+                yield Cloud(folder, job, made, planner, metrics, job.cloud_url, running)
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
@@ -149,9 +148,10 @@ async def cloud(
 class Device:
     """A device made by hand, from the calls of the real one."""
 
-    def __init__(self, cloud: Cloud, client: str) -> None:
-        """Connects lazily."""
+    def __init__(self, cloud: Cloud, client: str, *, token: str = "") -> None:
+        """Connects lazily; shows the token of its pod, if it has one."""
         self.cloud, self.client = cloud, client
+        self.proof = {"authorization": f"Bearer {token}"} if token else {}
         self._open: list[Any] = []
         self.session: Any = None
 
@@ -171,7 +171,7 @@ class Device:
         connection = await self.connect()
         registration = Registration(client=self.client, incarnation="1", examples=10)
         self.session = await asyncio.to_thread(
-            device.open_session, connection, registration, key=key
+            device.open_session, connection, registration, key=key, proof=self.proof
         )
         self._open.append(self.session)
         return connection

@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from numpy.typing import NDArray
 
+from lockstep_api.identity import PublishedKeys
 from lockstep_api.settings import GroupSettings, JobSettings
 from lockstep_api.spec import Data, Mode, Model, Partition, StrategySpec, Target, TrainingSpec
 from lockstep_api.tiers import ClusterPlan
@@ -76,6 +77,10 @@ class FakePlanner:
     refusals: int = 0
     """Offers that are turned away before one is judged."""
     refusal: int = 503
+    published: PublishedKeys | None = None
+    """The keys of tokens; None: it does not tell them."""
+    missed: list[str] = field(default_factory=list)
+    """What keys were asked for because of, each time."""
     outcome: "asyncio.Future[Outcome]" = field(default_factory=asyncio.Future)
     arrived: Callable[[PlanRequest], None] = field(default=lambda _request: None)
     """Told of each request before it is answered."""
@@ -117,6 +122,13 @@ class FakePlanner:
             if self.broken or self.no:
                 return Response("no", status_code=self.no.pop(0) if self.no else 503)
             return Response(self.plan(request).to_json(), media_type="application/json")
+
+        @app.get("/v1/namespaces/test/jobs/job/keys")
+        async def keys(kid: str) -> Response:
+            self.missed.append(kid)
+            if self.published is None:
+                return Response("no", status_code=503)
+            return Response(self.published.to_json(), media_type="application/json")
 
         @app.post("/v1/namespaces/test/jobs/job/outcome")
         async def outcome(told: Outcome) -> dict[str, str]:

@@ -29,6 +29,11 @@ from lockstep_operator.kube import JOB, NODE, POD, ApiKube, User, job_ref
 from tests.support.patience import PATIENCE_S
 
 USER = {"username": "u", "uid": "1-2"}
+BOUND = {
+    "authentication.kubernetes.io/node-name": ["node-1"],
+    "authentication.kubernetes.io/pod-name": ["digits-cloud-0"],
+    "authentication.kubernetes.io/pod-uid": ["3-4"],
+}
 PODS = "/api/v1/namespaces/lab/pods"
 JOB_PATH = "/apis/lockstep.dev/v1alpha1/namespaces/lab/federatedjobs/digits"
 
@@ -417,12 +422,16 @@ async def test_a_replacement_depends_on_the_version_that_was_read(
     ("status", "user"),
     [
         ({"authenticated": True, "audiences": ["us"], "user": USER}, User("u", "1-2")),
+        (
+            {"authenticated": True, "audiences": ["us"], "user": {**USER, "extra": BOUND}},
+            User("u", "1-2", "digits-cloud-0", "3-4"),
+        ),
         ({"authenticated": True, "audiences": ["others"], "user": USER}, None),
         ({"authenticated": False}, None),
         ({"authenticated": True, "user": USER}, None),
     ],
 )
-async def test_a_token_counts_only_for_its_audience(
+async def test_a_token_counts_only_for_its_audience_and_says_which_pod_it_is_of(
     kube: ApiKube, server: Server, status: dict[str, Any], user: User | None
 ) -> None:
     server.answer({"status": status}, 201)
@@ -502,3 +511,12 @@ async def test_a_call_that_no_role_grants_does_not_go_out(kube: ApiKube, server:
     with pytest.raises(Refused, match=r"delete pods is not among"):
         await kube.delete(ObjectRef(*POD, "lab", "p"), uid="1")
     assert server.requests == []
+
+
+async def test_what_the_apiserver_publishes_is_no_object(kube: ApiKube, server: Server) -> None:
+    server.answer({"keys": []})
+    assert await kube.published("/openid/v1/jwks") == {"keys": []}
+    (sent,) = server.requests
+    assert (sent.method, sent.path) == ("GET", "/openid/v1/jwks")
+    told = "application/json, application/jwk-set+json"
+    assert sent.accept == told, "else the apiserver answers 406"

@@ -32,7 +32,7 @@ class Environment(BaseSettings):
     memory: Path = Path("/tmp/lockstep")
     """Folder in which a device keeps what its strategy remembers; it outlives the container."""
     token_file: Path = Path(names.TOKEN_DIR) / names.TOKEN_FILE
-    """Token for the planner; none is sent when the file is missing."""
+    """Token for the planner, or of devices and edges for the cloud pod; without it none is sent."""
     datasets: Path = Path("/usr/share/datasets")
     """Folder of the built-in data sets."""
     host: str = "0.0.0.0"

@@ -8,6 +8,7 @@ WorkerError                  a worker could not do what it was asked to
 ├── CorruptCheckpoint        a file is not a whole checkpoint of this job; an older one may be
 ├── NoSession                a device has no session (any more): it opens one and goes on
 ├── SessionTaken             a device's session is held by another connection: it comes again
+├── NotYou                   who asks does not prove to be the client that it names; says what to do
 ├── NotAdmitted              the cloud pod will never take this device: its process ends
 └── PlannerUnreachable       the planner could not be asked, or did not answer as it should
     └── PlannerRefused       it refuses: asking again now is of no use
@@ -53,6 +54,15 @@ class NoSession(WorkerError):
 
 class SessionTaken(WorkerError):
     """Another connection holds this device's session, and is alive."""
+
+
+class NotYou(WorkerError):
+    """Who asks does not prove to be the client that it names; says what to do."""
+
+    def __init__(self, status: int, message: str) -> None:
+        """401: come again with a token that counts; 403: this pod is another; 429, 503: later."""
+        super().__init__(message)
+        self.status = status
 
 
 class NotAdmitted(WorkerError):

@@ -5,13 +5,16 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlencode
 
 import httpx2
 import structlog
 
-from lockstep_api.names import OUTCOME_ROUTE, PLAN_ROUTE, POLICY_ROUTE
+from lockstep_api.identity import PublishedKeys
+from lockstep_api.names import KEYS_ROUTE, OUTCOME_ROUTE, PLAN_ROUTE, POLICY_ROUTE
 from lockstep_api.settings import JobSettings
 from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
+from lockstep_workers.credentials import shown
 from lockstep_workers.errors import PlannerRefused, PlannerUnreachable
 from lockstep_workers.jitter import jitter
 
@@ -32,19 +35,20 @@ class PlannerClient:
         self._plan_url = job.planner_url + PLAN_ROUTE.format(**names)
         self._outcome_url = job.planner_url + OUTCOME_ROUTE.format(**names)
         self._policy_url = job.planner_url + POLICY_ROUTE.format(**names)
+        self._keys_url = job.planner_url + KEYS_ROUTE.format(**names)
         self._token_file = token_file
         self._client = client
 
     def _headers(self) -> dict[str, str]:
-        headers = {"content-type": "application/json"}
-        if self._token_file.exists():
-            headers["authorization"] = f"Bearer {self._token_file.read_text().strip()}"
-        return headers
+        return {"content-type": "application/json", **shown(self._token_file)}
 
     async def _post(self, url: str, body: str | bytes) -> bytes:
+        return await self._call("POST", url, content=body)
+
+    async def _call(self, method: str, url: str, *, content: str | bytes = b"") -> bytes:
         try:
-            answer = await self._client.post(
-                url, content=body, headers=self._headers(), timeout=_TIMEOUT_S
+            answer = await self._client.request(
+                method, url, content=content, headers=self._headers(), timeout=_TIMEOUT_S
             )
         except httpx2.HTTPError as error:
             raise PlannerUnreachable(f"{type(error).__name__}: {error}") from error
@@ -98,6 +102,21 @@ class PlannerClient:
         offer = partial(self._post, self._policy_url, content)
         answer = await _insist(offer, "policy not judged yet", take_no=True, tries=tries)
         return PolicyVerdict.model_validate_json(answer)
+
+    async def keys(self, missed: str) -> PublishedKeys:
+        """With which keys tokens are signed; asks until there is an answer.
+
+        `missed` names a key that is not known here.
+        """
+
+        async def once() -> PublishedKeys:
+            answer = await self._call("GET", f"{self._keys_url}?{urlencode({'kid': missed})}")
+            try:
+                return PublishedKeys.model_validate_json(answer)
+            except ValueError as error:
+                raise PlannerUnreachable("the answer is no keys") from error
+
+        return await _insist(once, "keys of tokens not known yet", take_no=False)
 
     async def tell_outcome(self, outcome: Outcome) -> None:
         """Repeats the outcome until the planner has taken it."""

@@ -31,6 +31,7 @@ from lockstep_workers.hosting.asgi import (
     start,
 )
 from lockstep_workers.hosting.bodies import size_of_body, source_of, status_of
+from lockstep_workers.hosting.identity import ANYBODY, Identity
 from lockstep_workers.hosting.opening import SessionRoute, is_known
 from lockstep_workers.hosting.reading import Reader, Receive
 from lockstep_workers.hosting.sessions import shown_key
@@ -51,11 +52,11 @@ _AFTER = re.compile(rb"after=([0-9]{1,9})")
 class EdgeRoutes:
     """Answers the edges' routes and leaves all others to `rest`."""
 
-    def __init__(self, tiers: Tiers, rest: App) -> None:
-        """`rest` has the devices' routes."""
+    def __init__(self, tiers: Tiers, rest: App, *, identity: Identity = ANYBODY) -> None:
+        """`rest` has the devices' routes; `identity` tells edges from others."""
         self._tiers, self._rest = tiers, rest
         self._reader = Reader()
-        opening = SessionRoute(tiers, EdgeRegistration, who="edge")
+        opening = SessionRoute(tiers, EdgeRegistration, who="edge", identity=identity)
         self._routes = (
             ("POST", re.compile(_EDGE + "/session"), opening),
             ("GET", re.compile(_EDGE + "/work"), self._work),

@@ -1,7 +1,8 @@
 """Wires the cloud role: settings, probes, model, data, planner, job, HTTP server."""
 
 import asyncio
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 
 import httpx2
@@ -9,6 +10,7 @@ import structlog
 import uvloop
 
 from lockstep_api import series
+from lockstep_api.names import Role
 from lockstep_api.series import Owner
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import Mode
@@ -18,6 +20,8 @@ from lockstep_workers.cloud.edge_routes import EdgeRoutes
 from lockstep_workers.cloud.job import Job, Parts
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.cloud.pod_tokens import PodTokens
+from lockstep_workers.cloud.signing_keys import SigningKeys
 from lockstep_workers.cloud.split_server import SplitServer
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.environment import Environment
@@ -25,6 +29,7 @@ from lockstep_workers.errors import JobFailed
 from lockstep_workers.hosting.asgi import App
 from lockstep_workers.hosting.bulk import BulkRoutes
 from lockstep_workers.hosting.front import Address, Front, serve
+from lockstep_workers.hosting.identity import ANYBODY, Identity
 from lockstep_workers.learning.privacy import noise_of
 from lockstep_workers.learning.safeguards import safeguards_of
 from lockstep_workers.learning.strategies import strategy_of
@@ -67,10 +72,25 @@ async def _run(environment: Environment) -> None:
         pod = Pod(job, environment, planner, journal, metrics)
         at = Address(environment.host, environment.port, len(job.clients()) + len(job.edge_urls))
         with closing(ProbeServer(environment.host, environment.metrics_port, told=front)):
-            await serve(front, at, work=_work(pod, front))
+            async with _keys(pod) as keys:
+                await serve(front, at, work=_work(pod, front, keys=keys))
 
 
-async def _work(pod: Pod, front: Front) -> None:
+@asynccontextmanager
+async def _keys(pod: Pod) -> AsyncIterator[SigningKeys | None]:
+    """The keys of tokens, kept fresh meanwhile; None: nobody has to prove who he is."""
+    if not pod.job.identity:
+        yield None
+        return
+    keys = SigningKeys()
+    keeping = asyncio.create_task(keys.keep(pod.planner.keys))
+    try:
+        yield keys
+    finally:
+        keeping.cancel()
+
+
+async def _work(pod: Pod, front: Front, *, keys: SigningKeys | None) -> None:
     """Loads the job and runs it; when cancelled, the last finished round is written down."""
     try:
         job = Job(await asyncio.to_thread(_parts, pod))
@@ -78,12 +98,23 @@ async def _work(pod: Pod, front: Front) -> None:
         front.failed = True
         await _tell(pod, error)
         return
-    routes: App = BulkRoutes(job.reception)
-    front.open(routes if job.tiers is None else EdgeRoutes(job.tiers, routes))
+    front.open(routes_of(job, pod.job, keys=keys))
     try:
         await job.run()
     finally:
         await job.stop()
+
+
+def routes_of(job: Job, settings: JobSettings, *, keys: SigningKeys | None) -> App:
+    """What a cloud pod serves; without keys to whoever comes."""
+
+    def of(role: Role) -> Identity:
+        return ANYBODY if keys is None else PodTokens(settings, role, keys=keys)
+
+    routes = BulkRoutes(job.reception, identity=of(Role.DEVICE))
+    if job.tiers is None:
+        return routes
+    return EdgeRoutes(job.tiers, routes, identity=of(Role.EDGE))
 
 
 async def _tell(pod: Pod, error: JobFailed) -> None:

@@ -160,7 +160,12 @@ class Tiers:
         return self._sessions.check(edge, key)
 
     async def open_session(
-        self, registration: EdgeRegistration, *, key: bytes, is_silent: Callable[[], bool]
+        self,
+        registration: EdgeRegistration,
+        *,
+        key: bytes,
+        proved: bool,
+        is_silent: Callable[[], bool],
     ) -> EdgeSession:
         """An edge is there.
 
@@ -168,7 +173,7 @@ class Tiers:
             SessionTaken: it has a session that somebody else holds (`hosting.sessions`).
         """
         edge = registration.edge
-        await self._sessions.room_for(edge, key, who=f"edge {edge}")
+        await self._sessions.room_for(edge, key, proved=proved, who=f"edge {edge}")
         if older := self._sessions.by_client.get(edge):
             self.close_session(older)
             older.over.set()

@@ -27,9 +27,10 @@ from lockstep_workers.sockets import watch_peer
 from lockstep_workers.trust import NOBODY, Trust, impostor
 
 CONNECT_TIMEOUT_S = 10.0
-_NEVER = (404, 422)
+_NEVER = (403, 404, 422)
 LOST = (OSError, http.client.HTTPException)
 """What a broken connection raises."""
+NO_PROOF: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +112,24 @@ def is_open(connection: http.client.HTTPConnection) -> bool:
 
 
 def open_session(
-    connection: http.client.HTTPConnection, registration: Registration, *, key: str = ""
+    connection: http.client.HTTPConnection,
+    registration: Registration,
+    *,
+    key: str = "",
+    proof: Mapping[str, str] = NO_PROOF,
 ) -> OpenSession:
-    """Opens a session. `key` is that of the one before: it makes room at once.
+    """Opens a session, with what proves who this is (`credentials`).
+
+    `key` is that of the session before: it makes room at once.
 
     Raises:
-        NotAdmitted: the job has no such client, or takes no such registration, or the cloud pod is
-            of another version.
+        NotAdmitted: the job has no such client, or another pod is it, or takes no such
+            registration, or the cloud pod is of another version.
         http.client.HTTPException: not now; says why.
     """
     path = names.SESSION_ROUTE.format(client=registration.client)
-    headers = {"content-type": "application/json", names.PROTOCOL_HEADER: names.PROTOCOL}
+    spoken = {"content-type": "application/json", names.PROTOCOL_HEADER: names.PROTOCOL}
+    headers = {**spoken, **proof}
     if key:
         headers[names.SESSION_HEADER] = key
     connection.request("POST", path, registration.to_json(), headers)
@@ -228,17 +236,24 @@ def get_constants(
 
 
 def report_failure(
-    connection: http.client.HTTPConnection, failure: ClientFailure, *, key: str = ""
+    connection: http.client.HTTPConnection,
+    failure: ClientFailure,
+    *,
+    key: str = "",
+    proof: Mapping[str, str] = NO_PROOF,
 ) -> bool:
     """Says that the user's code failed here; whether this device may go on.
 
+    Without a session, and so without a key, it has to prove who this is.
+
     Raises:
         NoSession: the session of this key has ended.
-        NotAdmitted: the job has no such client.
+        NotAdmitted: the job has no such client, or another pod is it.
         http.client.HTTPException: the cloud pod cannot say that yet.
     """
     path = names.FAILURE_ROUTE.format(client=failure.client)
-    headers = {"content-type": "application/json", names.SESSION_HEADER: key}
+    shown = {names.SESSION_HEADER: key} if key else proof
+    headers = {"content-type": "application/json", **shown}
     connection.request("POST", path, failure.to_json(), headers)
     response = connection.getresponse()
     text = response.read()

@@ -59,6 +59,7 @@ def _fail(job: JobSettings, error: JobFailed, *, place: "Place", client: str) ->
         client=client, incarnation=place.incarnation, round=0, message=str(error)
     )
     _log.error("cannot begin", error=str(error))
-    if tell(job.cloud_url, failure, trust=place.environment.trust()):
+    where = place.environment
+    if tell(job.cloud_url, failure, trust=where.trust(), token_file=where.token_file):
         raise error
     _log.error("given up")

@@ -82,7 +82,7 @@ def build_parts(job: JobSettings, name: str, *, place: Place) -> Parts:
     return Parts(
         job=job,
         client=client,
-        session=SessionKeeper(job.cloud_url, known, trust=trust),
+        session=SessionKeeper(job.cloud_url, known, trust=trust, token_file=environment.token_file),
         metrics=place.metrics,
         memory=memory_file(job, client, folder=environment.memory),
         links=place.links,

@@ -3,11 +3,13 @@
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
 from lockstep_api.sessions import Registration
 from lockstep_serving.threads import start_thread
+from lockstep_workers.credentials import shown
 from lockstep_workers.device.connection import LOST, connect, open_session, session_end
 from lockstep_workers.errors import WorkerError
 from lockstep_workers.jitter import jitter
@@ -32,10 +34,15 @@ class SessionKeeper:
     """The session of one client."""
 
     def __init__(
-        self, cloud_url: str, registration: Registration, *, trust: Trust = NOBODY
+        self,
+        cloud_url: str,
+        registration: Registration,
+        *,
+        trust: Trust = NOBODY,
+        token_file: Path | None = None,
     ) -> None:
-        """Nothing happens until `start`."""
-        self._cloud_url, self._trust = cloud_url, trust
+        """Nothing happens until `start`; the token is read anew for every try."""
+        self._cloud_url, self._trust, self._token_file = cloud_url, trust, token_file
         self._registration = registration
         self._state = threading.Condition()
         self._open = False
@@ -60,7 +67,7 @@ class SessionKeeper:
         """Waits until the session is open; None when the job is over.
 
         Raises:
-            NotAdmitted: the cloud pod will never take this client.
+            NotAdmitted: the cloud pod will never take this client, or this pod for it.
             InvalidJob: the cloud pod's URL cannot be used.
         """
         with self._state:
@@ -103,8 +110,8 @@ class SessionKeeper:
         """Opens the session and returns when it has ended: whether the job is over."""
         connection = connect(self._cloud_url, self._trust)
         try:
-            last = self._opened.key
-            with open_session(connection, self._registration, key=last) as session:
+            last, proof = self._opened.key, shown(self._token_file)
+            with open_session(connection, self._registration, key=last, proof=proof) as session:
                 self._begin(session.key)
                 _log.info("session open", number=self._opened.number)
                 end = session_end(session)

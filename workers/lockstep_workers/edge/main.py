@@ -64,7 +64,13 @@ async def _run(job: JobSettings, edge: str, *, environment: Environment) -> None
         registration = EdgeRegistration(edge=edge, incarnation=incarnation)
         shop = split_shop(job, edge, metrics=metrics)
         use = None if shop is None else partial(unpack, shop.model.module)
-        upward = Upward(job.cloud_url, registration, client=http, use=use)
+        upward = Upward(
+            job.cloud_url,
+            registration,
+            client=http,
+            use=use,
+            token_file=environment.token_file,
+        )
         front = Front(metrics.registry, ready=upward.is_ready)
         reception = EdgeReception(job.clients(), members, metrics=metrics)
         rest = BulkRoutes(reception)

@@ -49,9 +49,9 @@ class EdgeReception(Reception):
         self._members = members
 
     async def open_session(
-        self, registration: Registration, *, key: bytes, is_silent: Callable[[], bool]
+        self, registration: Registration, *, key: bytes, proved: bool, is_silent: Callable[[], bool]
     ) -> DeviceSession:
-        """A member is there; a session that it has makes room, since it has proved who it is.
+        """A member is there; a session that it has makes room: its key has proved who it is.
 
         Raises:
             SessionTaken: this is not the key of its session at the cloud pod.
@@ -59,9 +59,7 @@ class EdgeReception(Reception):
         client = registration.client
         if not await self._members.admits(client, key):
             raise SessionTaken(f"no order names {client} with this key: ask the cloud pod")
-        held = self.sessions.get(client)
-        known = b"" if held is None else held.key.encode()
-        return await super().open_session(registration, key=known, is_silent=is_silent)
+        return await super().open_session(registration, key=key, proved=True, is_silent=is_silent)
 
     async def next_task(self, session: DeviceSession, after: int) -> tuple[Task, bytearray] | None:
         """As `Reception`, for a while.

@@ -10,6 +10,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx2
 import structlog
@@ -19,6 +20,7 @@ from lockstep_api import names
 from lockstep_api.orders import ClusterProgress, EdgeWork
 from lockstep_api.sessions import Refusal, SessionOpened
 from lockstep_api.tiers import EdgeRegistration
+from lockstep_workers.credentials import shown
 from lockstep_workers.edge.running import ClusterOutcome, Running
 from lockstep_workers.errors import NotAdmitted, RefusedUpdate
 from lockstep_workers.jitter import jitter
@@ -32,7 +34,7 @@ _CONNECT_S = 10.0
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
 _MOST_TEXT = 1 << 28
 _PIECE = 1 << 18
-_NEVER = (404, 422)
+_NEVER = (403, 404, 422)
 _NOT_WANTED = frozenset(
     {Refusal.NO_SESSION, Refusal.WRONG_ROUND, Refusal.NOT_IN_ROUND, Refusal.DUPLICATE}
 )
@@ -61,8 +63,13 @@ class Upward:
         *,
         client: httpx2.AsyncClient,
         use: Callable[[bytes], None] | None = None,
+        token_file: Path | None = None,
     ) -> None:
-        """Nothing happens until `keep`; `use` takes the model's constants over, in each session."""
+        """Nothing happens until `keep`; `use` takes the model's constants over, in each session.
+
+        The token is read anew for every try to open one.
+        """
+        self._token_file = token_file
         self._use = use
         self._url, self._registration, self._http = cloud_url, registration, client
         self._is_open = self._is_over = False
@@ -77,7 +84,7 @@ class Upward:
         """Returns when the job is over; `dropped` is told whenever all orders are void.
 
         Raises:
-            NotAdmitted: the cloud pod will never take this edge.
+            NotAdmitted: the cloud pod will never take this edge, or this pod for it.
         """
         backoff_s = _FIRST_BACKOFF_S
         while not self._is_over:
@@ -103,7 +110,8 @@ class Upward:
     async def _hold(self, running: Running) -> bool:
         """Opens the session and returns when it has ended: whether the job is over."""
         url = self._url + names.EDGE_SESSION_ROUTE.format(edge=self._registration.edge)
-        headers = {"content-type": "application/json", names.PROTOCOL_HEADER: names.PROTOCOL}
+        spoken = {"content-type": "application/json", names.PROTOCOL_HEADER: names.PROTOCOL}
+        headers = {**spoken, **shown(self._token_file)}
         body = self._registration.to_json()
         async with self._http.stream("POST", url, content=body, headers=headers) as response:
             if response.status_code != 200:

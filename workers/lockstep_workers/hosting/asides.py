@@ -1,7 +1,8 @@
 """Two small routes of devices beside their rounds: the model's constants, and errors of user code.
 
 Plain ASGI like the other routes, among which `hosting.bulk` has them. Invariant: whoever has a
-session shows its key here, too; only a device that could not even open one says so without.
+session shows its key here, too; only a device that could not even open one says so without, and
+proves who it is as if it opened one. All that before a byte of what it says is read.
 """
 
 import re
@@ -12,8 +13,9 @@ from pydantic import ValidationError
 from lockstep_api.base import problems_of
 from lockstep_api.names import TENSORS
 from lockstep_api.sessions import ClientFailure, FailureAnswer
-from lockstep_workers.errors import NoSession
+from lockstep_workers.errors import NoSession, NotYou
 from lockstep_workers.hosting.asgi import Scope, Send, send_body, send_json, small_body, start
+from lockstep_workers.hosting.identity import Identity
 from lockstep_workers.hosting.reading import Receive
 from lockstep_workers.hosting.sessions import DeviceSession, shown_key
 
@@ -42,9 +44,9 @@ class Host(Protocol):
 class Asides:
     """Answers both routes."""
 
-    def __init__(self, host: Host) -> None:
-        """`host` decides."""
-        self._host = host
+    def __init__(self, host: Host, identity: Identity) -> None:
+        """`host` decides; `identity` tells devices from others."""
+        self._host, self._identity = host, identity
         self.routes = (
             ("GET", re.compile(_CLIENT + "/constants"), self._constants),
             ("POST", re.compile(_CLIENT + "/failure"), self._failure),
@@ -66,6 +68,19 @@ class Asides:
     async def _failure(
         self, match: re.Match[str], scope: Scope, receive: Receive, send: Send
     ) -> None:
+        client = match["client"]
+        if not self._host.knows(client):
+            message = f"this job has no client {client}"
+            await send_json(send, 404, content={"message": message}, close=True)
+            return
+        try:
+            self._check(client, scope)
+        except NotYou as no:
+            await send_json(send, no.status, content={"message": str(no)}, close=True)
+            return
+        except NoSession as error:
+            await send_json(send, 409, content={"message": str(error)}, close=True)
+            return
         body = await small_body(receive, most_bytes=_MOST_BYTES, within_s=_WITHIN_S)
         if isinstance(body, int):
             await send_json(send, body, content={"message": "too long, or too slow"}, close=True)
@@ -76,11 +91,18 @@ class Asides:
             message = f"not a failure: {problems_of(error)}"
             await send_json(send, 422, content={"message": message}, close=True)
             return
-        await self._take(failure, match["client"], key=shown_key(scope["headers"]), send=send)
+        await self._take(failure, client, key=shown_key(scope["headers"]), send=send)
+
+    def _check(self, client: str, scope: Scope) -> None:
+        """Raises NoSession for a wrong key, NotYou for who shows none and proves nothing."""
+        if key := shown_key(scope["headers"]):
+            self._host.session_of(client, key)
+        else:
+            self._identity.verify(scope, client=client)
 
     async def _take(self, failure: ClientFailure, client: str, *, key: bytes, send: Send) -> None:
-        if failure.client != client or not self._host.knows(client):
-            message = f"this job has no client {client}"
+        if failure.client != client:
+            message = f"the failure is not one of {client}"
             await send_json(send, 404, content={"message": message}, close=True)
             return
         try:

@@ -37,6 +37,7 @@ from lockstep_workers.hosting.asgi import (
     start,
 )
 from lockstep_workers.hosting.bodies import Headers, size_of_body, source_of, status_of
+from lockstep_workers.hosting.identity import ANYBODY, Identity
 from lockstep_workers.hosting.opening import Opens, SessionRoute, is_known
 from lockstep_workers.hosting.reading import Reader, Receive
 from lockstep_workers.hosting.reception import Offer
@@ -86,16 +87,19 @@ class Host(asides.Host, Opens[Registration], Protocol):
 class BulkRoutes:
     """Answers the devices' routes and leaves all others to `rest`."""
 
-    def __init__(self, host: Host, rest: App = no_such_route) -> None:
-        """`host` is whom they serve."""
+    def __init__(
+        self, host: Host, rest: App = no_such_route, *, identity: Identity = ANYBODY
+    ) -> None:
+        """`host` is whom they serve; `identity` tells devices from others."""
         self._host = host
         self._rest = rest
         self._reader = Reader()
+        opening = SessionRoute(host, Registration, who="device", identity=identity)
         self._routes = (
-            ("POST", _SESSION, SessionRoute(host, Registration, who="device")),
+            ("POST", _SESSION, opening),
             ("GET", _WORK, self._work),
             ("PUT", _UPDATE, self._update),
-            *asides.Asides(host).routes,
+            *asides.Asides(host, identity).routes,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

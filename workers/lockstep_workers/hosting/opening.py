@@ -2,23 +2,27 @@
 
 Plain ASGI. A session is a response that stays open: its first line has the key, its last one says
 how it ended. Invariant: a key stands in the answer that opens its session, and nowhere; a session
-is closed when its response ends, whoever ended it.
+is closed when its response ends, whoever ended it; nothing of a body is read before its sender has
+proved who he is (`hosting.identity`).
 """
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from functools import partial
 from re import Match
 from typing import Generic, Protocol
 
+import structlog
 from pydantic import ValidationError
 
 from lockstep_api.base import problems_of
 from lockstep_api.names import PROTOCOL, PROTOCOL_HEADER
 from lockstep_api.sessions import SessionOpened
+from lockstep_serving.rarely import Rarely
 from lockstep_serving.receiving import KNOWN, SOCKET
-from lockstep_workers.errors import SessionTaken
+from lockstep_workers.errors import NotYou, SessionTaken
 from lockstep_workers.hosting.asgi import (
     Scope,
     Send,
@@ -28,10 +32,12 @@ from lockstep_workers.hosting.asgi import (
     small_body,
     start,
 )
+from lockstep_workers.hosting.identity import Identity
 from lockstep_workers.hosting.reading import Receive
 from lockstep_workers.hosting.sessions import R, Session, never, shown_key
 from lockstep_workers.sockets import Options, is_silent
 
+_log = structlog.get_logger()
 _MAX_REGISTRATION = 1 << 16
 _REGISTRATION_S = 10.0
 _REST_S = 24 * 3600  # a device computes between two requests on its connection
@@ -44,9 +50,12 @@ class Opens(Protocol[R]):
         """Whether there is such a client."""
 
     async def open_session(
-        self, registration: R, *, key: bytes, is_silent: Callable[[], bool]
+        self, registration: R, *, key: bytes, proved: bool, is_silent: Callable[[], bool]
     ) -> Session[R]:
-        """A client is there; raises SessionTaken while another connection holds its session."""
+        """A client is there; raises SessionTaken while another connection holds its session.
+
+        If it has `proved` that it is the client, that one makes room.
+        """
 
     def close_session(self, session: Session[R]) -> None:
         """Its connection is closed."""
@@ -63,21 +72,29 @@ class _No(Exception):
 class SessionRoute(Generic[R]):
     """Opens sessions and keeps them until one of both sides ends them."""
 
-    def __init__(self, host: Opens[R], registration: type[R], *, who: str) -> None:
+    def __init__(
+        self, host: Opens[R], registration: type[R], *, who: str, identity: Identity
+    ) -> None:
         """Takes such registrations, of a `device` or an `edge`."""
         self._host: Opens[R] = host
+        self._identity = identity
+        self._rarely = Rarely(time.monotonic)
         self._model: type[R] = registration
         self._who = who
 
     async def __call__(self, match: Match[str], scope: Scope, receive: Receive, send: Send) -> None:
         """A route whose path names the client as its first group."""
         try:
-            registration = await self._registration(match[1], scope, receive=receive)
-        except _No as no:
+            registration, proved = await self._registration(match[1], scope, receive=receive)
+        except (_No, NotYou) as no:
+            self._say(no)
             await send_json(send, no.status, content={"message": str(no)}, close=True)
             return
         opening = self._host.open_session(
-            registration, key=shown_key(scope["headers"]), is_silent=_silence(scope)
+            registration,
+            key=shown_key(scope["headers"]),
+            proved=proved,
+            is_silent=_silence(scope),
         )
         opened = asyncio.ensure_future(opening)
         if not await first(opened, receive):
@@ -90,10 +107,14 @@ class SessionRoute(Generic[R]):
         is_known(scope)
         await self._hold(session, receive, send=send)
 
-    async def _registration(self, client: str, scope: Scope, *, receive: Receive) -> R:
+    async def _registration(self, client: str, scope: Scope, *, receive: Receive) -> tuple[R, bool]:
+        """What opens the session, and whether its sender has proved to be the client."""
         spoken = dict(scope["headers"]).get(PROTOCOL_HEADER.encode(), b"1")
         if spoken != PROTOCOL.encode():
             raise _No(422, self._other_version(spoken))
+        if not self._host.knows(client):
+            raise _No(404, self._unknown(client))
+        self._identity.verify(scope, client=client)
         body = await small_body(receive, most_bytes=_MAX_REGISTRATION, within_s=_REGISTRATION_S)
         if isinstance(body, int):
             message = f"a registration has at most {_MAX_REGISTRATION} bytes, sent within "
@@ -102,10 +123,19 @@ class SessionRoute(Generic[R]):
             registration: R = self._model.model_validate_json(body)
         except ValidationError as error:
             raise _No(422, f"not a registration: {problems_of(error)}") from error
-        if registration.client != client or not self._host.knows(client):
-            what = "client" if self._who == "device" else self._who
-            raise _No(404, f"this job has no {what} {client}")
-        return registration
+        if registration.client != client:
+            raise _No(404, self._unknown(client))
+        # Once more: meanwhile another pod may have come, of which the client is now.
+        return registration, self._identity.verify(scope, client=client) is not None
+
+    def _unknown(self, client: str) -> str:
+        what = "client" if self._who == "device" else self._who
+        return f"this job has no {what} {client}"
+
+    def _say(self, no: _No | NotYou) -> None:
+        """Of those who do not prove who they are a line a minute."""
+        if isinstance(no, NotYou) and (more := self._rarely.due(str(no.status))) is not None:
+            _log.warning("sessions refused", of=self._who, count=more + 1, why=str(no))
 
     async def _hold(self, session: Session[R], receive: Receive, *, send: Send) -> None:
         try:

@@ -127,15 +127,15 @@ class Reception:
         return self._sessions.check(client, key)
 
     async def open_session(
-        self, registration: Registration, *, key: bytes, is_silent: Callable[[], bool]
+        self, registration: Registration, *, key: bytes, proved: bool, is_silent: Callable[[], bool]
     ) -> DeviceSession:
-        """A client is there. `key` is that of the session it had before, if it had one.
+        """A client is there, maybe `proved`. `key` is that of the session it had, if it had one.
 
         Raises:
             SessionTaken: it has a session that somebody else holds (`hosting.sessions`).
         """
         client = registration.client
-        await self._sessions.room_for(client, key, who=client)
+        await self._sessions.room_for(client, key, proved=proved, who=client)
         if client in self.sessions:
             self._tally.session_ended()
             self._disconnect(client, "it started anew")

@@ -2,9 +2,10 @@
 
 A session begins with a random key that only its opener is told, and every later request of the
 client carries it (`names.SESSION_HEADER`): no model and no update without a session of one's own.
-Nobody proves who he is when he opens one, so the first one is the client: its session makes room
-for another only when that one shows its key, when its connection closes, or when its peer has been
-silent for longer than the kernel's probes take. A device that restarts has closed its connection.
+Who has proved to be the client (`hosting.identity`) is it: the session that it has makes room at
+once. Where nobody has to prove it, the first one is the client: its session makes room for another
+only when that one shows its key, when its connection closes, or when its peer has been silent for
+longer than the kernel's probes take. A device that restarts has closed its connection.
 Invariant: a client has at most one session, and a key is good for as long as its session is open.
 """
 
@@ -127,12 +128,16 @@ class Sessions(Generic[R]):
             return None
         return session
 
-    async def room_for(self, client: str, key: bytes, *, who: str) -> None:
+    async def room_for(self, client: str, key: bytes, *, proved: bool, who: str) -> None:
         """Waits a moment for the end of a session that is in the way; `who` names the client.
+
+        None is in the way of who has `proved` to be the client.
 
         Raises:
             SessionTaken: it has one that somebody else holds.
         """
+        if proved:
+            return
         try:
             async with asyncio.timeout(HANDOVER_S):
                 while older := self.in_the_way(client, key):

@@ -63,6 +63,9 @@
 - apiGroups: [authentication.k8s.io]
   resources: [tokenreviews]
   verbs: [create]
+# With which keys tokens are signed: cloud pods check those of devices and edges.
+- nonResourceURLs: [/.well-known/openid-configuration, /openid/v1/jwks]
+  verbs: [get]
 # Which other operators are there, and which namespaces they look after.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
