@@ -120,7 +120,7 @@ def _admitted(request: Request) -> None:
     """Its connection makes no room for those of strangers."""
     known = request.scope.get("extensions", {}).get(KNOWN)
     if known is not None:
-        known(_REST_S)
+        known(_REST_S, str(_key(request)))
 
 
 def _caller(request: Request) -> Caller:

@@ -6,7 +6,6 @@ connection over (`upgrading`).
 """
 
 import asyncio
-import itertools
 import logging
 import sys
 import time
@@ -20,7 +19,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lockstep_serving import upgrading
 from lockstep_serving.rarely import Rarely
-from lockstep_serving.receiving import EXTENSION, KNOWN, SOCKET, Incoming
+from lockstep_serving.receiving import EXTENSION, KNOWN, SOCKET, TAKING, Incoming
+from lockstep_serving.sources import Sources, source_of
+from lockstep_serving.taking import Taking
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +59,11 @@ class Limits:
     handshake_s: float = 10.0
     """Of TLS (`securing`), from a connection's start."""
     strangers_make_room: bool = False
-    """Beyond `connections` the oldest one whose peer is not known (`receiving.KNOWN`) is closed
-    for the new one: so who only asks for a probe gets in however many hold connections."""
+    """Beyond `connections` one whose peer is not known (`receiving.KNOWN`) is closed for the new
+    one: the oldest of the address that holds most of these."""
+    of_a_member: int = 6
+    """Open at once of one whose peer is known; beyond them its oldest is closed: a member needs two
+    or three, and as many of a life before that the kernel still holds."""
     upgrades: frozenset[bytes] = frozenset()
     """Protocols that a request may ask for to leave HTTP (`upgrading.EXTENSION`)."""
 
@@ -85,16 +89,19 @@ def bounded(limits: Limits) -> type[HttpToolsProtocol]:
     logging.getLogger("uvicorn.error").addFilter(_SELDOM)
 
     class Bounded(_Bounded):
-        within = limits
+        within, strangers, members = limits, Sources(), Sources()
 
     return Bounded
 
 
 class _Bounded(HttpToolsProtocol):
     within: Limits
+    strangers: "Sources[_Bounded]"
+    """Of the server, by address."""
+    members: "Sources[_Bounded]"
+    """Of the server, by who is known there."""
     _offer: upgrading.Offer | None
     _rarely = Rarely(time.monotonic)
-    _numbers = itertools.count()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -102,7 +109,10 @@ class _Bounded(HttpToolsProtocol):
         self._refused = False
         self._in_head = True
         self._timer: asyncio.TimerHandle | None = None
-        self._known, self._number = False, next(_Bounded._numbers)
+        self._source = source_of(transport)
+        self._member: str | None = None
+        self.strangers.add(self._source, self)
+        self._taking = Taking(transport, self.loop)
         self._latest, self._offer = b"", None
         self._upgraded: upgrading.Upgraded | None = None
         if len(self.connections) > self.within.connections and not self._has_room():
@@ -115,24 +125,46 @@ class _Bounded(HttpToolsProtocol):
         """Whether another connection could be closed for this one."""
         if not self.within.strangers_make_room:
             return False
-        strangers = (
-            one
-            for one in self.connections
-            if isinstance(one, _Bounded) and not (one._known or one.transport.is_closing())
-        )
-        oldest = min(strangers, key=lambda one: one._number, default=self)
-        if oldest is self:
+        found = self.strangers.next_to_go()
+        if found is None or found[1] is self:
             return False
         self._log("more than %d connections: the oldest is closed", self.within.connections)
-        oldest.transport.abort()
+        found[1]._end()
         return True
 
-    def _is_known(self, rest_s: int) -> None:
-        self._known, self.timeout_keep_alive = True, rest_s
+    def _is_known(self, rest_s: int, who: str) -> None:
+        self.timeout_keep_alive = rest_s
+        if self._member == who:
+            return
+        self._leave()
+        self._member = who
+        self.members.add(who, self)
+        if self.members.count(who) > self.within.of_a_member:
+            self.members.oldest(who)._end()
+
+    def _end(self) -> None:
+        self._leave()
+        self.transport.abort()
+
+    def _leave(self) -> None:
+        """It counts for nobody any more."""
+        self.strangers.discard(self._source, self)
+        if self._member is not None:
+            self.members.discard(self._member, self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
         self._stop_timer()
+        self._taking.end()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._taking.begin()
+
+    def resume_writing(self) -> None:
+        self._taking.end()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -178,6 +210,7 @@ class _Bounded(HttpToolsProtocol):
             EXTENSION: partial(Incoming, self),  # type: ignore[dict-item]
             SOCKET: self.transport.get_extra_info("socket"),
             KNOWN: self._is_known,  # type: ignore[dict-item]
+            TAKING: self._taking,  # type: ignore[dict-item]
         }
         self._look_for_upgrade()
 
@@ -200,8 +233,9 @@ class _Bounded(HttpToolsProtocol):
         self._offer.keep(self._latest[error.args[0] :])
 
     def taken(self, by: upgrading.Upgraded) -> None:
-        """The connection is another protocol's, which is known, and told of the server's end."""
-        self._upgraded, self._known = by, True
+        """The connection is another protocol's, which is told of the server's end; it stays."""
+        self._upgraded = by
+        self.strangers.discard(self._source, self)
         self._stop_timer()
 
     def shutdown(self) -> None:

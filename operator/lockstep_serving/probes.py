@@ -18,7 +18,7 @@ from lockstep_api import names
 from lockstep_serving.exporting import CONTENT_TYPE
 from lockstep_serving.pace import Buckets, Rate
 from lockstep_serving.server import listener
-from lockstep_serving.sources import Sources
+from lockstep_serving.sources import Sources, source_of
 from lockstep_serving.threads import start_thread
 
 _BACKLOG = 128
@@ -189,7 +189,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._source = str((transport.get_extra_info("peername") or ("",))[0])
+        self._source = source_of(transport)
         transport.set_write_buffer_limits(high=0)
         self._held.connections.add(self._source, self)
         self._expect(self._within.head_s)

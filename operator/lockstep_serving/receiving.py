@@ -14,8 +14,10 @@ EXTENSION = "lockstep.body"
 SOCKET = "lockstep.socket"
 """In `scope["extensions"]`: the connection's socket, to ask it for its options."""
 KNOWN = "lockstep.known"
-"""In `scope["extensions"]`: called with seconds when the peer has shown that it may be here; its
-connection may rest so long between two requests, and makes room for nobody."""
+"""In `scope["extensions"]`: called with seconds and a name when the peer has shown who it is; its
+connection may rest so long between two requests, and makes room for nobody but the same peer."""
+TAKING = "lockstep.taking"
+"""In `scope["extensions"]`: how the peer takes what it is sent (`taking.Taking`)."""
 LEAST_BYTES = 1 << 10
 """Fewer bytes in the time that one waits for more are as good as none."""
 _NOWHERE = memoryview(b"")

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from lockstep_serving.bounded import Limits
 from lockstep_serving.rarely import Rarely
+from lockstep_serving.sources import Sources, source_of
 
 logger = logging.getLogger(__name__)
 
@@ -66,21 +67,22 @@ class _Gate:
         self.context, self.limits = context, limits
         self.room = memoryview(bytearray(_READ_BYTES))
         """What a socket is read into; nothing of it is needed after a call."""
-        self.half_open: dict[Secured, None] = {}
-        """Handshakes that go on, the oldest first."""
+        self.half_open: Sources[Secured] = Sources()
+        """Handshakes that go on, by the address that they come from."""
         self._rarely = Rarely(time.monotonic)
 
     def enter(self, connection: "Secured", opened: Collection[object]) -> None:
-        """A new connection; with too many the oldest half-open one is closed."""
+        """A new connection; with too many one that is half open is closed: `Sources` says which."""
         most = max(_LEAST_HALF_OPEN, self.limits.connections - len(opened))
         if len(self.half_open) >= most:
             self.log("more than %d handshakes at once: the oldest is closed", most)
-            next(iter(self.half_open)).abort()
-        self.half_open[connection] = None
+            if (found := self.half_open.next_to_go()) is not None:
+                found[1].abort()
+        self.half_open.add(connection.source(), connection)
 
     def leave(self, connection: "Secured") -> None:
         """It is open, or closed."""
-        self.half_open.pop(connection, None)
+        self.half_open.discard(connection.source(), connection)
 
     def log(self, message: str, *arguments: object) -> None:
         """A warning, each at most once a minute."""
@@ -191,6 +193,10 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(_LINGER_S, self.close)
+
+    def source(self) -> str:
+        """The address of its peer."""
+        return source_of(self._raw)
 
     def _peer(self) -> object:
         return self._raw.get_extra_info("peername")

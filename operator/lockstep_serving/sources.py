@@ -1,13 +1,26 @@
 """Who holds connections, by address: who makes room when there are too many.
 
-Used by `bounded` and `probes`. Invariant: a source that holds more than another gives way first,
-its oldest connection before its newer ones; so nobody keeps others out by holding on.
+Used by `bounded`, `securing` and `probes`. Invariant: a source that holds more than another gives
+way first, its oldest connection before its newer ones; so nobody keeps others out by holding on.
 """
 
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class Connected(Protocol):
+    """A transport, as far as it is needed here."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Its peer's address."""
+
+
+def source_of(transport: Connected) -> str:
+    """Where a connection comes from; empty once nobody knows."""
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if peer else ""
 
 
 @dataclass(slots=True)
@@ -35,10 +48,14 @@ class Sources(Generic[T]):
         """Connections of one source."""
         return len(self._of.get(source, ()))
 
+    def oldest(self, source: str) -> T:
+        """The oldest of a source that has one."""
+        return next(iter(self._of[source]))
+
     def next_to_go(self) -> tuple[str, T] | None:
         """The oldest of the source that holds most; of sources that hold as many the first."""
         source = max(self._of, key=self.count, default=None)
-        return None if source is None else (source, next(iter(self._of[source])))
+        return None if source is None else (source, self.oldest(source))
 
     def all(self) -> list[T]:
         """Every one."""

@@ -3,25 +3,21 @@
 import asyncio
 import http.client
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from fastapi import FastAPI, Request
 
 from lockstep_api import names
 from lockstep_api.sessions import Refusal, Registration
-from lockstep_serving.bounded import BodyLimit, Limits, bounded
-from lockstep_serving.receiving import KNOWN
+from lockstep_serving.bounded import Limits
 from tests.support.patience import PATIENCE_S
 from tests.wire.channels import PLAIN, Channel, over_tls
 from tests.wire.cloud import Device, cloud, devices, first_task
-from tests.wire.jobs import FakePlanner, free_port
+from tests.wire.jobs import FakePlanner
+from tests.wire.limited import HEAD, say, server
 
-SMALL = Limits(connections=3, head_bytes=1000, head_s=30)
 SPEAKS = f"host: x\r\n{names.PROTOCOL_HEADER}: {names.PROTOCOL}\r\n".encode()
 HURRIED = Limits(connections=3, head_bytes=1000, head_s=0.3)
 
@@ -30,51 +26,6 @@ HURRIED = Limits(connections=3, head_bytes=1000, head_s=0.3)
 def channel(request: pytest.FixtureRequest) -> Channel:
     """What is refused in the clear is refused over TLS, in the same words."""
     return PLAIN if request.param == "plain" else over_tls()
-
-
-@asynccontextmanager
-async def server(
-    limits: Limits = SMALL, *, max_body: int = 100, channel: Channel = PLAIN
-) -> AsyncIterator[int]:
-    """An app that tells how many bytes it was sent."""
-    app, port = FastAPI(), free_port()
-
-    @app.post("/")
-    async def length(request: Request) -> dict[str, int]:
-        if "known" in request.headers:
-            request.scope["extensions"][KNOWN](60)
-        return {"bytes": len(await request.body())}
-
-    config = uvicorn.Config(
-        BodyLimit(app, max_body), host="127.0.0.1", port=port, http=channel.serve(bounded(limits)),
-        loop="none", ws="none", lifespan="off", log_config=None, access_log=False,
-        timeout_graceful_shutdown=1,
-    )  # fmt: skip
-    running_server = uvicorn.Server(config)
-    running = asyncio.ensure_future(running_server._serve())
-    while not running_server.started:  # noqa: ASYNC110 - uvicorn gives no event
-        await asyncio.sleep(0.005)
-    try:
-        yield port
-    finally:
-        running_server.should_exit = True
-        await running
-
-
-async def say(port: int, *pieces: bytes, channel: Channel = PLAIN) -> tuple[int, bytes]:
-    """Sends pieces on a new connection; (status, all that was answered until it was closed)."""
-    reader, writer = await channel.open(port)
-    try:
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-        answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
-    finally:
-        writer.close()
-    return int(answer.split(b" ")[1]) if answer else 0, answer
-
-
-HEAD = b"POST / HTTP/1.1\r\nhost: x\r\n"
 
 
 async def test_a_head_that_is_too_large_is_refused(channel: Channel) -> None:

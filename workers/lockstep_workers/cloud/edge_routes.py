@@ -77,7 +77,7 @@ class EdgeRoutes:
             answer = {"reason": Refusal.NO_SESSION.value, "message": str(error)}
             await send_json(send, 409, content=answer, close=True)
             return None
-        is_known(scope)
+        is_known(scope, f"edge {edge}")
         return session
 
     async def _work(self, match: re.Match[str], scope: Scope, receive: Receive, send: Send) -> None:

@@ -64,7 +64,7 @@ class SplitRoutes:
             await send_json(send, 503, content={"message": message}, close=True)
             return
         if (known := scope["extensions"].get(receiving.KNOWN)) is not None:
-            known(_REST_S)
+            known(_REST_S, f"device {match['client']}")
         connection = runner.connection(match["client"])
         with suppress(ConnectionResetError):
             await carry(scope, receive, send, connection=connection)

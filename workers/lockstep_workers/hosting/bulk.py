@@ -22,6 +22,7 @@ from lockstep_api.names import (
 )
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.wire import ClientReport, Task, UpdateReport
+from lockstep_serving.receiving import TAKING
 from lockstep_workers.errors import Gone, NoSession, RefusedUpdate
 from lockstep_workers.hosting import asides
 from lockstep_workers.hosting.asgi import (
@@ -128,7 +129,8 @@ class BulkRoutes:
                 send, 422, content={"message": "say after=TURN, that of the last task received"}
             )
             return
-        is_known(scope)
+        is_known(scope, f"device {client}")
+        session.answers_on(scope.get("extensions", {}).get(TAKING))
         await self._hand_out(session, int(after[1]), receive=receive, send=send)
 
     async def _hand_out(
@@ -167,7 +169,7 @@ class BulkRoutes:
             number = int(match["round"])
             key = shown_key(scope["headers"])
             offer = self._host.expect(match["client"], key, round_number=number)
-            is_known(scope)
+            is_known(scope, f"device {offer.client}")
             report = _report(headers, offer.client, number=number)
             await self._take(offer, report, scope=scope, receive=receive)
         except Gone:  # the sender comes back with the update, or its session ends too

@@ -104,7 +104,7 @@ class SessionRoute(Generic[R]):
         except SessionTaken as error:
             await send_json(send, 409, content={"message": str(error)}, close=True)
             return
-        is_known(scope)
+        is_known(scope, f"{self._who} {session.client}")
         await self._hold(session, receive, send=send)
 
     async def _registration(self, client: str, scope: Scope, *, receive: Receive) -> tuple[R, bool]:
@@ -156,11 +156,11 @@ class SessionRoute(Generic[R]):
         )
 
 
-def is_known(scope: Scope) -> None:
+def is_known(scope: Scope, who: str) -> None:
     """A connection with a session's key on it: it rests while its device computes."""
-    known: Callable[[int], None] | None = scope.get("extensions", {}).get(KNOWN)
+    known: Callable[[int, str], None] | None = scope.get("extensions", {}).get(KNOWN)
     if known is not None:
-        known(_REST_S)
+        known(_REST_S, who)
 
 
 def _silence(scope: Scope) -> Callable[[], bool]:

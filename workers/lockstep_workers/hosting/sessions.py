@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 from lockstep_api.names import SESSION_HEADER
 from lockstep_api.sessions import Registration
 from lockstep_api.tiers import EdgeRegistration
+from lockstep_serving.taking import Taking
 from lockstep_workers.errors import NoSession, SessionTaken
 
 _KEY_BYTES = 32
@@ -58,6 +59,7 @@ class Session(Generic[R]):
     """It is its client's session no longer."""
     result: str | None = None
     _poll: asyncio.Future[Any] | None = None
+    _taking: Taking | None = None
 
     @property
     def client(self) -> str:
@@ -72,6 +74,15 @@ class Session(Generic[R]):
         """From now on this is the session's long-poll: it has one, the newest."""
         self.stop_waiting()
         self._poll = poll
+
+    def answers_on(self, taking: Taking | None) -> None:
+        """Its tasks go to this connection; one that lets an answer wait is not waited for any more.
+
+        So a client that does not read holds one model at the most.
+        """
+        if self._taking not in {None, taking} and self._taking.holds_back():
+            self._taking.abort()
+        self._taking = taking
 
     def stop_waiting(self) -> None:
         """Its long-poll ends without a task."""
