@@ -21,6 +21,7 @@ LockstepError
     │   └── NotServed           404 of the whole route: this Kubernetes has no such resource
     ├── Conflict                409
     │   └── NameTaken           not written: the object belongs to somebody else
+    ├── NotOffered              not copied: the ConfigMap does not say that jobs may have of it
     ├── Throttled               429, with the seconds to wait
     ├── Unavailable             5xx, connection lost, time-out
     └── Refused                 any other 4xx, with the apiserver's message
@@ -119,6 +120,10 @@ class Conflict(KubeError):
 
 class NameTaken(Conflict):
     """An object that does not belong to the job has the name: nothing was written."""
+
+
+class NotOffered(KubeError):
+    """A ConfigMap whose author has not said that jobs may have what is in it: nothing was read."""
 
 
 class Throttled(KubeError):

@@ -1,16 +1,18 @@
 """Copies bandwidth traces of users' ConfigMaps for the devices of a job; `reconcile` calls it.
 
-Users' ConfigMaps have no label of ours, so nobody follows them: they are looked at in passes of
-jobs with pods, at most once in LOOK_S. They are only read.
+Users' ConfigMaps have no label of a job, so nobody follows them: they are looked at in passes of
+jobs with pods, at most once in LOOK_S. They are only read, and only those whose author has said by
+a label that they hold traces: who makes jobs need not be allowed to read ConfigMaps.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lockstep_api import names
 from lockstep_operator.core.children import is_copy_of, trace_copy, trace_refs
 from lockstep_operator.core.model import JobView, Manifest, ObjectRef, Observed
-from lockstep_operator.errors import NotFound
+from lockstep_operator.errors import NotFound, NotOffered
 from lockstep_operator.kube import Kube
 from lockstep_operator.owned import put
 
@@ -58,12 +60,25 @@ async def copy_traces(job: JobView, source: TraceSource, *, kube: Kube) -> Manif
     """Bring the copy up to date; returns it, None when there is nothing to copy.
 
     Raises:
+        NotOffered: it has not the label of ConfigMaps with traces.
         KubeError: it could not be read or written.
     """
     try:
-        if source.copy is not None and is_copy_of(source.copy, await kube.metadata(source.ref)):
+        meta = await kube.metadata(source.ref)
+        _check(meta)
+        if source.copy is not None and is_copy_of(source.copy, meta):
             return source.copy
         found = await kube.get(source.ref)
     except NotFound:  # the worker names it
         return None
+    _check(found)  # it may be another one by now
     return await put(job, trace_copy(job, found), kube=kube)
+
+
+def _check(source: Manifest) -> None:
+    labels, name = source["metadata"].get("labels") or {}, source["metadata"]["name"]
+    if labels.get(names.TRACES_LABEL) != "true":
+        raise NotOffered(
+            f"ConfigMap {name} does not say that it has traces, so nothing of it is copied: "
+            f"kubectl label configmap {name} {names.TRACES_LABEL}=true"
+        )

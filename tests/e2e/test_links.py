@@ -28,7 +28,7 @@ def config_map(name: str, text: str) -> None:
     manifest = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": name},
+        "metadata": {"name": name, "labels": {"lockstep.dev/traces": "true"}},
         "data": {"street.csv": text},
     }
     api.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=json.dumps(manifest))
@@ -80,7 +80,9 @@ def test_a_trace_that_is_missing_is_named_and_its_coming_is_enough(lockstep: str
     )  # fmt: skip
     assert condition(seen, "Ready")["reason"] == "PodProblem"
     described = api.kubectl("-n", NAMESPACE, "describe", "fj", "waiting")
-    assert "kubectl create configmap later --from-file=trace.csv" in " ".join(described.split())
+    advice = " ".join(described.split())
+    assert "kubectl create configmap later --from-file=trace.csv" in advice
+    assert "kubectl label configmap later lockstep.dev/traces=true" in advice
     config_map("later", TRACE)
     # The kubelet brings a ConfigMap that comes later within minutes, and its back-off adds to that.
     watch(NAMESPACE, "waiting", in_phase("Completed"))

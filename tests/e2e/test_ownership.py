@@ -224,7 +224,15 @@ def test_devices_mount_nothing_of_a_users_config_map_but_a_copy_of_its_traces(
     before = as_made(namespace, "ConfigMap", "street")
     group = {"name": "small", "cpuAtMax": "100m", "memory": "256Mi", "uplink": {"trace": "street"}}
     create(namespace, job("linked", devices=[group]))
-    wait_for_phase(namespace, "linked", "Starting")
+    ready = '.status.conditions[?(@.type=="Ready")]'
+    refused = f"--for=jsonpath={{{ready}.reason}}=ChildRefused"
+    api.kubectl("-n", namespace, "wait", "fj/linked", refused, TIMEOUT)
+    told = message(get(namespace, "linked"), "Ready")
+    assert "ConfigMap street does not say that it has traces" in told
+    assert "linked-traces-street" not in api.kubectl("-n", namespace, "get", "cm", "-o", "name")
+    api.kubectl("-n", namespace, "label", "configmap", "street", "lockstep.dev/traces=true")
+    before["metadata"] = as_made(namespace, "ConfigMap", "street")["metadata"]
+    api.kubectl("-n", namespace, "wait", "--for=create", "sts/linked-device-small", TIMEOUT)
     copy = get(namespace, "linked-traces-street", "configmap")
     assert copy["data"] == {"street.csv": data["street.csv"]}
     device = get(namespace, "linked-device-small", "statefulset")["spec"]["template"]["spec"]

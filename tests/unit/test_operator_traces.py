@@ -20,7 +20,7 @@ def linked() -> Manifest:
 
 
 def street(**data: str) -> Manifest:
-    meta = {"name": "street", "namespace": "lab"}
+    meta = {"name": "street", "namespace": "lab", "labels": {"lockstep.dev/traces": "true"}}
     body = {"data": data, "binaryData": {"raw.csv": "MCwxCg==", "key.pem": "c2VjcmV0"}}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, **body}
 
@@ -44,6 +44,44 @@ async def test_devices_get_the_traces_of_a_config_map_and_nothing_else_of_it() -
     made = [name for verb, name in kube.writes if verb == "create"]
     sets = [index for index, name in enumerate(made) if name.startswith("StatefulSet")]
     assert made.index("ConfigMap/digits-traces-street") < min(sets), "pods start with it"
+
+
+@pytest.mark.parametrize("value", [None, "false", "yes"])
+async def test_a_config_map_that_does_not_say_that_it_has_traces_is_not_read(
+    value: str | None,
+) -> None:
+    """Who makes jobs need not be allowed to read it: its author says that it is meant for that."""
+    theirs = street(**{"a.csv": TRACE})
+    del theirs["metadata"]["labels"]
+    if value is not None:
+        theirs["metadata"]["labels"] = {"lockstep.dev/traces": value}
+    kube = cluster_with(linked(), theirs)
+    deps = make_deps(kube)
+    for _ in range(2):
+        await reconcile(KEY, deps)
+    assert COPY not in kube.objects
+    assert ("get", "ConfigMap") not in kube.calls
+    assert not [ref for ref in kube.objects if ref.kind == "StatefulSet"]
+    ready = next(one for one in status_of(kube)["conditions"] if one["type"] == "Ready")
+    assert ready["reason"] == "ChildRefused"
+    assert "kubectl label configmap street lockstep.dev/traces=true" in ready["message"]
+    kube.put(street(**{"a.csv": TRACE}))
+    await reconcile(KEY, deps)
+    assert kube.objects[COPY]["data"] == {"a.csv": TRACE}
+    assert [ref for ref in kube.objects if ref.kind == "StatefulSet"]
+
+
+async def test_a_copy_is_not_renewed_once_the_label_is_gone() -> None:
+    now = [100.0]
+    kube = cluster_with(linked(), street(**{"a.csv": TRACE}))
+    deps = make_deps(kube, monotonic=lambda: now[0])
+    await reconcile(KEY, deps)
+    private = street(**{"b.csv": "private"})
+    del private["metadata"]["labels"]
+    kube.put(private)
+    now[0] += LOOK_S
+    await reconcile(KEY, deps)
+    assert kube.objects[COPY]["data"] == {"a.csv": TRACE}
 
 
 async def test_a_copy_follows_the_traces_and_costs_a_call_a_look() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lockstep_allocator.bandwidth import InvalidTrace, Trace, draw_link, parse_trace, text_of
+from lockstep_api import names
 from lockstep_api.settings import JobSettings, LinkSettings
 from lockstep_workers.errors import InvalidJob
 
@@ -202,5 +203,6 @@ def _files(folder: Path) -> list[File]:
 def _no_trace(name: str) -> str:
     return (
         f"bandwidth trace: ConfigMap {name} is not there, or has no key that ends in .csv: "
-        f"kubectl create configmap {name} --from-file=trace.csv"
+        f"kubectl create configmap {name} --from-file=trace.csv; "
+        f"kubectl label configmap {name} {names.TRACES_LABEL}=true"
     )
