@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lockstep_api.names import HTTP_PORT, METRICS_PORT
+from lockstep_operator.core.allowed import Allowed
 from lockstep_operator.core.certificates import CERTIFICATE_S, Authority
 from lockstep_operator.core.election import Timing
 from lockstep_operator.core.model import Settings
@@ -76,6 +77,10 @@ class OperatorConfig(BaseSettings):
     """Watts of one busy core, for energy of source `cpu`."""
     boost_cores: Annotated[float, Field(gt=0)] = 1.0
     """CPU limit of a starting device pod in cores, when cpuAtMax is lower."""
+    allowed_images: tuple[str, ...] = ()
+    """Patterns of the images that jobs may ask for (`*`: any characters); all when empty."""
+    allowed_priority_classes: tuple[str, ...] = ()
+    """Patterns of the PriorityClasses that jobs may ask for; all but `system-…` when empty."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """Pull policy of the workers' image."""
     leader_elect: bool = False
@@ -160,6 +165,7 @@ class OperatorConfig(BaseSettings):
             worker_image=self.worker_image,
             planner_url=url,
             image_pull_policy=self.image_pull_policy,
+            allowed=Allowed(self.allowed_images, self.allowed_priority_classes),
             boost_cores=self.boost_cores,
             cpu_watts=self.cpu_watts,
             identity=self.planner_auth,

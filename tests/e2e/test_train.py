@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from lockstep_api import series
+from lockstep_api.names import client_pod
 from lockstep_api.series import Owner, Where
 from lockstep_api.spec import Mode
 from tests.cluster import api
@@ -176,9 +177,12 @@ def test_a_deleted_job_leaves_nothing(lockstep: str, resized: str) -> None:
 
 
 def assert_devices_tell_little(namespace: str, job: str) -> None:
-    """Only what rounds are planned from."""
-    eventually(namespace, f'{series.STEPS.queried}{{job="{job}"}} > 0', series=3)
-    found = query(namespace, f'group by (__name__) ({{job="{job}",client!=""}})')
+    """Only what rounds are planned from, each under the labels that the operator's list gives."""
+    labelled = eventually(namespace, f'{series.STEPS.queried}{{job="{job}"}} > 0', series=3)
+    assert set(labelled) == {"__name__", "namespace", "job", "pod", "tier", "client", "instance"}
+    assert labelled["pod"] == client_pod(job, labelled["client"])
+    one = '{__name__=~"lockstep_.*",'
+    found = query(namespace, f'group by (__name__) ({one}job="{job}",client!=""}})')
     told = {name for one in found if ":" not in (name := one["metric"]["__name__"])}
     planned = {one.queried for one in series.PLANNED if one.where is not Where.LINKS}
     assert told == planned

@@ -44,6 +44,8 @@ operator:
   logFormat: plain
   logLevel: INFO
   planner: {auth: true}
+  allowedImages: []
+  allowedPriorityClasses: []
   resources:
     requests: {cpu: 100m, memory: 128Mi}
     limits: {memory: 256Mi}

@@ -7,6 +7,7 @@ rates are those of the built-in models in docs/calibration.md: of others nothing
 from collections.abc import Iterator
 
 from lockstep_api.spec import CalibrationGradient, FederatedJobSpec, Mode, StrategyName
+from lockstep_operator.core.allowed import BY_DEFAULT
 from lockstep_operator.core.model import EventNote
 
 LEARNING_RATE_UNUSUAL = "LearningRateUnusual"
@@ -27,6 +28,11 @@ def advised(spec: FederatedJobSpec) -> tuple[EventNote, ...]:
     if not sentences:
         return ()
     return (EventNote("Warning", LEARNING_RATE_UNUSUAL, sentences, once=sentences),)
+
+
+def refused_by_default(spec: FederatedJobSpec) -> list[str]:
+    """What an operator refuses unless its configuration says otherwise."""
+    return BY_DEFAULT.refusals(spec)
 
 
 def unusual(spec: FederatedJobSpec) -> list[str]:

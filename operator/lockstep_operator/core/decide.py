@@ -90,6 +90,8 @@ def _decide(
     if reasons := [*unsupported(spec), *names_doubled(observed.job, spec)]:
         refusal = Finding("False", "NotSupported", "; ".join(reasons))
         return _refuse(observed.job, refusal, now=now)
+    if asked := settings.allowed.refusals(spec):
+        return _refuse(observed.job, Finding("False", "NotAllowed", "; ".join(asked)), now=now)
     if spec.suspend:
         return _suspend(observed, spec, now=now)
     if (end := exceeded(observed, spec, now=now)) is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
+from lockstep_operator.core.allowed import BY_DEFAULT, Allowed
 from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.network import Network
 from lockstep_operator.core.state import JobState
@@ -160,6 +161,8 @@ class Settings:
     """Watts of one busy core, for energy of source `cpu`."""
     identity: bool = True
     """Whether devices and edges get tokens, by which the cloud pod knows them."""
+    allowed: Allowed = BY_DEFAULT
+    """Which images and PriorityClasses jobs may ask for."""
     bounds: Bounds = Bounds()
     authority: "Authority | None" = None
     """Who signs for the servers of jobs; None: they speak plain HTTP."""
