@@ -51,6 +51,8 @@ class Operator:
     port: int = field(default_factory=_free_port)
     """The same after a restart: the planner's address is in the job's settings."""
     metrics_port: int = field(default_factory=_free_port)
+    options: tuple[str, ...] = ()
+    """More words of its command."""
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -59,7 +61,7 @@ class Operator:
             sys.executable, "-m", "lockstep_operator", "--kubeconfig", str(self.kubeconfig),
             "--namespace", self.namespace, "--listen", f"127.0.0.1:{self.port}",
             "--planner-url", f"http://127.0.0.1:{self.port}",
-            "--metrics-listen", f"127.0.0.1:{self.metrics_port}",
+            "--metrics-listen", f"127.0.0.1:{self.metrics_port}", *self.options,
         ]  # fmt: skip
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, stdout=log, env=dict(os.environ))
@@ -80,10 +82,12 @@ class Operator:
 
 
 @contextmanager
-def outside(kubeconfig: Path, namespace: str, *, log: Path) -> Iterator[Operator]:
+def outside(
+    kubeconfig: Path, namespace: str, *, log: Path, options: tuple[str, ...] = ()
+) -> Iterator[Operator]:
     """An operator that runs for the namespace, with the CRD of this checkout."""
     api.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
-    started = Operator(namespace, kubeconfig, log)
+    started = Operator(namespace, kubeconfig, log, options=options)
     started.start()
     try:
         yield started

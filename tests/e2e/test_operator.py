@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from lockstep_api.names import CA_FILE
 from tests.cluster import api
 from tests.e2e.outside import (
     CHILDREN,
@@ -15,10 +18,11 @@ from tests.e2e.outside import (
     create,
     job,
     message,
+    outside,
     wait_for_phase,
     wait_until_no_children,
 )
-from tests.e2e.running import Json
+from tests.e2e.running import Json, get, watch
 from tests.support.manifests import NATURAL
 from tests.support.patience import PATIENCE_S, TIMEOUT
 
@@ -104,6 +108,39 @@ def test_a_restart_changes_nothing(operator: Operator) -> None:
     create(operator.namespace, job("other", data=NATURAL))
     wait_for_phase(operator.namespace, "other", "Refused")  # the new operator is at work
     assert identities(operator.namespace, "steady") == before
+
+
+@pytest.fixture
+def certifying(cluster: Path, namespace: str, tmp_path: Path) -> Iterator[Operator]:
+    """An operator that makes certificates; its seed is in the namespace, too."""
+    options = ("--tls", "--lease-namespace", namespace)
+    with outside(cluster, namespace, log=tmp_path / "operator.log", options=options) as started:
+        yield started
+
+
+def trusted(namespace: str, name: str) -> str:
+    """The CA that a job's pods trust."""
+    return str(get(namespace, f"{name}-settings", "configmap")["data"][CA_FILE])
+
+
+def test_cas_are_the_jobs_own_and_stay_until_the_seed_goes(certifying: Operator) -> None:
+    namespace = certifying.namespace
+    for name in ("one", "two"):
+        create(namespace, job(name))
+        wait_for_phase(namespace, name, "Starting")
+    before = identities(namespace, "one")
+    mine = trusted(namespace, "one")
+    assert mine.startswith("-----BEGIN CERTIFICATE-----")
+    assert mine != trusted(namespace, "two")
+    assert certifying.stop() == 0
+    certifying.start()
+    create(namespace, job("other", data=NATURAL))
+    wait_for_phase(namespace, "other", "Refused")  # the new operator is at work
+    assert identities(namespace, "one") == before
+    assert certifying.stop() == 0
+    api.kubectl("-n", namespace, "delete", "secret", "lockstep-authority")
+    certifying.start()
+    watch(namespace, "one-settings", lambda _: trusted(namespace, "one") != mine, kind="configmap")
 
 
 def test_a_wrong_option_is_said_in_one_line() -> None:
