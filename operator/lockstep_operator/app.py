@@ -34,7 +34,7 @@ from lockstep_operator.core.certificates import Authority
 from lockstep_operator.election import Elector
 from lockstep_operator.errors import BadAuthority
 from lockstep_operator.issuer import Issuer
-from lockstep_operator.kube import ApiKube
+from lockstep_operator.kube import ApiKube, Kube
 from lockstep_operator.labelling import Labelling
 from lockstep_operator.lead import Flags, Gate, Leader, lead, stop_on_signals
 from lockstep_operator.log import set_up_logging
@@ -44,7 +44,13 @@ from lockstep_operator.observe import Sources
 from lockstep_operator.planner import Planner
 from lockstep_operator.policies import Policies
 from lockstep_operator.policy_learning import PolicyLearning
-from lockstep_operator.probes import CannotListen, Probes, probe_server
+from lockstep_operator.probes import (
+    CannotListen,
+    Probes,
+    Starting,
+    probe_server,
+    starting_probes,
+)
 from lockstep_operator.reconcile import Deps, reconcile
 from lockstep_operator.reports import Reports
 from lockstep_operator.routes import planner_app
@@ -92,7 +98,7 @@ async def run(config: OperatorConfig) -> int:
     stop_on_signals(flags.stop)
     try:
         signing = await make_signing(config, door, metrics=metrics, stop=flags.stop)
-    except BadAuthority as error:
+    except (BadAuthority, CannotListen) as error:
         logger.error("stopped: %s", error)
         await door.close()
         return 1
@@ -156,19 +162,21 @@ def _elector(config: OperatorConfig, kube: ApiKube) -> Elector | None:
 
 
 async def make_signing(
-    config: OperatorConfig, kube: ApiKube, *, metrics: Metrics, stop: asyncio.Event
+    config: OperatorConfig, kube: Kube, *, metrics: Metrics, stop: asyncio.Event
 ) -> Signing | None:
     """What certificates are signed with; None: there are none, or the process ends.
 
     Raises:
         BadAuthority: what is kept for it cannot be used.
+        CannotListen: for probes meanwhile.
     """
     if not config.tls:
         return None
     issuer = None if config.issuer_dir is None else IssuerFiles(config.issuer_dir)
     if issuer is not None:
         issuer.current()
-    authority = await awaited_authority(kube, config.home(), stop=stop)
+    with closing(starting_probes(config.metrics_address, Starting(metrics.registry))):
+        authority = await awaited_authority(kube, config.home(), stop=stop)
     if authority is None:
         return None
     return Signing(

@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from prometheus_client import CollectorRegistry
+
 from lockstep_api import names
 from lockstep_operator.discovery import TargetList
 from lockstep_operator.reconcile import Deps
 from lockstep_operator.runtime import Runtime
 from lockstep_serving.exporting import page
 from lockstep_serving.heartbeat import Heartbeat
-from lockstep_serving.probes import ProbeServer
+from lockstep_serving.probes import ProbeServer, Routes, Told
 
 
 class CannotListen(Exception):
@@ -29,14 +31,45 @@ def probe_server(
     Raises:
         CannotListen: at that address.
     """
-    host, port = at
     probes.heartbeat.start()
+    targets = TargetList(probes.deps.sources.cluster, leads)
+    return _listening(at, probes, more={names.TARGETS_ROUTE: targets.answer})
+
+
+def starting_probes(at: tuple[str, int], starting: "Starting") -> ProbeServer:
+    """The same for a process that has nothing to decide with yet.
+
+    Raises:
+        CannotListen: at that address.
+    """
+    return _listening(at, starting, more={})
+
+
+def _listening(at: tuple[str, int], told: Told, *, more: Routes) -> ProbeServer:
+    host, port = at
     try:
-        targets = TargetList(probes.deps.sources.cluster, leads)
-        more = {names.TARGETS_ROUTE: targets.answer}
-        return ProbeServer(host, port, told=probes, more=more)
+        return ProbeServer(host, port, told=told, more=more)
     except OSError as error:
         raise CannotListen(f"probes could not listen on {host}:{port}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """How the operator is before it has the seed of its certificates."""
+
+    registry: CollectorRegistry
+
+    def unhealthy(self) -> str | None:
+        """To be started anew would not help it."""
+        return None
+
+    def unready(self) -> str | None:
+        """Why it does not work yet."""
+        return "the seed of certificates is not read yet"
+
+    def page(self) -> bytes:
+        """All metrics in the text format."""
+        return page(self.registry)
 
 
 @dataclass(frozen=True, slots=True)
