@@ -57,10 +57,11 @@ def knocker(name: str, *, labels: Mapping[str, str] | None = None, tier: Tier = 
     }
     spec = {
         "containers": [container],
-        "nodeSelector": {TIER_LABEL: tier},
+        "nodeSelector": {TIER_LABEL: str(tier)},
         "terminationGracePeriodSeconds": 0,
     }
-    meta = {"name": name, "labels": {"app": name, **(labels or {})}}
+    labelled = {"app": name} | {key: str(value) for key, value in (labels or {}).items()}
+    meta = {"name": name, "labels": labelled}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
 
 

@@ -1,15 +1,23 @@
-"""Edges as people see them with kubectl: pods on their tier, labels, Ready, metrics, drains."""
+"""Edges as people see them with kubectl: pods on their tier, labels, Ready, metrics, drains.
+
+Their job has pods of all roles but trainers: so it tells, too, who reaches whom.
+"""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from lockstep_api import names
+from lockstep_api.names import Role
 from tests.cluster import api
+from tests.cluster.drivers import Embedded
 from tests.cluster.errors import ClusterError
+from tests.e2e.knocking import KEPT_OUT, PORT, TAKEN, heard, knocker
 from tests.e2e.running import (
     NAMESPACE,
     Json,
+    a_namespace,
     apply,
     condition,
     eventually,
@@ -18,6 +26,7 @@ from tests.e2e.running import (
     in_pod,
     kill_edge_at_work,
     lone_job,
+    patch,
     pods,
     rounds_go_on,
     watch,
@@ -92,6 +101,99 @@ def test_a_device_reaches_each_edge_by_its_name(running: Json) -> None:
 
 def test_prometheus_scrapes_edges(running: Json) -> None:
     eventually(NAMESPACE, f'up{{pod=~"{JOB}-edge-near-.", job="{JOB}"}} == 1', series=2)
+
+
+@pytest.fixture(scope="module")
+def strangers(running: Json) -> Iterator[list[tuple[str, str]]]:
+    """Pods that are none of the job: beside it, and in another namespace with its labels."""
+    if not isinstance(api.driver(), Embedded):
+        pytest.skip("whether this cluster's network plugin enforces policies is not ours")
+    with a_namespace() as elsewhere:
+        apply(NAMESPACE, knocker("stranger"))
+        apply(elsewhere, knocker("likeness", labels=names.role_labels(JOB, Role.DEVICE)))
+        found = [(NAMESPACE, "stranger"), (elsewhere, "likeness")]
+        for namespace, pod in found:
+            ready = ("wait", "--for=condition=Ready", f"pod/{pod}", TIMEOUT)
+            api.kubectl("-n", namespace, *ready)
+        yield found
+        api.kubectl("-n", NAMESPACE, "delete", "pod", "stranger", "--wait=false")
+
+
+def addresses(namespace: str, labels: str) -> list[str]:
+    text = api.kubectl("-n", namespace, "get", "pods", "-l", labels, "-o", "json")
+    return [str(pod["status"]["podIP"]) for pod in json.loads(text)["items"]]
+
+
+def of_role(role: Role) -> list[str]:
+    return addresses(NAMESPACE, names.role_selector(JOB, role))
+
+
+def of_release(component: str) -> str:
+    (address,) = addresses(NAMESPACE, f"app.kubernetes.io/component={component}")
+    return address
+
+
+def doors(port: int, *roles: Role) -> list[tuple[str, int]]:
+    return [(address, port) for role in roles for address in of_role(role)]
+
+
+SERVING = (Role.CLOUD, Role.EDGE)
+
+
+def test_strangers_reach_no_pod_of_a_job_no_operator_and_no_prometheus(
+    strangers: list[tuple[str, str]],
+) -> None:
+    closed = [
+        *doors(names.HTTP_PORT, *SERVING),
+        *doors(names.METRICS_PORT, *SERVING, Role.DEVICE),
+        (of_release("operator"), names.HTTP_PORT),
+        (of_release("operator"), names.METRICS_PORT),
+        (of_release("prometheus"), 9090),
+    ]
+    assert len(closed) == 10
+    expected = dict.fromkeys(closed, KEPT_OUT)
+    for namespace, pod in strangers:
+        assert heard(namespace, pod, expected) == expected
+
+
+def test_the_pods_of_a_job_reach_each_other_and_nobody_else(
+    strangers: list[tuple[str, str]],
+) -> None:
+    operator, prometheus = of_release("operator"), of_release("prometheus")
+    (stranger,) = addresses(NAMESPACE, "app=stranger")
+    nowhere = dict.fromkeys([(prometheus, 9090), (stranger, PORT)], KEPT_OUT)
+    planner = (operator, names.HTTP_PORT)
+    ways = {
+        f"{JOB}-device-slow-0": {
+            **dict.fromkeys(doors(names.HTTP_PORT, *SERVING), TAKEN),
+            **dict.fromkeys(doors(names.METRICS_PORT, *SERVING), KEPT_OUT),
+            planner: KEPT_OUT,
+        },
+        f"{JOB}-edge-near-0": {
+            **dict.fromkeys(doors(names.HTTP_PORT, Role.CLOUD), TAKEN),
+            **dict.fromkeys(doors(names.METRICS_PORT, Role.DEVICE), KEPT_OUT),
+            planner: KEPT_OUT,
+        },
+        names.cloud_pod(JOB): {
+            planner: TAKEN,
+            **dict.fromkeys(doors(names.HTTP_PORT, Role.EDGE), KEPT_OUT),
+        },
+    }
+    for pod, expected in ways.items():
+        assert heard(NAMESPACE, pod, nowhere | expected) == nowhere | expected, pod
+
+
+def test_a_job_can_do_without_policies_and_get_them_back(
+    strangers: list[tuple[str, str]],
+) -> None:
+    open_to_all = dict.fromkeys(doors(names.HTTP_PORT, *SERVING), TAKEN)
+    closed = dict.fromkeys(open_to_all, KEPT_OUT)
+    patch(NAMESPACE, JOB, {"security": {"networkPolicy": "disabled"}})
+    for namespace, pod in strangers:
+        assert heard(namespace, pod, open_to_all) == open_to_all
+    patch(NAMESPACE, JOB, {"security": {"networkPolicy": "auto"}})
+    for namespace, pod in strangers:
+        assert heard(namespace, pod, closed) == closed
 
 
 def evict(pod: str) -> None:
