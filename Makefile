@@ -17,7 +17,7 @@ RUN := $(if $(wildcard $(STAMP)),$(PY),$(SMALL)/bin/python)
 LOAD := $(RUN) -m tests.cluster load $$($(RUN) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs docs-reference release crds monitoring dashboards dashboard-pictures lock sbom push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-reproducible bench-scale bench-simulator bench-telemetry bench-fidelity bench-strategies bench-joint bench-split bench-split-wire chaos fuzz clean
+.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs docs-reference release crds monitoring dashboards dashboard-pictures lock sbom push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-reproducible bench-scale bench-simulator bench-telemetry bench-fidelity bench-strategies bench-robust bench-joint bench-split bench-split-wire chaos fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -92,6 +92,9 @@ bench-allocator: venv ## measures the policy on held-out traces (TRACES=…), wr
 
 bench-strategies: venv ## measures all strategies beside each other (DATA=… USERS=… BUDGET=minutes)
 	$(PY) -m tests.bench.strategies $(if $(DATA),--data $(DATA)) $(if $(USERS),--users $(USERS)) $(if $(BUDGET),--budget $(BUDGET))
+
+bench-robust: venv ## measures what dishonest clients do to a job (DATA=folder), writes docs/benchmarks/robust.md
+	$(PY) -m tests.bench.robust $(if $(DATA),--data $(DATA)) --write
 
 bench-joint: venv ## measures plans of frequency and steps beside each other (DATA=… TRACES=… BUDGET=minutes)
 	$(PY) -m tests.bench.joint $(if $(DATA),--data $(DATA)) $(if $(TRACES),--traces $(TRACES)) $(if $(BUDGET),--budget $(BUDGET))

@@ -249,6 +249,7 @@ class NoticeReason(StrEnum):
     CHECKPOINT_FAILED = "CheckpointFailed"
     CLIENTS_MISSING = "ClientsMissing"
     ROUND_REPEATED = "RoundRepeated"
+    ROUND_ROLLED_BACK = "RoundRolledBack"
     CLIENT_FAILED = "ClientFailed"
     EDGE_LOST = "EdgeLost"
 

@@ -44,9 +44,10 @@ async def _serve(
     import httpx2  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
-    from lockstep_workers.cloud.job import Job, Parts  # noqa: PLC0415
+    from lockstep_workers.cloud.job import Job  # noqa: PLC0415
     from lockstep_workers.cloud.journal import Journal  # noqa: PLC0415
     from lockstep_workers.cloud.metrics import CloudMetrics  # noqa: PLC0415
+    from lockstep_workers.cloud.parts import Parts  # noqa: PLC0415
     from lockstep_workers.cloud.store import Store  # noqa: PLC0415
     from lockstep_workers.data import Examples  # noqa: PLC0415
     from lockstep_workers.hosting.bulk import BulkRoutes  # noqa: PLC0415

@@ -70,9 +70,10 @@ from lockstep_workers.cloud.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from lockstep_workers.cloud.job import Job, Parts
+from lockstep_workers.cloud.job import Job
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.cloud.parts import Parts
 from lockstep_workers.cloud.store import Store
 from lockstep_workers.data import Examples, read_idx
 from lockstep_workers.edge.split_connection import SplitConnection

@@ -17,10 +17,11 @@ from lockstep_api.settings import JobSettings
 from lockstep_api.spec import CheckpointSpec, Mode, Participation
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import UpdateReport
-from lockstep_workers.cloud.job import Job, Parts
+from lockstep_workers.cloud.job import Job
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.main import routes_of
 from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.cloud.parts import Parts
 from lockstep_workers.cloud.server import Server
 from lockstep_workers.cloud.signing_keys import SigningKeys
 from lockstep_workers.cloud.split_server import SplitServer
@@ -30,6 +31,7 @@ from lockstep_workers.device import connection as device
 from lockstep_workers.hosting.front import server_config
 from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.learning.constants import pack
+from lockstep_workers.learning.safeguards import NO_SAFEGUARDS, Safeguards
 from lockstep_workers.learning.strategies import fedavg
 from lockstep_workers.learning.strategy import Strategy
 from lockstep_workers.models import build_model
@@ -104,6 +106,7 @@ async def cloud(
     edge_urls: dict[str, str] | None = None,
     examples: dict[str, int] | None = None,
     keys: SigningKeys | None = None,
+    safeguards: Safeguards = NO_SAFEGUARDS,
     **training: Any,
 ) -> AsyncIterator[Cloud]:
     """A running cloud pod in this process, over real sockets; a client has ten examples when
@@ -129,7 +132,7 @@ async def cloud(
                 examples=dict.fromkeys(job.clients(), 10) | (examples or {}),
                 test=test, planner=PlannerClient(job, folder / "token", client=http),
                 journal=Journal(Store(folder, job.uid), metrics, every_rounds), metrics=metrics,
-                constants=pack(made_of),
+                constants=pack(made_of), safeguards=safeguards,
             )
         )  # fmt: skip
         whole = routes_of(made, job, keys=keys)

@@ -27,11 +27,11 @@ class Failing:
         """In the place of `then`, a sink's `add`."""
         self.left, self._then = times, then
 
-    def __call__(self, client: str, *arguments: Any, **named: Any) -> None:
+    def __call__(self, client: str, *arguments: Any, **named: Any) -> Any:
         if client == "d-0" and self.left > 0:
             self.left -= 1
             raise OSError(28, "No space left on device")
-        self._then(client, *arguments, **named)
+        return self._then(client, *arguments, **named)
 
 
 async def test_an_update_that_could_not_be_taken_may_be_sent_again(

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import structlog
 
 from lockstep_allocator.fleet import Method
 from lockstep_api.records import ClientRecord, ClientsRecord
@@ -48,6 +49,7 @@ from lockstep_workers.learning.client import Client
 from lockstep_workers.learning.constants import pack, unpack
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.learning.privacy import by_seed, noise_of
+from lockstep_workers.learning.rollback import Ruling, ruling
 from lockstep_workers.learning.rounds import SHOWN, Progress, Round, Tries, is_over, round_report
 from lockstep_workers.learning.safeguards import safeguards_of
 from lockstep_workers.learning.server import Server
@@ -55,6 +57,7 @@ from lockstep_workers.learning.strategies import strategy_of
 from lockstep_workers.learning.trial import Loaded, tried
 from lockstep_workers.tensors import body_bytes
 
+_log = structlog.get_logger()
 _CPU_WATTS = 10.0
 _FAILURES = 0x6C05
 """Tells the draw of failures from others of the same seed."""
@@ -153,6 +156,8 @@ class Simulation:
             self.job, traces=setup.traces, work=self.work, overheads=setup.overheads
         )
         self._telemetry = Telemetry(devices, up_since_s=-setup.overheads.start_s)
+        classes = loaded.dataset.classes
+        self._safeguards = safeguards_of(self.job, loaded.reached, classes=classes)
         self.server = self._split or self._build_server(loaded)
         self._field: Player = (
             self._build_field(clients, devices, examples=loaded.examples, stack=stack)
@@ -180,7 +185,7 @@ class Simulation:
             examples=loaded.examples,
             deterministic=self._deterministic,
             noise=noise_of(self.job, normals=by_seed(self.job.training.seed)),
-            safeguards=safeguards_of(self.job, loaded.reached),
+            safeguards=self._safeguards,
         )
 
     def _build_field(
@@ -265,17 +270,18 @@ class Simulation:
             if self._split is not None and done.failures:
                 tries.again(f"round {done.number}: {few(done.failures, SHOWN, comma='; ')}")
             elif done.accepted:
-                return self._settled(done)
+                if (settled := self._settled(done, tries)) is not None:
+                    return settled
             else:
                 tries.fruitless(done)
             self._now_s += self._setup.overheads.between_s
         return None
 
     def _plan(self) -> RoundPlan | None:
-        last = self._progress
+        last, out = self._progress, self._progress.sitting_out()
         request = PlanRequest(
             round=last.round + 1,
-            clients=self._clients,
+            clients=[one for one in self._clients if one.client not in out] or self._clients,
             edges=self._edges,
             cuts=[] if self._split is None else self._split.candidates,
             cut=None if last.plan is None else last.plan.cut,
@@ -293,10 +299,16 @@ class Simulation:
         failing = (client for client, one in zip(clients, drawn, strict=True) if one < chance)
         return dict.fromkeys(failing, _WHY_GONE)
 
-    def _settled(self, done: Round) -> SimulatedRound:
-        """Averages, evaluates and reports a closed round."""
+    def _settled(self, done: Round, tries: Tries) -> SimulatedRound | None:
+        """Averages, evaluates and reports a closed round; None: it is taken back."""
+        state = self.server.state
         self._aggregate(done.number)
         result = self._evaluated(done.number)
+        if (ruled := self._judge(result.loss, tries)) is not None and ruled.back:
+            self.server.go_on_from(state)
+            sit_out = {"sit_out": dict(ruled.sit_out)}
+            self._progress = self._progress.model_copy(update=sit_out)
+            return None
         report = round_report(
             done,
             self._progress,
@@ -321,6 +333,17 @@ class Simulation:
             plan=done.plan,
             report=report,
         )
+
+    def _judge(self, loss: float, tries: Tries) -> Ruling | None:
+        """What is ruled where a round's loss is not as it should be."""
+        last = self._progress
+        before = None if last.report is None else last.report.loss
+        if (why := self._safeguards.judge.problem(loss, before)) is None:
+            return None
+        suspects, clients = self.server.suspects(), len(self._clients)
+        ruled = ruling(why, last, suspects=suspects, clients=clients, tries=tries)
+        _log.warning(ruled.text)
+        return ruled
 
     def _aggregate(self, number: int) -> None:
         if self._split is None:

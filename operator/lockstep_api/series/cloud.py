@@ -142,6 +142,16 @@ UPDATES_REFUSED = _counter(
     values=tuple(Refusal),
     example="sum by (namespace, job, reason) (increase(lockstep_updates_refused_total[1h]))",
 )
+UPDATES_CLIPPED = _counter(
+    "lockstep_updates_clipped",
+    "Updates added that went further than `strategy.clipNorm` lets them, and were scaled back.",
+    example="sum by (namespace, job) (increase(lockstep_updates_clipped_total[1h]))",
+)
+ROUNDS_ROLLED_BACK = _counter(
+    "lockstep_rounds_rolled_back",
+    "Rounds that were taken back for their loss (`strategy.rollbackLoss`), and played again.",
+    example="sum by (namespace, job) (increase(lockstep_rounds_rolled_back_total[1h]))",
+)
 ROUND_PLANNED = _gauge(
     "lockstep_round_planned",
     "1: the planner planned this round; 0: the plan before was used again.",

@@ -309,6 +309,10 @@ class StrategySpec(ApiModel):
     """How far an update may be from the model, as a multiple of how far the median one of the last
     rounds was (of a short training by the cloud pod itself in round 1); one that is further is
     scaled back to that. 10 when empty; 0: as far as it likes."""
+    rollback_loss: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
+    """A round is taken back, and played again without the clients whose updates stand out, when the
+    loss on the held-out data is then not finite, or more than so many times the larger of the loss
+    before and that of guessing (ln of the classes). 5 when empty; 0: never."""
 
 
 class Participation(ApiModel):

@@ -6,16 +6,11 @@ Invariant: `server.state` is the state after round `_progress.round` whenever `_
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from torch import nn
 
 from lockstep_api.sessions import Registration
-from lockstep_api.settings import JobSettings
 from lockstep_api.text import few
 from lockstep_api.wire import (
     NoticeReason,
@@ -24,18 +19,15 @@ from lockstep_api.wire import (
     RoundPlan,
 )
 from lockstep_workers.cloud.assembly import Assembly
-from lockstep_workers.cloud.journal import Journal
-from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.cloud.parts import Parts
 from lockstep_workers.cloud.server import Server
-from lockstep_workers.cloud.split_server import SplitServer
 from lockstep_workers.cloud.tiers import Tiers
-from lockstep_workers.data import Examples
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import JobFailed, PlannerUnreachable, WorkerError
 from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.learning.parameters import FlatModel
-from lockstep_workers.learning.privacy import Noise
+from lockstep_workers.learning.rollback import Ruling, ruling
 from lockstep_workers.learning.rounds import (
     SHOWN,
     Base,
@@ -46,38 +38,10 @@ from lockstep_workers.learning.rounds import (
     repeat_plan,
     round_report,
 )
-from lockstep_workers.learning.safeguards import NO_SAFEGUARDS, Safeguards
-from lockstep_workers.learning.strategy import Strategy
 from lockstep_workers.learning.troubles import too_few
-from lockstep_workers.planner_client import PlannerClient
 
 _log = structlog.get_logger()
 _PLAN_WITHIN_S = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a job works with."""
-
-    job: JobSettings
-    strategy: Strategy
-    module: nn.Module
-    examples: Mapping[str, int]
-    """Training examples of each client of the job."""
-    test: Examples
-    planner: PlannerClient
-    journal: Journal
-    metrics: CloudMetrics
-    constants: bytes = b""
-    """What the devices take over of the model, packed (`learning.constants`)."""
-    noise: Noise | None = None
-    """What hides the clients of a private job."""
-    safeguards: Safeguards = NO_SAFEGUARDS
-    """Against dishonest clients."""
-    split: SplitServer | None = None
-    """In mode split: the server, which is made with the data set."""
-    clock: Callable[[], float] = field(default=time.monotonic)
-    wall_clock: Callable[[], float] = field(default=time.time)
 
 
 class Job:
@@ -233,16 +197,18 @@ class Job:
             if progress.plan is None:
                 raise
             _log.warning("round goes on with the last plan", round=request.round, why=str(error))
-            return repeat_plan(progress.plan, round_number=request.round)
+            out = progress.sitting_out()
+            return repeat_plan(progress.plan, round_number=request.round, without=out)
         self._journal.told(request)
         return plan
 
     def _known(self) -> list[Registration]:
-        """The clients that are there, with the examples that they were dealt."""
-        held = self._p.examples
+        """The clients that are there and do not sit out, with the examples that they were dealt."""
+        held, out = self._p.examples, self._progress.sitting_out()
+        there = self.reception.registrations()
         return [
             one.model_copy(update={"examples": held[one.client]})
-            for one in self.reception.registrations()
+            for one in [one for one in there if one.client not in out] or there
         ]
 
     def _registrations(self) -> list[Registration]:
@@ -284,9 +250,9 @@ class Job:
             return self._try_again(f"round {done.number}: {few(done.failures, SHOWN, comma='; ')}")
         if not done.accepted:
             return self._repeat(done)
-        before, state = self._progress, self.server.state
+        before, state, taken_back = self._progress, self.server.state, None
         try:
-            await self._finish(done)
+            taken_back = await self._finish(done)
         except WorkerError:
             raise
         except Exception as error:  # noqa: BLE001 - nobody foresaw it: it costs a round, not the job
@@ -295,13 +261,21 @@ class Job:
                 self.server.go_on_from(state)
                 why = f"{type(error).__name__}: {error}"
                 return self._try_again(f"round {done.number}: its updates could not be used: {why}")
+        if taken_back is not None:
+            self.server.go_on_from(state)
+            self._progress = before.model_copy(update={"sit_out": dict(taken_back.sit_out)})
+            return False
         self._tries = Tries()
         return True
 
-    async def _finish(self, done: Round) -> None:
+    async def _finish(self, done: Round) -> Ruling | None:
+        """The end of a round; what is ruled where its loss takes it back."""
         now_s, before = self._now(), self._progress
         seconds = await self._aggregate()
         result = await self._evaluate()
+        ruled = self._judge(result["loss"])
+        if ruled is not None and ruled.back:
+            return ruled
         report = round_report(done, before, now_s=now_s, result=result)
         if self._p.split is not None:
             told = self._p.split.distillation(seconds)
@@ -317,6 +291,21 @@ class Job:
         )
         self._progress = before.after(report, done.plan, troubles=self.reception.troubles.told)
         await self._journal.finished(self._progress, self.server.state)
+        return None
+
+    def _judge(self, loss: float) -> Ruling | None:
+        """What is ruled where a round's loss is not as it should be; people are told."""
+        last = self._progress
+        before = None if last.report is None else last.report.loss
+        why = self._p.safeguards.judge.problem(loss, before)
+        if why is None:
+            return None
+        suspects, clients = self.server.suspects(), len(self._p.job.clients())
+        ruled = ruling(why, last, suspects=suspects, clients=clients, tries=self._tries)
+        self._journal.notify("Warning", NoticeReason.ROUND_ROLLED_BACK, message=ruled.text)
+        if ruled.back:
+            self._p.metrics.rolled_back.inc()
+        return ruled
 
     async def _aggregate(self) -> float:
         """Makes the next model; with distillation that takes a while. The seconds that it took."""

@@ -17,9 +17,10 @@ from lockstep_api.spec import Mode
 from lockstep_api.wire import Outcome
 from lockstep_serving.probes import ProbeServer
 from lockstep_workers.cloud.edge_routes import EdgeRoutes
-from lockstep_workers.cloud.job import Job, Parts
+from lockstep_workers.cloud.job import Job
 from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
+from lockstep_workers.cloud.parts import Parts
 from lockstep_workers.cloud.pod_tokens import PodTokens
 from lockstep_workers.cloud.signing_keys import SigningKeys
 from lockstep_workers.cloud.split_server import SplitServer
@@ -142,6 +143,6 @@ def _parts(pod: Pod) -> Parts:
         metrics=pod.metrics,
         constants=constants,
         noise=noise_of(job),
-        safeguards=safeguards_of(job, loaded.reached),
+        safeguards=safeguards_of(job, loaded.reached, classes=loaded.dataset.classes),
         split=split,
     )

@@ -56,6 +56,8 @@ class CloudMetrics:
         self.resumes = exports.gauge(series.RESUMES)
         self.repeated = exports.gauge(series.ROUNDS_REPEATED)
         self.accepted = exports.counter(series.UPDATES_ACCEPTED)
+        self.rolled_back = exports.counter(series.ROUNDS_ROLLED_BACK)
+        self._clipped = exports.counter(series.UPDATES_CLIPPED)
         self.lost = exports.counter(series.CLIENTS_LOST)
         self._edges = exports.gauge(series.EDGES_CONNECTED)
         self._moved = exports.counter(series.CLUSTERS_MOVED)
@@ -132,6 +134,7 @@ class CloudMetrics:
         """A round has ended."""
         self.round_seconds.observe(report.seconds)
         self.lost.inc(len(report.lost))
+        self._clipped.inc(sum(bool(one.kept) for one in report.clients))
         self._groups.ended(report, plan)
         self._show(report)
 

@@ -88,9 +88,9 @@ def next_reach(known: Reach, given: Sequence[Contribution], *, uploads: Sequence
         far = [one.distances[place] for one in measured]
         before = known.get(name, 0.0)
         if name == MODEL:
-            more = [_wider(one.steps, steps, momentum=momentum) for one in measured]
+            more = [wider(one.steps, steps, momentum=momentum) for one in measured]
             far = [apart / times for apart, times in zip(far, more, strict=True)]
-            before *= _wider(steps, known[STEPS], momentum=momentum)
+            before *= wider(steps, known[STEPS], momentum=momentum)
         median = median_low(far)
         if before > 0:
             median = min(max(median, before / _CHANGE), before * _CHANGE)
@@ -107,7 +107,7 @@ def bounds_of(known: Reach, clip_norm: float) -> dict[str, float]:
     return {name: clip_norm * value for name, value in far.items()} | {STEPS: known[STEPS]}
 
 
-def _wider(steps: float, than: float, *, momentum: float) -> float:
+def wider(steps: float, than: float, *, momentum: float) -> float:
     """How many times as far as with `than` steps a client may go."""
     if steps <= than:
         return 1.0
@@ -144,5 +144,5 @@ class Limits:
             return float("inf")
         more = 1.0
         if name == MODEL:
-            more = _wider(steps, self.bounds[STEPS], momentum=self.momentum)
+            more = wider(steps, self.bounds[STEPS], momentum=self.momentum)
         return more * self.bounds[name]

@@ -4,7 +4,7 @@ The cloud role feeds it and acts on what it says; time comes in as seconds since
 Invariant: a client of a round is exactly one of waiting, accepted or lost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import Field
@@ -236,6 +236,8 @@ class Tries:
     """How often the round after the last finished one has come to nothing; new for each round."""
 
     count: int = 0
+    taken_back: int = 0
+    """How often it was played again without some clients (`learning.rollback`)."""
 
     def fruitless(self, done: Round) -> str:
         """What is to be said of a closed round without an update, which is planned once more.
@@ -278,6 +280,8 @@ class Progress(WireModel):
     """Its plan."""
     counted: dict[str, int] = Field(default_factory=dict)
     """The round of each client's last update."""
+    sit_out: dict[str, int] = Field(default_factory=dict)
+    """Clients that are left out, and the round from which they may return (`learning.rollback`)."""
     troubles: dict[str, list[str]] = Field(default_factory=dict)
     """Errors of the user's code on clients (`learning.troubles`)."""
 
@@ -297,6 +301,10 @@ class Progress(WireModel):
         failed = {client: list(told) for client, told in (troubles or {}).items()}
         update = {"round": report.round, "report": report, "plan": plan, "counted": counted}
         return self.model_copy(update=update | {"troubles": failed})
+
+    def sitting_out(self) -> set[str]:
+        """Clients that are left out of the next round."""
+        return {client for client, until in self.sit_out.items() if until > self.round + 1}
 
     def again(self, finished: int) -> "Progress":
         """The progress of a job that goes on from here although `finished` rounds were done."""
@@ -352,6 +360,9 @@ def may_begin(
     return limit_s is not None and waited_s >= limit_s and connected >= min(quorum or 1, clients)
 
 
-def repeat_plan(last: RoundPlan, *, round_number: int) -> RoundPlan:
-    """The plan of a round that the planner could not be asked for: the last one again."""
-    return last.model_copy(update={"round": round_number, "planned": False})
+def repeat_plan(last: RoundPlan, *, round_number: int, without: Collection[str] = ()) -> RoundPlan:
+    """The plan of a round that the planner could not be asked for: the last one again, without
+    these clients, unless nobody else is in it."""
+    there = [one for one in last.participants if one.client not in without]
+    update = {"round": round_number, "planned": False}
+    return last.model_copy(update=update | {"participants": there or last.participants})

@@ -3,18 +3,21 @@
 Whoever builds a server or an edge calls it; `learning.clipping`, `kept` and `rollback` do it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import Aggregation
 from lockstep_workers.learning.clipping import Reached
 from lockstep_workers.learning.kept import KeptUpdates
+from lockstep_workers.learning.rollback import Judge
 from lockstep_workers.learning.strategy import Strategy
 from lockstep_workers.learning.sums import RoundSum
 
 DEFAULT_TRIM = 0.2
 DEFAULT_CLIP_NORM = 10.0
 """No update of honest clients reaches it (docs/strategies.md)."""
+DEFAULT_ROLLBACK_LOSS = 5.0
+"""Nor does the loss of honest rounds reach that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,8 @@ class Safeguards:
     """Of local SGD."""
     aggregation: Aggregation = Aggregation.MEAN
     trim: float = DEFAULT_TRIM
+    judge: Judge = field(default_factory=Judge)
+    """Of rounds that are taken back."""
 
     def updates(self, n_values: int, *, strategy: Strategy, exact: bool) -> RoundSum | KeptUpdates:
         """Where a round's updates go."""
@@ -48,13 +53,16 @@ def clip_norm_of(job: JobSettings) -> float:
     return DEFAULT_CLIP_NORM if asked is None else asked
 
 
-def safeguards_of(job: JobSettings, reached: Reached | None) -> Safeguards:
+def safeguards_of(job: JobSettings, reached: Reached | None, *, classes: int) -> Safeguards:
     """What a job asks for; empty fields take the defaults. One that hides its clients bounds them
     itself."""
     spec = job.strategy
+    most = DEFAULT_ROLLBACK_LOSS if spec.rollback_loss is None else spec.rollback_loss
+    judge = Judge(most, classes)
     if job.privacy is not None:
-        return NO_SAFEGUARDS
+        return Safeguards(judge=judge)
     return Safeguards(
+        judge=judge,
         clip_norm=clip_norm_of(job),
         reached=reached,
         momentum=job.training.momentum,

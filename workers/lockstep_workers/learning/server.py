@@ -8,11 +8,15 @@ once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import median_low
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from lockstep_workers.data import Examples
+from lockstep_workers.learning.bounding import Sketch
 from lockstep_workers.learning.clipping import (
     UNSEEN,
     Limits,
@@ -20,10 +24,12 @@ from lockstep_workers.learning.clipping import (
     bounds_of,
     first_reach,
     next_reach,
+    wider,
 )
 from lockstep_workers.learning.evaluation import Evaluation, evaluate
 from lockstep_workers.learning.parameters import FlatModel, flatten, use_vector
 from lockstep_workers.learning.privacy import Noise, clip
+from lockstep_workers.learning.rollback import Given, unusual
 from lockstep_workers.learning.safeguards import NO_SAFEGUARDS, Safeguards
 from lockstep_workers.learning.strategy import (
     MODEL,
@@ -71,6 +77,9 @@ class Server:
             self.state = replace(self.state, reach=first_reach(reached, [*strategy.uploads]))
         self._sum = safeguards.updates(self.n_values, strategy=strategy, exact=deterministic)
         self._limits = self._limits_now()
+        guards = safeguards.judge.most_times > 0 and noise is None
+        self._sketch = Sketch(self.model.vector.numel()) if guards else None
+        self._directions: dict[str, NDArray[np.float64]] = {}
 
     @property
     def weight(self) -> float:
@@ -118,6 +127,7 @@ class Server:
         vectors = self.state.vectors
         self.move({n: v.copy() for n, v in vectors.items() if self._sum.holds(v)})
         self._sum.reset()
+        self._directions = {}
         self._limits = self._limits_now()
 
     def move(self, vectors: Mapping[str, Vector]) -> None:
@@ -131,6 +141,9 @@ class Server:
             measured = UNSEEN
         else:
             measured = self._limits.hold(flat, contribution.steps)
+        if self._sketch is not None:
+            model = self.state.vectors[MODEL]
+            self._directions[client] = self._sketch.direction(flat[: model.size], model)
         counted = replace(contribution, distances=measured.distances)
         self._sum.add(client, flat, share=share_of(self._strategy, counted))
         return measured
@@ -158,6 +171,20 @@ class Server:
         )
         after = self._strategy.aggregate(self.state, mean, totals=figures)
         self.go_on_from(replace(after, reach=reach))
+
+    def suspects(self) -> dict[str, str]:
+        """Clients whose update of this round stands out, and by what (`learning.rollback`)."""
+        steps = median_low([one.contribution.steps for one in self._sum.shares.values()])
+        given = {
+            client: Given(
+                distance=one.contribution.distances[0]
+                / wider(one.contribution.steps, steps, momentum=self._safeguards.momentum),
+                direction=self._directions.get(client),
+            )
+            for client, one in self._sum.shares.items()
+            if one.contribution.distances
+        }
+        return unusual(given)
 
     def evaluate(self, test: Examples) -> Evaluation:
         """Accuracy and loss of the global model."""

@@ -68,7 +68,7 @@ class SplitServer(Server):
             loaded.module,
             examples=loaded.examples,
             deterministic=job.training.deterministic,
-            safeguards=safeguards_of(job, loaded.reached),
+            safeguards=safeguards_of(job, loaded.reached, classes=loaded.dataset.classes),
         )
         self._job, self._how = job, distilling_of(job)
         self._train, self._classes = loaded.dataset.train, loaded.dataset.classes
@@ -202,6 +202,10 @@ class SplitServer(Server):
         model = np.concatenate([self.vectors.front, edge.vector.numpy()])
         vectors = {**self.state.vectors, MODEL: model, CLOUD: cloud.vector.numpy()}
         self.go_on_from(replace(self.state, vectors=vectors))
+
+    def suspects(self) -> dict[str, str]:
+        """None: what comes here is of clusters, which hold honest clients too."""
+        return {}
 
     # -- what came of it -------------------------------------------------------------------------
 
