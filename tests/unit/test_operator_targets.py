@@ -91,6 +91,20 @@ def test_a_pod_that_says_it_is_a_jobs_is_not_listed(kube: FakeKube, state: Clust
     assert state.targets() == []
 
 
+@pytest.mark.parametrize("ordinal", ["2", "01", "x", "", "9" * 5000])
+def test_a_pod_that_its_set_would_not_make_is_not_listed(
+    kube: FakeKube, state: ClusterState, ordinal: str
+) -> None:
+    """It names the set as its owner, which whoever may make pods there can write; and the list of
+    all others' pods comes as ever."""
+    ours = with_set(kube, Role.DEVICE, "fast", replicas=2)
+    kube.put(pod_of(ours, 1))
+    forged = pod_of(ours)
+    forged["metadata"]["name"] = f"digits-device-fast-{ordinal}"
+    kube.put(forged)
+    assert [one["client"] for one in labelled(state)] == ["fast-1"]
+
+
 @pytest.mark.parametrize(
     "owners",
     [

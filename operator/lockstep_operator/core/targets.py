@@ -65,7 +65,7 @@ def targets(
     found = [
         _target(pod, of, interval_s=intervals[of.job])
         for pod in pods
-        if (of := owned.get(pod.set_uid)) is not None and pod.ip
+        if (of := owned.get(pod.set_uid)) is not None and pod.ip and _is_made_by(of, pod)
     ]
     return sorted(found, key=lambda one: (one.labels[labels.NAMESPACE], one.labels[labels.POD]))
 
@@ -91,6 +91,14 @@ def _names(job: str, said: Mapping[str, str]) -> Iterable[tuple[Role, str, str]]
         group = said.get(label, "")
         make = names.group_name if role is Role.DEVICE else names.edge_group_name
         yield role, group, make(job, group)
+
+
+def _is_made_by(of: _Set, pod: SetPod) -> bool:
+    """Whether the set's controller makes pods of this name: others may say that it owns theirs."""
+    ordinal = pod.name.rpartition("-")[2]
+    if len(ordinal) > len(str(of.pods)) or not ordinal.isdecimal():
+        return False
+    return ordinal == str(int(ordinal)) and int(ordinal) < of.pods
 
 
 def _target(pod: SetPod, of: _Set, *, interval_s: int) -> Target:
