@@ -118,6 +118,27 @@ async def test_a_job_that_was_edited_meanwhile_is_not_deleted_for_its_age() -> N
     assert ref not in kube.objects
 
 
+async def test_a_job_that_came_in_anothers_place_is_not_deleted_for_its_age() -> None:
+    """Of the same name and generation, but nobody has looked at how old it is."""
+    kube = Swapping()
+    ended = {"phase": "Completed", "completionTime": "2020-01-01T00:00:00Z"}
+    kube.put(job_body(ttlSecondsAfterFinished=1) | {"status": ended})
+    ref = job_ref(KEY.namespace, KEY.name)
+    young = copy.deepcopy(kube.objects[ref])
+    young["metadata"]["uid"] = "another"
+    deps, get = make_deps(kube), kube.get
+
+    async def then_replaced(ref: ObjectRef) -> Manifest:
+        found = await get(ref)
+        kube.put(young)
+        return found
+
+    kube.get = then_replaced  # type: ignore[method-assign]
+    with pytest.raises(Conflict):
+        await reconcile(KEY, deps)
+    assert kube.objects[ref]["metadata"]["uid"] == "another"
+
+
 OURS = owner_of({"metadata": {"name": "digits", "uid": "uid-1"}})
 EARLIER = OURS | {"uid": "uid-0"}
 
