@@ -221,7 +221,6 @@ def test_devices_mount_nothing_of_a_users_config_map_but_a_copy_of_its_traces(
     namespace = operator.namespace
     data = {"street.csv": "t_seconds,bandwidth_mbps\n0,2\n", "password": "secret"}
     create(namespace, users("ConfigMap", "street", data=data))
-    before = as_made(namespace, "ConfigMap", "street")
     group = {"name": "small", "cpuAtMax": "100m", "memory": "256Mi", "uplink": {"trace": "street"}}
     create(namespace, job("linked", devices=[group]))
     ready = '.status.conditions[?(@.type=="Ready")]'
@@ -231,7 +230,7 @@ def test_devices_mount_nothing_of_a_users_config_map_but_a_copy_of_its_traces(
     assert "ConfigMap street does not say that it has traces" in told
     assert "linked-traces-street" not in api.kubectl("-n", namespace, "get", "cm", "-o", "name")
     api.kubectl("-n", namespace, "label", "configmap", "street", "lockstep.dev/traces=true")
-    before["metadata"] = as_made(namespace, "ConfigMap", "street")["metadata"]
+    before = as_made(namespace, "ConfigMap", "street")
     api.kubectl("-n", namespace, "wait", "--for=create", "sts/linked-device-small", TIMEOUT)
     copy = get(namespace, "linked-traces-street", "configmap")
     assert copy["data"] == {"street.csv": data["street.csv"]}
