@@ -78,6 +78,8 @@ _PLURALS = {
     CLAIM: "persistentvolumeclaims",
     ("batch/v1", "Job"): "jobs",
 }
+KINDS = tuple(_PLURALS)
+"""All that are asked for."""
 
 
 @dataclass(frozen=True, slots=True)

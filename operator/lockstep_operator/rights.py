@@ -232,13 +232,14 @@ def granted(call: Called) -> bool:
     return call in _GRANTED
 
 
-def _calls(rights: Iterable[Right]) -> Iterator[Called]:
+def calls(rights: Iterable[Right]) -> Iterator[Called]:
+    """What rows grant, one by one."""
     for one in rights:
         for resource in (*one.resources, *one.urls):
             yield from (Called(verb, one.group, resource) for verb in one.verbs)
 
 
-_GRANTED = frozenset(_calls(RIGHTS))
+_GRANTED = frozenset(calls(RIGHTS))
 
 
 def of(scope: Scope) -> list[Right]:
