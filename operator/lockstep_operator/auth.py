@@ -1,9 +1,10 @@
 """Who calls the planner: checks that a token is the one of a job's cloud pod, or its trainer's.
 
 The planner calls it, before anything else of a call is read. A positive review is kept a minute
-under a hash of the token, so that a round costs no call to the apiserver; a negative one for some
-seconds. Invariant: wrong tokens cost the apiserver so many reviews and no more, and whoever had a
-valid one before, or has not tried often, is never turned away because of them.
+under a hash of the token, so that a round costs no call to the apiserver, but for a pod that nobody
+has seen; a negative one for some seconds. Invariant: wrong tokens cost the apiserver so many
+reviews and no more, and whoever had a valid one before, or has not tried often, is never turned
+away because of them.
 """
 
 import hashlib
@@ -21,6 +22,8 @@ from lockstep_serving.recent import remember
 
 CACHE_S = 60.0
 REFUSED_S = 10.0
+NEW_S = 2.0
+"""For so long a review tells of a pod that nobody has seen that it is there."""
 _MAX_CACHED = 10_000
 _MAX_TOKEN = 8192
 """Characters; a service account's has some 1,200."""
@@ -77,10 +80,7 @@ class Authenticator:
             TooManyCalls: too many wrong tokens came from there.
             KubeError: the token could not be checked.
         """
-        scheme, _, token = (caller.authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise Unauthenticated("send the pod's token: Authorization: Bearer …")
-        user = await self._user(token.strip(), caller.source)
+        user = await self._user(_token(caller), caller.source)
         account = names.service_account_name(key.name, role)
         if user.name != f"system:serviceaccount:{key.namespace}:{account}":
             raise Forbidden(f"{user.name} is not the {role} pod of job {key.namespace}/{key.name}")
@@ -102,6 +102,32 @@ class Authenticator:
         if self._owners.get(user.uid) != uid:
             raise Forbidden(f"the caller belongs to an earlier job {key.namespace}/{key.name}")
 
+    async def check_pod(
+        self, key: JobKey, caller: Caller, *, user: User, role: Role, seen: str | None
+    ) -> None:
+        """Keep out a pod that is gone: what was found of its token is remembered for a while.
+
+        `seen` is the uid that the pod of its name has now. None: no such pod was seen, since it is
+        new, or gone; then it is asked anew, for the apiserver takes no token of a pod that is gone.
+
+        Raises:
+            Unauthenticated, Forbidden: it is not one of the job's pods as they are now.
+            KubeError: the token could not be checked.
+        """
+        if not user.pod or (role is Role.CLOUD and user.pod != names.cloud_pod(key.name)):
+            raise Forbidden(f"the token is not that of the {role} pod of job {key.name}")
+        if seen is None:
+            await self._review_anew(_token(caller), caller.source)
+        elif seen != user.pod_uid:
+            raise Forbidden(f"another pod is {user.pod} now: this one is gone")
+
+    async def _review_anew(self, token: str, source: str) -> None:
+        digest, now_s = _hash(token), self._clock()
+        known = self._users.get(digest)
+        if known is not None and now_s >= known[1] - CACHE_S + NEW_S:
+            self._users[digest] = known[0], now_s
+        await self._user(token, source)
+
     async def _learn_owner(self, key: JobKey, role: Role) -> None:
         account = names.service_account_name(key.name, role)
         try:
@@ -115,7 +141,7 @@ class Authenticator:
             self._owners[found["metadata"]["uid"]] = owners[0]["uid"]
 
     async def _user(self, token: str, source: str) -> User:
-        digest = hashlib.sha256(token.encode()).hexdigest()
+        digest = _hash(token)
         known, now_s = self._users.get(digest), self._clock()
         if known is not None and now_s < known[1]:
             return known[0]
@@ -130,6 +156,17 @@ class Authenticator:
             raise _not_valid()
         remember(self._users, digest, value=(reviewed, now_s + CACHE_S), most=_MAX_CACHED)
         return reviewed
+
+
+def _token(caller: Caller) -> str:
+    scheme, _, token = (caller.authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("send the pod's token: Authorization: Bearer …")
+    return token.strip()
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _not_valid() -> Unauthenticated:

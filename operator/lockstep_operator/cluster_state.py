@@ -14,10 +14,7 @@ from functools import reduce
 from operator import and_
 from typing import Any, Protocol
 
-from pydantic import ValidationError
-
 from lockstep_api import names
-from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
 from lockstep_operator.complaints import KINDS, Complaints
 from lockstep_operator.core import occupancy
@@ -61,6 +58,7 @@ from lockstep_operator.views import (
     limit_range_bounds,
     node_view,
     quota_bounds,
+    shares_of,
 )
 
 FRESH_S = 2.0
@@ -148,6 +146,12 @@ class ClusterState:
         """The pods of a job."""
         found = self._pods[self._space(job.namespace)].of(_labelled(job))
         return tuple(pod.view for pod in found.values() if pod.is_of_set)
+
+    def pod_uid(self, job: JobKey, name: str) -> str | None:
+        """The uid that a job's pod of this name has; None: no such pod was seen."""
+        found = self._pods[self._space(job.namespace)].of(_labelled(job))
+        pod = found.get((job.namespace, name))
+        return None if pod is None else pod.uid
 
     def children(self, job: JobKey) -> dict[ObjectRef, Manifest]:
         """The objects that a job consists of, less what decisions do not read."""
@@ -273,7 +277,7 @@ class ClusterState:
         for kept in self._jobs.values():
             for _, job in kept:
                 if job.key not in self._decided:
-                    yield job.key, _shares(job)
+                    yield job.key, shares_of(job)
         yield from ((key, found) for key, (_, found) in self._decided.items())
 
     def _know(
@@ -368,7 +372,7 @@ class ClusterState:
             async for one in _items(self._kube, JOB, namespace=None, labels=""):
                 job = kept_job(one)
                 if not self._is_followed(job.key.namespace):
-                    found.placed += _shares(job)
+                    found.placed += shares_of(job)
         except Refused:
             return
 
@@ -388,13 +392,3 @@ async def _items(
         async for page in pages:
             for item in page.items:
                 yield item
-
-
-def _shares(job: KeptJob) -> tuple[Share, ...]:
-    """What a job holds as its spec and status say; one that cannot be read has no place."""
-    try:
-        spec = FederatedJobSpec.model_validate(job.spec)
-        status = FederatedJobStatus.model_validate(job.status)
-    except ValidationError:
-        return ()
-    return occupancy.shares(job.key, spec, status=status)

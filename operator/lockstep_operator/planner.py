@@ -111,6 +111,8 @@ class Planner:
         user = await self.authenticator.check(key, caller, role=role)
         job = await self._existing(key)
         await self.authenticator.check_owner(key, user, uid=job.uid, role=role)
+        seen = self.deps.sources.cluster.pod_uid(key, user.pod)
+        await self.authenticator.check_pod(key, caller, user=user, role=role, seen=seen)
         return job
 
     async def plan(self, job: JobView, request: PlanRequest) -> RoundPlan:

@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from lockstep_api import names
 from lockstep_api.quantity import parse_quantity
+from lockstep_api.spec import FederatedJobSpec
+from lockstep_api.status import FederatedJobStatus
+from lockstep_operator.core import occupancy
 from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.children import COPIED_ANNOTATION
 from lockstep_operator.core.manifests import HASH_ANNOTATION, identity
 from lockstep_operator.core.model import Bounds, JobKey, Manifest, NodeView, ObjectRef, PodView
-from lockstep_operator.core.occupancy import Holding
+from lockstep_operator.core.occupancy import Holding, Share
 from lockstep_operator.core.ownership import controller, is_of_its_set
 from lockstep_operator.kube import ref_of
 
@@ -220,6 +225,16 @@ def kept_job(job: Manifest) -> KeptJob:
     shown = {key: status[key] for key in ("phase", "placement") if key in status}
     key = JobKey(meta["namespace"], meta["name"])
     return KeptJob(key, meta["uid"], job.get("spec") or {}, shown)
+
+
+def shares_of(job: KeptJob) -> tuple[Share, ...]:
+    """What a job holds as its spec and status say; one that cannot be read has no place."""
+    try:
+        spec = FederatedJobSpec.model_validate(job.spec)
+        status = FederatedJobStatus.model_validate(job.status)
+    except ValidationError:
+        return ()
+    return occupancy.shares(job.key, spec, status=status)
 
 
 def holding(pod: Manifest) -> Holding | None:

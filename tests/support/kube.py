@@ -317,11 +317,11 @@ class FakeKube:
         self._check("get", path)
         return copy.deepcopy(self.public[path])
 
-    def account(self, token: str, name: str) -> None:
-        """A token of a ServiceAccount as it is now."""
+    def account(self, token: str, name: str, *, pod: str = "", uid: str = "pod-1") -> None:
+        """A token of a ServiceAccount as it is now, bound to a pod of it."""
         found = self._stored(ObjectRef("v1", "ServiceAccount", KEY.namespace, name))
         user = f"system:serviceaccount:{KEY.namespace}:{name}"
-        self.users[token] = User(user, found["metadata"]["uid"])
+        self.users[token] = User(user, found["metadata"]["uid"], pod or f"{name}-0", uid)
 
     def _stored(self, ref: ObjectRef) -> Manifest:
         if ref not in self.objects:

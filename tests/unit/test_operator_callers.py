@@ -11,6 +11,7 @@ from lockstep_operator.auth import (
     CACHE_S,
     FIRST_OF_ALL,
     FURTHER_OF_ALL,
+    NEW_S,
     OF_ONE,
     REFUSED_S,
     Authenticator,
@@ -18,7 +19,8 @@ from lockstep_operator.auth import (
 )
 from lockstep_operator.core.model import Manifest
 from lockstep_operator.errors import TooManyCalls, Unauthenticated, Unavailable
-from lockstep_operator.kube import User, job_ref
+from lockstep_operator.kube import POD, User, job_ref
+from lockstep_operator.planner import Planner
 from lockstep_operator.policies import Policies
 from lockstep_operator.policy_learning import PolicyLearning
 from tests.support.kube import (
@@ -247,3 +249,70 @@ async def test_a_request_that_does_not_fit_is_no_error_of_the_planner(
 ) -> None:
     assert (await setup.http.post(PLAN, json=request(1, "ghost-0"))).status_code == 422
     assert [one for one in caplog.records if one.levelname == "ERROR"] == []
+
+
+# -- pods that are gone ----------------------------------------------------------------------------
+
+
+def see(setup: Setup, *, uid: str) -> None:
+    """The watch of pods tells of the cloud pod."""
+    labels = {names.JOB_LABEL: KEY.name}
+    meta: Manifest = {"name": "digits-cloud-0", "namespace": "lab", "uid": uid, "labels": labels}
+    pod: Manifest = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**meta, "resourceVersion": "9"},
+    }
+    (pods,) = (one for one in setup.deps.sources.cluster.all_kept() if one.source.kind == POD)
+    pods.put(pod)
+
+
+def at(setup: Setup, now_s: list[float]) -> Planner:
+    """The planner, whose time is the test's."""
+    checked = Authenticator(setup.kube, clock=lambda: now_s[0])
+    return replace(setup.planner, authenticator=checked)
+
+
+async def test_a_cloud_pod_that_is_seen_is_reviewed_once_a_minute(setup: Setup) -> None:
+    now_s = [0.0]
+    see(setup, uid="pod-1")
+    async with client(at(setup, now_s)) as http:
+        for moment in (0.0, NEW_S + 1, CACHE_S - 1):
+            now_s[0] = moment
+            assert (await http.post(PLAN, json=request())).status_code == 200
+    assert len(setup.kube.reviews) == 1
+
+
+async def test_a_cloud_pod_that_another_one_has_replaced_may_not_call(setup: Setup) -> None:
+    """Although its token was valid a moment ago."""
+    async with client(at(setup, [0.0])) as http:
+        assert (await http.post(PLAN, json=request())).status_code == 200
+        see(setup, uid="pod-2")
+        answer = await http.post(PLAN, json=request())
+    assert answer.status_code == 403
+    assert "another pod is digits-cloud-0 now" in answer.json()["message"]
+
+
+async def test_a_cloud_pod_that_is_gone_may_not_call(setup: Setup) -> None:
+    """Nor one that nobody has seen yet and nobody will: the apiserver is asked again."""
+    now_s = [0.0]
+    async with client(at(setup, now_s)) as http:
+        assert (await http.post(PLAN, json=request())).status_code == 200
+        now_s[0] = NEW_S - 1
+        assert (await http.post(PLAN, json=request())).status_code == 200
+        assert len(setup.kube.reviews) == 1
+        del setup.kube.users["cloud"]
+        now_s[0] = NEW_S
+        assert (await http.post(PLAN, json=request())).status_code == 401
+
+
+@pytest.mark.parametrize("pod", ["", "digits-cloud-1", "digits-device-fast-0"])
+async def test_a_token_of_the_cloud_pods_account_is_not_the_cloud_pods(
+    setup: Setup, pod: str
+) -> None:
+    """Whoever may make tokens of accounts, or pods that have them, is not it for that alone."""
+    user = setup.kube.users["cloud"]
+    setup.kube.users["cloud"] = replace(user, pod=pod)
+    answer = await setup.http.post(PLAN, json=request())
+    assert answer.status_code == 403
+    assert "is not that of the cloud pod" in answer.json()["message"]
