@@ -16,10 +16,15 @@ from lockstep_api import names
 from lockstep_api.names import Role
 from lockstep_api.sessions import ClientFailure, Registration
 from lockstep_api.settings import JobSettings
+from lockstep_api.tiers import EdgeRegistration
 from lockstep_workers.cloud.signing_keys import SigningKeys
 from lockstep_workers.device import connection as device
 from lockstep_workers.device.failing import tell
 from lockstep_workers.device.session import SessionKeeper
+from lockstep_workers.edge.members import Members
+from lockstep_workers.edge.metrics import EdgeMetrics
+from lockstep_workers.edge.running import Running
+from lockstep_workers.edge.upward import Upward, http_client
 from lockstep_workers.errors import NotAdmitted
 from lockstep_workers.planner_client import PlannerClient
 from tests.support.patience import PATIENCE_S
@@ -408,3 +413,86 @@ async def test_a_failure_with_a_key_that_is_no_sessions_is_not_read(tmp_path: Pa
         shown = {names.SESSION_HEADER: "x" * 43}
         answer = await http_client.post(url, content=b"no JSON", headers=shown)
         assert answer.status_code == 409
+
+
+# -- edges -----------------------------------------------------------------------------------------
+
+EDGES = {"e-0": "http://127.0.0.1:1", "e-1": "http://127.0.0.1:2"}
+
+
+def of_edge(job: JobSettings, edge: str = "e-0", **changes: Any) -> str:
+    return good(job, edge, role=Role.EDGE, **changes)
+
+
+async def test_an_edge_is_known_by_its_pod_as_devices_are(tmp_path: Path) -> None:
+    """And no device's token makes an edge, nor the other way round."""
+    wrong: dict[str, tuple[int, Token]] = {
+        "none": (401, lambda _job: ""),
+        "another edge's": (403, lambda job: of_edge(job, "e-1")),
+        "a device's": (403, lambda job: good(job, "d-0")),
+        "a device's that is named so": (403, lambda job: good(job, "e-0")),
+        "another job's": (401, lambda job: of_edge(job, aud=[names.job_audience("u2")])),
+        "expired": (401, lambda job: of_edge(job, issued_s=time.time() - 700)),
+    }
+    path = names.EDGE_SESSION_ROUTE.format(edge="e-0")
+    async with guarded(tmp_path, FakePlanner(), edge_urls=EDGES) as server:
+        assert server.rounds.tiers is not None
+        for what, (status, make) in wrong.items():
+            got, answer = await head_alone(server, path, make(server.job))
+            assert got == status, (what, answer)
+        assert server.rounds.tiers.registrations() == []
+        got, _ = await head_alone(
+            server, names.SESSION_ROUTE.format(client="d-0"), of_edge(server.job)
+        )
+        assert got == 403
+
+
+async def test_a_new_pod_of_an_edge_takes_over_and_the_old_one_ends(tmp_path: Path) -> None:
+    async with (
+        guarded(tmp_path, FakePlanner(), edge_urls=EDGES) as server,
+        http_client() as http,
+    ):
+        now_s, tiers = time.time(), server.rounds.tiers
+        assert tiers is not None
+        old, new = (
+            of_edge(server.job, uid=uid, issued_s=issued_s)
+            for uid, issued_s in (("old", now_s - 300), ("new", now_s))
+        )
+        first = keeping(server, http, file=with_token(tmp_path / "old", old), life="1")
+        await is_there(server, "1")
+        second = keeping(server, http, file=with_token(tmp_path / "new", new), life="2")
+        await is_there(server, "2")
+        with pytest.raises(NotAdmitted, match="another pod is e-0 now"):
+            await asyncio.wait_for(first, PATIENCE_S)
+        assert [one.incarnation for one in tiers.registrations()] == ["2"]
+        tiers.end("over")
+        await asyncio.wait_for(second, PATIENCE_S)
+
+
+def with_token(file: Path, token: str) -> Path:
+    file.write_text(token)
+    return file
+
+
+def keeping(
+    server: Cloud, http: httpx2.AsyncClient, *, file: Path, life: str
+) -> "asyncio.Future[None]":
+    """An edge's own code holds its session; it has no order."""
+    known = EdgeRegistration(edge="e-0", incarnation=life)
+    upward = Upward(server.url, known, client=http, token_file=file)
+    members = Members()
+    running = Running("e-0", _never, members=members, metrics=EdgeMetrics("job", "e-0"))
+    return asyncio.ensure_future(upward.keep(running, dropped=lambda: None))
+
+
+def _never(*_order: Any) -> Any:
+    raise AssertionError("it gets no order")
+
+
+async def is_there(server: Cloud, life: str) -> None:
+    """Waits until an edge has its session in this life."""
+    tiers = server.rounds.tiers
+    assert tiers is not None
+    async with asyncio.timeout(PATIENCE_S):
+        while [one.incarnation for one in tiers.registrations()] != [life]:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)

@@ -18,6 +18,7 @@ from lockstep_api.identity import PublicKey, PublishedKeys
 Fetch = Callable[[str], Awaitable[PublishedKeys]]
 """Asks for the keys, of which one is missed, until there is an answer."""
 
+_KINDS = frozenset({"RSA", "EC"})
 ALGORITHMS = frozenset({"RS256", "ES256", "ES384", "ES512"})
 """With which an apiserver signs; nothing that is made with a secret, and nothing without a key."""
 FRESH_S = 3600.0
@@ -68,8 +69,11 @@ class SigningKeys:
 
 def _made(key: PublicKey) -> jwt.PyJWK | None:
     """A key that can check signatures; None: it is of a kind that signs no tokens of pods."""
+    signs = key.alg in (None, *ALGORITHMS) and key.use in (None, "sig")
+    if key.kty not in _KINDS or not signs:
+        return None
     try:
         made = jwt.PyJWK(key.model_dump(exclude_none=True))
     except jwt.PyJWTError:
         return None
-    return made if made.algorithm_name in ALGORITHMS and key.use in (None, "sig") else None
+    return made if made.algorithm_name in ALGORITHMS else None
