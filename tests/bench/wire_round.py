@@ -4,7 +4,8 @@
 
 The server is the cloud pod's own (job, reception and routes, uvicorn) in a process of its own; each
 client is a process that uses the device's own calls and sends the model back. The floor is a
-star of blocking sockets with the same bytes. Both in one run, since machines differ.
+star of blocking sockets with the same bytes. Both in one run, since machines differ; and both over
+TLS as well, unless `--plain` is given.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import multiprocessing as mp
 import socket
 import statistics
 import time
+from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,6 +25,9 @@ from lockstep_api.sessions import Registration
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import UpdateReport
 from lockstep_workers.device import connection as device
+from lockstep_workers.trust import Trust
+from tests.support.certificates import certified, local_ca, trusting
+from tests.wire.channels import LOOPBACK, PLAIN, over_tls
 from tests.wire.jobs import FakePlanner, free_port, serving, settings
 
 _CHUNK = 1 << 20
@@ -38,6 +43,7 @@ async def _serve(
     clients: int,
     rounds: int,
     deterministic: bool,
+    tls: bool,
     out: Connection,
 ) -> None:
     # torch is imported by the server's process only.
@@ -81,7 +87,11 @@ async def _serve(
             )  # fmt: skip
             made = Job(parts)
             app = BulkRoutes(made.reception)
-            async with serving(planner.app(), planner_port), serving(app, port):
+            channel = over_tls() if tls else PLAIN
+            async with (
+                serving(planner.app(), planner_port),
+                serving(app, port, channel=channel),
+            ):
                 await made.run()
                 reports = [r.report for r in planner.requests[1:] if r.report]
                 seconds = [r.seconds for r in reports]
@@ -103,17 +113,17 @@ def _server(*args: object) -> None:
     uvloop.run(_serve(*args))  # type: ignore[arg-type]
 
 
-def _client(url: str, number: int) -> None:
-    name = f"d-{number}"
+def _client(url: str, number: int, ca_file: Path) -> None:
+    name, trust = f"d-{number}", Trust(ca_file)
     while True:
         try:
-            session = device.connect(url)
+            session = device.connect(url, trust)
             break
         except OSError:
             time.sleep(0.05)  # the server's process is starting
     registration = Registration(client=name, incarnation="1", examples=1)
     held = device.open_session(session, registration)
-    connection = device.connect(url)
+    connection = device.connect(url, trust)
     after, model = 0, None
     key = held.key
     while (
@@ -131,33 +141,39 @@ def _client(url: str, number: int) -> None:
 
 
 def lockstep_rounds(
-    n: int, clients: int, rounds: int, *, deterministic: bool
+    n: int, clients: int, rounds: int, *, deterministic: bool, tls: bool = False
 ) -> tuple[list[float], list[float], float, float]:
     """Seconds of each round, and from one round's end to the next one's (plan and evaluation too),
     the server's memory before there is a model and at its peak, in MB."""
     port = free_port()
     ours, theirs = mp.Pipe()
     server = mp.Process(
-        target=_server, args=(port, free_port(), n, clients, rounds, deterministic, theirs)
+        target=_server, args=(port, free_port(), n, clients, rounds, deterministic, tls, theirs)
     )
     server.start()
-    people = [
-        mp.Process(target=_client, args=(f"http://127.0.0.1:{port}", i)) for i in range(clients)
-    ]
-    for each in people:
-        each.start()
-    seconds, between, before, peak = ours.recv()
-    for each in [server, *people]:
-        each.join()
+    url = f"{'https' if tls else 'http'}://{LOOPBACK}:{port}"
+    with TemporaryDirectory() as folder:
+        ca_file = Path(folder) / "ca.pem"
+        ca_file.write_text(local_ca().pem)
+        people = [mp.Process(target=_client, args=(url, i, ca_file)) for i in range(clients)]
+        for each in people:
+            each.start()
+        seconds, between, before, peak = ours.recv()
+        for each in [server, *people]:
+            each.join()
     return seconds, between, before, peak
 
 
-def _raw_client(port: int, size: int, rounds: int) -> None:
+def _raw_client(port: int, size: int, rounds: int, tls: bool) -> None:
     body = bytearray(size)
-    with socket.create_connection(("127.0.0.1", port)) as sock:
+    plain = socket.create_connection((LOOPBACK, port))
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    client = trusting(local_ca().pem) if tls else None
+    with client.wrap_socket(plain, server_hostname=LOOPBACK) if client else plain as sock:
         for _ in range(rounds):
             _receive(sock, memoryview(body))
             sock.sendall(body)
+        sock.recv(1)
 
 
 def _receive(sock: socket.socket, view: memoryview) -> None:
@@ -166,15 +182,22 @@ def _receive(sock: socket.socket, view: memoryview) -> None:
         got += sock.recv_into(view[got:], min(_CHUNK, len(view) - got))
 
 
-def raw_rounds(n: int, clients: int, rounds: int) -> list[float]:
+def raw_rounds(n: int, clients: int, rounds: int, *, tls: bool = False) -> list[float]:
     """The floor: a star of blocking sockets, the same bytes, one running sum."""
     size = 4 * n
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server((LOOPBACK, 0))
     port = listener.getsockname()[1]
-    people = [mp.Process(target=_raw_client, args=(port, size, rounds)) for _ in range(clients)]
+    people = [
+        mp.Process(target=_raw_client, args=(port, size, rounds, tls)) for _ in range(clients)
+    ]
     for each in people:
         each.start()
     sockets = [listener.accept()[0] for _ in people]
+    for sock in sockets:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if tls:
+        served = certified(local_ca(), LOOPBACK)
+        sockets = [served.wrap_socket(one, server_side=True) for one in sockets]
     body, total, seconds = bytearray(size), np.zeros(n, np.float32), []
     for _ in range(rounds):
         began = time.monotonic()
@@ -197,24 +220,39 @@ def fixed_mb(clients: int, *, deterministic: bool) -> float:
     return peak - before
 
 
-def measure(
-    clients: int, megabytes: float, *, rounds: int, fixed: float, deterministic: bool
-) -> str:
-    """One line of the table; `fixed` as `fixed_mb` says."""
-    n = int(megabytes * 1e6 / 4)
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is measured."""
+
+    clients: int
+    megabytes: float
+    rounds: int
+    deterministic: bool = False
+    """Whether sums are exact."""
+
+    @property
+    def n(self) -> int:
+        """Values of the model."""
+        return int(self.megabytes * 1e6 / 4)
+
+
+def measure(case: Case, *, fixed: float, tls: bool) -> tuple[float, str]:
+    """Seconds of a round, and a line of the table; `fixed` as `fixed_mb` says."""
+    clients, megabytes, rounds = case.clients, case.megabytes, case.rounds
     seconds, between, before, peak = lockstep_rounds(
-        n, clients, rounds, deterministic=deterministic
+        case.n, clients, rounds, deterministic=case.deterministic, tls=tls
     )
-    floor = raw_rounds(n, clients, rounds)
+    floor = raw_rounds(case.n, clients, rounds, tls=tls)
     ours, raw = statistics.median(seconds), statistics.median(floor)
-    return (
-        f"{clients:3d} clients x {megabytes:2g} MB: {ours:.3f} s a round "
+    line = (
+        f"{clients:3d} clients x {megabytes:2g} MB{', TLS' if tls else ''}: {ours:.3f} s a round "
         f"(fastest {min(seconds):.3f}), {statistics.median(between):.3f} s from end to end; "
         f"raw sockets {raw:.3f} s (fastest {min(floor):.3f}), ratio {ours / raw:.2f} "
         f"(of the fastest {min(seconds) / min(floor):.2f}); "
         f"server {before:.0f} MB at start, peak +{peak - before:.0f} MB "
         f"= {fixed:.0f} MB and {(peak - before - fixed) / megabytes:.1f} models"
     )
+    return ours, line
 
 
 def _fits(clients: int, megabytes: float) -> bool:
@@ -234,6 +272,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, nargs="+", default=[4, 40])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--deterministic", action="store_true", help="add into an exact sum")
+    parser.add_argument("--plain", action="store_true", help="without TLS only")
     options = parser.parse_args()
     for clients in options.clients:
         fixed = fixed_mb(clients, deterministic=options.deterministic)
@@ -241,11 +280,12 @@ def main() -> None:
             if not _fits(clients, megabytes):
                 print(f"{clients:3d} clients x {megabytes:2g} MB: not enough memory")
                 continue
-            line = measure(
-                clients, megabytes, rounds=options.rounds, fixed=fixed,
-                deterministic=options.deterministic,
-            )  # fmt: skip
+            case = Case(clients, megabytes, options.rounds, options.deterministic)
+            plain_s, line = measure(case, fixed=fixed, tls=False)
             print(line, flush=True)
+            if not options.plain:
+                tls_s, line = measure(case, fixed=fixed, tls=True)
+                print(f"{line}; TLS is {tls_s / plain_s:.2f} of plain", flush=True)
 
 
 if __name__ == "__main__":
