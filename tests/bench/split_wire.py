@@ -6,7 +6,8 @@ The edge is this process: uvicorn's port, an upgrade a device, our connections a
 it raw sockets carry the same values with the same casts and checks: epoll, `recv_into` the batch.
 Both take turns in one run, block by block, since machines differ and change. A device sends
 activations, the edge waits for all and sends as many bytes back: an echo, or what a real back half
-makes of them.
+makes of them. All of it is measured once more with our connections over TLS, unless `--plain` is
+given; the raw ones stay as they are.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -33,7 +36,10 @@ from lockstep_workers.edge import split_connection as edge_side
 from lockstep_workers.edge.split_connection import SplitConnection
 from lockstep_workers.split_frames import Flat, Shape, as_bytes, narrow, widen
 from lockstep_workers.tensors import check_values
+from lockstep_workers.trust import Trust
+from tests.support.certificates import local_ca
 from tests.support.splitting import CLASSES, KEYS, Edge, labels_of
+from tests.wire.channels import LOOPBACK, PLAIN, over_tls
 from tests.wire.jobs import free_port, serving
 
 _CHANNELS, _SIDE = 16, 14
@@ -112,14 +118,16 @@ class Result:
     """A case, both ways, in ms a step."""
 
     case: Case
+    tls: bool
     raw: tuple[float, float, float]
     ours: tuple[float, float, float]
 
     def row(self) -> str:
         """Of a table in markdown (`HEADING`)."""
         (raw_wall, raw_cpu, _), (wall, cpu, other) = self.raw, self.ours
+        name = f"{self.case.name}{', TLS' if self.tls else ''}"
         return (
-            f"| 8 x {self.case.name} | {raw_wall:.2f} | {wall:.2f} | {wall / raw_wall:.2f} "
+            f"| 8 x {name} | {raw_wall:.2f} | {wall:.2f} | {wall / raw_wall:.2f} "
             f"| {raw_cpu:.2f} | {cpu:.2f} | {cpu / raw_cpu:.2f} | {other:.2f} |"
         )
 
@@ -149,6 +157,9 @@ class Plan:
     steps: int
     raw_port: int
     port: int
+    tls: bool
+    ca_file: Path
+    """Whom devices trust, with TLS."""
 
 
 def _device(number: int, plan: Plan) -> None:
@@ -157,10 +168,11 @@ def _device(number: int, plan: Plan) -> None:
         shape = case.shape
         made = np.random.default_rng(number).normal(size=(shape.rows, shape.values))
         activations, labels = made.astype(np.float32), labels_of(shape, number)
-        url, client = f"http://127.0.0.1:{plan.port}", f"d-{number}"
+        url = f"{'https' if plan.tls else 'http'}://{LOOPBACK}:{plan.port}"
+        client, trust = f"d-{number}", Trust(plan.ca_file)
         with _raw_connection(plan.raw_port, number) as sock:
             raw = _RawDevice(sock, shape, activations)
-            with open_split(url, client, key=KEYS[client], shape=shape) as connection:
+            with open_split(url, client, key=KEYS[client], shape=shape, trust=trust) as connection:
                 connection.receive_front()
                 for block in range(plan.blocks):
                     for _ in range(plan.steps):
@@ -335,12 +347,13 @@ async def _measure(case: Case, plan: Plan, *, edge: Edge, raw: socket.socket) ->
         sock.close()
     for each in made:
         await each.closed.wait()
-    return Result(case, clocks[0].medians(), clocks[1].medians())
+    return Result(case, plan.tls, clocks[0].medians(), clocks[1].medians())
 
 
 async def _run(plan: Plan) -> list[Result]:
     edge = Edge(plan.cases[0].shape)
-    async with serving(edge, plan.port, config=edge.config()):
+    channel = over_tls() if plan.tls else PLAIN
+    async with serving(edge, plan.port, config=edge.config(), channel=channel):
         with socket.create_server(("127.0.0.1", plan.raw_port), backlog=64) as raw:
             people = [mp.Process(target=_device, args=(n, plan)) for n in range(plan.devices)]
             for each in people:
@@ -355,12 +368,15 @@ async def _run(plan: Plan) -> list[Result]:
 
 
 def measure(
-    cases: list[Case], *, devices: int = 8, steps: int = 40, blocks: int = 6
+    cases: list[Case], *, devices: int = 8, steps: int = 40, blocks: int = 6, tls: bool = False
 ) -> list[Result]:
     """All cases, one after another."""
     torch.set_num_threads(1)
-    plan = Plan(tuple(cases), devices, blocks, steps, free_port(), free_port())
-    return uvloop.run(_run(plan))
+    with TemporaryDirectory() as folder:
+        ca_file = Path(folder) / "ca.pem"
+        ca_file.write_text(local_ca().pem)
+        ports = free_port(), free_port()
+        return uvloop.run(_run(Plan(tuple(cases), devices, blocks, steps, *ports, tls, ca_file)))
 
 
 def main() -> None:
@@ -370,11 +386,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--no-torch", action="store_true")
+    parser.add_argument("--plain", action="store_true", help="without TLS only")
     asked = parser.parse_args()
     mp.set_start_method("spawn")
     cases = [case for case in CASES if not (asked.no_torch and case.torch)]
     print("\n".join(HEADING))
-    measure(cases, devices=asked.devices, steps=asked.steps, blocks=asked.blocks)
+    for tls in (False,) if asked.plain else (False, True):
+        measure(cases, devices=asked.devices, steps=asked.steps, blocks=asked.blocks, tls=tls)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from numpy.typing import NDArray
 
+from lockstep_api.certificates import CertificateRequest
 from lockstep_api.identity import PublishedKeys
 from lockstep_api.settings import GroupSettings, JobSettings
 from lockstep_api.spec import Data, Mode, Model, Partition, StrategySpec, Target, TrainingSpec
@@ -21,6 +22,7 @@ from lockstep_api.tiers import ClusterPlan
 from lockstep_api.wire import ClientPlan, Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_serving.bounded import Limits, bounded
 from tests.wire.channels import PLAIN, Channel
+from tests.wire.signing import Signer
 
 _RESERVED: list[socket.socket] = []
 
@@ -67,6 +69,8 @@ class FakePlanner:
     quorum: int | None = None
     deadline_seconds: float | None = None
     broken: bool = False
+    signer: Signer = field(default_factory=Signer)
+    """For the servers of a job that speak TLS."""
     no: list[int] = field(default_factory=list)
     """Statuses that the next plan requests are answered with, before one is planned."""
     asked: int = 0
@@ -143,6 +147,12 @@ class FakePlanner:
                 return Response("not now", status_code=self.refusal)
             verdict = PolicyVerdict(taken=True, message="better")
             return Response(verdict.to_json(), media_type="application/json")
+
+        @app.post("/v1/namespaces/test/jobs/job/certificate")
+        async def certificate(asked: CertificateRequest) -> Response:
+            if self.broken:
+                return Response("no", status_code=503)
+            return Response(self.signer.sign(asked).to_json(), media_type="application/json")
 
         return app
 

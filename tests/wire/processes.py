@@ -8,11 +8,14 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import partial
 from pathlib import Path
 
+from lockstep_api import names
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import CheckpointSpec, Mode, StrategySpec
 from lockstep_api.wire import PlanRequest, RoundReport
+from tests.support.certificates import local_ca
 from tests.support.patience import PATIENCE_S
 from tests.wire.jobs import FakePlanner, free_port, serving, settings, write_dataset
+from tests.wire.signing import Signer, planner_ca, planner_channel, with_tls
 
 Maker = Callable[[], AbstractAsyncContextManager[asyncio.subprocess.Process]]
 """Starts a process, and ends it."""
@@ -142,7 +145,15 @@ def with_edges(job: JobSettings, count: int) -> JobSettings:
 def prepare(folder: Path, job: JobSettings) -> None:
     """Writes the files that the processes read."""
     (folder / "job.json").write_text(job.to_json())
+    (folder / names.CA_FILE).write_text(local_ca().pem)
+    (folder / names.PLANNER_CA_FILE).write_text(planner_ca().pem)
     write_dataset(folder / "datasets")
+
+
+def served(planner: FakePlanner, job: JobSettings) -> AbstractAsyncContextManager[None]:
+    """The planner, where the job's settings say that it is."""
+    port = int(job.planner_url.rpartition(":")[2])
+    return serving(planner.app(), port, channel=planner_channel(job))
 
 
 class Watch:
@@ -245,8 +256,11 @@ async def run_to_the_end(
     between_rounds: bool = False,
     devices: int = 3,
     edges: int = 0,
+    signer: Signer | None = None,
 ) -> tuple[bytes, list[RoundReport]]:
     """A deterministic job whose pods are killed in these rounds, or just before they begin.
+
+    With a signer all of its servers speak TLS.
 
     Returns:
         The bytes of its final model, and all reports of its rounds.
@@ -266,9 +280,11 @@ async def run_to_the_end(
         }
     )
     job = with_edges(job, edges) if edges else job
+    if signer is not None:
+        job, planner.signer = with_tls(job), signer
     prepare(folder, job)
     pods = Pods(folder, job, program=program)
-    async with serving(planner.app(), int(job.planner_url.rpartition(":")[2])):
+    async with served(planner, job):
         await pods.start_all()
         for number, victims in kills.items():
             await watch.until(partial(is_at, number), holds=between_rounds)

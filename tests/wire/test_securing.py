@@ -12,12 +12,17 @@ from typing import Any
 import pytest
 import uvicorn
 import uvloop
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from lockstep_api.certificates import CertificateRequest
 from lockstep_serving.bounded import App, Limits, Receive, Send, bounded
-from tests.support.certificates import job_ca, trusting
+from lockstep_serving.receiving import EXTENSION
+from lockstep_serving.tls import load, request_of
+from tests.support.certificates import certified, job_ca, local_ca, trusting
 from tests.support.patience import PATIENCE_S
-from tests.wire.channels import Channel, over_tls
+from tests.wire.channels import LOOPBACK, Channel, over_tls
 from tests.wire.jobs import free_port, serving
+from tests.wire.signing import Signer
 
 LARGE = bytes(range(256)) * (1 << 16)  # 16 MiB
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -157,6 +162,40 @@ async def test_the_end_of_a_connection_is_said_in_tls_so_that_nobody_can_cut_it_
                 return answer
 
         assert (await asyncio.to_thread(ended)).startswith(b"HTTP/1.1 400")
+
+
+@on_uvloop
+async def test_a_new_certificate_disturbs_no_body_that_is_on_its_way() -> None:
+    """A connection lasts longer than certificates do."""
+    ca, began = local_ca(), asyncio.Event()
+    context = certified(ca, LOOPBACK)
+    channel, took = Channel(context, trusting(ca.pem)), bytearray(len(LARGE))
+
+    async def app(scope: MutableMapping[str, Any], _receive: Receive, send: Send) -> None:
+        body = scope["extensions"][EXTENSION](len(LARGE))
+        left = memoryview(took)
+        while left:
+            left = left[await body.fill(left, enough=1, patience_s=PATIENCE_S) :]
+            began.set()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with server(channel, Limits(connections=10), app) as port:
+        reader, writer = await channel.open(port)
+        writer.write(b"PUT / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(LARGE))
+        writer.write(LARGE[:1_000_000])
+        await asyncio.wait_for(began.wait(), PATIENCE_S)
+        key = ec.generate_private_key(ec.SECP256R1())
+        new = Signer(ca).sign(CertificateRequest(server="cloud", csr=request_of(key)))
+        load(context, new.chain, key=key)
+        writer.write(LARGE[1_000_000:])
+        assert (await asyncio.wait_for(reader.readline(), PATIENCE_S)).startswith(b"HTTP/1.1 204")
+        assert took == LARGE
+        _, another = await channel.open(port)
+        seen = [one.get_extra_info("ssl_object").getpeercert() for one in (writer, another)]
+        assert seen[0]["serialNumber"] != seen[1]["serialNumber"]
+        writer.close()
+        another.close()
 
 
 @on_uvloop

@@ -23,7 +23,8 @@ from tests.support.split_clusters import CUT, split_settings
 from tests.support.split_job import play
 from tests.support.split_training import SEED, Scene, central
 from tests.wire.jobs import FakePlanner, free_port, serving, settings
-from tests.wire.processes import Pods, prepare, with_edges
+from tests.wire.processes import Pods, prepare, served, with_edges
+from tests.wire.signing import with_tls
 
 
 @dataclass
@@ -85,12 +86,15 @@ async def played(pods: Pods, job: JobSettings, planner: SplitPlanner) -> Outcome
 
 @pytest.mark.slow
 async def test_whoever_is_killed_changes_no_bit_of_model_and_cloud_half(tmp_path: Path) -> None:
-    """A device, an edge and the cloud pod in the middle of a round, and that while it distils."""
-    job = distilling(a_job(devices=4, edges=2), cloudEpochs=8)
+    """A device, an edge and the cloud pod in the middle of a round, and that while it distils.
+
+    All over TLS.
+    """
+    job = with_tls(distilling(a_job(devices=4, edges=2), cloudEpochs=8))
     planner = SplitPlanner(rounds=5, steps=6, cores_milli=300)
     prepare(tmp_path, job)
     pods = Pods(tmp_path, job, watched=True)
-    async with serving(planner.app(), int(job.planner_url.rpartition(":")[2])):
+    async with served(planner, job):
         await pods.start_all()
         await pods.said["d-1"].heard("split round begins", times=1)
         await pods.kill_and_start("d-1")

@@ -15,17 +15,18 @@ from tests.support.one_process import play
 from tests.support.patience import PATIENCE_S
 from tests.support.strategies import scaffold
 from tests.wire.jobs import FakePlanner, free_port, serving, settings
-from tests.wire.processes import Watch, cloud, device, is_at, prepare, run_to_the_end
+from tests.wire.processes import Watch, cloud, device, is_at, prepare, run_to_the_end, served
+from tests.wire.signing import with_tls
 
 
 async def test_a_job_trains_to_its_target(tmp_path: Path) -> None:
+    """All of its servers speak TLS, as they do where nothing else is asked for."""
     target = Target(metric="accuracy", value=0.9)
     planner = FakePlanner(rounds=30, steps=30, target=target)
-    job = settings(cloud_port=free_port(), planner_port=free_port())
+    job = with_tls(settings(cloud_port=free_port(), planner_port=free_port()))
     prepare(tmp_path, job)
-    planner_port = int(job.planner_url.rpartition(":")[2])
     async with (
-        serving(planner.app(), planner_port),
+        served(planner, job),
         cloud(tmp_path, job),
         device(tmp_path, 0),
         device(tmp_path, 1),
@@ -33,6 +34,7 @@ async def test_a_job_trains_to_its_target(tmp_path: Path) -> None:
     ):
         outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), PATIENCE_S)
     assert outcome.result == "TargetReached", outcome.message
+    assert planner.signer.asked == ["cloud"]
     assert outcome.report is not None
     assert outcome.report.accuracy is not None
     assert outcome.report.accuracy >= 0.9

@@ -1,5 +1,6 @@
 """Mode hierarchical with the real processes: what comes out is what comes out without edges."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,28 +10,38 @@ from lockstep_api.spec import StrategyName, StrategySpec
 from lockstep_workers.learning.strategies import build_strategy
 from tests.support.one_process import play
 from tests.wire.processes import run_to_the_end
+from tests.wire.signing import Signer
 
+SOON_S = 1.5
 CALIBRATED = StrategySpec(name=StrategyName.CALIBRATED)
 SCAFFOLD = StrategySpec(name=StrategyName.SCAFFOLD, server_momentum=0.9, server_learning_rate=0.5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("strategy", "kills"),
+    ("strategy", "kills", "tls"),
     [
-        (StrategySpec(), {2: ("e-1",), 4: ("cloud",), 5: ("d-3", "e-0")}),
-        (CALIBRATED, {2: ("d-1",), 3: ("e-0",), 5: ("cloud", "e-1")}),
-        (SCAFFOLD, {}),
+        (StrategySpec(), {2: ("e-1",), 4: ("cloud",), 5: ("d-3", "e-0")}, True),
+        (CALIBRATED, {2: ("d-1",), 3: ("e-0",), 5: ("cloud", "e-1")}, False),
+        (SCAFFOLD, {}, False),
     ],
     ids=["fedavg", "calibrated", "scaffold with server momentum"],
 )
 async def test_edges_change_no_bit_nor_does_who_is_killed(
-    tmp_path: Path, strategy: StrategySpec, kills: dict[int, tuple[str, ...]]
+    tmp_path: Path, strategy: StrategySpec, kills: dict[int, tuple[str, ...]], tls: bool
 ) -> None:
-    """Two edges and six devices against the same rounds in one process, without any pods."""
+    """Two edges and six devices against the same rounds in one process, without any pods.
+
+    With TLS certificates are renewed again and again, sooner than a pod that was killed is back.
+    """
+    signer = Signer(life_s=SOON_S) if tls else None
     model, reports = await run_to_the_end(
-        tmp_path, kills, strategy=strategy, momentum=0.0, devices=6, edges=2
+        tmp_path, kills, strategy=strategy, momentum=0.0, devices=6, edges=2, signer=signer
     )
+    if signer is not None:
+        renewed = Counter(signer.asked) - Counter({"cloud": 2, "e-0": 2, "e-1": 2})
+        assert renewed["cloud"] > 0
+        assert renewed["e-1"] > 0
     job = JobSettings.model_validate_json((tmp_path / "job.json").read_bytes())
     method = build_strategy(job.strategy, momentum=0.0)
     expected = play(job, tmp_path / "datasets", strategy=method, rounds=6, steps=20)

@@ -10,10 +10,18 @@ from urllib.parse import urlencode
 import httpx2
 import structlog
 
+from lockstep_api.certificates import Certificate, CertificateRequest
 from lockstep_api.identity import PublishedKeys
-from lockstep_api.names import KEYS_ROUTE, OUTCOME_ROUTE, PLAN_ROUTE, POLICY_ROUTE
+from lockstep_api.names import (
+    CERTIFICATE_ROUTE,
+    KEYS_ROUTE,
+    OUTCOME_ROUTE,
+    PLAN_ROUTE,
+    POLICY_ROUTE,
+)
 from lockstep_api.settings import JobSettings
 from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
+from lockstep_serving.tls import NoCertificate
 from lockstep_workers.credentials import shown
 from lockstep_workers.errors import PlannerRefused, PlannerUnreachable
 from lockstep_workers.jitter import jitter
@@ -34,6 +42,7 @@ class PlannerClient:
         names = {"namespace": job.namespace, "job": job.job}
         self._plan_url = job.planner_url + PLAN_ROUTE.format(**names)
         self._outcome_url = job.planner_url + OUTCOME_ROUTE.format(**names)
+        self._certificate_url = job.planner_url + CERTIFICATE_ROUTE.format(**names)
         self._policy_url = job.planner_url + POLICY_ROUTE.format(**names)
         self._keys_url = job.planner_url + KEYS_ROUTE.format(**names)
         self._token_file = token_file
@@ -117,6 +126,18 @@ class PlannerClient:
                 raise PlannerUnreachable("the answer is no keys") from error
 
         return await _insist(once, "keys of tokens not known yet", take_no=False)
+
+    async def certificate(self, request: CertificateRequest) -> Certificate:
+        """A certificate for a server of the job; asks once.
+
+        Raises:
+            NoCertificate: there is none now; says why.
+        """
+        try:
+            answer = await self._post(self._certificate_url, request.to_json())
+            return Certificate.model_validate_json(answer)
+        except (PlannerUnreachable, ValueError) as error:
+            raise NoCertificate(str(error)) from error
 
     async def tell_outcome(self, outcome: Outcome) -> None:
         """Repeats the outcome until the planner has taken it."""

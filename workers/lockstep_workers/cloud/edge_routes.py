@@ -7,15 +7,18 @@ its round waits for it.
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 
 import structlog
 from pydantic import ValidationError
 
 from lockstep_api.base import problems_of
+from lockstep_api.certificates import MOST_REQUEST_BYTES, Certificate, CertificateRequest
 from lockstep_api.names import TENSORS
 from lockstep_api.orders import ClusterProgress, ClusterResult
 from lockstep_api.sessions import Refusal
 from lockstep_api.tiers import EdgeRegistration
+from lockstep_serving.tls import NoCertificate
 from lockstep_workers.cloud.tiers import EdgeSession, ResultOffer, Tiers
 from lockstep_workers.errors import Gone, NoSession, RefusedUpdate
 from lockstep_workers.hosting.asgi import (
@@ -49,12 +52,28 @@ _TURN = re.compile(rb"turn=([0-9]{1,9})")
 _AFTER = re.compile(rb"after=([0-9]{1,9})")
 
 
+Certify = Callable[[CertificateRequest], Awaitable[Certificate]]
+"""Raises NoCertificate."""
+
+
+async def _nobody_signs(_request: CertificateRequest) -> Certificate:
+    raise NoCertificate("the servers of this job speak plain HTTP")
+
+
 class EdgeRoutes:
     """Answers the edges' routes and leaves all others to `rest`."""
 
-    def __init__(self, tiers: Tiers, rest: App, *, identity: Identity = ANYBODY) -> None:
-        """`rest` has the devices' routes; `identity` tells edges from others."""
-        self._tiers, self._rest = tiers, rest
+    def __init__(
+        self,
+        tiers: Tiers,
+        rest: App,
+        *,
+        identity: Identity = ANYBODY,
+        certify: Certify = _nobody_signs,
+    ) -> None:
+        """`rest` has the devices' routes; `identity` tells edges from others, `certify` gets them
+        their certificates."""
+        self._tiers, self._rest, self._certify = tiers, rest, certify
         self._reader = Reader()
         opening = SessionRoute(tiers, EdgeRegistration, who="edge", identity=identity)
         self._routes = (
@@ -62,6 +81,7 @@ class EdgeRoutes:
             ("GET", re.compile(_EDGE + "/work"), self._work),
             ("GET", re.compile(_EDGE + "/constants"), self._constants),
             ("POST", re.compile(_EDGE + "/progress"), self._progress),
+            ("POST", re.compile(_EDGE + "/certificate"), self._certificate),
             ("PUT", re.compile(_RESULT), self._result),
         )
 
@@ -141,6 +161,27 @@ class EdgeRoutes:
             return
         self._tiers.progress(session, told)
         await no_content(send)
+
+    async def _certificate(
+        self, match: re.Match[str], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Gets an edge a certificate for itself, whatever the request says."""
+        session = await self._session(match["edge"], scope, send=send)
+        if session is None:
+            return
+        body = await small_body(receive, most_bytes=2 * MOST_REQUEST_BYTES, within_s=_WITHIN_S)
+        try:
+            asked = CertificateRequest.model_validate_json(b"" if isinstance(body, int) else body)
+            made = await self._certify(asked.model_copy(update={"server": session.client}))
+        except ValidationError as error:
+            message = f"no request for a certificate: {problems_of(error)}"
+            await send_json(send, 422, content={"message": message}, close=True)
+        except NoCertificate as error:
+            await send_json(send, 503, content={"message": str(error)})
+        else:
+            text = made.to_json().encode()
+            await start(send, 200, content_type=b"application/json", length=len(text))
+            await send_body(send, text, more=False)
 
     async def _result(
         self, match: re.Match[str], scope: Scope, receive: Receive, send: Send

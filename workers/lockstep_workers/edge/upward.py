@@ -17,9 +17,11 @@ import structlog
 from pydantic import ValidationError
 
 from lockstep_api import names
+from lockstep_api.certificates import Certificate, CertificateRequest
 from lockstep_api.orders import ClusterProgress, EdgeWork
 from lockstep_api.sessions import Refusal, SessionOpened
 from lockstep_api.tiers import EdgeRegistration
+from lockstep_serving.tls import NoCertificate
 from lockstep_workers.credentials import shown
 from lockstep_workers.edge.running import ClusterOutcome, Running
 from lockstep_workers.errors import NotAdmitted, RefusedUpdate
@@ -74,6 +76,7 @@ class Upward:
         self._url, self._registration, self._http = cloud_url, registration, client
         self._is_open = self._is_over = False
         self._session: Session | None = None
+        self._has_session = asyncio.Event()
         self._telling: set[asyncio.Task[None]] = set()
 
     def is_ready(self) -> bool:
@@ -107,6 +110,17 @@ class Upward:
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
 
+    async def certificate(self, csr: str) -> Certificate:
+        """A certificate for a key of this edge's; waits for a session, then asks once.
+
+        Raises:
+            NoCertificate: there is none now; says why.
+        """
+        await self._has_session.wait()
+        if self._session is None:
+            raise NoCertificate("the session with the cloud pod has just ended")
+        return await self._session.certificate(csr)
+
     async def _hold(self, running: Running) -> bool:
         """Opens the session and returns when it has ended: whether the job is over."""
         url = self._url + names.EDGE_SESSION_ROUTE.format(edge=self._registration.edge)
@@ -126,6 +140,7 @@ class Upward:
             if self._use is not None:
                 self._use(await session.constants())
             self._is_open, self._session = True, session
+            self._has_session.set()
             _log.info("session open")
             polling = asyncio.create_task(session.poll(running))
             last = "{}"
@@ -135,6 +150,7 @@ class Upward:
             finally:
                 polling.cancel()
                 self._session = None
+                self._has_session.clear()
                 running.drop_all()
                 await asyncio.gather(polling, return_exceptions=True)
         _log.info("session closed", end=last)
@@ -214,6 +230,18 @@ class Session:
             await self._http.post(url, content=progress.to_json(), headers=self._headers)
         except _BROKEN as error:
             _log.info("progress not told", why=f"{type(error).__name__}: {error}")
+
+    async def certificate(self, csr: str) -> Certificate:
+        """What the cloud pod gets for this edge from the planner; errors as in `Upward`."""
+        url = self._url + names.EDGE_CERTIFICATE_ROUTE.format(edge=self._edge)
+        asked = CertificateRequest(server=self._edge, csr=csr)
+        try:
+            answer = await self._http.post(url, content=asked.to_json(), headers=self._headers)
+            if answer.status_code == 200:
+                return Certificate.model_validate_json(answer.content)
+        except _BROKEN as error:
+            raise NoCertificate(f"{type(error).__name__}: {error}") from error
+        raise NoCertificate(f"the cloud pod says {answer.status_code}: {answer.text[:500]}")
 
     async def constants(self) -> bytes:
         """What the model has beside its trained parameters (`learning.constants`).

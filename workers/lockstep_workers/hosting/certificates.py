@@ -1,0 +1,58 @@
+"""The certificate of a pod that serves others, where its job speaks TLS.
+
+The cloud pod asks the planner, an edge the cloud pod; `front` serves with what comes. Invariant: a
+pod whose URL says https listens only once it has a certificate, and has another one soon after its
+CA has become another: whoever connects then trusts that.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lockstep_api.certificates import Certificate
+from lockstep_serving.tls import Kept
+
+_LOOK_S = 10.0
+"""Between two looks at the CA's file, of whose change nobody tells."""
+
+Ask = Callable[[str], Awaitable[Certificate]]
+"""A request in PEM → a certificate; raises NoCertificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodCertificate:
+    """A pod's certificate, and the CA beside its settings that is to have signed it."""
+
+    kept: Kept
+    ca_file: Path
+
+    @asynccontextmanager
+    async def renewed(self) -> AsyncIterator[None]:
+        """There is one inside, kept fresh."""
+        ca = self._ca()
+        await self.kept.obtain()
+        tasks = [asyncio.create_task(one) for one in (self.kept.run(), self._follow(ca))]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow(self, ca: bytes) -> None:
+        """Renews when the CA has become another."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if (now := self._ca()) != ca:
+                ca = now
+                self.kept.renew_now()
+
+    def _ca(self) -> bytes:
+        return self.ca_file.read_bytes() if self.ca_file.exists() else b""
+
+
+def certificate_of(url: str, ca_file: Path, *, ask: Ask) -> PodCertificate | None:
+    """Of the server at a URL; None: it speaks plain HTTP."""
+    return PodCertificate(Kept(ask), ca_file) if url.startswith("https://") else None
