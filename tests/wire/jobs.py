@@ -127,13 +127,6 @@ class FakePlanner:
                 return Response("no", status_code=self.no.pop(0) if self.no else 503)
             return Response(self.plan(request).to_json(), media_type="application/json")
 
-        @app.get("/v1/namespaces/test/jobs/job/keys")
-        async def keys(kid: str) -> Response:
-            self.missed.append(kid)
-            if self.published is None:
-                return Response("no", status_code=503)
-            return Response(self.published.to_json(), media_type="application/json")
-
         @app.post("/v1/namespaces/test/jobs/job/outcome")
         async def outcome(told: Outcome) -> dict[str, str]:
             if not self.outcome.done():
@@ -148,13 +141,24 @@ class FakePlanner:
             verdict = PolicyVerdict(taken=True, message="better")
             return Response(verdict.to_json(), media_type="application/json")
 
+        self._add_routes_of_trust(app)
+        return app
+
+    def _add_routes_of_trust(self, app: FastAPI) -> None:
+        """By which pods prove who they are."""
+
+        @app.get("/v1/namespaces/test/jobs/job/keys")
+        async def keys(kid: str) -> Response:
+            self.missed.append(kid)
+            if self.published is None:
+                return Response("no", status_code=503)
+            return Response(self.published.to_json(), media_type="application/json")
+
         @app.post("/v1/namespaces/test/jobs/job/certificate")
         async def certificate(asked: CertificateRequest) -> Response:
             if self.broken:
                 return Response("no", status_code=503)
             return Response(self.signer.sign(asked).to_json(), media_type="application/json")
-
-        return app
 
 
 def clusters_of(request: PlanRequest, clients: list[str]) -> list[ClusterPlan]:

@@ -44,9 +44,14 @@ class Environment(BaseSettings):
     log: str = "json"
     """`json` or `text`."""
 
+    @property
+    def ca_file(self) -> Path:
+        """The CA of the job's servers, where they speak TLS."""
+        return self.settings.parent / names.CA_FILE
+
     def trust(self) -> Trust:
         """Whom the pod takes for a server of its job."""
-        return Trust(self.settings.parent / names.CA_FILE)
+        return Trust(self.ca_file)
 
     def planner_trust(self) -> Trust:
         """Whom it takes for the planner."""

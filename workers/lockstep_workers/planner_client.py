@@ -47,6 +47,7 @@ class PlannerClient:
         self._keys_url = job.planner_url + KEYS_ROUTE.format(**names)
         self._token_file = token_file
         self._client = client
+        self._certifying = asyncio.Lock()
 
     def _headers(self) -> dict[str, str]:
         return {"content-type": "application/json", **shown(self._token_file)}
@@ -128,13 +129,15 @@ class PlannerClient:
         return await _insist(once, "keys of tokens not known yet", take_no=False)
 
     async def certificate(self, request: CertificateRequest) -> Certificate:
-        """A certificate for a server of the job; asks once.
+        """A certificate for a server of the job; asks once, and for one at a time: the planner
+        takes few calls of a job at once, and plans come first.
 
         Raises:
             NoCertificate: there is none now; says why.
         """
         try:
-            answer = await self._post(self._certificate_url, request.to_json())
+            async with self._certifying:
+                answer = await self._post(self._certificate_url, request.to_json())
             return Certificate.model_validate_json(answer)
         except (PlannerUnreachable, ValueError) as error:
             raise NoCertificate(str(error)) from error

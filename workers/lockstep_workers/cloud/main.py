@@ -10,7 +10,8 @@ import structlog
 import uvloop
 
 from lockstep_api import series
-from lockstep_api.names import Role
+from lockstep_api.certificates import Certificate, CertificateRequest
+from lockstep_api.names import CLOUD_SERVER, Role
 from lockstep_api.series import Owner
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import Mode
@@ -29,6 +30,7 @@ from lockstep_workers.environment import Environment
 from lockstep_workers.errors import JobFailed
 from lockstep_workers.hosting.asgi import App
 from lockstep_workers.hosting.bulk import BulkRoutes
+from lockstep_workers.hosting.certificates import Ask, certificate_of
 from lockstep_workers.hosting.front import Address, Front, serve
 from lockstep_workers.hosting.identity import ANYBODY, Identity
 from lockstep_workers.learning.privacy import noise_of
@@ -71,10 +73,24 @@ async def _run(environment: Environment) -> None:
         store = Store(environment.data_dir, job.uid, keep=job.checkpoint.keep)
         journal = Journal(store, metrics, job.checkpoint.every_rounds)
         pod = Pod(job, environment, planner, journal, metrics)
-        at = Address(environment.host, environment.port, len(job.clients()) + len(job.edge_urls))
+        at = Address(
+            environment.host,
+            environment.port,
+            len(job.clients()) + len(job.edge_urls),
+            certificate=certificate_of(job.cloud_url, environment.ca_file, ask=_ask(planner)),
+        )
         with closing(ProbeServer(environment.host, environment.metrics_port, told=front)):
             async with _keys(pod) as keys:
                 await serve(front, at, work=_work(pod, front, keys=keys))
+
+
+def _ask(planner: PlannerClient) -> Ask:
+    """How the cloud pod gets its certificate."""
+
+    async def ask(csr: str) -> Certificate:
+        return await planner.certificate(CertificateRequest(server=CLOUD_SERVER, csr=csr))
+
+    return ask
 
 
 @asynccontextmanager
@@ -99,14 +115,16 @@ async def _work(pod: Pod, front: Front, *, keys: SigningKeys | None) -> None:
         front.failed = True
         await _tell(pod, error)
         return
-    front.open(routes_of(job, pod.job, keys=keys))
+    front.open(routes_of(job, pod.job, planner=pod.planner, keys=keys))
     try:
         await job.run()
     finally:
         await job.stop()
 
 
-def routes_of(job: Job, settings: JobSettings, *, keys: SigningKeys | None) -> App:
+def routes_of(
+    job: Job, settings: JobSettings, *, planner: PlannerClient, keys: SigningKeys | None
+) -> App:
     """What a cloud pod serves; without keys to whoever comes."""
 
     def of(role: Role) -> Identity:
@@ -115,7 +133,7 @@ def routes_of(job: Job, settings: JobSettings, *, keys: SigningKeys | None) -> A
     routes = BulkRoutes(job.reception, identity=of(Role.DEVICE))
     if job.tiers is None:
         return routes
-    return EdgeRoutes(job.tiers, routes, identity=of(Role.EDGE))
+    return EdgeRoutes(job.tiers, routes, identity=of(Role.EDGE), certify=planner.certificate)
 
 
 async def _tell(pod: Pod, error: JobFailed) -> None:

@@ -31,6 +31,7 @@ from lockstep_workers.edge.upward import Upward, http_client
 from lockstep_workers.environment import Environment
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.hosting.bulk import BulkRoutes
+from lockstep_workers.hosting.certificates import certificate_of
 from lockstep_workers.hosting.front import Address, Front, serve
 from lockstep_workers.learning.constants import unpack
 from lockstep_workers.learning.parameters import flatten
@@ -82,7 +83,9 @@ async def _run(job: JobSettings, edge: str, *, environment: Environment) -> None
             make = split.runner
         running = Running(edge, make, members=members, metrics=metrics)
         front.open(split or rest)
-        at = Address(environment.host, environment.port, len(job.clients()), _UPGRADES)
+        url, ca_file = job.edge_urls[edge], environment.ca_file
+        certificate = certificate_of(url, ca_file, ask=upward.certificate)
+        at = Address(environment.host, environment.port, len(job.clients()), _UPGRADES, certificate)
         work = _work(upward, running, reception=reception)
         with closing(ProbeServer(environment.host, environment.metrics_port, told=front)):
             await serve(front, at, work=work)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockstep_api.certificates import Certificate
+from lockstep_serving.server import HostedServer
 from lockstep_serving.tls import Kept
 
 _LOOK_S = 10.0
@@ -29,28 +30,38 @@ class PodCertificate:
     ca_file: Path
 
     @asynccontextmanager
-    async def renewed(self) -> AsyncIterator[None]:
-        """There is one inside, kept fresh."""
+    async def renewed(self, server: HostedServer) -> AsyncIterator[None]:
+        """There is one inside, kept fresh; should that fail, the server ends."""
         ca = self._ca()
         await self.kept.obtain()
         tasks = [asyncio.create_task(one) for one in (self.kept.run(), self._follow(ca))]
+        for task in tasks:
+            task.add_done_callback(lambda _: setattr(server, "should_exit", True))
         try:
             yield
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
 
     async def _follow(self, ca: bytes) -> None:
         """Renews when the CA has become another."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            if (now := self._ca()) != ca:
+            now = self._ca()
+            if now not in {b"", ca}:
                 ca = now
                 self.kept.renew_now()
 
     def _ca(self) -> bytes:
-        return self.ca_file.read_bytes() if self.ca_file.exists() else b""
+        """Empty while there is none."""
+        try:
+            return self.ca_file.read_bytes()
+        except OSError:
+            return b""
 
 
 def certificate_of(url: str, ca_file: Path, *, ask: Ask) -> PodCertificate | None:

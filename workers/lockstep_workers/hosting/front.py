@@ -8,7 +8,9 @@ server does, so that devices whose connections close with it are lost to no roun
 import asyncio
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +20,10 @@ from prometheus_client import CollectorRegistry
 from lockstep_serving.bounded import Limits, bounded
 from lockstep_serving.exporting import page
 from lockstep_serving.heartbeat import Heartbeat
+from lockstep_serving.securing import secured
 from lockstep_serving.server import HostedServer, listener
 from lockstep_workers.hosting.asgi import App, Scope, Send, send_json
+from lockstep_workers.hosting.certificates import PodCertificate
 from lockstep_workers.hosting.reading import Receive
 from lockstep_workers.sockets import watch_peer
 
@@ -43,6 +47,8 @@ class Front:
         self._registry, self._ready = registry, ready
         self._routes: App | None = None
         self._heartbeat = Heartbeat()
+        self.listens = False
+        """Whether somebody who connects is heard: there is a certificate, where one is needed."""
         self.failed = False
         """The job could not begin: no device is needed any more."""
 
@@ -71,6 +77,8 @@ class Front:
 
     def unready(self) -> str | None:
         """Why the pod cannot be used yet."""
+        if not self.listens:
+            return "no certificate yet"
         return None if self._routes is not None and self._ready() else "loading"
 
     def page(self) -> bytes:
@@ -86,13 +94,21 @@ def watched_listener(host: str, port: int) -> socket.socket:
 
 
 def server_config(
-    app: object, clients: int, *, upgrades: frozenset[bytes] = frozenset()
+    app: object,
+    clients: int,
+    *,
+    upgrades: frozenset[bytes] = frozenset(),
+    context: ssl.SSLContext | None = None,
 ) -> uvicorn.Config:
-    """How a pod of so many clients serves, and to what its connections may be upgraded."""
+    """How a pod of so many clients serves, and to what its connections may be upgraded.
+
+    With a context, over TLS.
+    """
     connections = _OTHERS + _PER_CLIENT * clients
+    http = bounded(Limits(connections=connections, strangers_make_room=True, upgrades=upgrades))
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=bounded(Limits(connections=connections, strangers_make_room=True, upgrades=upgrades)),
+        http=http if context is None else secured(http, context),  # type: ignore[arg-type]
         loop="none",
         ws="none",
         lifespan="off",
@@ -112,6 +128,13 @@ class Address:
     clients: int
     upgrades: frozenset[bytes] = frozenset()
     """What connections may be upgraded to."""
+    certificate: PodCertificate | None = None
+    """What it serves with; None: it speaks plain HTTP."""
+
+
+def _server(front: Front, at: Address) -> HostedServer:
+    context = None if at.certificate is None else at.certificate.kept.context
+    return HostedServer(server_config(front, at.clients, upgrades=at.upgrades, context=context))
 
 
 async def serve(front: Front, at: Address, *, work: Coroutine[Any, Any, None]) -> None:
@@ -119,10 +142,7 @@ async def serve(front: Front, at: Address, *, work: Coroutine[Any, Any, None]) -
 
     At the end `work` is cancelled first: devices whose connections close then are lost to no round.
     """
-    server, stop = (
-        HostedServer(server_config(front, at.clients, upgrades=at.upgrades)),
-        asyncio.Event(),
-    )
+    server, stop = _server(front, at), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     front.begin()
@@ -133,13 +153,25 @@ async def serve(front: Front, at: Address, *, work: Coroutine[Any, Any, None]) -
             stop.set()
 
     job.add_done_callback(stop_on_crash)
-    serving = asyncio.create_task(server.serve(sockets=[watched_listener(at.host, at.port)]))
+    serving = asyncio.create_task(_listen(server, front, at=at))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     job.cancel()
     (ended,) = await asyncio.gather(job, return_exceptions=True)
     server.should_exit = True
     stopping.cancel()
-    await serving
+    if not front.listens:
+        serving.cancel()
+    with suppress(asyncio.CancelledError):
+        await serving
     if isinstance(ended, Exception):
         raise ended
+
+
+async def _listen(server: HostedServer, front: Front, *, at: Address) -> None:
+    """Serves, once there is a certificate where one is needed."""
+    certified = nullcontext() if at.certificate is None else at.certificate.renewed(server)
+    async with certified:
+        sock = watched_listener(at.host, at.port)
+        front.listens = True
+        await server.serve(sockets=[sock])
