@@ -126,16 +126,17 @@ async def cloud(
     metrics = CloudMetrics(job.job)
     made_of = module or build_model(job.model, seed=0)
     async with httpx2.AsyncClient() as http:
+        client = PlannerClient(job, folder / "token", client=http)
         made = Job(
             Parts(
                 job=job, strategy=strategy or fedavg(), module=made_of,
                 examples=dict.fromkeys(job.clients(), 10) | (examples or {}),
-                test=test, planner=PlannerClient(job, folder / "token", client=http),
+                test=test, planner=client,
                 journal=Journal(Store(folder, job.uid), metrics, every_rounds), metrics=metrics,
                 constants=pack(made_of), safeguards=safeguards,
             )
         )  # fmt: skip
-        whole = routes_of(made, job, keys=keys)
+        whole = routes_of(made, job, planner=client, keys=keys)
         config = server_config(whole, replicas)
         port, planner_port = (int(u.rpartition(":")[2]) for u in (job.cloud_url, job.planner_url))
         async with serving(planner.app(), planner_port), serving(whole, port, config=config):

@@ -199,6 +199,31 @@ async def test_a_new_certificate_disturbs_no_body_that_is_on_its_way() -> None:
 
 
 @on_uvloop
+async def test_who_sends_a_body_that_nobody_reads_is_stopped() -> None:
+    """Nothing piles up in the server: after the socket's own buffers it takes no more."""
+    channel, done = over_tls(), asyncio.Event()
+
+    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        await done.wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    def sent(port: int) -> bool:
+        assert channel.client is not None
+        plain = socket.create_connection((LOOPBACK, port), timeout=1.0)
+        with channel.client.wrap_socket(plain, server_hostname=LOOPBACK) as sock:
+            sock.sendall(b"PUT / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (1 << 30))
+            for _ in range(64):
+                sock.sendall(LARGE)
+        return True
+
+    async with server(channel, Limits(connections=10), app) as port:
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(sent, port)
+        done.set()
+
+
+@on_uvloop
 async def test_nonsense_within_tls_ends_the_connection_alone() -> None:
     channel = over_tls()
     async with server(channel, Limits(connections=10)) as port:

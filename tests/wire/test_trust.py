@@ -11,17 +11,22 @@ from typing import Any
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
+from lockstep_api.sessions import Registration, SessionOpened
 from lockstep_operator.core.certificates import Ca
 from lockstep_workers.device.connection import LOST, connect
+from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.trust import Trust, Untrusted
 from lockstep_workers.trusting import TrustingTransport
 from tests.support.certificates import certified, local_ca
+from tests.support.patience import PATIENCE_S
 from tests.wire.channels import LOOPBACK, Channel
 from tests.wire.jobs import free_port, serving
 
 JOB = local_ca()
 NEW = local_ca("uid-2")
+KEY = "k" * 43
 
 
 async def app(_scope: Any, _receive: Any, send: Callable[..., Any]) -> None:
@@ -89,6 +94,35 @@ async def test_an_impostor_is_told_nothing_and_named(
             await called(url, trust)
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
     assert issubclass(Untrusted, LOST[0]), "who has met an impostor comes again"
+
+
+async def test_a_device_meets_an_impostor_says_so_and_comes_again(tmp_path: Path) -> None:
+    """Until the cloud pod is there again, which was away for a moment."""
+    over = asyncio.Event()
+
+    async def session_app(_scope: Any, _receive: Any, send: Callable[..., Any]) -> None:
+        """A cloud pod that opens a session."""
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        key = SessionOpened(key=KEY).to_json().encode() + b"\n"
+        await send({"type": "http.response.body", "body": key, "more_body": True})
+        await over.wait()
+        await send({"type": "http.response.body", "body": b'{"over":"RoundsCompleted"}\n'})
+
+    port, known = free_port(), Registration(client="d-0", incarnation="1", examples=1)
+    trust = Trust(ca_file(tmp_path, JOB))
+    keeper = SessionKeeper(f"https://{LOOPBACK}:{port}", known, trust=trust)
+    with capture_logs() as said:
+        async with serving(app, port, channel=Channel(certified(NEW, LOOPBACK))):
+            keeper.start()
+            async with asyncio.timeout(PATIENCE_S):
+                while sum("is not the server" in str(one.get("why")) for one in said) < 2:  # noqa: ASYNC110 - a log gives no event
+                    await asyncio.sleep(0.01)
+            assert not keeper.is_open()
+        async with serving(session_app, port, channel=Channel(certified(JOB, LOOPBACK))):
+            opened = await asyncio.wait_for(asyncio.to_thread(keeper.wait_open), PATIENCE_S)
+            assert opened is not None
+            assert opened.key == KEY
+            over.set()
 
 
 async def test_an_impostor_that_says_nothing_is_left_in_time(
