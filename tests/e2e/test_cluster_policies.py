@@ -4,7 +4,9 @@ Other network plugins have tests of their own.
 """
 
 import json
+import re
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import PIPE
@@ -15,6 +17,7 @@ import pytest
 from lockstep_api.names import Tier
 from tests.cluster import api
 from tests.cluster.drivers import Embedded
+from tests.cluster.errors import ClusterError
 from tests.e2e.knocking import KEPT_OUT, PORT, TAKEN, heard, knocker
 from tests.e2e.running import a_namespace
 from tests.support.patience import TIMEOUT
@@ -89,6 +92,30 @@ def test_a_pod_that_nobody_may_reach_is_ready(walled: str) -> None:
     api.kubectl("-n", walled, "wait", "--for=condition=Ready", "pod/alone", TIMEOUT)
     expected = {(address(walled, "alone"), PORT): KEPT_OUT}
     assert heard(walled, "near", expected) == expected
+
+
+def test_a_port_forward_gets_in_and_the_apiserver_does_not_from_another_node(
+    walled: str,
+) -> None:
+    """`kubectl port-forward` ends in the pod itself; the proxy for Services is a stranger."""
+    apply(walled, policy("shut", ingress=[]), knocker("shut", tier=Tier.EDGE), service("shut"))
+    api.kubectl("-n", walled, "wait", "--for=condition=Ready", "pod/shut", TIMEOUT)
+    expected = {(address(walled, "shut"), PORT): KEPT_OUT}
+    assert heard(walled, "near", expected) == expected
+    kubectl = [str(api.tools() / "kubectl"), f"--kubeconfig={api.kubeconfig()}", "-n", walled]
+    words = [*kubectl, "port-forward", "pod/shut", f":{PORT}"]
+    with subprocess.Popen(words, stdout=PIPE, text=True) as forward:
+        assert forward.stdout
+        try:
+            local = re.search(r"127.0.0.1:(\d+)", forward.stdout.readline())
+            assert local
+            with urllib.request.urlopen(f"http://127.0.0.1:{local[1]}/", timeout=60) as answer:
+                assert answer.status == 200
+        finally:
+            forward.terminate()
+    path = f"/api/v1/namespaces/{walled}/services/shut:80/proxy/"
+    with pytest.raises(ClusterError, match="no route to host"):
+        api.kubectl("get", "--raw", path)
 
 
 def address(namespace: str, pod: str) -> str:
