@@ -35,7 +35,6 @@ from lockstep_api.wire_types import (
     MOST_LOSS,
     MOST_NOTICES,
     MOST_NUMBERS,
-    MOST_TEXT,
     MOST_VECTORS,
     Accuracy,
     Budget,
@@ -65,24 +64,6 @@ from lockstep_api.wire_types import (
 def told_loss(nats: float) -> float | None:
     """A loss as a report has it; None: it is not finite."""
     return nats if abs(nats) <= MOST_LOSS else None
-
-
-def most_bytes(clients: int, *, labels: int = 0) -> int:
-    """Size of a job's largest request to the planner, in bytes.
-
-    A client has its registration, its report and its name among the lost ones: less than 1 KiB, and
-    12 bytes for each of `labels` counts where it tells its histogram. A character takes 6 bytes at
-    most. A cluster, an edge, a cut have less than 1 KiB each.
-    """
-    tiers = (MOST_CLUSTERS + MOST_EDGES + MOST_CUTS) << 10 if labels else 0
-    texts = 6 * (MOST_TEXT * (MOST_NOTICES + 2) + MOST_ACCOUNT)
-    return clients * (2048 + 12 * labels) + tiers + texts + (64 << 10)
-
-
-def most_values(clients: int, *, labels: int = 0) -> int:
-    """Commas and brackets in such a request; sentences may be of commas only."""
-    tiers = 16 * (MOST_CLUSTERS + MOST_EDGES + MOST_CUTS) if labels else 0
-    return clients * (64 + labels) + tiers + MOST_TEXT * (MOST_NOTICES + 2) + MOST_ACCOUNT + 1024
 
 
 class Task(WireModel):

@@ -17,8 +17,8 @@ from starlette.requests import ClientDisconnect
 
 from lockstep_api.base import problems_of
 from lockstep_api.certificates import MOST_REQUEST_BYTES, CertificateRequest
+from lockstep_api.request_size import most_bytes, most_values
 from lockstep_api.spec import Mode
-from lockstep_api.wire import most_bytes, most_values
 from lockstep_api.wire_types import MOST_LABELS
 from lockstep_operator.core.model import JobView
 from lockstep_operator.errors import BodyTooLarge, BodyTooSlow, TooManyCalls, UnfitRequest

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from lockstep_api.request_size import most_bytes
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.status import MOST_JOULES, EnergyJoules, told_joules
 from lockstep_api.wire import (
@@ -17,7 +18,6 @@ from lockstep_api.wire import (
     PolicyVerdict,
     RoundPlan,
     Task,
-    most_bytes,
     told_loss,
 )
 from lockstep_api.wire_types import MOST_ACCOUNT, MOST_LABELS, MOST_NOTICES, MOST_TEXT
