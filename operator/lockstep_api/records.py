@@ -10,6 +10,7 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from lockstep_api.base import WireModel
+from lockstep_api.privacy import PrivacyReport
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.spec.job import MOST_CLIENTS
 from lockstep_api.status import EnergyJoules
@@ -58,6 +59,8 @@ class RoundSummary(WireModel):
     """Loss on the held-out data in nats."""
     energy_joules: EnergyJoules
     """Energy of all devices since round 1, in J by source."""
+    privacy: PrivacyReport | None = None
+    """What its job had come to, where that hides its clients."""
 
 
 class ClientRecord(WireModel):

@@ -247,6 +247,20 @@ class EdgeState(ApiModel):
     """What the longest of its clusters took in the last finished round that it had one in."""
 
 
+class PrivacyState(ApiModel):
+    """What a job that hides its clients has come to (spec.privacy)."""
+
+    epsilon: float
+    """ε so far, of a client with all its examples: of that of which most models know."""
+    delta: float
+    """δ of it."""
+    rounds: int
+    """Models that its updates are in; those of rounds that were done again count, too."""
+    label_epsilon: float | None = None
+    """ε of what a device tells of its labels, for one example, each time that its pod is made:
+    another unit, which is not added to epsilon. Empty: it tells nothing of them."""
+
+
 class PlacedPods(ApiModel):
     """Where the pods of one set were placed."""
 
@@ -316,6 +330,8 @@ class FederatedJobStatus(ApiModel):
     """The plan of the newest round."""
     last_round: LastRound | None = None
     """Steps and bytes of the last finished round."""
+    privacy: PrivacyState | None = None
+    """The account of a job that hides its clients."""
     cut: Cut | None = None
     """Where the model is cut, in mode split."""
     clusters: Annotated[list[ClusterState], _listed("name", 64)] | None = None

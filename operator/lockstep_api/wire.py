@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from lockstep_api.base import WireModel
 from lockstep_api.budget import bound_steps
+from lockstep_api.privacy import PrivacyPlan, PrivacyReport
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.spec import Actuator, LayerName, Target
 from lockstep_api.spec.job import MOST_CLIENTS
@@ -216,6 +217,8 @@ class RoundReport(WireModel):
     """What became of its clusters."""
     distillation: DistillationReport | None = None
     """What distillation did after it."""
+    privacy: PrivacyReport | None = None
+    """What its job has come to with its model, where that hides its clients."""
 
     def upload_bytes(self) -> int:
         """Of all updates."""
@@ -271,6 +274,9 @@ class PlanRequest(WireModel):
     """What happened since the last request that was answered."""
     checkpoint_problem: Sentence | None = None
     """Why the newest checkpoint is missing; empty: it is there."""
+    private_rounds: Number | None = None
+    """Models that the updates of a client are in, of that of which most are, also of rounds that
+    were done again; empty: the job does not hide its clients."""
     given_up: Sentence | None = None
     """Which clients the job does without, since the user's code failed on them, and how."""
 
@@ -357,6 +363,8 @@ class RoundPlan(WireModel):
     """How the participants are grouped (modes hierarchical and split): each is in one."""
     cut: LayerName | None = None
     """The layer after which the model is cut (mode split)."""
+    privacy: PrivacyPlan | None = None
+    """The account of a job that hides its clients."""
 
 
 class PolicyVerdict(WireModel):
@@ -371,9 +379,11 @@ class PolicyVerdict(WireModel):
 class Outcome(WireModel):
     """How a job ended; the cloud pod repeats it until the planner has taken it."""
 
-    result: Literal["RoundsCompleted", "TargetReached", "Failed"]
-    """RoundsCompleted, TargetReached or Failed."""
+    result: Literal["RoundsCompleted", "TargetReached", "PrivacyBudgetSpent", "Failed"]
+    """RoundsCompleted, TargetReached, PrivacyBudgetSpent or Failed."""
     message: Annotated[str, AfterValidator(cut_at(MOST_ACCOUNT))]
     """What people should know; a condition holds no more of it."""
     report: RoundReport | None = None
     """The last finished round."""
+    private_rounds: Number | None = None
+    """As of a `PlanRequest`."""

@@ -1,4 +1,4 @@
-"""Series of single jobs: clusters, costs and policy of their newest plans and rounds.
+"""Series of single jobs: clusters, costs, policy and ε of their newest plans and rounds.
 
 Owned by `metrics`; the planner tells, and whoever hears that a job is gone lets them go. Invariant:
 of each series a job has what was told last, and nothing once it is forgotten.
@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from lockstep_api import series
+from lockstep_api.privacy import PrivacyPlan
 from lockstep_api.series import Series
 from lockstep_api.tiers import ClusterPlan
 from lockstep_operator.core.alternatives import Method
@@ -22,6 +23,7 @@ _GAUGES = (
     series.PLAN_COST_SECONDS,
     series.ROUND_COST_SECONDS,
     series.POLICY_IN_USE,
+    series.PRIVACY_EPSILON,
 )
 Values = Mapping[str | tuple[str, ...], float | None]
 """Labels beside namespace and job → the sample; None: there is none."""
@@ -52,6 +54,11 @@ class JobMetrics:
         """What its last finished round cost."""
         costs: Values = {} if found is None else {"spent": found.spent, "optimum": found.optimum}
         self._show(uid, key, values={series.ROUND_COST_SECONDS: costs})
+
+    def privacy(self, uid: str, key: JobKey, *, account: PrivacyPlan | None) -> None:
+        """What its clients have come to, where it hides them."""
+        found: Values = {} if account is None else {(): account.epsilon}
+        self._show(uid, key, values={series.PRIVACY_EPSILON: found})
 
     def policy(self, uid: str, key: JobKey, *, use: PolicyUse) -> None:
         """What made its newest plan."""

@@ -9,7 +9,7 @@ status, so it is never lost.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lockstep_allocator.policy import Policy
 from lockstep_api.certificates import Certificate, CertificateRequest
@@ -37,6 +37,7 @@ from lockstep_operator.core.planning import (
     undrawn,
 )
 from lockstep_operator.core.policy_source import PolicySource, policy_use
+from lockstep_operator.core.privacy import load_accountant
 from lockstep_operator.core.round_cost import round_cost
 from lockstep_operator.core.state import JobState
 from lockstep_operator.core.trust import speaks_tls
@@ -126,6 +127,8 @@ class Planner:
             KubeError: Kubernetes did not answer.
         """
         spec = plannable(job)
+        if spec.privacy is not None:
+            await asyncio.to_thread(load_accountant)
         try:
             with self.deps.metrics.plan_seconds.time():
                 async with self.turns.take(job.uid):
@@ -153,7 +156,9 @@ class Planner:
         await self._keep(job, heard.state, events=heard.events)
         telemetry = await self._telemetry(job, spec)
         insight = know(heard.state, request, telemetry=telemetry, spec=spec)
+        counted = 0 if job.status.privacy is None else job.status.privacy.rounds
         basis = await self._basis(job, spec, insight=insight)
+        basis = replace(basis, private_rounds=counted)
         drawn = await self._draw(job, request, basis=basis)
         plan = await self._put_in_force(job.key, drawn.plan, basis=basis)
         state, now = self.reports.of(job.uid), self.deps.clock()
@@ -171,6 +176,7 @@ class Planner:
         costs = {one.method: one.cost for one in alternatives(basis.spec, plan)}
         tell.plan_costs(job.uid, job.key, costs=costs)
         tell.round_cost(job.uid, job.key, found=cost)
+        tell.privacy(job.uid, job.key, account=plan.privacy)
         if basis.use is not None:
             tell.policy(job.uid, job.key, use=basis.use)
 

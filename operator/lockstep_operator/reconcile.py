@@ -29,6 +29,7 @@ from lockstep_operator.core.model import (
     Settings,
 )
 from lockstep_operator.core.ownership import names_taken
+from lockstep_operator.core.privacy import load_accountant
 from lockstep_operator.core.status import needs_place
 from lockstep_operator.core.text import printable
 from lockstep_operator.errors import Conflict, KubeError
@@ -170,6 +171,8 @@ def _with_refusals(seen: Observed, refused: tuple[Refusal, ...], *, deps: Deps) 
 
 async def _decide(seen: Observed, deps: Deps) -> tuple[Observed, Decision]:
     """The decision, and what it is made from: all names are looked at before one is made."""
+    if seen.job.spec is not None and seen.job.spec.privacy is not None:
+        await asyncio.to_thread(load_accountant)
     decision = decide(seen, deps.settings, now=deps.clock())
     if all(ref_of(manifest) in seen.children for manifest in decision.apply):
         return seen, decision

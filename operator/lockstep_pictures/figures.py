@@ -135,6 +135,13 @@ def _energy(joules: EnergyJoules) -> Energy:
     return {source: value for source, value in told.items() if value is not None}
 
 
+def _privacy(record: Record) -> tuple[float, float] | None:
+    told = record.privacy
+    if told is None or told.epsilon is None or told.delta is None:
+        return None
+    return told.epsilon, told.delta
+
+
 def _round(record: Record, plan: RoundPlan | None) -> RoundFigures:
     if isinstance(record, RoundSummary):
         return RoundFigures(
@@ -148,6 +155,7 @@ def _round(record: Record, plan: RoundPlan | None) -> RoundFigures:
             accuracy=finite(record.accuracy),
             loss=finite(record.loss),
             energy=_energy(record.energy_joules),
+            privacy=_privacy(record),
         )
     plan = getattr(record, "plan", None) or plan
     distilled = record.distillation
@@ -163,6 +171,7 @@ def _round(record: Record, plan: RoundPlan | None) -> RoundFigures:
         loss=finite(record.loss),
         cloud_accuracy=None if distilled is None else finite(distilled.cloud_accuracy),
         energy=_energy(record.energy_joules),
+        privacy=_privacy(record),
         participants=_participants(record, plan),
         clusters=_clusters(record, plan),
         cut=None if plan is None else plan.cut,

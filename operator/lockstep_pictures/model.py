@@ -92,6 +92,8 @@ class RoundFigures:
     cloud_accuracy: float | None = None
     energy: Energy = field(default_factory=dict)
     """Of all devices since round 1."""
+    privacy: tuple[float, float] | None = None
+    """ε and δ of a client with the round's model; None: it hides none, or nobody reckoned."""
     participants: tuple[Participant, ...] = ()
     """Empty in older rounds, of which only sums are kept."""
     clusters: tuple[ClusterFigures, ...] = ()

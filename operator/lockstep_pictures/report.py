@@ -114,6 +114,7 @@ def _facts(job: JobFigures) -> list[Fact]:
         *([Fact(name="Result", value=result.reason)] if result else []),
         Fact(name="Accuracy", value=written.share(end.accuracy), note=detail),
         Fact(name="Loss, nats", value=written.number(job.last.loss if job.last else None)),
+        *_privacy(job),
         Fact(name="Rounds", value=f"{end.rounds} of {job.rounds_wanted}", note=_goal(job)),
         Fact(name="Time", value=written.seconds(end.seconds), note=_mean_round(job)),
         *(
@@ -130,6 +131,15 @@ def _facts(job: JobFigures) -> list[Fact]:
         *([Fact(name="Started", value=written.moment(job.started))] if job.started else []),
         *([Fact(name="Ended", value=written.moment(job.ended))] if job.ended else []),
     ]
+
+
+def _privacy(job: JobFigures) -> list[Fact]:
+    """Of a job that hides its clients, as the newest round says that knows it."""
+    told = [one.privacy for one in job.rounds if one.privacy is not None]
+    if not told:
+        return []
+    epsilon, delta = told[-1]
+    return [Fact(name="Privacy", value=f"ε {epsilon:.3g}", note=f"of a client, δ {delta:.2g}")]
 
 
 def _is_result(type: str, status: str) -> bool:

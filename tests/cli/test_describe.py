@@ -124,3 +124,22 @@ def test_a_job_that_no_operator_saw_is_described(lockstep: Lockstep) -> None:
 def test_every_device_of_the_spec_is_there() -> None:
     body = job(devices=[{"name": "a", "replicas": 2}, {"name": "b"}])
     assert [device.name for device in devices_of(Job(body), [])] == ["a-0", "a-1", "b-0"]
+
+
+def test_a_private_job_says_what_a_client_has_shown(lockstep: Lockstep) -> None:
+    with_prometheus(lockstep.api)
+    told = {"epsilon": 4.3771, "delta": 0.0001, "rounds": 3, "labelEpsilon": 0.2}
+    body = job(status=running_status(privacy=told))
+    body["spec"]["privacy"] = {"clipNorm": 1, "noiseMultiplier": 2, "epsilonBudget": 8}
+    lockstep.api.put("federatedjobs", body)
+    line = (
+        "Privacy    ε 4.377 of at most 8 of a client (δ 0.0001), in 3 models; "
+        "of an example's label 0.2"
+    )
+    assert line in lockstep("describe", "digits").lines
+
+
+def test_a_job_that_hides_nobody_says_nothing_of_privacy(lockstep: Lockstep) -> None:
+    with_prometheus(lockstep.api)
+    lockstep.api.put("federatedjobs", job(status=running_status()))
+    assert not any(line.startswith("Privacy") for line in lockstep("describe", "digits").lines)

@@ -10,10 +10,13 @@ import pytest
 
 from lockstep_api import names
 from lockstep_api.names import Role
+from lockstep_api.spec import Privacy
+from lockstep_operator.core.privacy import spent
 from tests.cluster import api
 from tests.cluster.drivers import Embedded
 from tests.cluster.errors import ClusterError
 from tests.e2e.knocking import KEPT_OUT, PORT, TAKEN, heard, knocker
+from tests.e2e.program import cli
 from tests.e2e.running import (
     NAMESPACE,
     Json,
@@ -26,6 +29,7 @@ from tests.e2e.running import (
     in_pod,
     kill_edge_at_work,
     lone_job,
+    past_round,
     patch,
     pods,
     rounds_go_on,
@@ -36,6 +40,8 @@ from tests.support.patience import TIMEOUT
 pytestmark = pytest.mark.cluster
 
 JOB = "tiered"
+PRIVACY = {"clipNorm": 0.1, "noiseMultiplier": 0.01}
+"""So little noise that even one device learns."""
 EDGES = [{"name": "near", "replicas": 2, "cpu": "100m", "memory": "512Mi"}]
 ANSWER = """
 import http.client
@@ -50,7 +56,7 @@ def tiered(name: str, **edge: str) -> Json:
     seconds, so that a kill meets one."""
     groups = [EDGES[0] | edge]
     training = {"rounds": 100_000, "localSteps": {"fixed": 200}}
-    return lone_job(name, training=training, mode="hierarchical", edges=groups)
+    return lone_job(name, training=training, mode="hierarchical", edges=groups, privacy=PRIVACY)
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +200,19 @@ def test_a_job_can_do_without_policies_and_get_them_back(
     patch(NAMESPACE, JOB, {"security": {"networkPolicy": "auto"}})
     for namespace, pod in strangers:
         assert heard(namespace, pod, closed) == closed
+
+
+def test_the_status_of_a_private_job_has_the_accountants_figure(running: Json) -> None:
+    """Its edges clip; every round so far is in it, and what a device tells of labels beside it."""
+    job = watch(NAMESPACE, JOB, past_round(2))
+    told = job["status"]["privacy"]
+    assert told["rounds"] >= 2
+    epsilon = spent(Privacy.model_validate(PRIVACY), clients=1, rounds=told["rounds"])
+    assert told["epsilon"] == pytest.approx(epsilon)
+    assert (told["delta"], told["labelEpsilon"]) == (0.1, 2.0)
+    ran = cli("describe", JOB)
+    assert ran.code == 0, ran.err
+    assert "of a client (δ 0.1), in " in ran.out
 
 
 def evict(pod: str) -> None:

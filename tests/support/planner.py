@@ -164,6 +164,14 @@ def allocated(setup: Setup, **allocation: Any) -> None:
     setup.kube.put({**body, "spec": job_body(allocation=allocation)["spec"]})
 
 
+def private(setup: Setup, **allocation: Any) -> None:
+    """The job hides its clients, and gets another allocation."""
+    body = setup.kube.objects[job_ref("lab", "digits")]
+    hidden = {"clipNorm": 1.0, "noiseMultiplier": 2.0}
+    spec = job_body(allocation=allocation, privacy=hidden)["spec"]
+    setup.kube.put({**body, "spec": spec})
+
+
 def policy_map(content: bytes, **more: str) -> Manifest:
     data = {"policy.safetensors": base64.b64encode(content).decode(), **more}
     meta = {"name": "mine", "namespace": "lab", "resourceVersion": "1"}

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lockstep_allocator.bandwidth import Trace
 from lockstep_api import names, series
+from lockstep_api.privacy import PrivacyPlan
 from lockstep_api.series import Kind, Owner, Series, Where, labels
 from lockstep_api.sessions import Refusal
 from lockstep_api.spec import AllocationPolicy, Mode
@@ -84,6 +85,7 @@ def operator() -> Metrics:
     of.clusters("uid", key, plan=[cluster])
     of.plan_costs("uid", key, costs=dict.fromkeys(Method, 1.0))
     of.round_cost("uid", key, found=RoundCost(2.0, 1.0))
+    of.privacy("uid", key, account=PrivacyPlan(rounds=0, epsilon=0, epsilon_after=1, delta=0.1))
     of.policy("uid", key, use=PolicyUse(AllocationPolicy.PPO, PolicySource.SHIPPED))
     return metrics
 

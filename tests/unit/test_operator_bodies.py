@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lockstep_api.wire import PlanRequest, most_bytes
+from lockstep_api.request_size import most_bytes
+from lockstep_api.wire import PlanRequest
 from lockstep_operator import bodies as bodies_module
 from lockstep_operator.bodies import Bodies
 from lockstep_operator.routes import LINES_OF_ALL, LINES_OF_ONE, planner_app

@@ -33,6 +33,7 @@ from tests.support.decisions import (
     [
         ("RoundsCompleted", Phase.COMPLETED, ConditionType.COMPLETE, "RoundsCompleted"),
         ("TargetReached", Phase.COMPLETED, ConditionType.COMPLETE, "TargetReached"),
+        ("PrivacyBudgetSpent", Phase.COMPLETED, ConditionType.COMPLETE, "PrivacyBudgetSpent"),
         ("Failed", Phase.FAILED, ConditionType.FAILED, "TrainingFailed"),
     ],
 )

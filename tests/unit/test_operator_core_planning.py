@@ -10,7 +10,7 @@ import pytest
 from lockstep_allocator.baselines import maximum
 from lockstep_allocator.observation import EDGES_S
 from lockstep_api.budget import steps_done
-from lockstep_api.spec import Actuator, FederatedJobSpec
+from lockstep_api.spec import Actuator, FederatedJobSpec, Privacy
 from lockstep_api.wire import ClientPlan, Outcome, PlanRequest, RoundPlan, RoundReport
 from lockstep_operator.core.insight import ClientInsight, Insight
 from lockstep_operator.core.learn import record_of
@@ -344,3 +344,39 @@ def test_an_outcome_brings_the_last_report() -> None:
     assert (state.outcome, state.report) == (end, last)
     without = Outcome(result="Failed", message="no")
     assert ended(world.state, without).report is world.state.report
+
+
+def private() -> FederatedJobSpec:
+    """A job that hides its clients."""
+    return spec().model_copy(update={"privacy": Privacy(clip_norm=1, noise_multiplier=2)})
+
+
+def test_a_plan_of_a_private_job_goes_on_from_what_was_said_before() -> None:
+    job = World(private())
+    assert accounts(job, [0, 1, 2]) == [(0, 0), (1, 0), (2, 0)]
+    assert job.state.private_rounds == 2
+    assert accounts(job, [0, 1]) == [(3, 3), (3, 3)]  # its volume is lost
+    assert job.state.private_rounds == 2
+    assert accounts(job, [3, 4]) == [(3, 0), (4, 0)]
+
+
+def test_a_restarted_operator_goes_on_from_the_status() -> None:
+    clients = [{"client": one, "incarnation": "a", "examples": 1} for one in CLIENTS]
+    request = PlanRequest.model_validate({"round": 1, "clients": clients, "privateRounds": 0})
+    plan = draw(JobState(), request, basis=Basis(private(), Insight(), private_rounds=7)).plan
+    assert plan.privacy is not None
+    assert (plan.privacy.rounds, plan.privacy.least_rounds) == (8, 8)
+
+
+def test_a_plan_that_is_made_anew_around_a_device_has_the_same_account() -> None:
+    static = spec(policy="static").model_copy(update={"privacy": private().privacy})
+    job = World(static, stuck={CLIENTS[0]: 2.0})
+    plan = job.plays(1, telemetry=measured(5.0, 5.0, 5.0), privateRounds=1)
+    assert plan.privacy is not None
+    assert plan.privacy.rounds == 1
+
+
+def accounts(job: World, told: Sequence[int]) -> list[tuple[int, int]]:
+    """What rounds are told of the account, for each count that a cloud pod says."""
+    plans = [job.plays(number, privateRounds=one).privacy for number, one in enumerate(told, 1)]
+    return [(one.rounds, one.least_rounds) for one in plans if one is not None]

@@ -7,8 +7,17 @@ from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDp
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
-from lockstep_api.spec import Privacy
-from lockstep_operator.core.privacy import epsilon_of, spent
+from lockstep_api.spec import FederatedJobSpec, Privacy
+from lockstep_operator.core.privacy import (
+    MOST_ROUNDS,
+    epsilon_of,
+    most_rounds,
+    privacy_plan,
+    privacy_state,
+    rounds_within,
+    spent,
+)
+from lockstep_operator.core.support import unplayable
 
 ROUNDS = [(1.0, 1e-5, 1), (1.0, 1e-5, 10), (2.5, 1e-6, 100), (0.5, 1e-3, 3), (8.0, 1e-5, 1000)]
 
@@ -74,3 +83,90 @@ def test_delta_shrinks_with_the_number_of_clients_and_can_be_asked_for() -> None
     asked = Privacy(clip_norm=1, noise_multiplier=1, delta=1e-7)
     assert asked.delta_of(1000) == 1e-7
     assert spent(asked, clients=1000, rounds=2) > spent(privacy, clients=1000, rounds=2)
+
+
+def job(**privacy: object) -> FederatedJobSpec:
+    """A private job of ten devices."""
+    return FederatedJobSpec.model_validate(
+        {
+            "model": {"name": "mlp"},
+            "data": {"name": "fashion-mnist"},
+            "training": {"rounds": 9},
+            "devices": [{"name": "d", "replicas": 10}],
+            "privacy": {"clipNorm": 1, "noiseMultiplier": 2, **privacy},
+        }
+    )
+
+
+def of(spec: FederatedJobSpec) -> Privacy:
+    """What it asks for."""
+    assert spec.privacy is not None
+    return spec.privacy
+
+
+@pytest.mark.parametrize("budget", [3.0, 8.0, 8.5, 200.0])
+def test_the_budget_is_used_and_never_exceeded(budget: float) -> None:
+    privacy = of(job(epsilonBudget=budget))
+    most = most_rounds(privacy, clients=10)
+    assert most is not None
+    assert spent(privacy, clients=10, rounds=most) <= budget
+    assert spent(privacy, clients=10, rounds=most + 1) > budget
+
+
+def test_a_budget_that_is_one_round_allows_one_round() -> None:
+    one = spent(of(job()), clients=10, rounds=1)
+    assert most_rounds(of(job(epsilonBudget=one)), clients=10) == 1
+    assert most_rounds(of(job(epsilonBudget=0.999 * one)), clients=10) == 0
+    assert most_rounds(of(job()), clients=10) is None
+
+
+def test_a_budget_without_an_end_is_found_soon() -> None:
+    assert rounds_within(1e6, 0.1, budget=1e6) == MOST_ROUNDS
+
+
+def test_a_budget_of_less_than_a_round_is_refused_with_figures() -> None:
+    (said,) = unplayable(job(epsilonBudget=0.1))
+    one = spent(of(job()), clients=10, rounds=1)
+    assert said == (
+        f"privacy.epsilonBudget 0.1 is less than one round costs (ε {one:.4g} at δ 0.079): "
+        "use a larger noiseMultiplier than 2, or a larger budget"
+    )
+    assert unplayable(job(epsilonBudget=5)) == unplayable(job()) == []
+
+
+def test_a_plan_says_what_was_spent_and_what_another_round_would_come_to() -> None:
+    plan = privacy_plan(job(epsilonBudget=8), told=3, known=3)
+    assert plan is not None
+    told = [spent(of(job()), clients=10, rounds=rounds) for rounds in (3, 4)]
+    assert [plan.epsilon, plan.epsilon_after] == told
+    assert (plan.rounds, plan.least_rounds, plan.delta) == (3, 0, 10**-1.1)
+    assert plan.most_rounds == most_rounds(of(job(epsilonBudget=8)), clients=10)
+    open_job = job().model_copy(update={"privacy": None})
+    assert privacy_plan(open_job, told=3, known=3) is None
+
+
+def test_a_cloud_pod_that_has_lost_its_account_counts_one_more_than_is_known() -> None:
+    plan = privacy_plan(job(), told=0, known=5)
+    assert plan is not None
+    assert (plan.rounds, plan.least_rounds) == (6, 6)
+    assert plan.epsilon == spent(of(job()), clients=10, rounds=6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "clustering", "epsilon"),
+    [
+        ("federated", None, None),
+        ("hierarchical", None, 2.0),
+        ("hierarchical", {"method": "kl", "epsilon": 0.1}, 0.2),
+        ("hierarchical", {"method": "random", "epsilon": 0.1}, None),
+    ],
+)
+def test_labels_of_examples_are_another_unit_and_stand_beside(
+    mode: str, clustering: dict[str, object] | None, epsilon: float | None
+) -> None:
+    edges = [] if mode == "federated" else [{"name": "e"}]
+    told = {"mode": mode, "edges": edges, "clustering": clustering}
+    spec = FederatedJobSpec.model_validate(job().model_dump(by_alias=True) | told)
+    state = privacy_state(spec, 4)
+    assert state is not None
+    assert (state.label_epsilon, state.epsilon) == (epsilon, spent(of(job()), clients=10, rounds=4))

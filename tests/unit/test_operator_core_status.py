@@ -6,19 +6,24 @@ from typing import Any
 import pytest
 
 from lockstep_api.budget import MOST_STEPS
-from lockstep_api.status import ConditionType
+from lockstep_api.spec import Privacy
+from lockstep_api.status import ConditionType, FederatedJobStatus
 from lockstep_operator.core.conditions import Finding, set_condition
 from lockstep_operator.core.model import (
     EventNote,
 )
+from lockstep_operator.core.planning import ended
+from lockstep_operator.core.privacy import spent
 from lockstep_operator.core.state import JobState
 from tests.support.decisions import (
     LATER,
     NOW,
     PODS,
+    after,
     condition,
     edited,
     fresh,
+    outcome,
     plan,
     pod,
     report,
@@ -194,3 +199,49 @@ def test_progress_is_never_more_than_all() -> None:
     seen = edited(running(heard), training={"rounds": 3})
     status = step(replace(seen, report=heard)).status
     assert (status.round, status.rounds, status.progress) == (5, 3, "5/5")
+
+
+PRIVATE = {"privacy": {"clipNorm": 1, "noiseMultiplier": 2, "epsilonBudget": 90}}
+
+
+def counted(status: FederatedJobStatus) -> tuple[int, float]:
+    """Rounds and ε of a private job."""
+    assert status.privacy is not None
+    return status.privacy.rounds, status.privacy.epsilon
+
+
+def test_a_private_job_shows_what_it_has_come_to_from_its_start() -> None:
+    seen = fresh(**PRIVATE)
+    decision = step(seen)
+    assert counted(decision.status) == (0, 0.0)
+    heard = JobState(report=report(2), plan=plan(3), started_at=NOW, private_rounds=4)
+    told = step(replace(after(seen, decision), report=heard)).status
+    privacy = Privacy.model_validate(PRIVATE["privacy"])
+    assert counted(told) == (4, spent(privacy, clients=2, rounds=4))
+    assert step(fresh()).status.privacy is None
+
+
+def test_what_a_restarted_operator_and_a_cloud_pod_have_forgotten_counts() -> None:
+    seen = fresh(**PRIVATE)
+    heard = JobState(report=report(2), plan=plan(3), started_at=NOW, private_rounds=4)
+    shown = after(seen, step(replace(seen, report=heard)))
+    before = counted(shown.job.status)
+    for newer in (None, JobState(), JobState(plan=plan(1), private_rounds=0)):
+        assert counted(step(replace(shown, report=newer)).status) == before
+    more = step(replace(shown, report=JobState(plan=plan(1), private_rounds=6))).status
+    assert counted(more)[1] > before[1]
+
+
+def test_the_end_of_a_job_says_what_it_has_come_to() -> None:
+    end = outcome("PrivacyBudgetSpent", report=report(3), private_rounds=5)
+    state = ended(JobState(report=report(2), plan=plan(3), private_rounds=4), end)
+    assert counted(step(replace(fresh(**PRIVATE), report=state)).status)[0] == 5
+
+
+def test_a_budget_that_no_round_fits_is_refused_before_anything_is_made() -> None:
+    decision = step(fresh(privacy={**PRIVATE["privacy"], "epsilonBudget": 0.01}))
+    assert said(decision, ConditionType.ACCEPTED) == ("False", "NotSupported")
+    assert (
+        "privacy.epsilonBudget 0.01" in condition(decision.status, ConditionType.ACCEPTED).message
+    )
+    assert decision.apply == ()

@@ -5,6 +5,9 @@ import pytest
 from lockstep_allocator.policy import SHIPPED
 from lockstep_api import series
 from lockstep_api.series import Series, labels
+from lockstep_api.spec import Privacy
+from lockstep_operator.core.privacy import spent
+from lockstep_operator.kube import job_ref
 from lockstep_operator.policies import BEGAN_WITH
 from lockstep_serving import exporting
 from tests.support.kube import KEY
@@ -17,6 +20,7 @@ from tests.support.planner import (
     allocated,
     play,
     policy_map,
+    private,
     report,
     request,
 )
@@ -105,8 +109,30 @@ async def test_a_job_that_has_ended_is_told_no_more(setup: Setup) -> None:
     assert names_of_the_job(setup) == set()
 
 
+async def test_a_private_jobs_epsilon_is_told_and_stays_when_the_operator_restarts(
+    setup: Setup,
+) -> None:
+    private(setup)
+    for number, rounds in ((1, 0), (2, 1), (3, 2)):
+        answer = await setup.http.post(PLAN, json=request(number) | {"privateRounds": rounds})
+        assert answer.json()["privacy"]["rounds"] == rounds
+    privacy = Privacy(clip_norm=1, noise_multiplier=2)
+    assert value(setup, series.PRIVACY_EPSILON) == spent(privacy, clients=2, rounds=2)
+    while shown_rounds(setup) != 2:
+        await setup.planner.runtime.pass_now(KEY)
+    setup.deps.sources.reports.forget(KEY)
+    answer = await setup.http.post(PLAN, json=request(4) | {"privateRounds": 0})
+    assert answer.json()["privacy"]["leastRounds"] == 3
+
+
+def shown_rounds(setup: Setup) -> int:
+    """Rounds that count, as the job's status says."""
+    body = setup.kube.objects[job_ref("lab", "digits")]
+    return int(body.get("status", {}).get("privacy", {}).get("rounds", 0))
+
+
 async def test_a_job_that_is_gone_is_told_no_more(setup: Setup) -> None:
-    allocated(setup, policy="ppo", energyWeight=1)
+    private(setup, policy="ppo", energyWeight=1)
     await play(setup, range(1, 3))
     told = {one.name for one in OF_JOBS if one.where is series.Where.ALL}
     assert names_of_the_job(setup) == told

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from lockstep_api.privacy import PrivacyReport
 from lockstep_api.status import Condition, FederatedJobStatus, Phase
 from lockstep_pictures import comparing, embedding, written
+from lockstep_pictures.figures import figures_of
 from lockstep_pictures.page import page
 from lockstep_pictures.report import Made, comparison_of, report_of
 from tests.support.pictured import Job
@@ -168,3 +170,17 @@ def test_bytes_are_told_only_where_all_rounds_tell_them() -> None:
 )
 def test_figures_are_written_for_people(told: str, text: str) -> None:
     assert told == text
+
+
+@pytest.mark.parametrize("summaries", [0, 8])
+def test_a_report_of_a_private_job_has_its_newest_epsilon(summaries: int) -> None:
+    job = Job(summaries=summaries)
+    unknown = {"privacy": PrivacyReport(rounds=8)}  # the planner was away
+    known = {"privacy": PrivacyReport(rounds=7, epsilon=4.3771, delta=0.001)}
+    records = [one.model_copy(update=known) for one in job.records()]
+    records[-1] = records[-1].model_copy(update=unknown)
+    content = report_of(figures_of(job.parts(), records), made=MADE)
+    facts = {fact.name: (fact.value, fact.note) for fact in content.facts}
+    assert facts["Privacy"] == ("ε 4.38", "of a client, δ 0.001")
+    plain = report_of(job.figures(), made=MADE)
+    assert "Privacy" not in {fact.name for fact in plain.facts}

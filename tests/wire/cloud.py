@@ -14,7 +14,7 @@ from torch import nn
 from lockstep_api import names
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.settings import JobSettings
-from lockstep_api.spec import CheckpointSpec, Mode, Participation
+from lockstep_api.spec import CheckpointSpec, Mode, Participation, Privacy
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import UpdateReport
 from lockstep_workers.cloud.job import Job
@@ -31,8 +31,9 @@ from lockstep_workers.device import connection as device
 from lockstep_workers.hosting.front import server_config
 from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.learning.constants import pack
+from lockstep_workers.learning.privacy import noise_of
 from lockstep_workers.learning.safeguards import NO_SAFEGUARDS, Safeguards
-from lockstep_workers.learning.strategies import fedavg
+from lockstep_workers.learning.strategies import strategy_of
 from lockstep_workers.learning.strategy import Strategy
 from lockstep_workers.models import build_model
 from lockstep_workers.planner_client import PlannerClient
@@ -107,6 +108,7 @@ async def cloud(
     examples: dict[str, int] | None = None,
     keys: SigningKeys | None = None,
     safeguards: Safeguards = NO_SAFEGUARDS,
+    privacy: Privacy | None = None,
     **training: Any,
 ) -> AsyncIterator[Cloud]:
     """A running cloud pod in this process, over real sockets; a client has ten examples when
@@ -117,6 +119,7 @@ async def cloud(
         update={
             "checkpoint": CheckpointSpec(every_rounds=every_rounds),
             "participation": Participation.model_validate(participation or {}),
+            "privacy": privacy,
         }
     )
     if edge_urls:
@@ -129,11 +132,11 @@ async def cloud(
         client = PlannerClient(job, folder / "token", client=http)
         made = Job(
             Parts(
-                job=job, strategy=strategy or fedavg(), module=made_of,
+                job=job, strategy=strategy or strategy_of(job), module=made_of,
                 examples=dict.fromkeys(job.clients(), 10) | (examples or {}),
                 test=test, planner=client,
                 journal=Journal(Store(folder, job.uid), metrics, every_rounds), metrics=metrics,
-                constants=pack(made_of), safeguards=safeguards,
+                constants=pack(made_of), safeguards=safeguards, noise=noise_of(job),
             )
         )  # fmt: skip
         whole = routes_of(made, job, planner=client, keys=keys)

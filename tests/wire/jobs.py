@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lockstep_api.certificates import CertificateRequest
 from lockstep_api.identity import PublishedKeys
+from lockstep_api.privacy import PrivacyPlan
 from lockstep_api.settings import GroupSettings, JobSettings
 from lockstep_api.spec import Data, Mode, Model, Partition, StrategySpec, Target, TrainingSpec
 from lockstep_api.tiers import ClusterPlan
@@ -94,6 +95,9 @@ class FakePlanner:
         default=lambda request: [c.client for c in request.clients]
     )
 
+    account: Callable[[PlanRequest], PrivacyPlan | None] = field(default=lambda _request: None)
+    """What a private job is told of its account."""
+
     def __post_init__(self) -> None:
         """Answers at once."""
         self.answering.set()
@@ -112,6 +116,7 @@ class FakePlanner:
             round=request.round, rounds=self.rounds, target=self.target, participants=chosen,
             quorum=self.quorum, deadline_seconds=self.deadline_seconds,
             clusters=clusters_of(request, [one.client for one in chosen]),
+            privacy=self.account(request),
         )  # fmt: skip
 
     def app(self) -> FastAPI:

@@ -56,6 +56,13 @@ def line(done: SimulatedRound, *, rounds: int) -> str:
     return f"round {done.round}/{rounds}  {figures(done)}{lost}"
 
 
+def _privacy(summary: Summary) -> dict[str, str]:
+    if summary.epsilon is None:
+        return {}
+    unit = f"ε {summary.epsilon:.4g}, δ {summary.delta:.2g}"
+    return {"privacy": f"{unit} for a client, on devices: noise that repeats hides nothing"}
+
+
 def table(summary: Summary, *, real_s: float) -> str:
     """What came of a simulation."""
     cloud = summary.cloud_accuracy
@@ -64,6 +71,7 @@ def table(summary: Summary, *, real_s: float) -> str:
         "accuracy": f"{summary.accuracy:.4f}, best {summary.best_accuracy:.4f}",
         **({} if cloud is None else {"cloud's model": f"accuracy {cloud:.4f}"}),
         "loss": f"{summary.loss:.4f}",
+        **_privacy(summary),
         "time": f"{summary.time_s:.1f} s on the devices' clock",
         "energy": f"{summary.energy_j:.1f} J by the devices' energy model",
         "uploads": f"{summary.bytes / _MB:.1f} MB",

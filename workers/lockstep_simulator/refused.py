@@ -2,6 +2,7 @@
 
 from lockstep_allocator.fleet import Method
 from lockstep_api.spec import AllocationPolicy, FederatedJobSpec
+from lockstep_operator.core.privacy import too_small_a_budget
 from lockstep_workers.errors import InvalidJob
 
 
@@ -11,6 +12,8 @@ def check(spec: FederatedJobSpec, policy: Method | None) -> None:
     Raises:
         InvalidJob: it cannot; says what to change.
     """
+    if poor := too_small_a_budget(spec):
+        raise InvalidJob(poor)
     allocation = spec.allocation
     if allocation.online:
         raise InvalidJob(

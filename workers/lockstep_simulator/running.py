@@ -21,6 +21,7 @@ from lockstep_workers.learning.saving import model_file
 from lockstep_workers.stopping import Stopped
 
 PLANS_ENDED = "PlansEnded"
+BUDGET_SPENT = "PrivacyBudgetSpent"
 INTERRUPTED = "Interrupted"
 FAILED = "Failed"
 
@@ -31,7 +32,7 @@ class Ended:
 
     rounds: list[SimulatedRound] = field(default_factory=list)
     result: str = PLANS_ENDED
-    """RoundsCompleted, TargetReached, PlansEnded, Failed or Interrupted."""
+    """RoundsCompleted, TargetReached, PrivacyBudgetSpent, PlansEnded, Failed or Interrupted."""
     message: str = ""
     work_per_step: float = 0.0
     """Median over the devices, in core-seconds."""
@@ -65,7 +66,7 @@ def run(
                 if recording is not None:
                     recording.add(done.record)
                 show(done)
-            ended.result = _result(ended.rounds)
+            ended.result = BUDGET_SPENT if job.budget_spent else _result(ended.rounds)
         except JobFailed as error:
             ended.result, ended.message = FAILED, str(error)
         except Stopped:
@@ -85,7 +86,11 @@ def _message(setup: Setup, ended: Ended) -> str:
     if not ended.rounds:
         return "no round was finished"
     last, planned = ended.rounds[-1], setup.spec.training.rounds
-    how = {INTERRUPTED: "interrupted: ", PLANS_ENDED: "the plans have ended: "}
+    how = {
+        INTERRUPTED: "interrupted: ",
+        PLANS_ENDED: "the plans have ended: ",
+        BUDGET_SPENT: "privacy.epsilonBudget is spent: ",
+    }
     begin = how.get(ended.result, "")
     return f"{begin}accuracy {last.accuracy:.4f} after {last.round} of {planned} rounds"
 

@@ -42,6 +42,7 @@ from lockstep_simulator.simulated import SimulatedRound
 from lockstep_simulator.splitting import SplitField, cores_of
 from lockstep_simulator.trainers import OneByOne, Way, build_clients
 from lockstep_simulator.work import Work
+from lockstep_workers.cloud.account import Account, InMemory
 from lockstep_workers.cloud.split_server import SplitServer
 from lockstep_workers.data import Dataset
 from lockstep_workers.entrypoints import explained
@@ -168,6 +169,9 @@ class Simulation:
         self._clients = registered_clients(self.job, clients, classes=setup.dataset.classes)
         self._edges = registered_edges(setup.spec)
         self._progress = Progress()
+        self._account = Account(InMemory(), private=self.job.privacy is not None)
+        self.budget_spent = False
+        """Whether another round would spend more than privacy.epsilonBudget."""
         self._now_s, self._bytes = 0.0, 0
 
     @property
@@ -265,6 +269,9 @@ class Simulation:
         """The next round; one that no update reached is planned and played once more."""
         tries = Tries()
         while (plan := self._plan()) is not None:
+            if not self._account.allows(plan):
+                self.budget_spent = True
+                return None
             gone = {**self._failing(), **self._planner.gone(plan.round)}
             done, self._now_s = self._field.play(plan, self._progress, now_s=self._now_s, gone=gone)
             if self._split is not None and done.failures:
@@ -286,6 +293,7 @@ class Simulation:
             cuts=[] if self._split is None else self._split.candidates,
             cut=None if last.plan is None else last.plan.cut,
             report=last.report,
+            private_rounds=self._account.rounds,
         )
         return self._planner.plan(request, now_s=self._now_s)
 
@@ -302,6 +310,7 @@ class Simulation:
     def _settled(self, done: Round, tries: Tries) -> SimulatedRound | None:
         """Averages, evaluates and reports a closed round; None: it is taken back."""
         state = self.server.state
+        self._account.spend(done.accepted)
         self._aggregate(done.number)
         result = self._evaluated(done.number)
         if (ruled := self._judge(result.loss, tries)) is not None and ruled.back:
@@ -315,6 +324,7 @@ class Simulation:
             now_s=self._now_s,
             result={"accuracy": result.accuracy, "loss": result.loss},
         )
+        report = report.model_copy(update={"privacy": self._account.report(done.plan)})
         if self._split is not None:
             told = self._split.distillation(0.0)
             report = report.model_copy(update={"distillation": told})

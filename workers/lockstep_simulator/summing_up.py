@@ -17,7 +17,7 @@ class Summary:
     """What came of a simulation."""
 
     result: str
-    """RoundsCompleted, TargetReached, PlansEnded, Failed or Interrupted."""
+    """RoundsCompleted, TargetReached, PrivacyBudgetSpent, PlansEnded, Failed or Interrupted."""
     message: str
     """The same in a sentence."""
     rounds: int
@@ -31,6 +31,10 @@ class Summary:
     """Median over the devices, in core-seconds."""
     cloud_accuracy: float | None = None
     """Of front half and cloud model; None: nothing was distilled."""
+    epsilon: float | None = None
+    """That the job would come to on its devices; None: it hides no clients, or nobody reckoned."""
+    delta: float | None = None
+    """δ of it."""
 
 
 def summed_up(
@@ -38,6 +42,7 @@ def summed_up(
 ) -> Summary:
     """What came of rounds, at least one."""
     last = rounds[-1]
+    account = last.report.privacy
     return Summary(
         result=result,
         message=message,
@@ -50,12 +55,19 @@ def summed_up(
         bytes=last.bytes,
         work_per_step=work_per_step,
         cloud_accuracy=last.cloud_accuracy,
+        epsilon=None if account is None else account.epsilon,
+        delta=None if account is None else account.delta,
     )
 
 
 def round_json(done: SimulatedRound) -> dict[str, Any]:
     """A round as one object."""
-    tiers = {"divergence": done.divergence, "cloud_accuracy": done.cloud_accuracy}
+    account = done.report.privacy
+    optional = {
+        "divergence": done.divergence,
+        "cloud_accuracy": done.cloud_accuracy,
+        "epsilon": None if account is None else account.epsilon,
+    }
     return {
         "round": done.round,
         "accuracy": _number(done.accuracy),
@@ -65,16 +77,16 @@ def round_json(done: SimulatedRound) -> dict[str, Any]:
         "bytes": done.bytes,
         "steps": dict(done.steps),
         "clients": list(done.clients),
-        **{name: value for name, value in tiers.items() if value is not None},
+        **{name: value for name, value in optional.items() if value is not None},
     }
 
 
 def summary_json(summary: Summary) -> dict[str, Any]:
     """The last object."""
     told = asdict(summary) | {"loss": _number(summary.loss)}
-    if summary.cloud_accuracy is None:
-        del told["cloud_accuracy"]
-    return {"summary": told}
+    optional = ("cloud_accuracy", "epsilon", "delta")
+    without = {name for name in optional if told[name] is None}
+    return {"summary": {name: value for name, value in told.items() if name not in without}}
 
 
 def _number(value: float) -> float | None:

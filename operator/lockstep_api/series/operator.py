@@ -133,6 +133,14 @@ ROUND_COST_SECONDS = _gauge(
         ' / max by (namespace, job) (lockstep_round_cost_seconds{method="optimum"})'
     ),
 )
+PRIVACY_EPSILON = _gauge(
+    "lockstep_privacy_epsilon",
+    "ε so far of a job that hides its clients (spec.privacy), of a client with all its examples.",
+    labels=(labels.NAMESPACE, labels.JOB),
+    more="Of the client that most models know; its δ is in status.privacy. As of the newest plan,"
+    " so without the model of a round that is on; goes with the job, or its end.",
+    example="max by (namespace, job) (lockstep_privacy_epsilon)",
+)
 POLICY_IN_USE = _gauge(
     "lockstep_policy_in_use",
     "1: the allocation policy that made the newest plan, and where it comes from.",

@@ -21,6 +21,10 @@ class Privacy(ApiModel):
     delta: Annotated[float, Field(gt=0, le=0.1)] | None = None
     """δ: the chance that the bound ε does not hold; 1/devices^1.1 when empty, at most 0.1."""
 
+    epsilon_budget: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """The most ε that the job may come to: it completes with the model of the last round within it
+    (reason PrivacyBudgetSpent); no bound when empty."""
+
     def delta_of(self, clients: int) -> float:
         """δ of a job of so many clients."""
         return self.delta or min(0.1, clients**-_DELTA_EXPONENT)

@@ -79,12 +79,29 @@ def heads(job: Job, now: datetime) -> list[Text]:
         f" {duration(status.get('elapsedSeconds'))} so far, {duration(job.left_s())} left",
         "Accuracy": f"{accuracy(status.get('accuracy'))}, loss {amount(status.get('loss'), '')}",
         "Energy": joules(status),
+        **_privacy(job),
     }
     phase = Text.assemble(("Phase      ", "bold"), (job.phase, STYLES.get(job.phase, "")))
     if trouble := job.trouble():
         phase.append(f"  {trouble}", "yellow")
     name, *others = (Text.assemble((f"{key:<11}", "bold"), value) for key, value in told.items())
     return [name, phase, *others]
+
+
+def _privacy(job: Job) -> dict[str, str]:
+    """What a job that hides its clients has come to."""
+    told = job.status.get("privacy")
+    if not told:
+        return {}
+    budget = (job.spec.get("privacy") or {}).get("epsilonBudget")
+    most = "" if budget is None else f" of at most {budget:g}"
+    labels = told.get("labelEpsilon")
+    beside = "" if labels is None else f"; of an example's label {labels:.3g}"
+    models = "1 model" if told["rounds"] == 1 else f"{told['rounds']} models"
+    return {
+        "Privacy": f"ε {told['epsilon']:.4g}{most} of a client (δ {told['delta']:.2g}),"
+        f" in {models}{beside}"
+    }
 
 
 def tree(job: Job, pods: Iterable[Json], *, devices: Sequence[Device]) -> Tree:

@@ -52,7 +52,7 @@ from lockstep_operator.core.status import (
     read_placement,
     written_placement,
 )
-from lockstep_operator.core.support import unsupported
+from lockstep_operator.core.support import unplayable
 
 _STARTED = (Phase.STARTING, Phase.RUNNING)
 _SUSPENDED = Phase.SUSPENDED
@@ -87,7 +87,7 @@ def _decide(
     observed: Observed, spec: FederatedJobSpec, *, settings: Settings, now: datetime
 ) -> Decision:
     """What to do about a job that can be read and has not ended."""
-    if reasons := [*unsupported(spec), *names_doubled(observed.job, spec)]:
+    if reasons := [*unplayable(spec), *names_doubled(observed.job, spec)]:
         refusal = Finding("False", "NotSupported", "; ".join(reasons))
         return _refuse(observed.job, refusal, now=now)
     if asked := settings.allowed.refusals(spec):

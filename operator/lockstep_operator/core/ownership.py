@@ -16,7 +16,7 @@ from lockstep_api.status import FINISHED
 from lockstep_api.text import few
 from lockstep_operator.core.children import child_refs, record_refs
 from lockstep_operator.core.model import JobView, Manifest, ObjectRef, Observed
-from lockstep_operator.core.support import unsupported
+from lockstep_operator.core.support import unplayable
 
 _SET = "StatefulSet"
 _SHOWN = 5
@@ -97,7 +97,7 @@ def own(observed: Observed) -> dict[ObjectRef, Manifest]:
 def needed_names(job: JobView) -> Names:
     """The names that a job needs which is to run; none of one that has ended or is suspended."""
     spec = job.spec
-    if spec is None or spec.suspend or job.status.phase in FINISHED or unsupported(spec):
+    if spec is None or spec.suspend or job.status.phase in FINISHED or unplayable(spec):
         return Names()
     return Names(child_refs(job, spec), record_refs(job, spec))
 

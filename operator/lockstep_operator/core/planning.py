@@ -41,6 +41,7 @@ from lockstep_operator.core.plan import (
     replanned,
 )
 from lockstep_operator.core.policy_source import PolicyUse
+from lockstep_operator.core.privacy import more_of, privacy_plan
 from lockstep_operator.core.state import FinishedRound, JobState, PlannedRound
 from lockstep_operator.core.worth import half_steps, prior_half_steps, with_round
 from lockstep_operator.errors import UnfitRequest
@@ -70,6 +71,8 @@ class Basis:
     """Why the policy that was asked for cannot be used."""
     use: PolicyUse | None = None
     """The same for counting; None: nobody counts."""
+    private_rounds: int = 0
+    """Rounds that count against the job's ε, as its status says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ def hear(state: JobState, request: PlanRequest, *, spec: FederatedJobSpec) -> He
         checkpoint_problem=request.checkpoint_problem,
         given_up=request.given_up,
         notices=tuple(request.notices),
+        private_rounds=more_of(state.private_rounds, request.private_rounds),
         edges=tuple(one.edge for one in request.edges),
     )
     report = request.report
@@ -178,6 +182,9 @@ def draw(state: JobState, request: PlanRequest, *, basis: Basis) -> Drawn:
     plan, uncomputable = _planned(state, request, basis=basis, choice=choice)
     if basis.spec.allocation.actuator is Actuator.COOPERATIVE:
         plan = left_to_devices(plan)
+    known = more_of(state.private_rounds, basis.private_rounds) or 0
+    account = privacy_plan(basis.spec, told=request.private_rounds or 0, known=known)
+    plan = plan.model_copy(update={"privacy": account})
     problem = basis.policy_problem
     events: tuple[EventNote, ...] = ()
     if problem is not None and problem != state.policy_problem:
@@ -289,4 +296,6 @@ def _finished(state: JobState, next_round: int) -> FinishedRound | None:
 
 def ended(state: JobState, outcome: Outcome) -> JobState:
     """Take in how a job ended."""
-    return replace(state, outcome=outcome, report=outcome.report or state.report)
+    counted = more_of(state.private_rounds, outcome.private_rounds)
+    report = outcome.report or state.report
+    return replace(state, outcome=outcome, report=report, private_rounds=counted)

@@ -66,6 +66,8 @@ class JobState:
     """What the finished rounds of a job say of the worth of steps, where these are planned."""
     notices: tuple[Notice, ...] = ()
     """Those of the last request: a cloud pod repeats them until a request is answered."""
+    private_rounds: int | None = None
+    """Models that the updates of a client are in, of that of which most are."""
     edges: tuple[str, ...] = ()
     """The edges that are connected."""
     back_work: Mapping[str, float] = field(default_factory=dict)

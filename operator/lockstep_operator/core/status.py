@@ -34,6 +34,7 @@ from lockstep_operator.core.model import (
     Observed,
 )
 from lockstep_operator.core.placement import CLOUD_POD, Placement, pod_sets
+from lockstep_operator.core.privacy import more_of, privacy_state
 from lockstep_operator.core.state import JobState
 from lockstep_operator.core.status_tiers import (
     TiersHeard,
@@ -121,6 +122,7 @@ class Newest:
     plan: RoundPlan | None
     started_at: datetime | None
     tiers: TiersHeard | None = None
+    private_rounds: int | None = None
 
 
 def newest_of(heard: JobState | None) -> Newest:
@@ -130,7 +132,7 @@ def newest_of(heard: JobState | None) -> Newest:
     reports = [heard.report, heard.outcome.report if heard.outcome else None]
     newest = max((r for r in reports if r is not None), key=lambda r: r.round, default=None)
     tiers = TiersHeard(newest, heard.plan, heard.examples, heard.edges, heard.cut)
-    return Newest(newest, heard.plan, heard.started_at, tiers)
+    return Newest(newest, heard.plan, heard.started_at, tiers, heard.private_rounds)
 
 
 def with_progress(
@@ -145,6 +147,9 @@ def with_progress(
     updates: dict[str, object] = {"rounds": rounds}
     updates |= _from_report(status, progress.report)
     updates |= _from_plan(status, progress.plan)
+    if spec is not None:
+        known = None if status.privacy is None else status.privacy.rounds
+        updates["privacy"] = privacy_state(spec, more_of(known, progress.private_rounds) or 0)
     if spec is not None and progress.tiers is not None:
         updates |= of_tiers(status, progress.tiers, spec=spec)
     if status.start_time is None and (progress.plan or progress.report):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from lockstep_api.names import Role
 from lockstep_api.spec import FederatedJobSpec, PartitionScheme
+from lockstep_operator.core.privacy import too_small_a_budget
 
 Check = Callable[[FederatedJobSpec], bool]
 
@@ -32,3 +33,9 @@ _CHECKS: tuple[tuple[Check, str], ...] = (
 def unsupported(spec: FederatedJobSpec) -> list[str]:
     """One sentence for each field that asks for something that is not there."""
     return [text.format(s=spec) for check, text in _CHECKS if check(spec)]
+
+
+def unplayable(spec: FederatedJobSpec) -> list[str]:
+    """The same, and why no round can be played; needs the accountant, where clients are hidden."""
+    poor = too_small_a_budget(spec)
+    return [*unsupported(spec), *([] if poor is None else [poor])]

@@ -118,6 +118,7 @@ def _summary(report: RoundReport) -> bytes:
         accuracy=report.accuracy,
         loss=report.loss,
         energy_joules=report.energy_joules,
+        privacy=report.privacy,
     )
     return summary.to_json().encode() + b"\n"
 

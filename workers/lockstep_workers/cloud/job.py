@@ -18,6 +18,7 @@ from lockstep_api.wire import (
     PlanRequest,
     RoundPlan,
 )
+from lockstep_workers.cloud.account import MODELS_LOST, Account
 from lockstep_workers.cloud.assembly import Assembly
 from lockstep_workers.cloud.parts import Parts
 from lockstep_workers.cloud.server import Server
@@ -75,6 +76,7 @@ class Job:
         )
         self._began: float | None = None
         self._progress = Progress()
+        self._account = Account(parts.journal.store, private=parts.job.privacy is not None)
         self._settling: asyncio.Future[bool] | None = None
         self._tries = Tries()
 
@@ -96,7 +98,7 @@ class Job:
         """Runs the job to its end and tells the planner; a job that ended before is told again."""
         ended = self._journal.outcome()
         if ended is None:
-            ended = await self._outcome()
+            ended = self._account.told_at_end(await self._outcome())
             self._journal.end(ended)
         self.end(ended)
         await self._p.planner.tell_outcome(ended)
@@ -135,6 +137,8 @@ class Job:
             plan = await self._plan(self._progress)
             if plan.rounds < plan.round:  # fewer rounds than are done were asked for meanwhile
                 return await self._end_well("RoundsCompleted", plan)
+            if not self._account.allows(plan):
+                return await self._end_well("PrivacyBudgetSpent", plan)
             done = await self._play(plan)
             self._settling = asyncio.ensure_future(self._settle(done))
             settled = await asyncio.shield(self._settling)
@@ -153,6 +157,7 @@ class Job:
         found = await self._journal.resume(like)
         if found is not None:
             self._progress = found.progress
+            self._account.resume(found.progress)
             self._began = self._p.clock() - self._elapsed(found.progress)
             self.reception.troubles.told.update(found.progress.troubles)
             self.server.go_on_from(found.state)
@@ -188,6 +193,7 @@ class Job:
             report=progress.report,
             notices=self._journal.notices,
             checkpoint_problem=self._journal.problem,
+            private_rounds=self._account.rounds,
             given_up=self.reception.troubles.account(),
         )
         within_s = None if progress.plan is None else _PLAN_WITHIN_S
@@ -271,12 +277,14 @@ class Job:
     async def _finish(self, done: Round) -> Ruling | None:
         """The end of a round; what is ruled where its loss takes it back."""
         now_s, before = self._now(), self._progress
+        await asyncio.to_thread(self._account.spend, done.accepted)
         seconds = await self._aggregate()
         result = await self._evaluate()
         ruled = self._judge(result["loss"])
         if ruled is not None and ruled.back:
             return ruled
         report = round_report(done, before, now_s=now_s, result=result)
+        report = report.model_copy(update={"privacy": self._account.report(done.plan)})
         if self._p.split is not None:
             told = self._p.split.distillation(seconds)
             report = report.model_copy(update={"distillation": told})
@@ -346,11 +354,12 @@ class Job:
         """The job has reached its end; the model is written down.
 
         Raises:
-            JobFailed: the volume has no room for the model.
+            JobFailed: the volume has no room for the model, or there is none.
         """
         report = self._progress.report
-        assert report is not None
         assert plan is not None
+        if report is None:
+            raise JobFailed(MODELS_LOST)
         try:
             await self._journal.save_model(self.server.model, self._cloud_half())
         except OSError as error:

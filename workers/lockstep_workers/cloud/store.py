@@ -1,6 +1,6 @@
-"""The cloud pod's volume: checkpoints, history, clients, the final model, the outcome.
+"""The cloud pod's volume: checkpoints, history, clients, ledger, the final model, the outcome.
 
-Owned by the journal.
+Owned by the journal, but for the ledger, which the account has.
 """
 
 from dataclasses import dataclass
@@ -29,11 +29,13 @@ from lockstep_workers.cloud.checkpoint import (
 from lockstep_workers.cloud.history import History, most_bytes
 from lockstep_workers.errors import CorruptCheckpoint
 from lockstep_workers.files import write_whole
+from lockstep_workers.learning.ledger import Ledger
 from lockstep_workers.learning.parameters import FlatModel
 from lockstep_workers.learning.saving import model_file
 from lockstep_workers.learning.strategy import ServerState
 
 OUTCOME_FILE = "outcome.json"
+LEDGER_FILE = "privacy.json"
 CHECKPOINT_FOLDER = "checkpoints"
 
 
@@ -44,6 +46,15 @@ class EndedJob(WireModel):
     """UID of the job: a volume that was used before does not end a new job."""
     outcome: Outcome
     """How it ended."""
+
+
+class OwnLedger(WireModel):
+    """The ledger of the job with this UID."""
+
+    uid: str
+    """UID of the job."""
+    ledger: Ledger
+    """What its clients have shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +142,25 @@ class Store:
         if len(told) > self._history.most_bytes // 4:
             told = clients.without_labels().to_json().encode()
         write_whole(self._folder / CLIENTS_FILE, told)
+
+    # -- privacy ---------------------------------------------------------------------------------
+
+    def ledger(self) -> Ledger:
+        """What the job's clients have shown in its lives before, as far as that can be read."""
+        try:
+            own = OwnLedger.model_validate_json((self._folder / LEDGER_FILE).read_bytes())
+        except (OSError, ValidationError):
+            return Ledger()
+        return own.ledger if own.uid == self._uid else Ledger()
+
+    def save_ledger(self, ledger: Ledger) -> None:
+        """Writes it down.
+
+        Raises:
+            OSError: the volume is full or broken; the ledger before is untouched.
+        """
+        own = OwnLedger(uid=self._uid, ledger=ledger)
+        write_whole(self._folder / LEDGER_FILE, own.to_json().encode())
 
     # -- constants -------------------------------------------------------------------------------
 
