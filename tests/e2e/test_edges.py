@@ -105,6 +105,64 @@ def test_a_device_reaches_each_edge_by_its_name(running: Json) -> None:
         assert said == "404\n", "an answer of the edge"
 
 
+OPENING = """
+import sys
+from lockstep_api.sessions import Registration
+from lockstep_workers.device.connection import connect, open_session
+from lockstep_workers.environment import Environment
+here = Environment()
+known = Registration(client="slow-0", incarnation="stranger", examples=1)
+proof = {{"authorization": "Bearer {token}"}} if "{token}" else {{}}
+try:
+    open_session(connect(here.job().cloud_url, here.trust()), known, proof=proof)
+except Exception as error:
+    print(error)
+else:
+    print("it is in")
+"""
+"""A pod that can reach the cloud pod tries to be the job's device."""
+
+
+def token_of(namespace: str, account: str, *, uid: str, pod: str = "") -> str:
+    """A real token for this job, as whoever has the right to make tokens gets it."""
+    bound = ("--bound-object-kind", "Pod", "--bound-object-name", pod) if pod else ()
+    words = ("create", "token", account, "--audience", names.job_audience(uid), *bound)
+    return api.kubectl("-n", namespace, *words).strip()
+
+
+def twin(namespace: str, device: Json, *, uid: str) -> str:
+    """The token of a pod with a device's name and account in another namespace; it never runs."""
+    name, account = device["metadata"]["name"], device["spec"]["serviceAccountName"]
+    api.kubectl("-n", namespace, "create", "serviceaccount", account)
+    spec = {
+        "serviceAccountName": account,
+        "nodeSelector": {"lockstep.dev/none": "none"},
+        "containers": [{"name": "c", "image": "example.invalid/none"}],
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+    api.kubectl("-n", namespace, "create", "-f", "-", stdin=json.dumps(pod))
+    return token_of(namespace, account, uid=uid, pod=name)
+
+
+def test_no_other_pod_is_a_device_with_whatever_token(running: Json) -> None:
+    """They are real tokens of this cluster, for this job: of its other pods, of accounts of its
+    namespace, and of a pod in another one that is named like the device."""
+    uid, (device,) = running["metadata"]["uid"], pods(NAMESPACE, JOB, "device")
+    tokens = {
+        "": "401: show the pod's token",
+        token_of(NAMESPACE, "default", uid=uid): "401: this is not the token of a pod",
+        token_of(NAMESPACE, f"{JOB}-device", uid=uid): "401: this is not the token of a pod",
+        token_of(NAMESPACE, f"{JOB}-cloud", uid=uid, pod=f"{JOB}-cloud-0"): "is not slow-0",
+        token_of(NAMESPACE, f"{JOB}-edge", uid=uid, pod=f"{JOB}-edge-near-0"): "is not slow-0",
+    }
+    with a_namespace() as other:
+        tokens[twin(other, device, uid=uid)] = "is not slow-0"
+        for token, words in tokens.items():
+            said = in_pod(NAMESPACE, device["metadata"]["name"], OPENING.format(token=token))
+            assert words in said, said
+    assert get(NAMESPACE, JOB)["status"]["clients"] == "1/1", "nobody took its place"
+
+
 def test_prometheus_scrapes_edges(running: Json) -> None:
     eventually(NAMESPACE, f'up{{pod=~"{JOB}-edge-near-.", job="{JOB}"}} == 1', series=2)
 
