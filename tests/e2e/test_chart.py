@@ -16,6 +16,7 @@ import yaml
 
 from images.cli import push_target
 from images.recipe import project_version, reference
+from lockstep_api.names import Role, service_account_name
 from lockstep_operator.rights import RIGHTS, Scope
 from tests.cluster import api
 from tests.e2e.running import eventually
@@ -369,6 +370,14 @@ def test_the_operator_may_not(installed: str, question: str) -> None:
 def test_it_has_no_rights_in_namespaces_that_are_not_its(installed: str, question: str) -> None:
     assert not may(installed, "lockstep-operator", question, within="kube-public")
     assert not may(installed, "lockstep-operator", question, within="")
+
+
+@pytest.mark.parametrize("role", Role)
+def test_pods_of_jobs_may_do_nothing(installed: str, role: Role) -> None:
+    """No more than whoever is logged in: the chart gives their accounts nothing."""
+    account = service_account_name("fashion", role)
+    nobody = rules_of("kube-public", "default", within=installed)
+    assert rules_of(installed, account, within=installed) == nobody
 
 
 def test_prometheus_may_do_nothing_and_has_no_token(installed: str) -> None:

@@ -101,7 +101,7 @@ def scene(folder: Path, *neighbours: Page) -> Iterator[Scene]:
     with ExitStack() as stack:
         for page in (*pages, listed):
             stack.enter_context(served(page))
-        sets = [put(kube, set_of(job_of(kube, key), Role.DEVICE, group="fast"))
+        sets = [put(kube, set_of(job_of(kube, key), Role.DEVICE, group="fast", replicas=9))
                 for key in (VICTIM, NEIGHBOUR)]  # fmt: skip
         kube.put(pod_of(sets[0], ip="10.0.0.0"))
         for ordinal in range(len(neighbours)):
