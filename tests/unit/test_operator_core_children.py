@@ -296,3 +296,21 @@ def test_a_job_without_a_readable_spec_has_no_children() -> None:
     unreadable = JobView(JobKey("ml", "demo"), "u", 1, None, "bad", FederatedJobStatus(), 0.0)
     with pytest.raises(ValueError, match="bad"):
         children(unreadable, PLACEMENT, settings=SETTINGS)
+
+
+def scratch(name: str, **change: Any) -> str:
+    """The room of a pod's /tmp."""
+    (size,) = (
+        volume["emptyDir"]["sizeLimit"]
+        for volume in pod(name, **change)["spec"]["volumes"]
+        if "emptyDir" in volume
+    )
+    assert isinstance(size, str)
+    return size
+
+
+def test_what_a_pod_may_write_beside_its_volume_has_an_end() -> None:
+    """Four times its memory, and of a server half of it more for each client that sends to it."""
+    cloud = {"cpu": "1", "memory": "2Gi", "storage": {"size": "1Gi"}}
+    assert scratch("demo-cloud", cloud=cloud) == f"{2048 * 4 + 4 * 1024}Mi"
+    assert scratch("demo-device-fast") == f"{512 * 4}Mi"

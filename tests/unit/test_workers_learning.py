@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from lockstep_workers.learning.evaluation import evaluate
 from lockstep_workers.learning.parameters import flatten
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, LocalPlan
-from lockstep_workers.learning.training import Sgd, batches, train
+from lockstep_workers.learning.training import Sgd, batches, flush_denormals, train
 from lockstep_workers.models import build_model
 from tests.support.tasks import no_probe
 from tests.wire.jobs import write_idx
@@ -158,3 +159,23 @@ def test_a_data_file_that_is_cut_off_is_named(tmp_path: Path, head: bytes) -> No
     path.write_bytes(gzip.compress(head))
     with pytest.raises(InvalidJob, match="is not an IDX file"):
         read_idx(path)
+
+
+def test_numbers_too_small_to_be_normal_are_zero_where_a_pod_computes() -> None:
+    """Also in the threads that come after, and in those that torch starts for them."""
+    left: list[int] = []
+
+    def compute() -> None:
+        tiny = torch.full((1 << 20,), 1e-40)
+        left.append(int(torch.count_nonzero(tiny * torch.ones(1 << 20))))
+
+    def pod() -> None:
+        flush_denormals()
+        thread = threading.Thread(target=compute)
+        thread.start()
+        thread.join()
+
+    main = threading.Thread(target=pod)
+    main.start()
+    main.join()
+    assert left == [0]

@@ -113,10 +113,14 @@ def cloud(
     *,
     program: str = "lockstep_workers",
     log: Lines | None = None,
+    metrics_port: int = 0,
 ) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """The cloud pod's process."""
-    port = job.cloud_url.rpartition(":")[2]
-    return worker("cloud", folder, program=program, log=log, LOCKSTEP_PORT=port)
+    ports = {
+        "LOCKSTEP_PORT": job.cloud_url.rpartition(":")[2],
+        "LOCKSTEP_METRICS_PORT": str(metrics_port),
+    }
+    return worker("cloud", folder, program=program, log=log, **ports)
 
 
 def edge(

@@ -149,3 +149,14 @@ def test_a_session_holds_one_answer_that_is_not_taken(*, waits: bool) -> None:
     assert not first.aborted, "it asks again on the same connection"
     session.answers_on(second)  # type: ignore[arg-type]
     assert first.aborted is waits
+
+
+def test_a_session_has_one_update_on_its_way() -> None:
+    session = Session(Registration(client="d-0", incarnation="1", examples=1), "key")
+    first, second = Taker(waits=False), Taker(waits=False)
+    with session.brings_on(first):  # type: ignore[arg-type]
+        with session.brings_on(second):  # type: ignore[arg-type]
+            assert first.aborted
+        assert not second.aborted
+    with session.brings_on(first):  # type: ignore[arg-type]
+        assert not second.aborted, "that one is here"

@@ -22,7 +22,7 @@ from lockstep_workers.learning.client import Client
 from lockstep_workers.learning.constants import pack, unpack
 from lockstep_workers.learning.parameters import flatten
 from lockstep_workers.learning.strategy import Vector
-from lockstep_workers.learning.training import be_deterministic
+from lockstep_workers.learning.training import be_deterministic, flush_denormals
 from lockstep_workers.models import build_model
 
 
@@ -94,6 +94,7 @@ class Common:
 def work(connection: Connection, common: Common, *, orders: Arena, trained: Arena) -> None:
     """What the process does, until its connection ends."""
     torch.set_num_threads(1)
+    flush_denormals()
     if common.deterministic:
         be_deterministic()
     try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from lockstep_workers.learning.training import be_deterministic
+from lockstep_workers.learning.training import be_deterministic, flush_denormals
 
 
 @contextmanager
@@ -18,11 +18,13 @@ def repeating(*, deterministic: bool) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.set_num_threads(1)
+    flush_denormals()
     if deterministic:
         be_deterministic()
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
         if deterministic:  # for whom that costs nothing any more: it imports much
             torch.use_deterministic_algorithms(before, warn_only=warns)

@@ -9,6 +9,7 @@ from lockstep_api.spec import DeviceGroup, Edge, FederatedJobSpec, PodTemplate
 from lockstep_operator.core.model import JobView, Manifest, Settings
 from lockstep_operator.core.resources import (
     device_resources,
+    scratch_size,
     server_resources,
     server_threads,
     trainer_resources,
@@ -273,10 +274,16 @@ def _pod(
         "containers": [container],
         "volumes": [
             {"name": "settings", "configMap": {"name": names.settings_name(job)}},
-            {"name": "tmp", "emptyDir": {}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": _scratch(role, spec, container=container)}},
         ],
         **_extras(spec.pod_template or PodTemplate()),
     }
+
+
+def _scratch(role: Role, spec: FederatedJobSpec, *, container: Manifest) -> str:
+    senders = spec.clients() + sum(group.replicas for group in spec.edge_groups())
+    memory = container["resources"]["limits"]["memory"]
+    return scratch_size(memory, senders if role in {Role.CLOUD, Role.EDGE} else 0)
 
 
 def _node_affinity(nodes: Sequence[str]) -> Manifest:

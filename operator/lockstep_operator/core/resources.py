@@ -15,6 +15,8 @@ from lockstep_operator.core.model import Manifest, Settings
 TRAINER_MEMORY = "1Gi"
 _TRAINER_REQUEST = 0.1
 _TRAINER_LIMIT = 1.0
+_SCRATCH = 4.0
+_OF_A_SENDER = 2 * 0.25
 
 
 def server_resources(server: Cloud | Edge) -> Manifest:
@@ -27,6 +29,18 @@ def server_resources(server: Cloud | Edge) -> Manifest:
 def server_threads(server: Edge) -> int:
     """Threads that compute in such a pod: as many as it has whole cores, one at least."""
     return max(1, math.floor(parse_quantity(server.cpu_limit or server.cpu)))
+
+
+def scratch_size(memory: str, senders: int = 0) -> str:
+    """The room of /tmp, for a pod of so much memory that so many clients and edges send to.
+
+    A server writes there a body of each sender that is slow and, where the aggregation takes all
+    updates together, an update of each; a model is a quarter of its memory at the most: beside the
+    model that it hands out it holds three as large. What a strategy remembers on a device fits into
+    the device's memory. Four times the memory are for the user's own code.
+    """
+    mebibytes = math.ceil(parse_quantity(memory) * (_SCRATCH + senders * _OF_A_SENDER) / 2**20)
+    return f"{mebibytes}Mi"
 
 
 def trainer_resources(settings: Settings) -> Manifest:

@@ -36,7 +36,7 @@ from lockstep_workers.hosting.identity import ANYBODY, Identity
 from lockstep_workers.learning.privacy import noise_of
 from lockstep_workers.learning.safeguards import safeguards_of
 from lockstep_workers.learning.strategies import strategy_of
-from lockstep_workers.learning.training import be_deterministic
+from lockstep_workers.learning.training import be_deterministic, flush_denormals
 from lockstep_workers.learning.trial import load_and_try
 from lockstep_workers.planner_client import PlannerClient
 from lockstep_workers.trusting import TrustingTransport
@@ -46,6 +46,7 @@ _log = structlog.get_logger()
 
 def run_cloud(environment: Environment) -> None:
     """Runs the cloud pod until SIGTERM."""
+    flush_denormals()
     uvloop.run(_run(environment))
 
 

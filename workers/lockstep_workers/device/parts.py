@@ -20,7 +20,7 @@ from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.environment import Environment
 from lockstep_workers.learning.client import Client, build_client
-from lockstep_workers.learning.training import be_deterministic
+from lockstep_workers.learning.training import be_deterministic, flush_denormals
 from lockstep_workers.trust import NOBODY, Trust
 
 _UNLIMITED = Links()
@@ -72,6 +72,7 @@ def build_parts(job: JobSettings, name: str, *, place: Place) -> Parts:
         InvalidJob: the user's code, or what the settings ask of it, failed.
     """
     torch.set_num_threads(1)
+    flush_denormals()
     if job.training.deterministic:
         be_deterministic()
     environment, trust = place.environment, place.environment.trust()

@@ -36,7 +36,7 @@ from lockstep_workers.hosting.front import Address, Front, serve
 from lockstep_workers.learning.constants import unpack
 from lockstep_workers.learning.parameters import flatten
 from lockstep_workers.learning.strategies import strategy_of
-from lockstep_workers.learning.training import be_deterministic
+from lockstep_workers.learning.training import be_deterministic, flush_denormals
 from lockstep_workers.models import build_model
 
 _log = structlog.get_logger()
@@ -52,6 +52,7 @@ def run_edge(environment: Environment) -> None:
     job, edge = environment.job(), environment.edge()
     if edge not in job.edge_urls:
         raise InvalidJob(f"job {job.job} has no edge {edge}")
+    flush_denormals()
     if job.training.deterministic:
         be_deterministic()
     uvloop.run(_run(job, edge, environment=environment))

@@ -190,10 +190,11 @@ class BulkRoutes:
     ) -> None:
         self._host.check(offer, report)
         size = size_of_body(dict(scope["headers"]), max_body_bytes(self._host.n_values(offer)))
-        began = time.monotonic()
-        async with self._reader.body(source_of(scope, receive, size=size), size) as body:
-            upload_s = time.monotonic() - began
-            self._add(offer, report, body=body, upload_s=upload_s)
+        began, connection = time.monotonic(), scope.get("extensions", {}).get(TAKING)
+        with offer.session.brings_on(connection):
+            async with self._reader.body(source_of(scope, receive, size=size), size) as body:
+                upload_s = time.monotonic() - began
+                self._add(offer, report, body=body, upload_s=upload_s)
 
     def _add(
         self, offer: Offer, report: UpdateReport, *, body: memoryview, upload_s: float

@@ -12,7 +12,8 @@ Invariant: a client has at most one session, and a key is good for as long as it
 import asyncio
 import hmac
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -60,6 +61,7 @@ class Session(Generic[R]):
     result: str | None = None
     _poll: asyncio.Future[Any] | None = None
     _taking: Taking | None = None
+    _bringing: Taking | None = None
 
     @property
     def client(self) -> str:
@@ -83,6 +85,21 @@ class Session(Generic[R]):
         if self._taking not in {None, taking} and self._taking.holds_back():
             self._taking.abort()
         self._taking = taking
+
+    @contextmanager
+    def brings_on(self, connection: Taking | None) -> Iterator[None]:
+        """An update comes on this connection; one that still comes on another ends.
+
+        So a client has one body in memory or on disk, and a device whose connection broke none.
+        """
+        if self._bringing is not None:
+            self._bringing.abort()
+        self._bringing = connection
+        try:
+            yield
+        finally:
+            if self._bringing is connection:
+                self._bringing = None
 
     def stop_waiting(self) -> None:
         """Its long-poll ends without a task."""
