@@ -132,6 +132,7 @@ bench-fidelity: venv ## compares simulated jobs with real pods (cluster up, HIST
 
 fuzz: venv ## fuzzes everything that strangers' bytes reach (FUZZ_SECONDS=60 for each target)
 	$(PY) -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)
+	LOCKSTEP_SCHEMA_EXAMPLES=200 $(PY) -m pytest -q tests/fuzz/test_schemas.py
 
 chaos: venv ## 30 random kills in each mode on a real cluster; the model must not change (SEED=… KILLS=… MODE=…)
 	$(PY) images/build.py

@@ -21,6 +21,7 @@ from lockstep_serving.server import listener
 from lockstep_serving.sources import Sources, source_of
 from lockstep_serving.threads import start_thread
 
+HEAD_BYTES = 8 << 10
 _BACKLOG = 128
 _RATE = Rate(burst=100, per_s=40)
 _SHARE = 0.1
@@ -71,7 +72,7 @@ class Bounds:
     """Open at once; beyond them the source that holds most loses its oldest."""
     rate: Rate = _RATE
     """Connections and requests of one source; what is beyond is closed without a word."""
-    head_bytes: int = 8 << 10
+    head_bytes: int = HEAD_BYTES
     head_s: float = 5.0
     """For a request's head, from the connection's start or its first byte."""
     answer_s: float = 15.0
@@ -237,7 +238,7 @@ class _Connection(asyncio.Protocol):
             self._answer(head)
 
     def _answer(self, head: bytes) -> None:
-        asked = _asked(head)
+        asked = read_head(head)
         if asked is None:
             self._refuse(400)
         elif not self._permitted():
@@ -269,7 +270,7 @@ class _Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(seconds, self.abort)
 
 
-def _asked(head: bytes) -> tuple[bytes, bool] | None:
+def read_head(head: bytes) -> tuple[bytes, bool] | None:
     """The path of a GET, and whether the connection stays; None: it is nothing else."""
     line, *fields = head.split(b"\r\n")
     words = line.split(b" ")

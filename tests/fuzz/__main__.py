@@ -1,6 +1,6 @@
 """`make fuzz`: each target for a while under Atheris, with bounds on memory and on a single input.
 
-    python -m tests.fuzz [--seconds 60] [TARGET …]
+    python -m tests.fuzz [--seconds 60] [--runs 1000000] [TARGET …]
 
 Inputs that found something new are kept in the cache folder and used again; one that breaks a
 target is written beside them and named.
@@ -29,11 +29,12 @@ def corpus(name: str) -> Path:
 def run_one(name: str, words: list[str]) -> None:
     """Runs a target in this process; Atheris ends it."""
     atheris: Any = importlib.import_module("atheris")  # not there for every platform
-    ours = ["lockstep_allocator", "lockstep_api", "lockstep_workers", "lockstep_operator"]
+    ours = ["lockstep_allocator", "lockstep_api", "lockstep_serving"]
+    ours += ["lockstep_workers", "lockstep_operator"]
     with atheris.instrument_imports(include=ours):
-        from tests.fuzz.targets import TARGETS  # noqa: PLC0415
+        from tests.fuzz.targets import target_of  # noqa: PLC0415
 
-    target, seeds = TARGETS[name]
+    target, seeds = target_of(name)
     folder = corpus(name)
     for index, seed in enumerate(seeds):
         (folder / f"seed-{index}").write_bytes(seed)
@@ -50,13 +51,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", default=[], metavar="TARGET")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--runs", type=int, default=-1, help="inputs of each target, at the most")
     given = parser.parse_args()
     if unknown := set(given.targets) - set(TARGETS):
         parser.error(f"no target {', '.join(sorted(unknown))}: one of {', '.join(TARGETS)}")
     broken = []
     for name in given.targets or TARGETS:
         print(f"fuzz {name}: {given.seconds} s", flush=True)
-        words = [f"-max_total_time={given.seconds}", "-verbosity=0", "-print_final_stats=1"]
+        words = [
+            f"-max_total_time={given.seconds}",
+            f"-runs={given.runs}",
+            "-verbosity=0",
+            "-print_final_stats=1",
+        ]
         command = [sys.executable, "-m", "tests.fuzz", "--child", name, *words]
         if subprocess.run(command, check=False).returncode != 0:
             broken.append(name)

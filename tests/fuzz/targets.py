@@ -87,6 +87,15 @@ from lockstep_workers.learning.strategy import ServerState
 from lockstep_workers.planner_client import PlannerClient
 from lockstep_workers.split_frames import Kind
 from lockstep_workers.tensors import check_values, decode, encode
+from tests.fuzz.strangers import (
+    certificate_request,
+    pod_token,
+    probe_head,
+    published_keys,
+    whole_keys,
+    whole_request,
+    whole_token,
+)
 from tests.support.splitting import shape_of
 
 Target = Callable[[bytes], None]
@@ -436,6 +445,10 @@ def _request(method: bytes, path: bytes, query: bytes, *rest: bytes) -> bytes:
 
 
 TARGETS: dict[str, tuple[Target, list[bytes]]] = {
+    "pod_token": (pod_token, [whole_token()]),
+    "certificate_request": (certificate_request, [whole_request()]),
+    "published_keys": (published_keys, [whole_keys()]),
+    "probe_head": (probe_head, [b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close"]),
     "update_body": (update_body, [BODY]),
     "plans": (plans, [PLAN_REQUEST.to_json().encode()]),
     "messages": (messages, [REPORT.to_json().encode(), REGISTRATION.to_json().encode()]),
@@ -489,3 +502,21 @@ TARGETS: dict[str, tuple[Target, list[bytes]]] = {
         ],
     ),
 }
+
+
+def everything(data: bytes) -> None:
+    """Any of them, as the first byte says: so one process tries all."""
+    each = list(TARGETS.values())
+    target, _ = each[(data[0] if data else 0) % len(each)]
+    target(data[1:])
+
+
+ALL = "everything"
+
+
+def target_of(name: str) -> tuple[Target, list[bytes]]:
+    """A target and its seeds."""
+    if name != ALL:
+        return TARGETS[name]
+    each = TARGETS.values()
+    return everything, [bytes((i,)) + seed for i, (_, seeds) in enumerate(each) for seed in seeds]
