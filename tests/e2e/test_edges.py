@@ -44,11 +44,15 @@ PRIVACY = {"clipNorm": 0.1, "noiseMultiplier": 0.01}
 """So little noise that even one device learns."""
 EDGES = [{"name": "near", "replicas": 2, "cpu": "100m", "memory": "512Mi"}]
 ANSWER = """
-import http.client
-asked = http.client.HTTPConnection("{host}", timeout=60)
+from lockstep_workers.device.connection import connect
+from lockstep_workers.environment import Environment
+here = Environment()
+url = here.job().edge_urls["near-{ordinal}"]
+asked = connect(url, here.trust())
 asked.request("GET", "/nothing")
-print(asked.getresponse().status)
+print(url.partition("//")[2], asked.getresponse().status)
 """
+"""As a device does: where the edge speaks TLS it shows who it is."""
 
 
 def tiered(name: str, **edge: str) -> Json:
@@ -101,8 +105,8 @@ def test_a_device_reaches_each_edge_by_its_name(running: Json) -> None:
     (device,) = pods(NAMESPACE, JOB, "device")
     for ordinal in (0, 1):
         host = f"{JOB}-edge-near-{ordinal}.{JOB}-edges.{NAMESPACE}.svc:{names.HTTP_PORT}"
-        said = in_pod(NAMESPACE, device["metadata"]["name"], ANSWER.format(host=host))
-        assert said == "404\n", "an answer of the edge"
+        said = in_pod(NAMESPACE, device["metadata"]["name"], ANSWER.format(ordinal=ordinal))
+        assert said == f"{host} 404\n", "an answer of the edge"
 
 
 OPENING = """

@@ -17,6 +17,7 @@ from tests.support.patience import PATIENCE_S
 from tests.wire.jobs import FakePlanner, free_port, serving, settings, write_dataset
 from tests.wire.signing import Signer, planner_ca, planner_channel, with_tls
 
+_ROUNDS = 6
 Maker = Callable[[], AbstractAsyncContextManager[asyncio.subprocess.Process]]
 """Starts a process, and ends it."""
 
@@ -264,12 +265,12 @@ async def run_to_the_end(
 ) -> tuple[bytes, list[RoundReport]]:
     """A deterministic job whose pods are killed in these rounds, or just before they begin.
 
-    With a signer all of its servers speak TLS.
+    With a signer all of its servers speak TLS, and have new certificates before the last round.
 
     Returns:
         The bytes of its final model, and all reports of its rounds.
     """
-    planner = FakePlanner(rounds=6, steps=20)
+    planner = FakePlanner(rounds=_ROUNDS, steps=20)
     watch = Watch(planner)
     job = settings(
         cloud_port=free_port(),
@@ -294,6 +295,10 @@ async def run_to_the_end(
             await watch.until(partial(is_at, number), holds=between_rounds)
             for name in victims:
                 await pods.kill_and_start(name)
+            watch.go_on()
+        if signer is not None:
+            await watch.until(partial(is_at, _ROUNDS), holds=True)
+            await signer.renewed(("cloud", *job.edge_urls))
             watch.go_on()
         outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), PATIENCE_S)
         await pods.end()

@@ -1,5 +1,7 @@
 """Who signs for the servers of a job whose processes are on loopback."""
 
+import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -9,6 +11,7 @@ from lockstep_api.certificates import Certificate, CertificateRequest
 from lockstep_api.settings import JobSettings
 from lockstep_operator.core.certificates import Ca, public_key_of
 from tests.support.certificates import LIFE_S, certified, local_ca
+from tests.support.patience import PATIENCE_S
 from tests.wire.channels import LOOPBACK, Channel
 
 
@@ -20,9 +23,12 @@ class Signer:
     life_s: float = LIFE_S
     asked: list[str] = field(default_factory=list)
 
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
     def sign(self, request: CertificateRequest) -> Certificate:
         """As the planner does."""
         self.asked.append(request.server)
+        self._news.set()
         return self.ca.sign(
             public_key_of(request.csr),
             hosts=(LOOPBACK,),
@@ -30,6 +36,14 @@ class Signer:
             life_s=self.life_s,
             serial=x509.random_serial_number(),
         )
+
+    async def renewed(self, servers: Collection[str]) -> None:
+        """Returns when each of these servers has asked once more."""
+        before = len(self.asked)
+        async with asyncio.timeout(PATIENCE_S):
+            while not set(servers) <= set(self.asked[before:]):
+                self._news.clear()
+                await self._news.wait()
 
 
 def planner_ca() -> Ca:
