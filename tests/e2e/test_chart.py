@@ -124,7 +124,7 @@ def test_every_value_is_explained_and_in_the_schema(cluster: Path) -> None:
     values = yaml.safe_load(text)
     assert set(values) == set(schema["properties"]) - {"global"}
     for name in (
-        "image", "crds", "operator", "worker", "prometheus", "alerts", "monitoring", "rbac",
+        "image", "crds", "operator", "worker", "tls", "prometheus", "alerts", "monitoring", "rbac",
         "admissionPolicy",
         "dashboards",
     ):  # fmt: skip

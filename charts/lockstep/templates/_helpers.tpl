@@ -50,7 +50,7 @@ operator:
     requests: {cpu: 100m, memory: 128Mi}
     limits: {memory: 256Mi}
 worker: {image: ""}
-tls: {enabled: false, certManager: {issuerRef: {}}}
+tls: {enabled: true, certManager: {issuerRef: {}}}
 prometheus:
   enabled: true
   image: ""
