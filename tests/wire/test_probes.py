@@ -174,6 +174,7 @@ def test_making_pages_takes_a_share_of_a_core_however_often_they_are_asked_for()
 async def test_probes_answer_while_the_loop_is_busy() -> None:
     front = Front(CollectorRegistry())
     front.begin()
+    front.listens = True
     front.open(no_such_route)
     with closing(ProbeServer(ONE, 0, told=front)) as server:
         for path in ("/healthz", "/readyz", "/metrics"):
@@ -183,12 +184,15 @@ async def test_probes_answer_while_the_loop_is_busy() -> None:
 
 async def test_a_pod_is_not_ready_before_it_serves() -> None:
     front = Front(CollectorRegistry(), ready=lambda: False)
+    front.listens = True
     assert (await asked(front, "/readyz")).status_code == 503
     assert (await asked(front, "/healthz")).status_code == 200
     front.open(no_such_route)
     assert (await asked(front, "/readyz")).status_code == 503
     ready = Front(CollectorRegistry())
-    assert (await asked(ready, "/readyz")).status_code == 503
+    assert (await asked(ready, "/readyz")).text == "no certificate yet\n"
+    ready.listens = True
+    assert (await asked(ready, "/readyz")).text == "loading\n"
     ready.open(no_such_route)
     assert (await asked(ready, "/readyz")).status_code == 200
 
