@@ -129,7 +129,13 @@ class Buildah:
         if not (recipe.base or wanted_base()):
             base += ["--build-arg", f"BASE={buildah.BASE}"]
         ignore = ["--ignorefile", str(ROOT / "images" / "context.ignore")]
-        return [*self.storage.buildah("bud", "--layers"), *base, *ignore, *common, context(recipe)]
+        return [
+            *self.storage.buildah("bud", "--layers", "--no-hosts"),
+            *base,
+            *ignore,
+            *common,
+            context(recipe),
+        ]
 
     def build(self, recipe: Recipe, reference: str, *, log: Path, refresh: bool) -> None:
         command = self.build_command(recipe, reference, refresh=refresh)

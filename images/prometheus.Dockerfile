@@ -8,8 +8,9 @@ ARG DEBIAN_FRONTEND=noninteractive
 RUN touch /began \
  && apt-get update \
  && apt-get install -y --no-install-recommends prometheus \
- && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/cache/ldconfig/* \
- && find /var/log -type f -delete \
+ && apt-get clean && rm -rf /var/cache/ldconfig/* \
+ && find /var/lib/apt/lists -type f ! -name lock -delete \
+ && find /var/log /var/cache/debconf -type f ! -name '*.dat' -exec truncate --size 0 {} + \
  && echo 'lockstep:x:65532:65532:lockstep:/tmp:/usr/sbin/nologin' >> /etc/passwd \
  && echo 'lockstep:x:65532:' >> /etc/group \
  && install -d -o 65532 -g 65532 /prometheus \

@@ -17,22 +17,21 @@ COPY requirements/worker.lock /requirements.lock
 RUN --mount=type=secret,id=ca \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
  && PYTHONDONTWRITEBYTECODE=1 python3 -m pip install --no-cache-dir --no-compile --no-deps --require-hashes \
-    --only-binary=:all: --root-user-action=ignore --target /site -r /requirements.lock \
- && rm -rf /site/bin \
- && find /site -name tests -type d -prune -exec rm -r {} + \
- && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash -s /site \
-    -p /usr/local/lib/python3.13/dist-packages /site \
- && find /site -exec touch -h -d @0 {} +
+    --only-binary=:all: --root-user-action=ignore --target /out/usr/local/lib/python3.13/dist-packages -r /requirements.lock \
+ && rm -rf /out/usr/local/lib/python3.13/dist-packages/bin \
+ && find /out -name tests -type d -prune -exec rm -r {} + \
+ && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash -s /out -p / /out \
+ && find /out -exec touch -h -d @0 {} +
 
 FROM pip AS code
-COPY operator/lockstep_api /lib-lockstep/lockstep_api
-COPY operator/lockstep_allocator /lib-lockstep/lockstep_allocator
-COPY operator/lockstep_serving /lib-lockstep/lockstep_serving
-COPY workers/lockstep_workers /lib-lockstep/lockstep_workers
-RUN find /lib-lockstep -name __pycache__ -prune -exec rm -r {} + \
- && python3 -m compileall -q --invalidation-mode unchecked-hash -s /lib-lockstep -p /opt/lockstep/lib /lib-lockstep \
- && chmod -R u=rwX,go=rX /lib-lockstep \
- && find /lib-lockstep -exec touch -h -d @0 {} +
+COPY operator/lockstep_api /out/opt/lockstep/lib/lockstep_api
+COPY operator/lockstep_allocator /out/opt/lockstep/lib/lockstep_allocator
+COPY operator/lockstep_serving /out/opt/lockstep/lib/lockstep_serving
+COPY workers/lockstep_workers /out/opt/lockstep/lib/lockstep_workers
+RUN find /out -name __pycache__ -prune -exec rm -r {} + \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash -s /out -p / /out \
+ && chmod -R u=rwX,go=rX /out \
+ && find /out -exec touch -h -d @0 {} +
 
 FROM ${BASE}
 ARG DEBIAN_FRONTEND=noninteractive
@@ -54,8 +53,9 @@ RUN touch /began \
     /stand-in.deb python3 python3-torch python3-numpy libopenblas0-pthread dataset-fashion-mnist \
  && rm -r /stand-in /stand-in.deb \
  && find /usr/lib/python3/dist-packages -name tests -type d -prune -exec rm -r {} + \
- && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/cache/ldconfig/* \
- && find /var/log -type f -delete \
+ && apt-get clean && rm -rf /var/cache/ldconfig/* \
+ && find /var/lib/apt/lists -type f ! -name lock -delete \
+ && find /var/log /var/cache/debconf -type f ! -name '*.dat' -exec truncate --size 0 {} + \
  && echo 'lockstep:x:65532:65532:lockstep:/tmp:/usr/sbin/nologin' >> /etc/passwd \
  && echo 'lockstep:x:65532:' >> /etc/group \
  && mkdir -p /opt/lockstep/lib \
@@ -63,7 +63,7 @@ RUN touch /began \
  && find / -xdev -newer /began ! -path '/proc/*' ! -path '/sys/*' ! -path '/dev/*' -exec touch -h -d @0 {} + \
  && rm /began && touch -d @0 /
 # Debian's place for local packages: what a derived image installs with pip joins them.
-COPY --from=dependencies /site /usr/local/lib/python3.13/dist-packages
+COPY --from=dependencies /out /
 ENV PYTHONPATH=/opt/lockstep/lib PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
 LABEL org.opencontainers.image.title="lockstep-worker" \
       org.opencontainers.image.description="Lockstep's data plane: cloud and device roles, and the trainer of policies" \
@@ -72,4 +72,4 @@ LABEL org.opencontainers.image.title="lockstep-worker" \
 USER 65532:65532
 WORKDIR /tmp
 ENTRYPOINT ["python3", "-m", "lockstep_workers"]
-COPY --from=code /lib-lockstep /opt/lockstep/lib
+COPY --from=code /out /
