@@ -225,10 +225,8 @@ async def test_a_checkpoint_that_is_not_written_degrades_the_job(setup: Setup) -
 
 
 @pytest.fixture
-def tiered(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> Setup:
+def tiered(setup: Setup) -> Setup:
     """The job is one with two edges."""
-    for module in ("decide", "ownership"):
-        monkeypatch.setattr(f"lockstep_operator.core.{module}.unsupported", lambda spec: [])
     body = job_body(mode="hierarchical", edges=[{"name": "e", "replicas": 2}])
     body["metadata"]["uid"] = setup.uid
     setup.kube.put(body)
