@@ -366,9 +366,12 @@ def test_the_operator_may_not(installed: str, question: str) -> None:
 @pytest.mark.parametrize(
     "question",
     [
-        "list federatedjobs.lockstep.dev", "create statefulsets.apps", "patch pods/resize",
-        "create secrets", "get secrets",
-    ],  # fmt: skip
+        "list federatedjobs.lockstep.dev",
+        "create statefulsets.apps",
+        "patch pods/resize",
+        "create secrets",
+        "get secrets",
+    ],
 )
 def test_it_has_no_rights_in_namespaces_that_are_not_its(installed: str, question: str) -> None:
     assert not may(installed, "lockstep-operator", question, within="kube-public")
