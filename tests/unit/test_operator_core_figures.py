@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from lockstep_allocator.devices import Array
 from lockstep_allocator.fleet import Method
@@ -53,7 +55,7 @@ def request(lie: dict[str, Any] | None = None, *, of: str = LIAR, **report: Any)
             "frequencyGHz": 2.0, "energyJoules": {"model": 0.1},
         } | (lie or {} if client == of else {})  # fmt: skip
         done.append({"update": update, "arrivedSeconds": 2.0, "uploadSeconds": 1.0,
-                     "bytes": 1_000_000})  # fmt: skip
+                     "bytes": 1_000_000, "askedSteps": 10})  # fmt: skip
     told = {
         "round": 1, "planned": True, "seconds": 2.0, "elapsedSeconds": 2.0, "clients": done,
         "energyJoules": {"model": 1.0}, **report,
@@ -105,7 +107,43 @@ def test_more_cpu_than_a_device_can_have_used_is_left_out(
     ghz, problem = planned(policy, request({"cpuSeconds": cpu_seconds}), telemetry=telemetry)
     assert ghz == usual
     assert problem is not None
-    assert f"{LIAR} reports cpuSeconds {cpu_seconds:g}, but 0.5 cores had 2 s" in problem
+    assert f"{LIAR} reports cpuSeconds {cpu_seconds:g}, but 0.5 cores had 1 s" in problem
+
+
+SHARE = 0.55
+"""What a lie leaves of another device's frequency, at least: one of 1.7 times the work does so."""
+LIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "cpuSeconds": st.floats(0, 1e7),
+        "computeSeconds": st.floats(0, 1e7),
+        "throttledSeconds": st.floats(0, 1e7),
+        "downloadSeconds": st.floats(0, 1e7),
+        "frequencyGHz": st.floats(0, 100),
+        "quotaCores": st.floats(0, 1e6),
+        "steps": st.integers(1, 2**31 - 1),
+        "examples": st.integers(1, 2**31 - 1),
+        "energyJoules": st.fixed_dictionaries({"model": st.floats(0, 1e12)}),
+    },
+)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@given(lie=LIES | st.floats(0, 0.9).map(lambda cpu_s: {"cpuSeconds": cpu_s, "steps": 1}))
+@example(lie={"cpuSeconds": 0.85})
+@example(lie={"steps": 1})
+@example(lie={"cpuSeconds": 0.85, "steps": 1, "frequencyGHz": 0.5})
+@example(lie={"cpuSeconds": 1e-7})
+@settings(max_examples=40, deadline=None)
+def test_no_lie_of_one_device_moves_the_frequency_of_others_by_more_than_a_share(
+    policy: str, lie: dict[str, Any]
+) -> None:
+    """Without Prometheus, so that its report is all that is known of it."""
+    nothing = Insight(problem="no Prometheus")
+    usual, _ = planned(policy, request(), telemetry=nothing)
+    ghz, _ = planned(policy, request(lie), telemetry=nothing)
+    for now, before in zip(others(ghz), others(usual), strict=True):
+        assert SHARE * before <= now <= before / SHARE
 
 
 UNLIKELY: list[tuple[dict[str, Any], str]] = [

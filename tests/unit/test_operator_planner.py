@@ -209,7 +209,7 @@ async def test_a_figure_that_cannot_be_is_named_in_a_condition_and_the_round_is_
     await setup.planner.runtime.pass_now(KEY)
     found = find(status_of(setup.kube), "TelemetryDegraded")
     assert found["status"] == "True"
-    assert "fast-0 reports cpuSeconds 1e+06, but 0.4 cores had 1.2 s" in found["message"]
+    assert "fast-0 reports cpuSeconds 1e+06, but 0.4 cores had 1.1 s" in found["message"]
 
 
 async def test_a_checkpoint_that_is_not_written_degrades_the_job(setup: Setup) -> None:

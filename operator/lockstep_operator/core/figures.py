@@ -2,8 +2,11 @@
 
 `planning` asks. A device says how much CPU it used, at which frequency, and what its link carries.
 What the cloud pod saw itself bounds that: when an update had arrived, how large it was and how long
-it took. Invariant: what is believed is finite, of the job's own devices, and no further from what
-was seen than a device can be that really is so slow; the rest is left out, and said.
+it took; and how many steps it was asked for, which without a budget it did. So what a device says
+moves the plan of others no further than one that really computed one and a half times as long
+as there was time for. Invariant: what is believed is finite, of the job's own devices, and no
+further from what was seen than a device can be that really is so slow; the rest is left out, and
+said.
 """
 
 from collections import Counter
@@ -15,7 +18,7 @@ from lockstep_api import series
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.series import Series
 from lockstep_api.settings import edge_names
-from lockstep_api.spec import DeviceGroup, FederatedJobSpec
+from lockstep_api.spec import DeviceGroup, FederatedJobSpec, Mode
 from lockstep_api.tiers import ClusterReport
 from lockstep_api.wire import ClientReport, Moved, RoundReport, UpdateReport
 from lockstep_operator.core.allocate import groups_by_client
@@ -79,9 +82,19 @@ def from_report(
         cores = parse_quantity(groups[client].cpu_at_max)
         if client in unlimited:
             cores = max(cores, _UNLIMITED_CORES)
-        found = _from_update(done, groups[client], cores=cores, doubts=doubts)
+        counted = _with_steps(done, spec)
+        found = _from_update(counted, groups[client], cores=cores, doubts=doubts)
         clients[client] = _with_edge(found, (edges or {}).get(client))
     return Believed(clients, tuple(doubts))
+
+
+def _with_steps(done: ClientReport, spec: FederatedJobSpec) -> ClientReport:
+    """The report with the steps that were asked for, where nothing may have ended them early."""
+    early = spec.training.local_steps.budget_seconds is not None or spec.mode is Mode.SPLIT
+    if early or done.asked_steps is None:
+        return done
+    update = done.update.model_copy(update={"steps": done.asked_steps})
+    return done.model_copy(update={"update": update})
 
 
 def _from_update(
@@ -156,8 +169,15 @@ def _most_back(one: ClusterReport) -> float:
     return _MOST_EDGE_CORES * one.seconds
 
 
+def _training_s(done: ClientReport) -> float:
+    """Seconds in which a device can have trained: it uploads afterwards, in split training
+    meanwhile."""
+    uploading_s = done.upload_seconds if done.update.moved is None else 0.0
+    return max(0.0, done.arrived_seconds - uploading_s)
+
+
 def _most_work(done: ClientReport, cores: float) -> float:
-    return cores * (_TOLERANCE * done.arrived_seconds + _PERIODS_S)
+    return cores * (_TOLERANCE * _training_s(done) + _PERIODS_S)
 
 
 def _work(done: ClientReport, cores: float, *, doubts: list[str]) -> float | None:
@@ -165,7 +185,7 @@ def _work(done: ClientReport, cores: float, *, doubts: list[str]) -> float | Non
     if update.cpu_seconds > _most_work(done, cores):
         doubts.append(
             f"{update.client} reports cpuSeconds {update.cpu_seconds:g}, but {cores:g} cores had "
-            f"{done.arrived_seconds:.3g} s"
+            f"{_training_s(done):.3g} s"
         )
         return None
     work = update.cpu_seconds / update.steps
