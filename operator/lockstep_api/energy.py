@@ -68,6 +68,15 @@ def busy_watts(table: Sequence[PowerPoint], ghz: float) -> float:
     return points[-1].watts
 
 
+def most_watts(model: EnergyModel, *, max_ghz: float, times: float = 1.0) -> float:
+    """The most that a device draws by its model, all the time at work, and sending meanwhile.
+
+    `times`: as much CPU as at `max_ghz` it may have had, where its limit was not in force.
+    """
+    busy = busy_watts(model.table, max_ghz) if model.table else model.kappa * (max_ghz * 1e9) ** 3
+    return busy * times + model.idle_watts + model.transmit_watts
+
+
 def modelled_joules(
     model: EnergyModel, *, n_cycles: float, ghz: float, on_s: float, transmit_s: float = 0.0
 ) -> float:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from lockstep_api.base import WireModel
 from lockstep_api.budget import bound_steps
+from lockstep_api.mistrust import LeftOut
 from lockstep_api.privacy import PrivacyPlan, PrivacyReport
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.spec import Actuator, LayerName, Target
@@ -182,6 +183,8 @@ class ClientReport(WireModel):
     """How far each of its vectors went, as it came; the first is the model's. Empty: unknown."""
     kept: Annotated[list[Accuracy], Field(max_length=MOST_VECTORS)] = Field(default_factory=list)
     """The share of each that `strategy.clipNorm` left; empty: it was not clipped."""
+    left_out: LeftOut | None = None
+    """What it said of energy that cannot be; `update` does not have it. Empty: nothing."""
 
 
 class RoundReport(WireModel):

@@ -16,6 +16,7 @@ from lockstep_allocator.observation import EDGES_S, Observation
 from lockstep_allocator.policy import SHIPPED, read_policy
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import PlanRequest, RoundPlan
+from lockstep_operator.core.conditions import telemetry
 from lockstep_operator.core.insight import ClientInsight, Insight, Member, observation_of
 from lockstep_operator.core.plan import with_applied
 from lockstep_operator.core.planning import Basis, draw, hear, know, redraw
@@ -45,8 +46,14 @@ def spec(policy: str, **more: Any) -> FederatedJobSpec:
     )  # fmt: skip
 
 
-def request(lie: dict[str, Any] | None = None, *, of: str = LIAR, **report: Any) -> PlanRequest:
-    """Round 1 as it went, but for what one device says of itself."""
+def request(
+    lie: dict[str, Any] | None = None,
+    *,
+    of: str = LIAR,
+    left_out: dict[str, Any] | None = None,
+    **report: Any,
+) -> PlanRequest:
+    """Round 1 as it went, but for what one device says of itself, and was not believed."""
     done = []
     for client in CLIENTS:
         update = {
@@ -55,7 +62,8 @@ def request(lie: dict[str, Any] | None = None, *, of: str = LIAR, **report: Any)
             "frequencyGHz": 2.0, "energyJoules": {"model": 0.1},
         } | (lie or {} if client == of else {})  # fmt: skip
         done.append({"update": update, "arrivedSeconds": 2.0, "uploadSeconds": 1.0,
-                     "bytes": 1_000_000, "askedSteps": 10})  # fmt: skip
+                     "bytes": 1_000_000, "askedSteps": 10,
+                     "leftOut": left_out if client == of else None})  # fmt: skip
     told = {
         "round": 1, "planned": True, "seconds": 2.0, "elapsedSeconds": 2.0, "clients": done,
         "energyJoules": {"model": 1.0}, **report,
@@ -285,3 +293,22 @@ def test_a_plan_that_cannot_be_made_around_a_device_stays(method: Method) -> Non
     plan = draw(state, asked, basis=Basis(job, insight, read_policy(SHIPPED))).plan
     stuck = with_applied(plan, {LIAR: "Deferred"}, refusals={})
     assert redraw(stuck, Basis(job, insight, method)) is None
+
+
+SAID = {"said": {"model": 1e12}, "most": {"model": 12.34}}
+TOLD = f"{LIAR} reports energyJoules.model 1e+12, but can have used 12.3"
+
+
+@pytest.mark.parametrize("policy", ["max", *POLICIES])
+def test_energy_that_was_left_out_is_named_whatever_the_policy(policy: str) -> None:
+    asked = request(left_out=SAID)
+    state = hear(JobState(), asked, spec=spec(policy)).state
+    found = telemetry(spec(policy), state)
+    assert (found.status, found.reason) == ("True", "EnergyLeftOut")
+    assert TOLD in found.message
+    both = telemetry(spec(policy), replace(state, telemetry_problem="no Prometheus"))
+    assert both.status == "True"
+    assert ("no Prometheus" in both.message) is (policy != "max")
+    assert TOLD in both.message
+    quiet = hear(state, request(round=2), spec=spec(policy)).state
+    assert telemetry(spec(policy), quiet).status == "False"

@@ -217,7 +217,7 @@ def test_the_report_counts_who_is_missing_and_adds_up_energy() -> None:
         energy_joules=EnergyJoules(model=1.0),
     )  # fmt: skip
     before = Progress(round=1, report=first)
-    report = round_report(now, before, now_s=12, result={"accuracy": 0.5, "loss": 1.0})
+    report = round_report(now, before, now_s=12, result={"accuracy": 0.5, "loss": 1.0}, powers={})
     assert (report.lost, report.seconds, report.elapsed_seconds) == (["b", "c"], 2, 12)
     assert report.energy_joules == EnergyJoules(model=4.0)
 
@@ -240,7 +240,9 @@ def test_energy_of_different_sources_stays_apart() -> None:
 )
 def test_the_target(target: Target | None, reached: bool) -> None:
     now = Round(plan("a"), began_s=0)
-    report = round_report(now, Progress(), now_s=1, result={"accuracy": 0.5, "loss": 1.0})
+    report = round_report(
+        now, Progress(), now_s=1, result={"accuracy": 0.5, "loss": 1.0}, powers={}
+    )
     assert target_reached(plan("a", target=target), report) is reached
 
 

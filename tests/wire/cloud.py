@@ -109,17 +109,19 @@ async def cloud(
     keys: SigningKeys | None = None,
     safeguards: Safeguards = NO_SAFEGUARDS,
     privacy: Privacy | None = None,
+    idle_watts: float = 1e15,
     **training: Any,
 ) -> AsyncIterator[Cloud]:
     """A running cloud pod in this process, over real sockets; a client has ten examples when
-    `examples` does not name it. With keys it checks tokens."""
-    job = settings(
-        cloud_port=free_port(), planner_port=free_port(), replicas=replicas, **training
-    ).model_copy(
+    `examples` does not name it. With keys it checks tokens. Devices made by hand tell energy that
+    only `idle_watts` explain."""
+    job = settings(cloud_port=free_port(), planner_port=free_port(), replicas=replicas, **training)
+    job = job.model_copy(
         update={
             "checkpoint": CheckpointSpec(every_rounds=every_rounds),
             "participation": Participation.model_validate(participation or {}),
             "privacy": privacy,
+            "groups": (job.groups[0].model_copy(update={"idle_watts": idle_watts}),),
         }
     )
     if edge_urls:

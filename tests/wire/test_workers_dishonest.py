@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lockstep_api import series
+from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import NoticeReason
 from lockstep_workers.learning.clipping import Reached
 from lockstep_workers.learning.rollback import Judge
@@ -66,3 +68,33 @@ async def test_who_was_clipped_is_in_the_history_with_what_was_left(tmp_path: Pa
         assert far * left == np.float64(20.0) or abs(far * left - 20.0) < 1e-6
         assert told["d-1"].get("kept", []) == []
         assert server.metric(series.UPDATES_CLIPPED.queried) == 1
+
+
+async def test_energy_that_a_device_cannot_have_used_is_no_part_of_the_jobs(
+    tmp_path: Path,
+) -> None:
+    planner, lie = FakePlanner(rounds=3), EnergyJoules(model=1e12, cpu=1e12, measured=1e12)
+    async with (
+        cloud(tmp_path, planner, idle_watts=10.0) as server,
+        devices(server, 3) as made,
+    ):
+        for number in (1, 2):
+            await tasks(made, number - 1, of_round=number)
+            for each in made:
+                more: dict[str, Any] = {"energy_joules": lie} if each.client == "d-0" else {}
+                assert (await each.send(number, **more))[0] == 200
+        await tasks(made, 2, of_round=3)
+        report = planner.requests[2].report
+        assert report is not None
+        assert report.energy_joules == EnergyJoules(model=4.0)
+        (liar, *honest) = report.clients
+        assert liar.left_out is not None
+        assert liar.left_out.said == lie
+        assert liar.left_out.most.measured == 0
+        assert (liar.left_out.most.model or 0) > 0
+        assert [one.left_out for one in honest] == [None, None]
+        assert server.metric(series.JOB_ENERGY_JOULES.queried, source="model") == 4.0
+        lines = (tmp_path / "history.jsonl").read_text().splitlines()
+        assert [json.loads(line)["energyJoules"]["model"] for line in lines] == [2.0, 4.0]
+        group = server.metric(series.GROUP_ENERGY_JOULES.queried, group="d", source="model")
+        assert group == 4.0

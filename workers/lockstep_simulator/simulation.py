@@ -48,6 +48,7 @@ from lockstep_workers.data import Dataset
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.learning.client import Client
 from lockstep_workers.learning.constants import pack, unpack
+from lockstep_workers.learning.energy_bounds import powers_of
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.learning.privacy import by_seed, noise_of
 from lockstep_workers.learning.rollback import Ruling, ruling
@@ -168,7 +169,7 @@ class Simulation:
         self._planner = setup.planner or LivePlanner(setup.spec, self._telemetry, setup.policy)
         self._clients = registered_clients(self.job, clients, classes=setup.dataset.classes)
         self._edges = registered_edges(setup.spec)
-        self._progress = Progress()
+        self._progress, self._powers = Progress(), powers_of(self.job)
         self._account = Account(InMemory(), private=self.job.privacy is not None)
         self.budget_spent = False
         """Whether another round would spend more than privacy.epsilonBudget."""
@@ -323,6 +324,7 @@ class Simulation:
             self._progress,
             now_s=self._now_s,
             result={"accuracy": result.accuracy, "loss": result.loss},
+            powers=self._powers,
         )
         report = report.model_copy(update={"privacy": self._account.report(done.plan)})
         if self._split is not None:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -147,7 +147,19 @@ def _degradations(status: FederatedJobStatus, report: JobState | None) -> Iterat
 
 
 def telemetry(spec: FederatedJobSpec, report: JobState | None) -> Finding:
-    """TelemetryDegraded: rounds are planned without what Prometheus should say."""
+    """TelemetryDegraded: rounds are planned without what Prometheus should say, or energy that
+    devices tell cannot be."""
+    found = _telemetry(spec, report)
+    doubts = () if report is None else report.energy_doubts
+    if not doubts:
+        return found
+    told = f"energy that cannot be is not the job's: {few(doubts, _SHOWN, comma='; ')}"
+    if found.status == "True":
+        return replace(found, message=f"{found.message}; {told}")
+    return Finding("True", "EnergyLeftOut", told)
+
+
+def _telemetry(spec: FederatedJobSpec, report: JobState | None) -> Finding:
     if not needs_telemetry(spec):
         policy = spec.allocation.policy
         return Finding("False", "NotNeeded", f"allocation.policy {policy} needs no telemetry")

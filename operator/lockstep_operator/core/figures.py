@@ -10,7 +10,7 @@ said.
 """
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from lockstep_allocator.bandwidth import MOST_MBPS
@@ -50,6 +50,8 @@ class Believed:
 
     clients: Mapping[str, ClientInsight]
     doubts: tuple[str, ...]
+    energy_doubts: tuple[str, ...] = ()
+    """Of energy, which steers no plan: the cloud pod has left it out of what the job used."""
 
 
 # -- reports ---------------------------------------------------------------------------------
@@ -85,7 +87,18 @@ def from_report(
         counted = _with_steps(done, spec)
         found = _from_update(counted, groups[client], cores=cores, doubts=doubts)
         clients[client] = _with_edge(found, (edges or {}).get(client))
-    return Believed(clients, tuple(doubts))
+    energy = [text for one in report.clients for text in _left_out(one)]
+    return Believed(clients, tuple(doubts), tuple(energy))
+
+
+def _left_out(done: ClientReport) -> Iterator[str]:
+    if done.left_out is None:
+        return
+    most = done.left_out.most.model_dump()
+    for source, joules in done.left_out.said.model_dump(exclude_none=True).items():
+        can = most[source] or 0.0
+        client = done.update.client
+        yield f"{client} reports energyJoules.{source} {joules:g}, but can have used {can:.3g}"
 
 
 def _with_steps(done: ClientReport, spec: FederatedJobSpec) -> ClientReport:

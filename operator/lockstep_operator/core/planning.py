@@ -133,6 +133,7 @@ def _with_report(
         measured={**state.measured, **measured},
         history=with_round(state.history, report) if planned else (),
         doubts=believed.doubts,
+        energy_doubts=believed.energy_doubts,
         back_work={**state.back_work, **back_work(report, spec)},
     )
 

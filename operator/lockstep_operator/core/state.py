@@ -62,6 +62,8 @@ class JobState:
     """Client → what its reports say of it, the newest that is known."""
     doubts: tuple[str, ...] = ()
     """What the newest report says of devices that cannot be."""
+    energy_doubts: tuple[str, ...] = ()
+    """What it says of devices' energy that cannot be, and was left out."""
     history: History = ()
     """What the finished rounds of a job say of the worth of steps, where these are planned."""
     notices: tuple[Notice, ...] = ()

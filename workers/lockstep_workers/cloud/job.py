@@ -26,6 +26,7 @@ from lockstep_workers.cloud.tiers import Tiers
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.errors import JobFailed, PlannerUnreachable, WorkerError
 from lockstep_workers.hosting.reception import Reception
+from lockstep_workers.learning.energy_bounds import powers_of
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.learning.parameters import FlatModel
 from lockstep_workers.learning.rollback import Ruling, ruling
@@ -76,6 +77,7 @@ class Job:
         )
         self._began: float | None = None
         self._progress = Progress()
+        self._powers = powers_of(parts.job)
         self._account = Account(parts.journal.store, private=parts.job.privacy is not None)
         self._settling: asyncio.Future[bool] | None = None
         self._tries = Tries()
@@ -283,7 +285,7 @@ class Job:
         ruled = self._judge(result["loss"])
         if ruled is not None and ruled.back:
             return ruled
-        report = round_report(done, before, now_s=now_s, result=result)
+        report = round_report(done, before, now_s=now_s, result=result, powers=self._powers)
         report = report.model_copy(update={"privacy": self._account.report(done.plan)})
         if self._p.split is not None:
             told = self._p.split.distillation(seconds)

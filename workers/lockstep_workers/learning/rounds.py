@@ -25,6 +25,7 @@ from lockstep_api.wire import (
 )
 from lockstep_workers.errors import JobFailed, RefusedUpdate
 from lockstep_workers.learning.clipping import UNSEEN, Measured
+from lockstep_workers.learning.energy_bounds import Powers, believed
 from lockstep_workers.learning.strategy import Contribution
 
 SHOWN = 5
@@ -119,6 +120,10 @@ class Round:
     def waits_for(self, client: str) -> ClientPlan | None:
         """The plan of a client that is neither in nor lost."""
         return self._waiting.get(client)
+
+    def asked_of(self, client: str) -> ClientPlan:
+        """The plan of a participant."""
+        return self._plans[client]
 
     def task_of(self, client: str) -> Task | None:
         """What a client that is neither in nor lost has to do."""
@@ -280,6 +285,9 @@ class Progress(WireModel):
     """Its plan."""
     counted: dict[str, int] = Field(default_factory=dict)
     """The round of each client's last update."""
+    told_since: dict[str, float] = Field(default_factory=dict)
+    """When the round of each client's last update began, in seconds since the job's start: what it
+    has spent before then is told."""
     sit_out: dict[str, int] = Field(default_factory=dict)
     """Clients that are left out, and the round from which they may return (`learning.rollback`)."""
     troubles: dict[str, list[str]] = Field(default_factory=dict)
@@ -297,10 +305,13 @@ class Progress(WireModel):
         troubles: Mapping[str, list[str]] | None = None,
     ) -> "Progress":
         """The progress when one more round has finished."""
-        counted = self.counted | {one.update.client: report.round for one in report.clients}
+        clients = [one.update.client for one in report.clients]
+        counted = self.counted | dict.fromkeys(clients, report.round)
+        began_s = report.elapsed_seconds - report.seconds
+        since = self.told_since | dict.fromkeys(clients, began_s)
         failed = {client: list(told) for client, told in (troubles or {}).items()}
         update = {"round": report.round, "report": report, "plan": plan, "counted": counted}
-        return self.model_copy(update=update | {"troubles": failed})
+        return self.model_copy(update=update | {"told_since": since, "troubles": failed})
 
     def sitting_out(self) -> set[str]:
         """Clients that are left out of the next round."""
@@ -313,24 +324,37 @@ class Progress(WireModel):
 
 
 def round_report(
-    done: Round, before: Progress, *, now_s: float, result: Mapping[str, float]
+    done: Round, before: Progress, *, now_s: float, result: Mapping[str, float], powers: Powers
 ) -> RoundReport:
-    """The report of a closed round; `result` holds accuracy and loss."""
+    """The report of a closed round; `result` holds accuracy and loss, `powers` what devices may
+    have drawn."""
+    clients = [_believed(done, before, client=client, powers=powers) for client in done.accepted]
     energy = before.energy()
-    for client in done.accepted.values():
+    for client in clients:
         energy = energy.plus(client.update.energy_joules)
     return RoundReport(
         round=done.number,
         planned=done.plan.planned,
         seconds=now_s - done.began_s,
         elapsed_seconds=now_s,
-        clients=list(done.accepted.values()),
+        clients=clients,
         lost=sorted([*done.lost, *done.waiting()]),
         refused=done.refused,
         accuracy=result["accuracy"],
         loss=told_loss(result["loss"]),
         energy_joules=energy,
         clusters=done.cluster_reports(),
+    )
+
+
+def _believed(done: Round, before: Progress, *, client: str, powers: Powers) -> ClientReport:
+    told = done.accepted[client]
+    return believed(
+        told,
+        done.asked_of(client),
+        power=powers.get(client),
+        seconds=done.began_s + told.arrived_seconds - before.told_since.get(client, 0.0),
+        planned=done.plan.planned,
     )
 
 
