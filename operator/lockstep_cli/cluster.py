@@ -1,9 +1,9 @@
 """The cluster as an ordinary kubeconfig reaches it: the one door to the apiserver.
 
-Commands call it. Credentials (contexts, exec plugins, service accounts) are the `kubernetes`
-package's business, imported when a cluster is first asked for: it takes half a second. Requests go
-out raw, since its generated classes take another two. Invariant: whatever fails leaves as a
-CliError that says what to do.
+Commands call it; `channels` opens websockets by its credentials. These (contexts, exec plugins,
+service accounts) are the `kubernetes` package's business, imported when a cluster is first asked
+for: it takes half a second. Requests go out raw, since its generated classes take another two.
+Invariant: whatever fails leaves as a CliError that says what to do.
 """
 
 import json

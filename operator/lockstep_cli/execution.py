@@ -8,13 +8,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
-from lockstep_cli.cluster import PODS, Cluster, Request, path_of
+from lockstep_cli.channels import Entrance, opened
+from lockstep_cli.cluster import Cluster
 from lockstep_cli.errors import CliError, Unreachable
-from lockstep_cli.refusals import Asked, error_of
 
 SILENCE_S = 60.0
+_PROTOCOLS = "v5.channel.k8s.io,v4.channel.k8s.io"
 _STDOUT, _STDERR, _STATUS = 1, 2, 3
 _MOST_SAID = 500
 """Of what a command complains, in bytes."""
@@ -67,23 +67,10 @@ def output_of(cluster: Cluster, command: Command) -> Iterator[bytes]:
 
 def _opened(cluster: Cluster, command: Command) -> Any:
     """The websocket of a command that has been started."""
-    from kubernetes.stream.ws_client import create_websocket  # noqa: PLC0415 - half a second
-    from websocket import WebSocketBadStatusException  # noqa: PLC0415
-
-    path = path_of(PODS, command.namespace, name=command.pod, part="exec")
-    address, headers = cluster.addressed(Request("GET", path))
     said = [("container", command.container), ("stdout", "true"), ("stderr", "true")]
-    query = urlencode([*said, *(("command", word) for word in command.words)])
-    url = f"ws{address.removeprefix('http')}?{query}"
-    try:
-        socket: Any = create_websocket(  # type: ignore[no-untyped-call]
-            cluster.client.configuration, url, headers
-        )
-    except WebSocketBadStatusException as error:
-        asked = Asked(f"exec in pod {command.pod}", "pods/exec", namespace=command.namespace)
-        raise error_of(error.status_code, error.resp_body or b"", asked=asked) from error
-    socket.settimeout(SILENCE_S)
-    return socket
+    query = (*said, *(("command", word) for word in command.words))
+    entrance = Entrance(command.namespace, command.pod, "exec", query, _PROTOCOLS)
+    return opened(cluster, entrance, timeout_s=SILENCE_S)
 
 
 def _stdout(socket: Any, *, where: str) -> Iterator[bytes]:

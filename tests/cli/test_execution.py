@@ -3,15 +3,17 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from websocket import ABNF, WebSocketConnectionClosedException, WebSocketTimeoutException
 
 from lockstep_cli import execution
-from lockstep_cli.cluster import Cluster
-from lockstep_cli.errors import CliError
+from lockstep_cli.cluster import Cluster, Where, connect
+from lockstep_cli.errors import CliError, Denied
 from lockstep_cli.execution import BrokenOff, Command, CommandFailed, output_of
+from tests.support.apiserver import FakeApi, forbidden
 
 ECHO = Command("lab", "digits-cloud-0", "worker", ("echo", "hi"))
 WELL = {"status": "Success"}
@@ -94,3 +96,16 @@ def test_what_breaks_off_is_never_taken_for_whole(
 ) -> None:
     with pytest.raises(BrokenOff):
         output(monkeypatch, frame(1, b"half"), last)
+
+
+def test_a_command_that_may_not_be_started_is_told_in_the_apiservers_words(
+    api: FakeApi, tmp_path: Path
+) -> None:
+    api.refuse = lambda method, path: forbidden("jane cannot create pods/exec")
+    cluster = connect(Where(kubeconfig=api.kubeconfig(tmp_path)))
+    with pytest.raises(Denied, match="jane cannot create pods/exec"):
+        list(output_of(cluster, ECHO))
+    ((method, path, query),) = api.requests
+    assert (method, path) == ("GET", "/api/v1/namespaces/lab/pods/digits-cloud-0/exec")
+    assert query == {"container": "worker", "stdout": "true", "stderr": "true", "command": "hi"}
+    assert api.tokens == ["Bearer secret"]
