@@ -33,7 +33,7 @@ _POINTS = 120
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Figures of a job's devices, or why there are none."""
+    """Figures of a job's devices; why there are none, or how they were come by."""
 
     devices: dict[str, Figures] = field(default_factory=dict)
     note: str = ""
@@ -44,7 +44,8 @@ def measure(cluster: Cluster, job: Job, *, said: str | None) -> Measured:
     if job.ended and not job.status.get("completionTime"):
         return Measured()
     try:
-        return Measured(figures_of(find_prometheus(cluster, job.namespace, said=said), job))
+        prometheus = find_prometheus(cluster, job.namespace, said=said)
+        return Measured(figures_of(prometheus, job), note=prometheus.note)
     except CliError as error:
         return Measured(note=str(error))
 

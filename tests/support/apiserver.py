@@ -1,14 +1,16 @@
 """An apiserver for tests of what reads a cluster through a kubeconfig: HTTP, no Kubernetes.
 
 It keeps objects with resource versions, serves lists in pages, watches that end and are too old
-when a test says so, logs, merge and apply patches, and Prometheus behind the service proxy. What
-people may do is for the test to say. tests/e2e has the real one.
+when a test says so, logs, merge and apply patches, and Prometheus behind the service proxy and
+port-forwards. What people may do is for the test to say. tests/e2e has the real one.
 """
 
+import base64
 import contextlib
 import copy
 import itertools
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.support import port_forwards
 
 Json = dict[str, Any]
 Answer = tuple[int, Json | str]
@@ -73,8 +77,11 @@ class FakeApi:
         503,
         "no endpoints available",
     )
-    """Path and query behind the proxy of service lockstep-prometheus → the answer."""
+    """Path and query → the answer, through the proxy of its Service, or a port-forward."""
+    unforwarded: str = ""
+    """Why the node does not reach the port of a pod that is forwarded."""
     refuse: Refusal = lambda method, path: None
+    """What is answered at once; of redirections the text is the place."""
     allows: Callable[[Json], bool] = lambda review: True
     """What access reviews answer, by their spec."""
     served: dict[str, dict[str, str]] = field(default_factory=lambda: copy.deepcopy(SERVED))
@@ -150,15 +157,20 @@ class FakeApi:
         """The newest resource version."""
         return next(self._version)
 
-    def kubeconfig(self, folder: Path, *, namespace: str = "lab", token: str = "secret") -> Path:
-        """A kubeconfig whose context `fake` is this server."""
+    def kubeconfig(
+        self, folder: Path, *, namespace: str = "lab", token: str = "secret", ca: str = ""
+    ) -> Path:
+        """A kubeconfig whose context `fake` is this server, of this CA if it has TLS."""
         file = folder / "kubeconfig"
+        cluster = {"server": self.address}
+        if ca:
+            cluster["certificate-authority-data"] = base64.b64encode(ca.encode()).decode()
         context = {"cluster": "fake", "user": "me", "namespace": namespace}
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "fake",
-            "clusters": [{"name": "fake", "cluster": {"server": self.address}}],
+            "clusters": [{"name": "fake", "cluster": cluster}],
             "users": [{"name": "me", "user": {"token": token}}],
             "contexts": [
                 {"name": "fake", "context": context},
@@ -170,11 +182,14 @@ class FakeApi:
 
 
 @contextlib.contextmanager
-def running(api: FakeApi) -> Iterator[FakeApi]:
+def running(api: FakeApi, tls: ssl.SSLContext | None = None) -> Iterator[FakeApi]:
     """Serves it on a free port."""
     handler = type("Handler", (_Handler,), {"api": api})
     server = _Server(("127.0.0.1", 0), handler)
-    api.address = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    scheme = "http" if tls is None else "https"
+    api.address = f"{scheme}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
@@ -224,6 +239,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._log(named)
         elif named.part.startswith("proxy"):
             self._answer(*self.api.prometheus(named.part.removeprefix("proxy"), self.query))
+        elif named.part == "portforward":
+            self._forward(named)
         elif named.name:
             self._answer(*self._one(named))
         elif self.query.get("watch") == "true":
@@ -276,7 +293,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _begin(self) -> Named | None:
         """What is asked for; None when it was answered already."""
         split = urlsplit(self.path)
-        self.query = {key: values[-1] for key, values in parse_qs(split.query).items()}
+        self.query = _query_of(split.query)
         length = int(self.headers.get("Content-Length") or 0)
         if length:
             self.api.bodies.append(json.loads(self.rfile.read(length)))
@@ -361,6 +378,22 @@ class _Handler(BaseHTTPRequestHandler):
                 self._chunk(None)
                 return
 
+    def _forward(self, named: Named) -> None:
+        """To Prometheus, whatever pod it is."""
+        code, body = self._one(named)
+        if code != 200:
+            self._answer(code, body)
+            return
+        port_forwards.begin(self, int(self.query["ports"]))
+        if self.api.unforwarded:
+            port_forwards.send(self, port_forwards.ERROR, content=self.api.unforwarded.encode())
+        else:
+            target = urlsplit(port_forwards.target_of(self))
+            code, body = self.api.prometheus(target.path, _query_of(target.query))
+            answer = port_forwards.http(code, _bytes_of(body))
+            port_forwards.send(self, port_forwards.DATA, content=answer)
+        port_forwards.end(self)
+
     def _log(self, named: Named) -> None:
         key, sent = (named.namespace or "", named.name), 0
         if key not in self.api.logs:
@@ -396,12 +429,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _answer(self, code: int, content: Json | str) -> None:
-        body = (content if isinstance(content, str) else json.dumps(content)).encode()
+        body = _bytes_of(content)
         self.send_response(code)
+        if 300 <= code < 400:
+            self.send_header("Location", str(content))
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def _query_of(text: str) -> dict[str, str]:
+    return {key: values[-1] for key, values in parse_qs(text).items()}
+
+
+def _bytes_of(content: Json | str) -> bytes:
+    return (content if isinstance(content, str) else json.dumps(content)).encode()
 
 
 def _merged(stored: Json, change: Json) -> Json:

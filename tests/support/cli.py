@@ -134,14 +134,23 @@ def planned(client: str, *, applied: bool = True, **more: Any) -> Json:
     return {**told, "applied": applied, **more}
 
 
+_OF_PROMETHEUS = {
+    "app.kubernetes.io/part-of": "lockstep",
+    "app.kubernetes.io/component": "prometheus",
+}
+
+
 def prometheus_service(namespace: str = "lab") -> Json:
     """The chart's Service."""
-    labels = {
-        "app.kubernetes.io/part-of": "lockstep",
-        "app.kubernetes.io/component": "prometheus",
-    }
-    meta = {"name": "lockstep-prometheus", "namespace": namespace, "labels": labels}
+    meta = {"name": "lockstep-prometheus", "namespace": namespace, "labels": _OF_PROMETHEUS}
     return {"apiVersion": "v1", "kind": "Service", "metadata": meta}
+
+
+def prometheus_pod(name: str = "p-0", namespace: str = "lab", **more: Any) -> Json:
+    """A pod of the chart's Prometheus."""
+    made = pod(name, "", **more)
+    made["metadata"] |= {"namespace": namespace, "labels": _OF_PROMETHEUS}
+    return made
 
 
 def vector(*samples: tuple[Json, float]) -> Json:

@@ -317,7 +317,8 @@ def _scraping(seen: Seen, found: Scraping) -> Iterator[Finding]:
     whose = f"{seen.namespace}/" if seen.namespace else ""
     down = [one for one in found.down if one.startswith(whose)]
     if not down:
-        yield ok("prometheus", f"{found.where} scrapes {found.up} pods")
+        note = found.note and f"; {found.note}"
+        yield ok("prometheus", f"{found.where} scrapes {found.up} pods{note}")
         return
     shown = ", ".join(down[:_SHOWN]) + (" …" if len(down) > _SHOWN else "")
     yield Finding(

@@ -71,6 +71,8 @@ class Scraping:
     """Pods that do not answer."""
     jobs: frozenset[tuple[str, str]]
     """Namespace and name of the jobs whose pods it scrapes."""
+    note: str = ""
+    """How it was reached, where people should know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
-"""What the charts' Prometheuses say that they scrape; `look` asks them through the apiserver."""
+"""What the charts' Prometheuses say that they scrape; `look` asks them."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from lockstep_cli.cluster import Cluster
 from lockstep_cli.doctor.finding import Scraping
@@ -15,9 +16,12 @@ def scraped(cluster: Cluster) -> Scraping | None:
     Raises:
         CliError: one does not answer.
     """
-    there = installed(cluster)
-    samples = [one for place in there for one in Prometheus(cluster, place).instant(_UP)]
-    return scraping_of(samples, where=there) if there else None
+    there = [Prometheus(cluster, namespace) for namespace in installed(cluster)]
+    samples = [sample for one in there for sample in one.instant(_UP)]
+    if not there:
+        return None
+    found = scraping_of(samples, where=[one.namespace for one in there])
+    return replace(found, note="; ".join(one.note for one in there if one.note))
 
 
 def scraping_of(samples: Iterable[Sample], *, where: Iterable[str]) -> Scraping:
