@@ -131,6 +131,20 @@ def test_a_flood_of_wrong_signatures_turns_no_device_away(setup: Setup) -> None:
         assert setup.status(setup.token(client), client, "10.0.0.9") == 200, "all from one address"
 
 
+def test_wrong_ones_of_the_own_address_turn_no_pod_away_that_was_here_before(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a node's NAT; who only says that he is this pod costs so many checks, too."""
+    assert setup.status(setup.token(issued_s=NOW_S - 60)) == 200
+    wrong, other = forged(setup, 0), setup.token(uid="other", signer=Signer(key=rsa_key("other")))
+    while setup.status(other) != 429:
+        pass
+    assert setup.status(setup.token()) == 200
+    looked = count_checks(monkeypatch)
+    told = [setup.status(wrong) for _ in range(1000)]
+    assert told.count(401) == len(looked) == OF_ONE.burst
+
+
 def test_who_has_shown_wrong_ones_may_come_again_later(setup: Setup) -> None:
     wrong = forged(setup, 0)
     while setup.status(wrong) != 429:

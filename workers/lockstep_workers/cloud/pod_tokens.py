@@ -3,9 +3,9 @@
 The routes of the cloud pod ask it (`hosting.identity`), one for devices and one for edges. A token
 says of which pod of which service account it is, and for which job; `cloud.signing_keys` has the
 keys. Everything that can be told without a signature is looked at first.
-Invariants: wrong tokens cost so many signatures and no more, and whoever has shown no wrong one is
-never turned away because of those of others. A pod whose name another one has taken does not come
-back. What a token says is repeated to nobody.
+Invariants: wrong tokens cost so many signatures and no more; whoever has shown no wrong one, and a
+pod that has shown a right one, is never turned away because of those of others. A pod whose name
+another one has taken does not come back. What a token says is repeated to nobody.
 """
 
 import base64
@@ -76,16 +76,18 @@ class _Doubts:
 
     of_one: Buckets
     of_all: Bucket
+    of_known: Buckets
+    """Of pods that have shown a right one, beyond what their address may do."""
 
-    def admit(self, source: str, now_s: float) -> bool:
-        """Whether a signature of this source is worth looking at."""
-        left = self.of_one.of(source).left(now_s)
-        return left >= OF_ONE.burst or (left >= 1 and self.of_all.left(now_s) >= 1)
-
-    def add(self, source: str, now_s: float) -> None:
-        """It was wrong."""
-        self.of_one.of(source).take(now_s)
-        self.of_all.take(now_s)
+    def cost(self, source: str, now_s: float, *, known_pod: str | None) -> tuple[Bucket, ...]:
+        """Who pays for a signature if it is wrong; nobody: it is not worth looking at."""
+        mine = self.of_one.of(source)
+        left = mine.left(now_s)
+        if left >= OF_ONE.burst or (left >= 1 and self.of_all.left(now_s) >= 1):
+            return mine, self.of_all
+        if known_pod is not None and (its := self.of_known.of(known_pod)).left(now_s) >= 1:
+            return (its,)
+        return ()
 
 
 class PodTokens:
@@ -105,7 +107,7 @@ class PodTokens:
         self._account = names.service_account_name(job.job, role)
         self._audience = names.job_audience(job.uid)
         self._now, self._clock = now, clock
-        self._doubts = _Doubts(Buckets(OF_ONE), Bucket(OF_ALL))
+        self._doubts = _Doubts(Buckets(OF_ONE), Bucket(OF_ALL), Buckets(OF_ONE))
         self._newest: dict[str, PodIdentity] = {}
         """By client."""
 
@@ -120,8 +122,11 @@ class PodTokens:
             raise NotYou(503, "the keys to check tokens with are not here yet: come again")
         head, claims = _read(token)
         self._look_at(claims, client)
-        self._check_signature(token, head, source=_source(scope))
-        pod = claims.kubernetes.pod
+        pod, newest = claims.kubernetes.pod, self._newest.get(client)
+        is_known = newest is not None and newest.uid == pod.uid
+        self._check_signature(
+            token, head, source=_source(scope), known_pod=pod.uid if is_known else None
+        )
         return self._known(client, PodIdentity(pod.name, pod.uid, claims.iat))
 
     def _look_at(self, claims: _Claims, client: str) -> None:
@@ -139,16 +144,20 @@ class PodTokens:
             message = f"the token is not that of pod {pod} (account {self._account}): who "
             raise NotYou(403, f"{message}has another one is not {client}")
 
-    def _check_signature(self, token: bytes, head: _Head, *, source: str) -> None:
+    def _check_signature(
+        self, token: bytes, head: _Head, *, source: str, known_pod: str | None
+    ) -> None:
         key = self._keys.of(head.kid)
         if key is None:
             raise NotYou(401, "the token is signed with a key that is not known here: come again")
-        if not self._doubts.admit(source, self._clock()):
+        now_s = self._clock()
+        if not (cost := self._doubts.cost(source, now_s, known_pod=known_pod)):
             raise NotYou(429, "too many tokens with wrong signatures came from there")
         try:
             jwt.PyJWS().decode(token, key, algorithms=[key.algorithm_name])
         except jwt.PyJWTError:
-            self._doubts.add(source, self._clock())
+            for each in cost:
+                each.take(now_s)
             raise NotYou(401, "the token's signature is wrong") from None
 
     def _known(self, client: str, pod: PodIdentity) -> PodIdentity:
