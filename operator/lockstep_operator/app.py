@@ -204,7 +204,9 @@ def planner_server(
     app: FastAPI, host: str, *, port: int, certificate: Kept | None = None
 ) -> HostedServer:
     """The planner's server; no request keeps it from ending."""
-    limits = Limits(connections=MAX_CONNECTIONS, head_bytes=64 << 10, strangers_make_room=True)
+    limits = Limits(
+        connections=MAX_CONNECTIONS, head_bytes=64 << 10, strangers_make_room=True, settle_s=1.0
+    )
     http = bounded(limits)
     return HostedServer(
         uvicorn.Config(

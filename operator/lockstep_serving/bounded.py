@@ -60,7 +60,9 @@ class Limits:
     """Of TLS (`securing`), from a connection's start."""
     strangers_make_room: bool = False
     """Beyond `connections` one whose peer is not known (`receiving.KNOWN`) is closed for the new
-    one: the oldest of the address that holds most of these."""
+    one: of the address that holds most of these, as `Sources` says."""
+    settle_s: float = 0.0
+    """So long half of an address's connections are left alone, in handshakes and afterwards."""
     of_a_member: int = 6
     """Open at once of one whose peer is known; beyond them its oldest is closed: a member needs two
     or three, and as many of a life before that the kernel still holds."""
@@ -89,7 +91,7 @@ def bounded(limits: Limits) -> type[HttpToolsProtocol]:
     logging.getLogger("uvicorn.error").addFilter(_SELDOM)
 
     class Bounded(_Bounded):
-        within, strangers, members = limits, Sources(), Sources()
+        within, strangers, members = limits, Sources(limits.settle_s), Sources()
 
     return Bounded
 
@@ -111,7 +113,7 @@ class _Bounded(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._source = source_of(transport)
         self._member: str | None = None
-        self.strangers.add(self._source, self)
+        self.strangers.add(self._source, self, now_s=self.loop.time())
         self._taking = Taking(transport, self.loop)
         self._latest, self._offer = b"", None
         self._upgraded: upgrading.Upgraded | None = None
@@ -125,10 +127,10 @@ class _Bounded(HttpToolsProtocol):
         """Whether another connection could be closed for this one."""
         if not self.within.strangers_make_room:
             return False
-        found = self.strangers.next_to_go()
+        found = self.strangers.next_to_go(self.loop.time())
         if found is None or found[1] is self:
             return False
-        self._log("more than %d connections: the oldest is closed", self.within.connections)
+        self._log("more than %d connections: one makes room", self.within.connections)
         found[1]._end()
         return True
 

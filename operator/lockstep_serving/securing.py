@@ -32,7 +32,7 @@ _PIECE_BYTES = 1 << 17
 _HIGH_BYTES = 1 << 16
 """Beyond so much that waits to be sent the protocol is asked to pause."""
 _LEAST_HALF_OPEN = 16
-"""So many handshakes may go on, however many connections are open."""
+"""So many handshakes may go on, or half as many as connections, however many of these are open."""
 _LINGER_S = 1.0
 _WORDS = b"this port speaks TLS: use https://"
 _PLAIN = (
@@ -67,18 +67,19 @@ class _Gate:
         self.context, self.limits = context, limits
         self.room = memoryview(bytearray(_READ_BYTES))
         """What a socket is read into; nothing of it is needed after a call."""
-        self.half_open: Sources[Secured] = Sources()
+        self.half_open: Sources[Secured] = Sources(limits.settle_s)
         """Handshakes that go on, by the address that they come from."""
         self._rarely = Rarely(time.monotonic)
 
-    def enter(self, connection: "Secured", opened: Collection[object]) -> None:
+    def enter(self, connection: "Secured", opened: Collection[object], *, now_s: float) -> None:
         """A new connection; with too many one that is half open is closed: `Sources` says which."""
-        most = max(_LEAST_HALF_OPEN, self.limits.connections - len(opened))
+        most = self.limits.connections
+        most = max(_LEAST_HALF_OPEN, most // 2, most - len(opened))
         if len(self.half_open) >= most:
-            self.log("more than %d handshakes at once: the oldest is closed", most)
-            if (found := self.half_open.next_to_go()) is not None:
+            self.log("more than %d handshakes at once: one makes room", most)
+            if (found := self.half_open.next_to_go(now_s)) is not None:
                 found[1].abort()
-        self.half_open.add(connection.source(), connection)
+        self.half_open.add(connection.source(), connection, now_s=now_s)
 
     def leave(self, connection: "Secured") -> None:
         """It is open, or closed."""
@@ -114,7 +115,7 @@ class Secured(asyncio.Transport, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody has connected: the handshake may take so long."""
         self._raw = transport
-        self._gate.enter(self, self._opened)
+        self._gate.enter(self, self._opened, now_s=self._loop.time())
         self._timer = self._loop.call_later(self._gate.limits.handshake_s, self.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:

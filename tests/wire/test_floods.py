@@ -13,8 +13,8 @@ from tests.support.patience import PATIENCE_S
 from tests.wire.jobs import FakePlanner, free_port, serving, settings
 from tests.wire.processes import cloud, device, listens, prepare
 
-STRANGE = "127.0.0.2"
-"""Another address than devices have, as pods do."""
+ADDRESSES = ("127.0.0.1", "127.0.0.2")
+"""Of strangers: that of the devices, as behind a node's NAT, and another one, as pods have."""
 IDLE = 200
 AGAIN_S = 0.05
 """Between two tries of one stranger: all of them share the job's cores."""
@@ -46,12 +46,12 @@ def said_by(kind: str) -> Iterator[bytes]:
             return iter((b"\x16\x03\x01" + bytes(600),))
 
 
-async def disturb(port: int, kind: str, done: Counter[str]) -> None:
+async def disturb(port: int, kind: str, done: Counter[str], *, address: str) -> None:
     """One stranger, again and again."""
     while True:
         with suppress(OSError):
             reader, writer = await asyncio.open_connection(
-                "127.0.0.1", port, local_addr=(STRANGE, 0)
+                "127.0.0.1", port, local_addr=(address, 0)
             )
             done[kind] += 1
             try:
@@ -73,9 +73,9 @@ async def strangers(port: int) -> AsyncIterator[Counter[str]]:
     crowd = {"idle": IDLE, "slow head": 10, "slow body": 10, "no session": 3, "nonsense": 3}
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(disturb(port, kind, done))
+            group.create_task(disturb(port, kind, done, address=ADDRESSES[number % 2]))
             for kind, count in crowd.items()
-            for _ in range(count)
+            for number in range(count)
         ]
         while done["idle"] < IDLE:  # noqa: ASYNC110 - connections give no event
             await asyncio.sleep(AGAIN_S)

@@ -144,6 +144,23 @@ async def test_half_open_connections_are_bounded_and_keep_nobody_out() -> None:
 
 
 @on_uvloop
+async def test_a_slow_handshake_is_not_washed_away_by_others_of_its_address() -> None:
+    channel = over_tls()
+    limits = Limits(connections=20, handshake_s=PATIENCE_S, settle_s=PATIENCE_S)
+    async with server(channel, limits) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
+        for others, _ in held[20:80]:
+            assert await is_closed(others)
+        assert channel.client is not None
+        await writer.start_tls(channel.client, server_hostname=LOOPBACK)
+        writer.write(GET)
+        assert await got_all(reader)
+        for _, each in [*held, (reader, writer)]:
+            each.close()
+
+
+@on_uvloop
 async def test_the_end_of_a_connection_is_said_in_tls_so_that_nobody_can_cut_it_off() -> None:
     """A client that takes no end of TCP alone for an end."""
     channel = over_tls()

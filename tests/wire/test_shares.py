@@ -62,6 +62,20 @@ async def test_the_address_that_holds_most_makes_room_and_no_other() -> None:
             assert await ask(each)
 
 
+async def test_who_is_slow_to_say_a_first_word_is_not_washed_away_by_the_own_address() -> None:
+    """Whoever comes fast takes places from those that came as fast, while the others settle."""
+    limits = Limits(connections=4, head_s=PATIENCE_S, strangers_make_room=True, settle_s=PATIENCE_S)
+    async with (
+        server(limits) as port,
+        peers(port, ONE) as (slow,),
+        peers(port, *[ONE] * 50) as flood,
+    ):
+        for each in flood[1:45]:
+            assert await is_closed(each)
+        assert await ask(slow)
+        assert await ask(flood[0])
+
+
 async def test_a_member_has_so_many_connections_and_its_oldest_gives_way_to_its_newest() -> None:
     limits = Limits(connections=9, head_s=PATIENCE_S, of_a_member=2)
     async with server(limits) as port, peers(port, *[ONE] * 4) as made:

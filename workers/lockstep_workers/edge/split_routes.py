@@ -58,13 +58,13 @@ class SplitRoutes:
     async def _carry(
         self, match: re.Match[str], scope: Scope, receive: Receive, send: Send
     ) -> None:
+        if (known := scope["extensions"].get(receiving.KNOWN)) is not None:
+            known(_REST_S, f"device {match['client']}")
         runner = await self._runner_of(match["client"], int(match["round"]))
         if runner is None:
             message = f"round {match['round']} is not under way here: ask the cloud pod"
             await send_json(send, 503, content={"message": message}, close=True)
             return
-        if (known := scope["extensions"].get(receiving.KNOWN)) is not None:
-            known(_REST_S, f"device {match['client']}")
         connection = runner.connection(match["client"])
         with suppress(ConnectionResetError):
             await carry(scope, receive, send, connection=connection)

@@ -16,6 +16,7 @@ from lockstep_api.sessions import ClientFailure, FailureAnswer
 from lockstep_workers.errors import NoSession, NotYou
 from lockstep_workers.hosting.asgi import Scope, Send, send_body, send_json, small_body, start
 from lockstep_workers.hosting.identity import Identity
+from lockstep_workers.hosting.opening import is_known
 from lockstep_workers.hosting.reading import Receive
 from lockstep_workers.hosting.sessions import DeviceSession, shown_key
 
@@ -61,6 +62,7 @@ class Asides:
         except NoSession as error:
             await send_json(send, 409, content={"message": str(error)}, close=True)
             return
+        is_known(scope, f"device {match['client']}")
         body = self._host.constants
         await start(send, 200, content_type=TENSORS.encode(), length=len(body))
         await send_body(send, memoryview(body), more=False)
@@ -81,6 +83,8 @@ class Asides:
         except NoSession as error:
             await send_json(send, 409, content={"message": str(error)}, close=True)
             return
+        if shown_key(scope["headers"]):
+            is_known(scope, f"device {client}")
         body = await small_body(receive, most_bytes=_MOST_BYTES, within_s=_WITHIN_S)
         if isinstance(body, int):
             await send_json(send, body, content={"message": "too long, or too slow"}, close=True)

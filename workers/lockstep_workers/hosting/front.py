@@ -30,6 +30,8 @@ from lockstep_workers.sockets import watch_peer
 _IDLE_S = 30
 """Between two requests of a connection that shows no session's key (`hosting.bulk` knows those)."""
 _GRACE_S = 2
+_SETTLE_S = 1.0
+"""A device under a small limit needs some periods of it for a handshake and a request's head."""
 _PER_CLIENT, _OTHERS = 6, 64
 """Connections: a client has two, and as many of a life before that the kernel still holds."""
 
@@ -105,7 +107,10 @@ def server_config(
     With a context, over TLS.
     """
     connections = _OTHERS + _PER_CLIENT * clients
-    http = bounded(Limits(connections=connections, strangers_make_room=True, upgrades=upgrades))
+    limits = Limits(
+        connections=connections, strangers_make_room=True, settle_s=_SETTLE_S, upgrades=upgrades
+    )
+    http = bounded(limits)
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         http=http if context is None else secured(http, context),  # type: ignore[arg-type]

@@ -114,7 +114,8 @@ class SessionRoute(Generic[R]):
             raise _No(422, self._other_version(spoken))
         if not self._host.knows(client):
             raise _No(404, self._unknown(client))
-        self._identity.verify(scope, client=client)
+        if self._identity.verify(scope, client=client) is not None:
+            is_known(scope, f"{self._who} {client}")
         body = await small_body(receive, most_bytes=_MAX_REGISTRATION, within_s=_REGISTRATION_S)
         if isinstance(body, int):
             message = f"a registration has at most {_MAX_REGISTRATION} bytes, sent within "
