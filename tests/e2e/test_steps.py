@@ -4,7 +4,9 @@ import statistics
 
 import pytest
 
+from lockstep_api.names import CA_FILE, SETTINGS_FILE, settings_name
 from lockstep_api.quantity import parse_quantity
+from lockstep_api.settings import JobSettings
 from lockstep_api.wire import ClientReport, RoundReport
 from tests.e2e.running import (
     Json,
@@ -33,13 +35,17 @@ def finished(namespace: str, job: Json) -> list[RoundReport]:
 
 
 def test_steps_that_are_drawn_are_done(lockstep: str) -> None:
-    """Extreme, and anew each round: now one device does most, now another."""
+    """Extreme, and anew each round: now one device does most, now another. In the clear."""
     rule = {"distribution": "extreme", "min": LEAST, "max": MOST, "redraw": True}
     job = small_job(
-        "drawn", training={"rounds": 4, "localSteps": {"perDevice": rule}}, cloud={"cpu": "100m"}
-    )
+        "drawn", training={"rounds": 4, "localSteps": {"perDevice": rule}}, cloud={"cpu": "100m"},
+        security={"tls": "disabled"},
+    )  # fmt: skip
     rounds = finished(lockstep, job)
     assert len(rounds) == 4
+    told = get(lockstep, settings_name("drawn"), "configmap")["data"]
+    assert JobSettings.model_validate_json(told[SETTINGS_FILE]).cloud_url.startswith("http://")
+    assert CA_FILE not in told
     with_most = set()
     for report in rounds:
         done = {one.update.client: one.update.steps for one in report.clients}
