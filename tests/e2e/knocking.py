@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from images.recipe import project_version, reference
+from lockstep_api import names
 from lockstep_api.names import Tier
 from tests.cluster import api
 from tests.cluster.layout import TIER_LABEL
@@ -46,12 +47,13 @@ print(json.dumps(heard))
 
 
 def knocker(name: str, *, labels: Mapping[str, str] | None = None, tier: Tier = Tier.CLOUD) -> Json:
-    """A pod that can knock, and serves HTTP itself."""
+    """A pod that can knock, and serves HTTP itself, on a port that is named as those of servers."""
     container = {
         "name": "main",
         "image": reference("operator", project_version()),
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-c", _SERVE],
+        "ports": [{"name": names.DATA, "containerPort": PORT}],
         "readinessProbe": {"httpGet": {"path": "/", "port": PORT}, "periodSeconds": 1},
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
     }

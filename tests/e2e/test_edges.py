@@ -35,7 +35,7 @@ from tests.e2e.running import (
     rounds_go_on,
     watch,
 )
-from tests.support.patience import TIMEOUT
+from tests.support.patience import PATIENCE_S, TIMEOUT
 
 pytestmark = pytest.mark.cluster
 
@@ -165,6 +165,47 @@ def test_no_other_pod_is_a_device_with_whatever_token(running: Json) -> None:
             said = in_pod(NAMESPACE, device["metadata"]["name"], OPENING.format(token=token))
             assert words in said, said
     assert get(NAMESPACE, JOB)["status"]["clients"] == "1/1", "nobody took its place"
+
+
+IMPOSTOR = """
+import socket, sys, time
+from urllib.parse import urlsplit
+from lockstep_workers.device.connection import connect
+from lockstep_workers.environment import Environment
+here, (_, address, patience_s) = Environment(), sys.argv
+at = urlsplit(here.job().cloud_url)
+resolved, until = socket.getaddrinfo, time.monotonic() + float(patience_s)
+while address not in {found[4][0] for found in resolved(at.hostname, at.port)}:
+    assert time.monotonic() < until, "its Service does not lead there"
+    time.sleep(0.5)
+socket.getaddrinfo = lambda _host, *rest: resolved(address, *rest)
+try:
+    connect(here.job().cloud_url, here.trust())
+except ConnectionError as error:
+    print(error)
+else:
+    print("it is taken for the server")
+"""
+"""A device connects to its cloud pod, and the name's answer leads it to the impostor."""
+
+
+def test_who_has_the_cloud_pods_labels_is_told_nothing(running: Json) -> None:
+    """Its Service leads devices there, too; a device knows the server by its certificate."""
+    apply(NAMESPACE, knocker("impostor", labels=names.role_labels(JOB, Role.CLOUD)))
+    try:
+        ready = ("wait", "--for=condition=Ready", "pod/impostor", TIMEOUT)
+        api.kubectl("-n", NAMESPACE, *ready)
+        (device,) = pods(NAMESPACE, JOB, "device")
+        run = ("exec", device["metadata"]["name"], "--", "python3", "-c", IMPOSTOR)
+        address = str(get(NAMESPACE, "impostor", "pod")["status"]["podIP"])
+        said = api.kubectl("-n", NAMESPACE, *run, address, str(PATIENCE_S))
+        assert "is not the server asked for" in said
+        told = api.kubectl("-n", NAMESPACE, "logs", "impostor")
+        assert '"GET / HTTP/1.1" 200' in told, "it tells what it hears: probes"
+        assert "/v1/" not in told
+        rounds_go_on(NAMESPACE, JOB)
+    finally:
+        api.kubectl("-n", NAMESPACE, "delete", "pod", "impostor", "--wait")
 
 
 def test_prometheus_scrapes_edges(running: Json) -> None:
