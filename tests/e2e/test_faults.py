@@ -5,7 +5,11 @@ rounds before those begin. Faults of the whole cluster are made when no other te
 """
 
 import re
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from subprocess import PIPE
 
 import pytest
 
@@ -141,6 +145,65 @@ def test_a_killed_operator_costs_no_round(running: str) -> None:
     assert job["status"]["phase"] == "Running"
     assert len(pods(NAMESPACE, JOB)) == 4
     assert restarts(get(NAMESPACE, CLOUD, "pod")) == 0
+
+
+FLOOD = """
+import socket, sys, threading, time
+from urllib.parse import urlsplit
+from lockstep_workers.environment import Environment
+here = Environment()
+at = urlsplit(here.job().cloud_url)
+address, context = socket.gethostbyname(at.hostname), here.trust().context()
+def idle():
+    return socket.create_connection((address, at.port), timeout=10)
+def slow():
+    made = context.wrap_socket(idle(), server_hostname=at.hostname)
+    made.sendall(b"POST /v1/clients/slow-0/session HTTP/1.1\\r\\nhost: x\\r\\n")
+    return made
+held, drops = [idle() for _ in range(200)], []
+until_told = threading.Thread(target=sys.stdin.read, daemon=True)
+until_told.start()
+print("in", flush=True)
+while until_told.is_alive():
+    try:
+        held = held[5:] + [idle() for _ in range(5)]
+        drops = drops or [slow() for _ in range(5)]
+        for each in drops:
+            each.sendall(b"a")
+    except OSError:  # one has made room
+        drops = []
+    time.sleep(0.1)
+"""
+"""Connections that say nothing, not even in TLS, more and more of them, and heads by drops."""
+
+
+@contextmanager
+def flooded(pod: str) -> Iterator[None]:
+    """A pod floods its job's cloud pod meanwhile."""
+    words = ("-n", NAMESPACE, "exec", "-i", pod, "--", "python3", "-c", FLOOD)
+    argv = (str(api.tools() / "kubectl"), f"--kubeconfig={api.kubeconfig()}", *words)
+    with subprocess.Popen(argv, stdin=PIPE, stdout=PIPE, text=True) as flooding:
+        assert flooding.stdin is not None
+        assert flooding.stdout is not None
+        try:
+            assert flooding.stdout.readline() == "in\n"
+            yield
+            flooding.stdin.close()
+            assert flooding.wait(PATIENCE_S) == 0
+        finally:
+            flooding.kill()
+
+
+def test_a_flood_from_a_pod_that_policies_let_in_stops_no_round(running: str) -> None:
+    """From a device's own address, as of others behind a node's NAT."""
+    before = restarts(get(NAMESPACE, CLOUD, "pod"))
+    with flooded(f"{JOB}-device-slow-0"):
+        job = rounds_go_on(NAMESPACE, JOB, more=5)
+    assert job["status"]["phase"] == "Running"
+    assert restarts(get(NAMESPACE, CLOUD, "pod")) == before
+    said = api.kubectl("-n", NAMESPACE, "logs", CLOUD)
+    assert re.search(r"more than \d+ handshakes at once: one makes room", said)
+    watch(NAMESPACE, JOB, devices_are_back)
 
 
 def test_without_a_planner_rounds_go_on_with_the_last_plan(running: str) -> None:
