@@ -129,7 +129,14 @@ async def run(config: OperatorConfig) -> int:
         signing=signing,
         leads=gate.serves,
     )
-    probes = Probes(deps, runtime, lambda: flags.watch_alive, flags.ready, config.resync_seconds)
+    probes = Probes(
+        deps,
+        runtime,
+        lambda: flags.watch_alive,
+        flags.ready,
+        config.resync_seconds,
+        leads=flags.leading.is_set,
+    )
     certificate = _certificate(config, signing)
     try:
         with closing(probe_server(config.metrics_address, probes, leads=flags.leading.is_set)):

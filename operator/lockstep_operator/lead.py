@@ -54,6 +54,8 @@ class Leader:
 
     def leads(self, now: bool) -> None:
         """From now on this process leads, or does not."""
+        if now:
+            self.runtime.resumed()
         (self.flags.leading.set if now else self.flags.leading.clear)()
         self.deps.metrics.leader.set(now)
 

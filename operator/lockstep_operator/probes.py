@@ -83,15 +83,19 @@ class Probes:
     ready: Callable[[], bool]
     """Whether Kopf has begun to watch, or another operator leads."""
     resync_s: float
+    leads: Callable[[], bool]
+    """Whether passes are due: one that cannot renew its lease makes none, and a new start, which a
+    kubelet would give it, brings it no nearer."""
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
 
     def unhealthy(self) -> str | None:
         """What is wrong; None when all is well."""
         if not self.watching():
             return "the watch of jobs has ended"
-        age = self.runtime.last_pass_age_s
-        if self.runtime.jobs and age > 3 * self.resync_s:
-            return f"no pass over a job for {age:.0f} s"
+        if self.leads() and self.runtime.jobs:
+            age = self.runtime.last_pass_age_s
+            if age > 3 * self.resync_s:
+                return f"no pass over a job for {age:.0f} s"
         return self.heartbeat.problem()
 
     def unready(self) -> str | None:

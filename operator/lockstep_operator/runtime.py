@@ -124,6 +124,10 @@ class Runtime:
         self._loops[key].hurried.set()
         return await done
 
+    def resumed(self) -> None:
+        """Passes are due from now on: none was while this process did not lead."""
+        self._last_pass = self._pace.monotonic()
+
     @property
     def jobs(self) -> int:
         return len(self._loops)

@@ -124,7 +124,7 @@ async def planner_of_a_job(
         signing=None if authority is None else signing_of(authority, deps),
         leads=lambda namespace: True,
     )
-    probes = Probes(deps, runtime, lambda: True, lambda: True, resync_s=100)
+    probes = Probes(deps, runtime, lambda: True, lambda: True, resync_s=100, leads=lambda: True)
     async with client(planner) as http:
         yield Setup(kube, deps, planner, probes, http)
     await runtime.shutdown()

@@ -15,7 +15,7 @@ from lockstep_operator.election import Elector
 from lockstep_operator.errors import Unavailable
 from lockstep_operator.lead import Flags, Gate, Leader, lead
 from lockstep_operator.reconcile import PassResult
-from lockstep_operator.runtime import Runtime
+from lockstep_operator.runtime import Pace, Runtime
 from tests.support.clock import Hand, settled
 from tests.support.kube import KEY, NOW, FakeKube, cluster_with, make_deps
 
@@ -30,11 +30,14 @@ class Setup:
     kube: FakeKube
     passes: list[JobKey] = field(default_factory=list)
     flags: Flags = field(default_factory=Flags)
+    time: Hand = field(default_factory=Hand)
+    """Of the passes."""
 
     def __post_init__(self) -> None:
         deps = make_deps(self.kube)
         one_pass = Gate(self.flags, self.one_pass, sources=deps.sources, elector=None)
-        self.runtime = Runtime(one_pass, deps.metrics, resync_s=1000.0)
+        pace = Pace(monotonic=self.time)
+        self.runtime = Runtime(one_pass, deps.metrics, resync_s=1000.0, pace=pace)
         config, configuration = OperatorConfig(), type.__call__(Configuration)
         self.leader = Leader(config, configuration, self.runtime, deps, self.flags)
 
@@ -100,6 +103,20 @@ async def test_a_leader_that_cannot_renew_waits_with_its_passes_and_goes_on(setu
     assert setup.passes == [KEY]
     setup.flags.stop.set()
     await setup.runtime.shutdown()
+    await asyncio.wait_for(running, STEP_S)
+
+
+async def test_the_time_in_which_a_leader_could_not_renew_is_none_without_a_pass(
+    setup: Setup,
+) -> None:
+    """Or its probes would have it ended just as it leads again."""
+    running = await cut_off(setup)
+    setup.time.now_s += 10_000
+    assert setup.runtime.last_pass_age_s >= 10_000
+    setup.kube.fail = lambda verb, name: None
+    await wait(setup.flags.leading)
+    assert setup.runtime.last_pass_age_s == 0
+    setup.flags.stop.set()
     await asyncio.wait_for(running, STEP_S)
 
 

@@ -32,6 +32,15 @@ async def test_no_pass_for_long_is_unhealthy_only_with_jobs(setup: Setup) -> Non
     assert (await asked(impatient, "/healthz")).status_code == 503
 
 
+async def test_an_operator_that_may_make_no_pass_is_not_ended_for_making_none(
+    setup: Setup,
+) -> None:
+    """Kubernetes is away, or slow: a new start would find it as it is."""
+    await setup.planner.runtime.pass_now(KEY)
+    cut_off = replace(setup.probes, resync_s=-1.0, leads=lambda: False)
+    assert (await asked(cut_off, "/healthz")).status_code == 200
+
+
 async def test_a_loop_that_hangs_is_unhealthy(setup: Setup) -> None:
     now_s = [0.0]
     hung = replace(setup.probes, heartbeat=Heartbeat(lambda: now_s[0]))
