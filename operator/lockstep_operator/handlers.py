@@ -4,7 +4,8 @@
 What belongs to a job is followed by `cluster_state`.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import chain, repeat
 from typing import Any
 
 import kopf
@@ -14,6 +15,17 @@ from lockstep_operator.core.model import JobKey
 from lockstep_operator.runtime import Runtime
 
 Login = Callable[[], Awaitable[kopf.ConnectionInfo]]
+
+
+class _Patience:
+    """Seconds between Kopf's tries of one call: it never gives up.
+
+    When it does, on the last of them, an apiserver that answers 5xx for a minute (its etcd is away,
+    a load balancer has nobody behind it) ends the process. Every call begins from the first.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        return chain((1, 2, 5, 10), repeat(30))
 
 
 def build_registry(login: Login) -> kopf.OperatorRegistry:
@@ -29,13 +41,14 @@ def build_registry(login: Login) -> kopf.OperatorRegistry:
 
 
 def operator_settings() -> kopf.OperatorSettings:
-    """Kopf's settings: it posts no events and lets no watch fall silent."""
+    """Kopf's settings: it posts no events, lets no watch fall silent, and waits for Kubernetes."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.watching.server_timeout = 600
     settings.watching.client_timeout = 660
     settings.watching.chunk_size = 500
     settings.queueing.error_delays = (1, 2, 5, 10, 30)
+    settings.networking.error_backoffs = _Patience()
     return settings
 
 
