@@ -3,7 +3,8 @@
 A server makes its key in its own memory, asks for a certificate by a request that is signed with
 it (PKCS#10), and loads both into the context that it serves with: whoever connects afterwards sees
 the new one, connections that are open go on. Invariant: no key ever lies on a disk, and a
-certificate is replaced while a third of its life is left.
+certificate is replaced while a third of its life is left, by the clock of whoever checks it: when
+that is set forward, or back to before the certificate was made, within a minute.
 """
 
 import asyncio
@@ -24,6 +25,10 @@ from lockstep_api.certificates import Certificate
 
 RENEWED_AFTER = 2 / 3
 """Of a certificate's life."""
+LOOK_S = 60.0
+"""Between two looks at the clock: somebody may set it."""
+SET_BACK_S = 60.0
+"""By which a clock may go back before a certificate counts as made too late to be valid yet."""
 RETRY_S = 10.0
 """Between two tries to get one; the first of them follow each other faster."""
 
@@ -77,6 +82,8 @@ class Kept:
     """Unix seconds."""
     renew_at: float = 0.0
     """Unix seconds; in the past until there is one."""
+    look_s: float = LOOK_S
+    _made_at: float = 0.0
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     def renew_now(self) -> None:
@@ -93,7 +100,13 @@ class Kept:
         key = ec.generate_private_key(ec.SECP256R1())
         now, made = self.clock(), await self.ask(request_of(key))
         load(self.context, made.chain, key=key)
+        self._made_at = now
         self.renew_at = now + RENEWED_AFTER * (made.not_after - now)
+
+    def due_s(self) -> float:
+        """Seconds until it has to be replaced, as the clock is now."""
+        now = self.clock()
+        return 0.0 if now < self._made_at - SET_BACK_S else max(0.0, self.renew_at - now)
 
     async def obtain(self) -> None:
         """Try until there is a new one."""
@@ -111,7 +124,13 @@ class Kept:
         """Keep it fresh, for as long as the server runs."""
         while True:
             self._wanted.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, self.renew_at - self.clock())):
-                    await self._wanted.wait()
+            await self._looked()
+            while self.due_s() > 0:
+                await self._looked()
             await self.obtain()
+
+    async def _looked(self) -> None:
+        """Returns when one is wanted, or it is time to look at the clock."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(self.due_s(), self.look_s)):
+                await self._wanted.wait()

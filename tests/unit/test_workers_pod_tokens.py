@@ -89,6 +89,17 @@ def test_an_older_token_of_the_same_pod_is_as_good(setup: Setup) -> None:
     assert setup.status(before) == 403
 
 
+def test_a_clock_that_is_set_back_keeps_no_new_pod_out(setup: Setup) -> None:
+    """What the clock said while it ran ahead makes no pod newer than those that come now."""
+    setup.now_s = NOW_S + 3600
+    ahead = setup.token(uid="before", issued_s=NOW_S + 3600)
+    assert setup.status(ahead) == 200
+    setup.now_s = NOW_S
+    new, newer = (setup.token(uid=uid, issued_s=NOW_S + s) for uid, s in (("a", -9), ("b", 0)))
+    assert [setup.status(one) for one in (new, newer, new)] == [200, 200, 403]
+    assert setup.status(ahead) == 401, "it is not valid yet"
+
+
 def count_checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The signatures that are looked at from now on."""
     looked: list[str] = []

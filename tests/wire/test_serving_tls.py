@@ -11,8 +11,9 @@ import pytest
 
 from lockstep_api.certificates import Certificate
 from lockstep_operator.core.certificates import public_key_of
-from lockstep_serving.tls import RENEWED_AFTER, Kept, NoCertificate
+from lockstep_serving.tls import RENEWED_AFTER, SET_BACK_S, Kept, NoCertificate
 from tests.support.certificates import HOST, LIFE_S, job_ca, shaken, trusting
+from tests.support.clock import Hand, settled
 from tests.support.patience import PATIENCE_S
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -113,6 +114,32 @@ async def test_one_that_is_not_due_is_renewed_when_it_is_not_trusted_any_more() 
             await asyncio.sleep(0)
     finally:
         running.cancel()
+
+
+@pytest.mark.parametrize("jump_s", [LIFE_S, -LIFE_S])
+async def test_one_that_a_clock_jump_makes_void_is_replaced_at_once(jump_s: float) -> None:
+    """The clock was set forward, or it ran ahead when the certificate was made."""
+    signer, clock = Signer(), Hand(datetime.now(UTC).timestamp())
+    kept = Kept(signer.ask, clock=clock, look_s=0.01)
+    await kept.renew()
+    running = asyncio.create_task(kept.run())
+    await settled()
+    assert signer.serials == [1]
+    for tries in (2, 3):
+        clock.now_s += jump_s
+        async with asyncio.timeout(PATIENCE_S):
+            while len(signer.serials) < tries:  # noqa: ASYNC110 - it looks at the clock, too
+                await asyncio.sleep(0.01)
+    running.cancel()
+
+
+async def test_a_clock_that_is_set_back_a_little_costs_no_certificate() -> None:
+    signer, clock = Signer(), Hand(datetime.now(UTC).timestamp())
+    kept = Kept(signer.ask, clock=clock)
+    await kept.renew()
+    due_s = kept.due_s()
+    clock.now_s -= SET_BACK_S
+    assert kept.due_s() == pytest.approx(due_s + SET_BACK_S)
 
 
 async def test_while_nobody_signs_the_one_before_is_served(

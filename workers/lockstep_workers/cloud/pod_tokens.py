@@ -163,6 +163,8 @@ class PodTokens:
     def _known(self, client: str, pod: PodIdentity) -> PodIdentity:
         """Takes it for the client's pod, unless another one has its name by now."""
         newest = self._newest.get(client)
+        if newest is not None and newest.issued_s > self._now() + LEEWAY_S:
+            newest = None  # the clock was set back since: such a token would not be valid yet
         if newest is not None and newest.uid != pod.uid and pod.issued_s <= newest.issued_s:
             raise NotYou(403, f"another pod is {client} now: this one has been replaced")
         if newest is None or pod.issued_s >= newest.issued_s:
