@@ -17,7 +17,7 @@ RUN := $(if $(wildcard $(STAMP)),$(PY),$(SMALL)/bin/python)
 LOAD := $(RUN) -m tests.cluster load $$($(RUN) images/build.py paths)
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs docs-reference release crds monitoring dashboards dashboard-pictures lock sbom push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-reproducible bench-scale bench-simulator bench-telemetry bench-fidelity bench-strategies bench-robust bench-joint bench-split bench-split-wire chaos fuzz clean
+.PHONY: help preflight venv cluster-up cluster-down cluster-status images demo test test-fast lint format docs docs-reference release crds monitoring dashboards dashboard-pictures lock sbom push bench bench-work bench-allocator bench-online bench-resizes bench-planning bench-reproducible bench-scale bench-simulator bench-telemetry bench-fidelity bench-strategies bench-robust bench-joint bench-split bench-split-wire chaos faults soak fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -138,6 +138,16 @@ chaos: venv ## 30 random kills in each mode on a real cluster; the model must no
 	$(PY) images/build.py
 	$(PY) -m tests.cluster up $$($(PY) images/build.py paths)
 	$(PY) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) $(if $(MODE),--mode $(MODE))
+
+faults: venv ## faults that last, on a real cluster: Kubernetes slow or away, no operator … (ONLY=slow_apiserver SHARE=0.1)
+	$(PY) images/build.py
+	$(PY) -m tests.cluster up $$($(PY) images/build.py paths)
+	$(PY) -m tests.long_faults $(if $(ONLY),--only $(ONLY)) $(if $(SHARE),--share $(SHARE))
+
+soak: venv ## many rounds on a real cluster; no process may grow (ROUNDS=500 MODE=…)
+	$(PY) images/build.py
+	$(PY) -m tests.cluster up $$($(PY) images/build.py paths)
+	$(PY) -m tests.soak $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MODE),--mode $(MODE))
 
 format: venv ## formats the Python code
 	$(PY) -m ruff check --fix .

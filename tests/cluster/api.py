@@ -7,15 +7,29 @@ Every function works on the cluster that CLUSTER, KUBECONFIG and LOCKSTEP_* name
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tests.cluster import drivers, faults, lifecycle
 from tests.cluster.command import run
 from tests.cluster.drivers import Driver, Embedded
 from tests.cluster.errors import ClusterError
-from tests.cluster.faults import SmallVolume
+from tests.cluster.faults import SlowWay, SmallVolume
 from tests.cluster.layout import Layout, layout_from, recall
+from tests.cluster.usage import Usage, usage_of
+
+# Many small processes: of those that share a container the kernel ends the one that has most.
+FILL_MEMORY = """
+import os, signal
+reader, writer = os.pipe()
+while True:
+    if os.fork() == 0:
+        held = bytearray(b"x") * (32 << 20)
+        os.write(writer, b".")
+        signal.pause()
+    os.read(reader, 1)
+"""
 
 
 def driver(nodes: list[str] | None = None) -> Driver:
@@ -86,9 +100,40 @@ def kubelet_stopped(node: str) -> AbstractContextManager[None]:
     return lifecycle.kubelet_stopped(_embedded(), node)
 
 
+def exhaust_memory(namespace: str, pod: str) -> None:
+    """The kernel kills the main process of a worker's pod, since its container has no memory left.
+
+    Returns when the container has ended, and all its processes.
+    """
+    with suppress(ClusterError):  # it ends with its container
+        kubectl("-n", namespace, "exec", pod, "--", "python3", "-c", FILL_MEMORY)
+
+
+def usage(pod: dict[str, Any]) -> Usage:
+    """What a running pod's first container uses now; the pod is as `kubectl get -o json` shows it.
+
+    Nothing where it does not run.
+    """
+    try:
+        return usage_of(faults.processes_of(_embedded(), pod))
+    except ClusterError:
+        return Usage()
+
+
+def apiserver_stopped() -> AbstractContextManager[None]:
+    """No kube-apiserver, by SIGKILL; afterwards there is a new one, which is ready."""
+    return lifecycle.apiserver_stopped(_embedded())
+
+
 def restart_apiserver() -> None:
     """SIGKILL to the kube-apiserver, and a new one; returns when it is ready."""
-    lifecycle.restart_apiserver(_embedded())
+    with apiserver_stopped():
+        pass
+
+
+def slow_way() -> AbstractContextManager[SlowWay]:
+    """Another address of the apiserver, where calls take longer when a test says so."""
+    return lifecycle.slow_way(_embedded())
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""What can go wrong on the embedded cluster, done on purpose: kills, stopped programs, full disks.
+"""What can go wrong on the embedded cluster, done on purpose: kills, stopped programs, full disks,
+a slow apiserver.
 
 Tests call it through `api`. A program is stopped by its record and started again with the same
 words, so `status` and `down` know it as before.
@@ -6,13 +7,14 @@ words, so `status` and `down` know it as before.
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster import process
+from tests.cluster import process, slow_way
 from tests.cluster.command import run
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import Layout, NodeSpec
@@ -20,6 +22,12 @@ from tests.cluster.process import ProcessId
 from tests.cluster.programs import Programs
 
 _CGROUPS = Path("/sys/fs/cgroup")
+API_PORT = 6443
+
+
+SLOW_WAY = "slow-way"
+SLOW_PORT = 16443
+"""One of those where the chart's policies look for apiservers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,37 @@ def _command_line(pid: int) -> tuple[str, ...]:
     return tuple(words[:-1])
 
 
+@dataclass(frozen=True, slots=True)
+class SlowWay:
+    """Another address of the apiserver, where calls take longer when a test says so."""
+
+    host: str
+    port: int
+    file: Path
+
+    def delay(self, seconds: float) -> None:
+        """So much longer each call takes from now on."""
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(str(seconds))
+        fresh.replace(self.file)
+
+
+def start_slow_way(programs: Programs) -> tuple[SlowWay, ProcessId]:
+    """Starts the program of the slow way, which is not slow yet."""
+    layout = programs.layout
+    way = SlowWay(str(layout.api_address), SLOW_PORT, layout.state / SLOW_WAY)
+    way.delay(0)
+    at, target = f"{way.host}:{way.port}", f"{way.host}:{API_PORT}"
+    words = (sys.executable, str(Path(slow_way.__file__)), at, target, str(way.file))
+    return way, programs.start(layout.nodes[0], SLOW_WAY, *words)
+
+
+def stop_slow_way(programs: Programs, started: ProcessId) -> None:
+    """Ends it; the cluster is whole without it."""
+    process.stop([started])
+    (programs.records / f"{SLOW_WAY}.json").unlink()
+
+
 def kill_container(layout: Layout, pod: dict[str, Any]) -> None:
     """SIGKILL to the first process of a running pod's first container.
 
@@ -70,19 +109,31 @@ def kill_container(layout: Layout, pod: dict[str, Any]) -> None:
     process.wait_gone([identity], timeout_s=10)
 
 
-def _first_process(layout: Layout, pod: dict[str, Any]) -> ProcessId:
+def processes_of(layout: Layout, pod: dict[str, Any]) -> list[int]:
+    """The processes of a running pod's first container, as the machine numbers them.
+
+    Raises:
+        ClusterError: it has none now.
+    """
     name = pod["metadata"]["name"]
     containers = pod["status"].get("containerStatuses") or []
     if not containers or "running" not in containers[0]["state"]:
         raise ClusterError(f"pod {name} runs no container now")
     container = containers[0]["containerID"].rpartition("/")[2]
     node = layout.node(pod["spec"]["nodeName"])
-    for file in _CGROUPS.glob(f"*/{layout.cgroup(node)}/**/{container}/cgroup.procs"):
-        for pid in map(int, file.read_text().split()):
-            identity = ProcessId.of(pid)
-            if identity is not None and _is_first(pid):
-                return identity
-    raise ClusterError(f"pod {name} has no process on node {node.name}")
+    files = _CGROUPS.glob(f"*/{layout.cgroup(node)}/**/{container}/cgroup.procs")
+    found = {int(pid) for file in files for pid in file.read_text().split()}
+    if not found:
+        raise ClusterError(f"pod {name} has no process on node {node.name}")
+    return sorted(found)
+
+
+def _first_process(layout: Layout, pod: dict[str, Any]) -> ProcessId:
+    for pid in processes_of(layout, pod):
+        identity = ProcessId.of(pid)
+        if identity is not None and _is_first(pid):
+            return identity
+    raise ClusterError(f"the first process of pod {pod['metadata']['name']} has ended")
 
 
 def _is_first(pid: int) -> bool:

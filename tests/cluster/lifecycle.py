@@ -23,6 +23,7 @@ from tests.cluster.addresses import machine_routes
 from tests.cluster.apiclient import ApiClient
 from tests.cluster.enforcing import start_enforcing
 from tests.cluster.errors import ClusterError
+from tests.cluster.faults import SlowWay
 from tests.cluster.images import load_into
 from tests.cluster.layout import (
     Layout,
@@ -100,13 +101,27 @@ def kubelet_stopped(layout: Layout, node_name: str) -> Iterator[None]:
         wait_for_nodes(programs, api)
 
 
-def restart_apiserver(layout: Layout) -> None:
-    """SIGKILL to the kube-apiserver, and a new one; returns when it is ready."""
+@contextmanager
+def apiserver_stopped(layout: Layout) -> Iterator[None]:
+    """No kube-apiserver, by SIGKILL; afterwards there is a new one, which is ready."""
     programs = _programs_of(layout)
-    first = programs.layout.nodes[0]
-    faults.start_program(programs, faults.stop_program(programs, first, "kube-apiserver"))
-    api = ApiClient.from_kubeconfig(layout.kubeconfig)
-    wait_for_api(programs, api)
+    stopped = faults.stop_program(programs, programs.layout.nodes[0], "kube-apiserver")
+    try:
+        yield
+    finally:
+        faults.start_program(programs, stopped)
+        wait_for_api(programs, ApiClient.from_kubeconfig(layout.kubeconfig))
+
+
+@contextmanager
+def slow_way(layout: Layout) -> Iterator[SlowWay]:
+    """Another address of the apiserver, where calls take longer when a test says so."""
+    programs = _programs_of(layout)
+    way, started = faults.start_slow_way(programs)
+    try:
+        yield way
+    finally:
+        faults.stop_slow_way(programs, started)
 
 
 def _programs_of(layout: Layout) -> Programs:

@@ -114,7 +114,13 @@ def get(namespace: str, name: str, kind: str = "fj") -> Json:
 
 def pods(namespace: str, name: str, role: str = "") -> list[Json]:
     """The pods of a job, of one role or all."""
-    selector = f"lockstep.dev/job={name}" + (f",lockstep.dev/role={role}" if role else "")
+    return pods_of(
+        namespace, f"lockstep.dev/job={name}" + (f",lockstep.dev/role={role}" if role else "")
+    )
+
+
+def pods_of(namespace: str, selector: str) -> list[Json]:
+    """The pods with these labels."""
     text = api.kubectl("-n", namespace, "get", "pods", "-l", selector, "-o", "json")
     found: list[Json] = json.loads(text)["items"]
     return found

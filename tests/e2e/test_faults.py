@@ -115,6 +115,18 @@ def test_a_killed_device_joins_the_next_round(running: str) -> None:
     assert job["status"]["phase"] == "Running"
 
 
+def test_a_device_that_runs_out_of_memory_joins_again(running: str) -> None:
+    """The kernel ends it in the middle of whatever it does."""
+    (victim,) = (pod for pod in pods(NAMESPACE, JOB, "device") if "slow" in pod["metadata"]["name"])
+    name, before = victim["metadata"]["name"], restarts(victim)
+    api.exhaust_memory(NAMESPACE, name)
+    anew = watch(NAMESPACE, name, lambda pod: restarts(pod) == before + 1, kind="pod")
+    assert anew["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 137
+    rounds_go_on(NAMESPACE, JOB)
+    job = watch(NAMESPACE, JOB, devices_are_back)
+    assert job["status"]["phase"] == "Running"
+
+
 def test_a_deleted_stateful_set_comes_back(running: str) -> None:
     sets = api.kubectl(
         "-n", NAMESPACE, "get", "statefulsets", "-o", "name",
