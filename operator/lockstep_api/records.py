@@ -59,6 +59,8 @@ class RoundSummary(WireModel):
     """Loss on the held-out data in nats."""
     energy_joules: EnergyJoules
     """Energy of all devices since round 1, in J by source."""
+    taken_back: Number = 0
+    """How often it was taken back before it was played so."""
     privacy: PrivacyReport | None = None
     """What its job had come to, where that hides its clients."""
 

@@ -146,6 +146,19 @@ class TrainedClient(ApiModel):
     """Local steps that its plan asked for; empty where a budget of seconds alone bounded them."""
     steps_done: int
     """Local steps behind its update."""
+    kept: float | None = None
+    """The share of its update that strategy.clipNorm left, 0 to 1; empty: all of it."""
+
+
+class AbsentClient(ApiModel):
+    """A client that was left out of the last finished round, as its update had stood out."""
+
+    client: str
+    """The client's name."""
+    returns: int
+    """The round from which it may take part again."""
+    why: Annotated[str, Field(max_length=1024)] | None = None
+    """What stood out, if this round was taken back for it; empty: an earlier one was."""
 
 
 class LastDistillation(ApiModel):
@@ -172,6 +185,12 @@ class LastRound(ApiModel):
     """Bytes of all updates that the model was made of."""
     clients: Annotated[list[TrainedClient], _BY_CLIENT]
     """The clients whose updates those were, cut to the first 64."""
+    taken_back: (
+        Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=8)] | None
+    ) = None
+    """Why it was taken back, each time, before it was played so (strategy.rollbackLoss)."""
+    sat_out: Annotated[list[AbsentClient], _BY_CLIENT] | None = None
+    """The clients that were left out of it, cut to the first 64."""
     missed_steps: int | None = None
     """Steps that went on without one of their devices, of all devices (mode split)."""
     distillation: LastDistillation | None = None

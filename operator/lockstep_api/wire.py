@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from lockstep_api.base import WireModel
 from lockstep_api.budget import bound_steps
-from lockstep_api.mistrust import LeftOut
+from lockstep_api.mistrust import LeftOut, Mistrusted
 from lockstep_api.privacy import PrivacyPlan, PrivacyReport
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.spec import Actuator, LayerName, Target
@@ -222,6 +222,8 @@ class RoundReport(WireModel):
     """What distillation did after it."""
     privacy: PrivacyReport | None = None
     """What its job has come to with its model, where that hides its clients."""
+    mistrusted: Mistrusted | None = None
+    """Why it was taken back before, and who was left out; empty: it was not, and nobody."""
 
     def upload_bytes(self) -> int:
         """Of all updates."""

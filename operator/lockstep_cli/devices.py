@@ -16,9 +16,14 @@ from lockstep_cli.shown import NOTHING, Json
 
 MISSING = "Missing"
 IDLE = "Idle"
-COLUMNS = ("device", "state", "GHz", "limit", "steps", "Mbit/s", "energy", "cluster", "edge")
+SITS_OUT = "SitsOut"
+COLUMNS = ("device", "state", "GHz", "limit", "steps", "Mbit/s", "energy", "cluster", "edge",
+           "remark")  # fmt: skip
+_NOT_EVERYWHERE = 3
+"""The last columns, which are there where they say something."""
 WIDE = ("node", "restarts", "throttled", "why not applied")
-_STYLES = {RUNNING: "green", IDLE: "", "Completed": "blue", "Starting": "cyan", "Pending": "yellow"}
+_STYLES = {RUNNING: "green", IDLE: "", "Completed": "blue", "Starting": "cyan", "Pending": "yellow",
+           SITS_OUT: "yellow"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,10 @@ class Device:
     figures: Figures = field(default_factory=Figures)
     ended: bool = False
     """Whether its job has ended, so that it has no pod any more."""
+    sits_out: Json | None = None
+    """From which round it may take part again (`returns`), and why; None: it is not left out."""
+    kept: float | None = None
+    """The share of its last update that was left of it; None: all of it."""
 
     @property
     def group(self) -> str:
@@ -54,7 +63,7 @@ class Device:
         if self.pod is None:
             return NOTHING if self.ended else MISSING
         if self.pod.state == RUNNING and not self.plan:
-            return IDLE
+            return IDLE if self.sits_out is None else SITS_OUT
         return self.pod.state
 
     @property
@@ -70,6 +79,14 @@ class Device:
         return self.figures.ghz if found is None else float(found)
 
     @property
+    def remark(self) -> str:
+        """What is held against it: that it is left out, or was clipped."""
+        if self.sits_out is not None:
+            why = self.sits_out.get("why")
+            return f"may return in round {self.sits_out['returns']}" + (f": {why}" if why else "")
+        return "" if self.kept is None else f"clipped to {100 * self.kept:.3g} %"
+
+    @property
     def why_not(self) -> str:
         """Why its limit is not in force."""
         return "" if self.plan.get("applied", True) else str(self.plan.get("reason") or "unknown")
@@ -81,7 +98,9 @@ def devices_of(
     """All devices of a job, in the order of its spec."""
     found = (Pod(body) for body in pods)
     by_name = {pod.short: pod for pod in found if pod.role == Role.DEVICE}
-    plans = {one["client"]: one for one in (job.status.get("lastPlan") or {}).get("clients") or ()}
+    plans = _by_client(job.status.get("lastPlan"), "clients")
+    last = job.status.get("lastRound")
+    done, absent = _by_client(last, "clients"), _by_client(last, "satOut")
     return [
         Device(
             name,
@@ -89,9 +108,20 @@ def devices_of(
             plans.get(name, {}),
             (figures or {}).get(name, Figures()),
             job.ended,
+            sits_out=_still(absent.get(name), job),
+            kept=done.get(name, {}).get("kept"),
         )
         for name in clients_of(job)
     ]
+
+
+def _by_client(told: Json | None, where: str) -> dict[str, Json]:
+    return {one["client"]: one for one in (told or {}).get(where) or ()}
+
+
+def _still(absent: Json | None, job: Job) -> Json | None:
+    """Who was left out of the last round, if of the coming one too."""
+    return absent if absent is not None and absent["returns"] > job.round + 1 else None
 
 
 def clients_of(job: Job) -> list[str]:
@@ -118,6 +148,7 @@ def row(device: Device) -> list[str | Text]:
         amount(device.figures.joules, "J"),
         (pod.cluster if pod else "") or NOTHING,
         (pod.edge if pod else "") or NOTHING,
+        device.remark or NOTHING,
     ]
 
 
@@ -142,9 +173,9 @@ def more(device: Device) -> list[str | Text]:
 
 
 def shown_columns(devices: Sequence[Device], columns: Sequence[str]) -> list[int]:
-    """Which columns have something to say: clusters and edges are not everywhere."""
+    """Which columns have something to say: clusters, edges and remarks are not everywhere."""
     rows = [row(device) for device in devices]
-    always = range(len(columns) - 2)
+    always = range(len(columns) - _NOT_EVERYWHERE)
     return [
         place
         for place in range(len(columns))

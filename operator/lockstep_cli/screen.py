@@ -19,7 +19,7 @@ from lockstep_cli.shown import NOTHING, natural_width, table
 _LEVELS = "▁▂▃▄▅▆▇█"
 _HEAD_LINES = 8
 """Of a job's screen above its devices, with those that are there now and then."""
-_DROPPED_FIRST = ("steps", "energy", "limit", "cluster", "edge", "Mbit/s")
+_DROPPED_FIRST = ("remark", "steps", "energy", "limit", "cluster", "edge", "Mbit/s")
 """Columns of devices, where a terminal is narrow."""
 _LABEL = 10
 _MOST_BAR = 48

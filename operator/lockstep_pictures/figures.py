@@ -8,12 +8,14 @@ Invariant: nothing is invented: records without plans (older releases), rounds w
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from lockstep_api.mistrust import Mistrusted
 from lockstep_api.names import group_of_client
 from lockstep_api.records import ClientsRecord, RoundSummary
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import ConditionType, EnergyJoules, FederatedJobStatus
 from lockstep_api.wire import ClientPlan, ClientReport, RoundPlan, RoundReport
 from lockstep_pictures.model import (
+    Absent,
     ClientFigures,
     ClusterFigures,
     ConditionFigures,
@@ -156,9 +158,10 @@ def _round(record: Record, plan: RoundPlan | None) -> RoundFigures:
             loss=finite(record.loss),
             energy=_energy(record.energy_joules),
             privacy=_privacy(record),
+            times_taken_back=record.taken_back,
         )
     plan = getattr(record, "plan", None) or plan
-    distilled = record.distillation
+    distilled, doubted = record.distillation, record.mistrusted or Mistrusted()
     return RoundFigures(
         round=record.round,
         seconds=record.seconds,
@@ -172,6 +175,11 @@ def _round(record: Record, plan: RoundPlan | None) -> RoundFigures:
         cloud_accuracy=None if distilled is None else finite(distilled.cloud_accuracy),
         energy=_energy(record.energy_joules),
         privacy=_privacy(record),
+        times_taken_back=len(doubted.taken_back),
+        taken_back=tuple(doubted.taken_back),
+        sat_out=tuple(
+            Absent(client=one.client, returns=one.returns, why=one.why) for one in doubted.sat_out
+        ),
         participants=_participants(record, plan),
         clusters=_clusters(record, plan),
         cut=None if plan is None else plan.cut,
@@ -232,6 +240,7 @@ def _participant(
         arrived_s=done.arrived_seconds if done else None,
         bytes=done.bytes if done else None,
         train_loss=finite(update.train_loss) if update else None,
+        kept=min(done.kept) if done and done.kept else None,
         energy=_energy(update.energy_joules) if update else {},
     )
 

@@ -43,6 +43,8 @@ class Participant:
     """From the round's start."""
     bytes: int | None = None
     train_loss: float | None = None
+    kept: float | None = None
+    """The share of its update that clipping left; None: all of it."""
     energy: Energy = field(default_factory=dict)
     """Since its update before this one."""
 
@@ -57,6 +59,17 @@ class Participant:
         if not self.upload_s or self.bytes is None:
             return None
         return self.bytes * 8e-6 / self.upload_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """A device that was left out of a round."""
+
+    client: str
+    returns: int
+    """The round from which it may take part again."""
+    why: str | None
+    """How its update stood out in this round; None: it had in an earlier one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +107,12 @@ class RoundFigures:
     """Of all devices since round 1."""
     privacy: tuple[float, float] | None = None
     """ε and δ of a client with the round's model; None: it hides none, or nobody reckoned."""
+    times_taken_back: int = 0
+    """Before it was played as it is told here."""
+    taken_back: tuple[str, ...] = ()
+    """Why, each time; of older rounds it is not kept."""
+    sat_out: tuple[Absent, ...] = ()
+    """Who was left out, since their updates had stood out."""
     participants: tuple[Participant, ...] = ()
     """Empty in older rounds, of which only sums are kept."""
     clusters: tuple[ClusterFigures, ...] = ()

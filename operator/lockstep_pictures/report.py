@@ -128,9 +128,20 @@ def _facts(job: JobFigures) -> list[Fact]:
         Fact(name="Allocation", value=job.policy, note=policy),
         Fact(name="Uploaded", value=written.size(_uploaded(job)), note=_of_detailed(job)),
         Fact(name="Updates missing", value=f"{missing:,}", note=f"{refused:,} refused"),
+        *_taken_back(job),
         *([Fact(name="Started", value=written.moment(job.started))] if job.started else []),
         *([Fact(name="Ended", value=written.moment(job.ended))] if job.ended else []),
     ]
+
+
+def _taken_back(job: JobFigures) -> list[Fact]:
+    """Rounds that were, and how many devices that was put down to."""
+    back = [one for one in job.rounds if one.times_taken_back]
+    if not back:
+        return []
+    named = {each.client for one in back for each in one.sat_out if each.why is not None}
+    note = f"{written.count(len(named), 'device')} stood out" if named else ""
+    return [Fact(name="Rounds taken back", value=f"{len(back):,}", note=note)]
 
 
 def _privacy(job: JobFigures) -> list[Fact]:

@@ -73,7 +73,7 @@ def of_rounds(job: JobFigures) -> Section | None:
             *_stragglers(job),
             *(_gantt(one, title) for one, title in _closely(job)),
         ],
-        tables=[tables.rounds(job)],
+        tables=[tables.rounds(job), *([doubted] if (doubted := tables.mistrusted(job)) else [])],
     )
 
 

@@ -89,6 +89,39 @@ def devices(job: JobFigures) -> Table:
     return Table(caption=caption, head=head, rows=rows, words=frozenset({0, 1}))
 
 
+def mistrusted(job: JobFigures) -> Table | None:
+    """A row for each device that was left out of a round that was taken back, and for each that
+    was clipped; None: there is none."""
+    rows = [row for one in job.detailed() for row in (*_stood_out(one), *_clipped(one))]
+    if not rows:
+        return None
+    shown = few(rows, MOST_ROWS)
+    return Table(
+        caption=_caption("Updates that were left out, or clipped", shown, of=rows),
+        head=["round", "device", "its update", "what became of it"],
+        rows=shown,
+        words=frozenset({1}),
+        texts=frozenset({2, 3}),
+    )
+
+
+def _stood_out(one: RoundFigures) -> list[list[str]]:
+    back = f"the round was taken back ({'; '.join(one.taken_back)})"
+    return [
+        [str(one.round), each.client, each.why, f"{back}; may return in round {each.returns}"]
+        for each in one.sat_out
+        if each.why is not None
+    ]
+
+
+def _clipped(one: RoundFigures) -> list[list[str]]:
+    return [
+        [str(one.round), each.client, "went too far", f"clipped to {100 * each.kept:.3g} %"]
+        for each in one.participants
+        if each.kept is not None
+    ]
+
+
 def clusters(one: RoundFigures) -> Table:
     """A row a cluster of a round."""
     shown = few(one.clusters, MOST_ROWS)
@@ -167,7 +200,8 @@ def _final(one: comparing.Final, sources: Sequence[str], *, level: bool) -> list
 
 def _note(one: RoundFigures) -> str:
     refused = [f"{count} refused: {reason}" for reason, count in one.refused.items()]
-    return ", ".join([*([] if one.planned else ["without the planner"]), *refused])
+    back = [f"taken back {one.times_taken_back} ×"] if one.times_taken_back else []
+    return ", ".join([*([] if one.planned else ["without the planner"]), *back, *refused])
 
 
 def _mean(values: Iterable[float | None], *, unit: str = "") -> str:

@@ -48,6 +48,26 @@ def test_a_federated_job_has_cloud_and_groups(lockstep: Lockstep) -> None:
     ]
 
 
+def test_a_round_that_was_taken_back_is_told_and_who_sits_out(lockstep: Lockstep) -> None:
+    api = lockstep.api
+    with_prometheus(api)
+    last = {
+        "round": 3, "seconds": 1.0, "uploadBytes": 1, "takenBack": ["the loss is 9", "it is 8"],
+        "clients": [{"client": "fast-0", "stepsDone": 9, "kept": 0.5}],
+        "satOut": [{"client": "fast-1", "returns": 8, "why": "went far"}],
+    }  # fmt: skip
+    plan = {"round": 4, "clients": [planned("fast-0")]}
+    api.put("federatedjobs", job(status=running_status(lastPlan=plan, lastRound=last)))
+    for name in ("fast-0", "fast-1"):
+        api.put("pods", device_pod(name, group="fast"))
+    told = lockstep("describe", "digits").lines
+    assert "Taken back round 3: the loss is 9; it is 8" in told
+    assert told[told.index("digits") + 2 :][:2] == [
+        "    ├── fast-1  SitsOut  may return in round 8: went far",
+        "    └── fast-0  Running  1.25 GHz = 250m  clipped to 50 %",
+    ]
+
+
 def test_edges_have_their_clusters_with_their_devices(lockstep: Lockstep) -> None:
     api = lockstep.api
     with_prometheus(api)

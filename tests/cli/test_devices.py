@@ -200,3 +200,34 @@ def test_a_job_that_never_began_is_not_asked_about(api: FakeApi, lockstep: Locks
     api.put("services", prometheus_service())
     api.put("federatedjobs", ended_job("Refused"))
     assert lockstep("devices", "digits").err == ""
+
+
+def left_out(round: int) -> Json:
+    """The last round of a job: fast-0 was clipped, fast-1 is left out until round 6."""
+    clients = [{"client": "fast-0", "stepsAsked": 40, "stepsDone": 40, "kept": 0.125}]
+    out = [{"client": "fast-1", "returns": 6, "why": "went 9 times as far as the median"}]
+    return {
+        "round": round, "seconds": 1.0, "uploadBytes": 1, "clients": clients,
+        "takenBack": ["the loss is 9"], "satOut": out,
+    }  # fmt: skip
+
+
+def test_who_is_left_out_and_who_was_clipped_is_said(running: FakeApi, lockstep: Lockstep) -> None:
+    plan = {"round": 4, "planned": True, "clients": [planned("fast-0")]}
+    status = running_status(lastPlan=plan, lastRound=left_out(3))
+    running.put("federatedjobs", job(status=status))
+    head, first, second = lockstep("devices", "digits").lines
+    assert head.split() == [*HEAD, "REMARK"]
+    assert first.endswith("clipped to 12.5 %")
+    assert second.split()[:2] == ["fast-1", "SitsOut"]
+    assert second.endswith("may return in round 6: went 9 times as far as the median")
+    told = json.loads(lockstep("devices", "digits", "-o", "json").out)
+    assert [one["kept"] for one in told] == [0.125, None]
+    assert [(one["sitsOut"] or {}).get("returns") for one in told] == [None, 6]
+
+
+def test_who_may_return_in_the_coming_round_is_idle(running: FakeApi, lockstep: Lockstep) -> None:
+    plan = {"round": 6, "planned": True, "clients": [planned("fast-0")]}
+    status = running_status(lastPlan=plan, lastRound=left_out(5)) | {"round": 5}
+    running.put("federatedjobs", job(status=status))
+    assert lockstep("devices", "digits").lines[2].split()[:2] == ["fast-1", "Idle"]

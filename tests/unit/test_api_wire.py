@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from lockstep_api.mistrust import MOST_TAKEN_BACK
 from lockstep_api.request_size import most_bytes
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.status import MOST_JOULES, EnergyJoules, told_joules
@@ -170,8 +171,13 @@ def test_the_largest_honest_request_has_its_size() -> None:
     name, text = "d" * 61, "\x01" * MOST_TEXT
     long = {key: 1 / 3 for key, value in UPDATE.items() if isinstance(value, float)}
     update = UPDATE | long | {"client": f"{name}-0", "examples": 2**31 - 1, "steps": 2**31 - 1}
-    done = {"update": update, "arrivedSeconds": 1 / 3, "uploadSeconds": 1 / 3, "bytes": 2**40}
+    joules = dict.fromkeys(("model", "cpu", "measured"), 1e11 / 3)
+    done = {"update": update, "arrivedSeconds": 1 / 3, "uploadSeconds": 1 / 3, "bytes": 2**40,
+            "distances": [1 / 3] * 8, "kept": [1 / 3] * 8,
+            "leftOut": {"said": joules, "most": joules}}  # fmt: skip
+    out = {"client": f"{name}-0", "returns": 2**31 - 1, "why": "\x01" * 64}
     report = REPORT | {
+        "mistrusted": {"takenBack": [text] * MOST_TAKEN_BACK, "satOut": [out] * clients},
         "clients": [done] * clients, "lost": [f"{name}-0"] * clients,
         "refused": dict.fromkeys(Refusal, 2**31 - 1),
     }  # fmt: skip

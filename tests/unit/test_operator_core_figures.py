@@ -274,6 +274,16 @@ def no_answer(seen: Observation) -> Array:
     raise ValueError("operands could not be broadcast together")
 
 
+def test_of_those_left_out_only_the_jobs_own_clients_are_kept() -> None:
+    out = [{"client": one, "returns": 7} for one in (LIAR, "stranger-0", LIAR)]
+    asked = request(mistrusted={"takenBack": ["why"], "satOut": out})
+    report = hear(JobState(), asked, spec=spec("equalize")).state.report
+    assert report is not None
+    assert report.mistrusted is not None
+    assert [one.client for one in report.mistrusted.sat_out] == [LIAR]
+    assert report.mistrusted.taken_back == ["why"]
+
+
 @pytest.mark.parametrize("method", [no_numbers, no_answer])
 def test_a_plan_that_cannot_be_computed_is_made_as_if_nothing_was_measured(
     method: Method,

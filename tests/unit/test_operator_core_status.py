@@ -57,6 +57,33 @@ def test_the_last_round_is_shown_with_its_steps_and_bytes() -> None:
     }
 
 
+def test_the_last_round_says_who_was_clipped_and_who_was_left_out() -> None:
+    clients = [done("d-0", steps=20, asked=20) | {"kept": [0.12345, 0.5]}]
+    doubted = {
+        "takenBack": ["the loss\nis high"],
+        "satOut": [
+            {"client": "d-1", "returns": 7, "why": "went far"},
+            {"client": "d-2", "returns": 3},
+            {"client": "stranger-0", "returns": 9},
+        ],
+    }
+    told = report(2, clients=clients, mistrusted=doubted)
+    status = running(JobState(report=told, plan=plan(3))).job.status
+    last = status.model_dump(by_alias=True, exclude_none=True)["lastRound"]
+    assert last["clients"] == [{"client": "d-0", "stepsAsked": 20, "stepsDone": 20, "kept": 0.123}]
+    assert len(last["takenBack"][0].splitlines()) == 1
+    assert last["satOut"][:2] == [
+        {"client": "d-1", "returns": 7, "why": "went far"},
+        {"client": "d-2", "returns": 3},
+    ]
+    found = condition(status, ConditionType.DEGRADED)
+    assert (found.status, found.reason) == ("True", "ClientsSitOut")
+    assert "d-1 (may return in round 7)" in found.message
+    assert "d-2" not in found.message, "it takes part in round 3"
+    later = running(JobState(report=report(6), plan=plan(7))).job.status
+    assert condition(later, ConditionType.DEGRADED).reason == "AsPlanned"
+
+
 def test_the_last_round_is_cut_to_64_clients() -> None:
     clients = [done(f"d-{index}", steps=1, asked=1) for index in range(70)]
     status = running(JobState(report=report(2, clients=clients), plan=plan(3))).job.status

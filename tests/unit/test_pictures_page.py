@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from lockstep_api.mistrust import Mistrusted, SatOut
 from lockstep_api.privacy import PrivacyReport
+from lockstep_api.records import RoundRecord
 from lockstep_api.status import Condition, FederatedJobStatus, Phase
 from lockstep_pictures import comparing, embedding, written
 from lockstep_pictures.figures import figures_of
@@ -184,3 +186,34 @@ def test_a_report_of_a_private_job_has_its_newest_epsilon(summaries: int) -> Non
     assert facts["Privacy"] == ("ε 4.38", "of a client, δ 0.001")
     plain = report_of(job.figures(), made=MADE)
     assert "Privacy" not in {fact.name for fact in plain.facts}
+
+
+def test_a_report_names_who_stood_out_and_who_was_clipped() -> None:
+    job = Job(summaries=1)
+    records = job.records()
+    records[0] = records[0].model_copy(update={"taken_back": 2})
+    far = SatOut(client="phone-1", returns=9, why="went 7 times as far as the median")
+    doubted = Mistrusted(
+        taken_back=["the loss is 99"], sat_out=[far, SatOut(client="tablet-1", returns=5)]
+    )
+    fourth = records[3]
+    assert isinstance(fourth, RoundRecord)
+    first, *others = fourth.clients
+    clipped = first.model_copy(update={"kept": [0.25]})
+    records[3] = fourth.model_copy(update={"mistrusted": doubted, "clients": [clipped, *others]})
+    content = report_of(figures_of(job.parts(), records), made=MADE)
+    facts = {fact.name: (fact.value, fact.note) for fact in content.facts}
+    assert facts["Rounds taken back"] == ("2", "1 device stood out")
+    (rounds,) = [one for one in content.sections if one.name == "rounds"]
+    notes, doubts = rounds.tables
+    assert [row[-1] for row in notes.rows if "taken back" in row[-1]] == [
+        "taken back 2 ×", "taken back 1 ×",
+    ]  # fmt: skip
+    assert doubts.rows == [
+        ["4", "phone-1", "went 7 times as far as the median",
+         "the round was taken back (the loss is 99); may return in round 9"],
+        ["4", first.update.client, "went too far", "clipped to 25 %"],
+    ]  # fmt: skip
+    plain = report_of(job.figures(), made=MADE)
+    assert "Rounds taken back" not in {fact.name for fact in plain.facts}
+    assert [len(one.tables) for one in plain.sections if one.name == "rounds"] == [1]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lockstep_api.mistrust import Mistrusted
 from lockstep_api.records import HISTORY_FILE, RoundRecord
 from lockstep_api.sessions import Refusal
 from lockstep_api.status import EnergyJoules
@@ -71,6 +72,16 @@ def test_the_file_stays_within_its_bound_and_holds_each_round_once(tmp_path: Pat
     older = found[0]
     assert (older["updates"], older["missing"], older["refused"]) == (3, 1, {"shape": 2})
     assert (older["seconds"], older["accuracy"], older["energyJoules"]) == (1.5, 0.5, {"model": 1})
+
+
+def test_an_older_round_that_was_taken_back_says_how_often(tmp_path: Path) -> None:
+    path = tmp_path / "h.jsonl"
+    kept, doubted = History(path, BOUND), Mistrusted(taken_back=["the loss is 9", "it is 8"])
+    for number in range(1, 81):
+        kept.add(report(number).model_copy(update={"mistrusted": doubted} if number == 2 else {}))
+    found = lines(path)
+    assert not any("clients" in line for line in found[:3]), "they are summed up"
+    assert [line["takenBack"] for line in found[:3]] == [0, 2, 0]
 
 
 def test_the_oldest_summaries_go_when_they_alone_are_too_much(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from lockstep_api.spec import Model, StrategyName, StrategySpec
+from lockstep_workers.learning.clipping import UNSEEN
 from lockstep_workers.learning.privacy import Noise, by_chance, by_seed, clip, distance, drawn_from
+from lockstep_workers.learning.rollback import Judge
+from lockstep_workers.learning.safeguards import NO_SAFEGUARDS, Safeguards
 from lockstep_workers.learning.server import Server
 from lockstep_workers.learning.strategies import build_strategy
 from lockstep_workers.learning.strategy import MODEL, Contribution, Vector
@@ -28,13 +31,16 @@ def none(count: int) -> np.ndarray:
     return np.zeros(count)
 
 
-def server(normals: Normals = none, **strategy: object) -> Server:
+def server(
+    normals: Normals = none, *, safeguards: Safeguards = NO_SAFEGUARDS, **strategy: object
+) -> Server:
     """A server of a private job, at the start of a round of all its clients."""
     made = Server(
         build_strategy(StrategySpec.model_validate(strategy), momentum=0.0, private=True),
         build_model(Model(name="mlp"), seed=1),
         examples=HELD,
         noise=Noise(clip_norm=NORM, multiplier=MULTIPLIER, normals=normals),
+        safeguards=safeguards,
     )
     made.begin(1, CLIENTS)
     return made
@@ -138,3 +144,10 @@ def test_a_bound_below_the_floats_of_a_model_is_kept() -> None:
     update = np.full(1000, 2e6, np.float32)
     clip(update, model, norm=1e-4)
     assert distance(update, model) <= 1e-4
+
+
+def test_nobody_of_a_private_job_is_a_suspect_and_nothing_is_told_of_an_update() -> None:
+    of = server(safeguards=Safeguards(judge=Judge(5.0, 10)))
+    told = [of.add(one, moved(of, 1e6 * (one == "a")), contribution=ONE) for one in CLIENTS]
+    assert told == [UNSEEN] * len(CLIENTS)
+    assert of.suspects() == {}

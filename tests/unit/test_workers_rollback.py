@@ -5,12 +5,20 @@ import math
 import numpy as np
 import pytest
 
+from lockstep_api.mistrust import Mistrusted
 from lockstep_api.status import EnergyJoules
 from lockstep_workers.errors import JobFailed
 from lockstep_workers.learning.bounding import Sketch
-from lockstep_workers.learning.rollback import NOT_FINITE, Given, Judge, ruling, unusual
-from lockstep_workers.learning.rounds import Progress, Tries
-from tests.support.rounds import a_report
+from lockstep_workers.learning.rollback import (
+    NOT_FINITE,
+    Given,
+    Judge,
+    mistrusted,
+    ruling,
+    unusual,
+)
+from lockstep_workers.learning.rounds import Progress, Round, Tries
+from tests.support.rounds import a_report, a_round
 
 JUDGE = Judge(5.0, 10)
 GUESSING = math.log(10)
@@ -119,6 +127,36 @@ def test_without_a_suspect_a_finite_loss_stands_and_another_fails_the_job_in_the
         assert ruling(NOT_FINITE, Progress(), suspects={}, clients=3, tries=tries).back
     with pytest.raises(JobFailed, match=r"lower training\.learningRate"):
         ruling(NOT_FINITE, Progress(), suspects={}, clients=3, tries=tries)
+
+
+def test_a_round_that_was_played_by_all_at_once_says_nothing() -> None:
+    done = Round(a_round("a", "b"), began_s=0)
+    assert mistrusted(done, Progress(), tries=Tries()) is None
+    returned = Progress(sit_out={"c": 1})
+    assert mistrusted(done, returned, tries=Tries()) is None
+
+
+def test_a_round_that_was_taken_back_says_why_and_who_sat_out() -> None:
+    progress, tries = Progress(sit_out={"d": 3}), Tries()
+    for name in ("a", "b"):
+        found = ruling(
+            f"why {name}", progress, suspects={name: "went far"}, clients=10, tries=tries
+        )
+        progress = progress.model_copy(update={"sit_out": dict(found.sit_out)})
+    told = mistrusted(Round(a_round("c"), began_s=0), progress, tries=tries)
+    assert told is not None
+    assert told.taken_back == ["why a", "why b"]
+    assert [(one.client, one.returns, one.why) for one in told.sat_out] == [
+        ("a", 6, "went far"), ("b", 6, "went far"), ("d", 3, None),
+    ]  # fmt: skip
+    assert told.stood_out() == {"a": "went far", "b": "went far"}
+
+
+def test_a_round_whose_loss_is_not_finite_says_so_and_names_nobody() -> None:
+    tries = Tries()
+    ruling(NOT_FINITE, Progress(), suspects={}, clients=3, tries=tries)
+    told = mistrusted(Round(a_round("a"), began_s=0), Progress(), tries=tries)
+    assert told == Mistrusted(taken_back=[NOT_FINITE])
 
 
 def test_who_sits_out_is_in_checkpoints() -> None:

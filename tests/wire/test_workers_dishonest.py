@@ -1,5 +1,6 @@
 """Devices that send far too much, to a real cloud server on loopback."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 import numpy as np
 
 from lockstep_api import series
+from lockstep_api.mistrust import SatOut
+from lockstep_api.records import RoundRecord
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import NoticeReason
 from lockstep_workers.learning.clipping import Reached
 from lockstep_workers.learning.rollback import Judge
 from lockstep_workers.learning.safeguards import Safeguards
 from lockstep_workers.learning.strategy import MODEL
+from tests.support.patience import PATIENCE_S
 from tests.wire.cloud import cloud, devices, first_task, tasks
 from tests.wire.jobs import FakePlanner
 
@@ -46,6 +50,21 @@ async def test_a_round_whose_loss_jumps_is_played_again_without_who_stands_out(
         report = planner.requests[2].report
         assert report is not None
         assert (report.round, report.lost) == (1, [])
+        told = report.mistrusted
+        assert told is not None
+        assert "the loss on the held-out data" in told.taken_back[0]
+        (out,) = told.sat_out
+        assert (out.client, out.returns) == ("d-0", 6)
+        assert (out.why or "").startswith("went ")
+        (line,) = (tmp_path / "history.jsonl").read_text().splitlines()
+        assert RoundRecord.model_validate_json(line).mistrusted == told
+        for each in made[1:]:
+            assert (await each.send(2, body=each.update(0.0)))[0] == 200
+        outcome = await asyncio.wait_for(asyncio.shield(planner.outcome), PATIENCE_S)
+        assert outcome.report is not None
+        later = outcome.report.mistrusted
+        assert later is not None, "it still sits out, for what was before"
+        assert (later.taken_back, later.sat_out) == ([], [SatOut(client="d-0", returns=6)])
 
 
 async def test_who_was_clipped_is_in_the_history_with_what_was_left(tmp_path: Path) -> None:

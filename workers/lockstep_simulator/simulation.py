@@ -51,7 +51,7 @@ from lockstep_workers.learning.constants import pack, unpack
 from lockstep_workers.learning.energy_bounds import powers_of
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.learning.privacy import by_seed, noise_of
-from lockstep_workers.learning.rollback import Ruling, ruling
+from lockstep_workers.learning.rollback import Ruling, mistrusted, ruling
 from lockstep_workers.learning.rounds import SHOWN, Progress, Round, Tries, is_over, round_report
 from lockstep_workers.learning.safeguards import safeguards_of
 from lockstep_workers.learning.server import Server
@@ -326,7 +326,10 @@ class Simulation:
             result={"accuracy": result.accuracy, "loss": result.loss},
             powers=self._powers,
         )
-        report = report.model_copy(update={"privacy": self._account.report(done.plan)})
+        more = {"privacy": self._account.report(done.plan)}
+        report = report.model_copy(
+            update=more | {"mistrusted": mistrusted(done, self._progress, tries=tries)}
+        )
         if self._split is not None:
             told = self._split.distillation(0.0)
             report = report.model_copy(update={"distillation": told})

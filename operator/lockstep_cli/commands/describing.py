@@ -80,12 +80,20 @@ def heads(job: Job, now: datetime) -> list[Text]:
         "Accuracy": f"{accuracy(status.get('accuracy'))}, loss {amount(status.get('loss'), '')}",
         "Energy": joules(status),
         **_privacy(job),
+        **_taken_back(job),
     }
     phase = Text.assemble(("Phase      ", "bold"), (job.phase, STYLES.get(job.phase, "")))
     if trouble := job.trouble():
         phase.append(f"  {trouble}", "yellow")
     name, *others = (Text.assemble((f"{key:<11}", "bold"), value) for key, value in told.items())
     return [name, phase, *others]
+
+
+def _taken_back(job: Job) -> dict[str, str]:
+    """That the last round was not played as it was at first, and why."""
+    last = job.status.get("lastRound") or {}
+    whys = last.get("takenBack")
+    return {"Taken back": f"round {last['round']}: {'; '.join(whys)}"} if whys else {}
 
 
 def _privacy(job: Job) -> dict[str, str]:
@@ -169,6 +177,8 @@ def _device(device: Device) -> Text:
         line.append(f"  {device.figures.mbps:.1f} Mbit/s")
     if device.why_not:
         line.append(f"  limit not in force: {device.why_not}", "red")
+    if device.remark:
+        line.append(f"  {device.remark}", "yellow")
     return line
 
 

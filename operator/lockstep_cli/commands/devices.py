@@ -69,5 +69,7 @@ def _told(device: Device) -> Json:
         "pod": placed,
         "cluster": (pod.cluster if pod else None) or None,
         "edge": (pod.edge if pod else None) or None,
+        "sitsOut": device.sits_out,
+        "kept": device.kept,
         "measured": asdict(device.figures),
     }

@@ -108,9 +108,9 @@ def _ready_edges(job: str, spec: FederatedJobSpec, *, ready: Set[str]) -> str:
 
 
 def degradation(status: FederatedJobStatus, report: JobState | None) -> Finding:
-    """Degraded: a round that cannot be planned, no checkpoints, clients given up or missing,
-    frequencies not in force, no planner, devices that have to slow themselves although the job did
-    not ask for that."""
+    """Degraded: a round that cannot be planned, no checkpoints, clients given up, missing or left
+    out, frequencies not in force, no planner, devices that have to slow themselves although the job
+    did not ask for that."""
     found = [*_degradations(status, report)]
     if not found:
         return Finding("False", "AsPlanned", "rounds run as planned")
@@ -128,6 +128,8 @@ def _degradations(status: FederatedJobStatus, report: JobState | None) -> Iterat
         yield "ClientsGivenUp", report.given_up
     if report is not None and report.report is not None and report.report.lost:
         yield CLIENTS_MISSING, missing(report.report)
+    if out := _sitting_out(status):
+        yield "ClientsSitOut", f"left out since their updates stood out: {few(out, _SHOWN)}"
     off = {entry.client: entry.reason or "not applied" for entry in _unapplied(status, report)}
     if report is not None:
         off |= report.mismatches
@@ -178,6 +180,16 @@ def missing(report: RoundReport) -> str:
 def _slowed(status: FederatedJobStatus, report: JobState | None) -> dict[str, str]:
     plan = report.plan if report is not None and report.plan is not None else status.last_plan
     return {} if plan is None else fell_back(plan)
+
+
+def _sitting_out(status: FederatedJobStatus) -> list[str]:
+    """Who is left out of the coming round too, and until when."""
+    last = status.last_round
+    return [
+        f"{one.client} (may return in round {one.returns})"
+        for one in (last.sat_out if last else None) or ()
+        if last and one.returns > last.round + 1
+    ]
 
 
 def _unapplied(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from lockstep_allocator.bandwidth import MOST_MBPS
 from lockstep_api import series
+from lockstep_api.mistrust import Mistrusted
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.series import Series
 from lockstep_api.settings import edge_names
@@ -62,9 +63,19 @@ def known_clients(report: RoundReport, spec: FederatedJobSpec) -> RoundReport:
     known = groups_by_client(spec)
     clients = {one.update.client: one for one in report.clients if one.update.client in known}
     lost = dict.fromkeys(client for client in report.lost if client in known)
-    if len(clients) == len(report.clients) and len(lost) == len(report.lost):
+    mistrusted = _known_of(report.mistrusted, known)
+    kept = len(clients) == len(report.clients) and len(lost) == len(report.lost)
+    if kept and mistrusted == report.mistrusted:
         return report
-    return report.model_copy(update={"clients": [*clients.values()], "lost": [*lost]})
+    update = {"clients": [*clients.values()], "lost": [*lost], "mistrusted": mistrusted}
+    return report.model_copy(update=update)
+
+
+def _known_of(mistrusted: Mistrusted | None, known: Container[str]) -> Mistrusted | None:
+    if mistrusted is None:
+        return None
+    sat_out = {one.client: one for one in mistrusted.sat_out if one.client in known}
+    return mistrusted.model_copy(update={"sat_out": [*sat_out.values()]})
 
 
 def from_report(

@@ -9,10 +9,12 @@ from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime
 
+from lockstep_api.mistrust import Mistrusted, SatOut
 from lockstep_api.names import Role
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import (
     FINISHED,
+    AbsentClient,
     ConditionType,
     EnergyJoules,
     FederatedJobStatus,
@@ -43,6 +45,7 @@ from lockstep_operator.core.status_tiers import (
     missed_steps,
     of_tiers,
 )
+from lockstep_operator.core.text import printable
 
 MOST_PLANNED = 64
 """Clients of a round that a status has."""
@@ -180,18 +183,29 @@ def _from_report(status: FederatedJobStatus, report: RoundReport | None) -> dict
 def _last_round(report: RoundReport) -> LastRound:
     clients = [
         TrainedClient(
-            client=done.update.client, steps_asked=done.asked_steps, steps_done=done.update.steps
+            client=done.update.client,
+            steps_asked=done.asked_steps,
+            steps_done=done.update.steps,
+            kept=float(f"{min(done.kept):.3g}") if done.kept else None,
         )
         for done in report.clients[:MOST_PLANNED]
     ]
+    doubted = report.mistrusted or Mistrusted()
     return LastRound(
         round=report.round,
         seconds=round(report.seconds, 3),
         upload_bytes=report.upload_bytes(),
         clients=clients,
+        taken_back=[printable(why) for why in doubted.taken_back] or None,
+        sat_out=[_absent(one) for one in doubted.sat_out[:MOST_PLANNED]] or None,
         missed_steps=missed_steps(report),
         distillation=last_distillation(report),
     )
+
+
+def _absent(one: SatOut) -> AbsentClient:
+    why = None if one.why is None else printable(one.why)
+    return AbsentClient(client=one.client, returns=one.returns, why=why)
 
 
 def _is_possible(status: FederatedJobStatus) -> bool:

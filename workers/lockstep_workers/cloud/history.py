@@ -118,6 +118,7 @@ def _summary(report: RoundReport) -> bytes:
         accuracy=report.accuracy,
         loss=report.loss,
         energy_joules=report.energy_joules,
+        taken_back=0 if report.mistrusted is None else len(report.mistrusted.taken_back),
         privacy=report.privacy,
     )
     return summary.to_json().encode() + b"\n"

@@ -29,7 +29,7 @@ from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.learning.energy_bounds import powers_of
 from lockstep_workers.learning.evaluation import Evaluation
 from lockstep_workers.learning.parameters import FlatModel
-from lockstep_workers.learning.rollback import Ruling, ruling
+from lockstep_workers.learning.rollback import Ruling, mistrusted, ruling
 from lockstep_workers.learning.rounds import (
     SHOWN,
     Base,
@@ -286,7 +286,10 @@ class Job:
         if ruled is not None and ruled.back:
             return ruled
         report = round_report(done, before, now_s=now_s, result=result, powers=self._powers)
-        report = report.model_copy(update={"privacy": self._account.report(done.plan)})
+        more = {"privacy": self._account.report(done.plan)}
+        report = report.model_copy(
+            update=more | {"mistrusted": mistrusted(done, before, tries=self._tries)}
+        )
         if self._p.split is not None:
             told = self._p.split.distillation(seconds)
             report = report.model_copy(update={"distillation": told})

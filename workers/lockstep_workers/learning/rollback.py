@@ -20,8 +20,9 @@ from statistics import median_low
 import numpy as np
 from numpy.typing import NDArray
 
+from lockstep_api.mistrust import Mistrusted, SatOut
 from lockstep_api.text import few
-from lockstep_workers.learning.rounds import SHOWN, Progress, Tries
+from lockstep_workers.learning.rounds import SHOWN, Progress, Round, Tries
 
 SITS_OUT = 5
 """Rounds, the one that was taken back included."""
@@ -121,7 +122,7 @@ def ruling(
     room = max(0, clients // 2 - len(sitting))
     chosen = [client for client in suspects if client not in sitting][:room]
     if chosen and tries.taken_back < _TAKEN_BACK:
-        tries.taken_back += 1
+        tries.took_back(why, {client: suspects[client] for client in chosen})
         names = few([f"{client} {suspects[client]}" for client in chosen], SHOWN, comma="; ")
         text = (
             f"round {number} is taken back: {why}. It is played again without the updates that "
@@ -130,5 +131,21 @@ def ruling(
         return Ruling(text, True, sitting | dict.fromkeys(chosen, number + SITS_OUT))
     if why == NOT_FINITE:
         advice = "no update stands out: lower training.learningRate"
-        return Ruling(tries.again(f"round {number}: {why}, and {advice}"), True, sitting)
+        text = tries.again(f"round {number}: {why}, and {advice}")
+        tries.took_back(why, {})
+        return Ruling(text, True, sitting)
     return Ruling(f"round {number} stands although {why}: no more updates stand out", False)
+
+
+def mistrusted(done: Round, before: Progress, *, tries: Tries) -> Mistrusted | None:
+    """What the report of a round says of those that it was taken back for, and of who sat it out;
+    None: it is as any other."""
+    there = set(done.participants())
+    sat_out = [
+        SatOut(client=client, returns=until, why=tries.stood_out.get(client))
+        for client, until in sorted(before.sit_out.items())
+        if until > done.number and client not in there
+    ]
+    if not tries.whys and not sat_out:
+        return None
+    return Mistrusted(taken_back=list(tries.whys), sat_out=sat_out)

@@ -121,10 +121,6 @@ class Round:
         """The plan of a client that is neither in nor lost."""
         return self._waiting.get(client)
 
-    def asked_of(self, client: str) -> ClientPlan:
-        """The plan of a participant."""
-        return self._plans[client]
-
     def task_of(self, client: str) -> Task | None:
         """What a client that is neither in nor lost has to do."""
         plan = self.waits_for(client)
@@ -243,6 +239,16 @@ class Tries:
     count: int = 0
     taken_back: int = 0
     """How often it was played again without some clients (`learning.rollback`)."""
+    whys: list[str] = field(default_factory=list)
+    """Why it was taken back, each time."""
+    stood_out: dict[str, str] = field(default_factory=dict)
+    """The clients that were left out for it, and what of their updates stood out."""
+
+    def took_back(self, why: str, suspects: Mapping[str, str]) -> None:
+        """The round is to be played again, without these clients."""
+        self.taken_back += bool(suspects)
+        self.whys.append(why)
+        self.stood_out.update(suspects)
 
     def fruitless(self, done: Round) -> str:
         """What is to be said of a closed round without an update, which is planned once more.
@@ -328,7 +334,17 @@ def round_report(
 ) -> RoundReport:
     """The report of a closed round; `result` holds accuracy and loss, `powers` what devices may
     have drawn."""
-    clients = [_believed(done, before, client=client, powers=powers) for client in done.accepted]
+    asked = {one.client: one for one in done.plan.participants}
+    clients = [
+        believed(
+            told,
+            asked[client],
+            power=powers.get(client),
+            seconds=done.began_s + told.arrived_seconds - before.told_since.get(client, 0.0),
+            planned=done.plan.planned,
+        )
+        for client, told in done.accepted.items()
+    ]
     energy = before.energy()
     for client in clients:
         energy = energy.plus(client.update.energy_joules)
@@ -344,17 +360,6 @@ def round_report(
         loss=told_loss(result["loss"]),
         energy_joules=energy,
         clusters=done.cluster_reports(),
-    )
-
-
-def _believed(done: Round, before: Progress, *, client: str, powers: Powers) -> ClientReport:
-    told = done.accepted[client]
-    return believed(
-        told,
-        done.asked_of(client),
-        power=powers.get(client),
-        seconds=done.began_s + told.arrived_seconds - before.told_since.get(client, 0.0),
-        planned=done.plan.planned,
     )
 
 
