@@ -14,7 +14,7 @@ from lockstep_admission.yaml_stream import documents
 from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
-from lockstep_operator.core.advice import refused_by_default, unusual
+from lockstep_operator.core.advice import left_to_operator, refused_by_default, unusual
 from lockstep_operator.core.model import JobKey, JobView
 from lockstep_operator.core.ownership import names_doubled
 
@@ -78,7 +78,8 @@ def _verdict(body: Mapping[str, Json]) -> Verdict:
         return Verdict(Finding.NOT_ACCEPTED, *named, sentences=error.sentences)
     if doubled := _doubled(job["metadata"]["name"], spec):
         return Verdict(Finding.NOT_ACCEPTED, *named, sentences=doubled)
-    return Verdict(Finding.TAKEN, *named, advice=(*refused_by_default(spec), *unusual(spec)))
+    advice = (*refused_by_default(spec), *left_to_operator(spec), *unusual(spec))
+    return Verdict(Finding.TAKEN, *named, advice=advice)
 
 
 def _text(value: Json) -> str:

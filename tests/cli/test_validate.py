@@ -50,6 +50,22 @@ def test_what_the_operator_would_refuse_is_told_as_his(lockstep: Lockstep, tmp_p
     assert ran.lines[0].endswith("FederatedJob job not accepted by the operator")
 
 
+@pytest.mark.parametrize("budget", [None, 0.001])
+def test_a_budget_of_epsilon_is_left_to_the_operator_and_that_is_said(
+    lockstep: Lockstep, tmp_path: Path, budget: float | None
+) -> None:
+    privacy = {"clipNorm": 1.0, "noiseMultiplier": 1.0}
+    more = {} if budget is None else {"epsilonBudget": budget}
+    private = changed(MINIMAL, {"privacy": privacy | more})
+    file = written(tmp_path / "job.yaml", job_manifest(private))
+    ran = lockstep("validate", file)
+    assert (ran.code, ran.lines[0]) == (0, f"{file}: FederatedJob job taken")
+    assert [line for line in ran.lines if "epsilonBudget" in line] == [
+        "  advice: privacy.epsilonBudget 0.001: the operator alone reckons ε, and does not accept "
+        "a job whose budget no round fits in"
+    ] * (budget is not None)
+
+
 def test_other_kinds_are_passed_over_with_a_note(lockstep: Lockstep, tmp_path: Path) -> None:
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}}
     ran = lockstep("validate", written(tmp_path / "all.yaml", service))

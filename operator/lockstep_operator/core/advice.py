@@ -1,7 +1,8 @@
 """What a user should know of a job that can run, but is set in a way that seldom learns well. Pure.
 
-`decide` tells it with one Warning event when a job is accepted; nothing is refused for it. The
-rates are those of the built-in models in docs/calibration.md: of others nothing is known.
+`decide` tells it with one Warning event when a job is accepted; nothing is refused for it.
+`lockstep validate` tells besides what it cannot know of an operator. The rates are those of the
+built-in models in docs/calibration.md: of others nothing is known.
 """
 
 from collections.abc import Iterator
@@ -33,6 +34,17 @@ def advised(spec: FederatedJobSpec) -> tuple[EventNote, ...]:
 def refused_by_default(spec: FederatedJobSpec) -> list[str]:
     """What an operator refuses unless its configuration says otherwise."""
     return BY_DEFAULT.refusals(spec)
+
+
+def left_to_operator(spec: FederatedJobSpec) -> list[str]:
+    """What only an operator can tell of a job, since it alone has the accountant of ε."""
+    budget = None if spec.privacy is None else spec.privacy.epsilon_budget
+    if budget is None:
+        return []
+    return [
+        f"privacy.epsilonBudget {budget:g}: the operator alone reckons ε, and does not accept "
+        "a job whose budget no round fits in"
+    ]
 
 
 def unusual(spec: FederatedJobSpec) -> list[str]:
