@@ -13,13 +13,13 @@ def most_bytes(clients: int, *, labels: int = 0) -> int:
     """Size of a job's largest request to the planner, in bytes.
 
     A client has its registration, its report and its name among the lost ones or those left out,
-    with what of it was not believed: less than 3 KiB, and 12 bytes for each of `labels` counts
+    with what of it was not believed: less than 2 KiB, and 12 bytes for each of `labels` counts
     where it tells its histogram. A character takes 6 bytes at most. A cluster, an edge, a cut have
     less than 1 KiB each.
     """
     tiers = (MOST_CLUSTERS + MOST_EDGES + MOST_CUTS) << 10 if labels else 0
     texts = 6 * (MOST_TEXT * (MOST_NOTICES + MOST_TAKEN_BACK + 2) + MOST_ACCOUNT)
-    return clients * (3072 + 12 * labels) + tiers + texts + (64 << 10)
+    return clients * (2048 + 12 * labels) + tiers + texts + (64 << 10)
 
 
 def most_values(clients: int, *, labels: int = 0) -> int:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from lockstep_api.mistrust import MOST_TAKEN_BACK
-from lockstep_api.request_size import most_bytes
+from lockstep_api.request_size import most_bytes, most_values
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.status import MOST_JOULES, EnergyJoules, told_joules
 from lockstep_api.wire import (
@@ -188,6 +188,8 @@ def test_the_largest_honest_request_has_its_size() -> None:
     )  # fmt: skip
     size = len(told.to_json().encode())
     assert size <= most_bytes(clients)
+    of_commas = told.to_json().replace("\\u0001", ",")
+    assert sum(of_commas.count(sign) for sign in ",[{") <= most_values(clients)
     end = Outcome(result="Failed", message="\x01" * MOST_ACCOUNT, report=told.report)
     assert len(end.to_json().encode()) <= most_bytes(clients)
 
