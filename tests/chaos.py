@@ -34,12 +34,14 @@ from tests.e2e.running import (
     small_job,
     watch,
 )
-from tests.support.patience import TIMEOUT
+from tests.support.patience import PATIENCE_S, TIMEOUT
 
 NAMESPACE = "chaos"
 OPERATOR = "operator"
 EDGE = "edge/"
 ROUNDS_PER_KILL = 3
+MOST_S_A_ROUND = 10
+"""Of a job that nothing disturbs."""
 EDGES = [{"name": "near", "replicas": 2, "cpu": "100m", "memory": "640Mi"}]
 OF_MODE: dict[Mode, Json] = {
     Mode.FEDERATED: {},
@@ -122,10 +124,12 @@ def _ordinal(victim: str) -> str:
 def run_undisturbed(name: str, job: Json) -> Json:
     """Runs a job to its end."""
     apply(NAMESPACE, job)
-    return watch(NAMESPACE, name, in_phase("Completed", "Failed"))
+    timeout_s = PATIENCE_S + MOST_S_A_ROUND * job["spec"]["training"]["rounds"]
+    return watch(NAMESPACE, name, in_phase("Completed", "Failed"), timeout_s=timeout_s)
 
 
-def _reached_or_over(number: int) -> Callable[[Json], bool]:
+def reached_or_over(number: int) -> Callable[[Json], bool]:
+    """Whether a job has finished so many rounds, or ended before."""
     reached, over = past_round(number), in_phase("Completed", "Failed")
     return lambda job: reached(job) or over(job)
 
@@ -135,7 +139,7 @@ def run_disturbed(name: str, job: Json, kills: list[Kill]) -> tuple[Json, Counte
     done: Counter[str] = Counter()
     apply(NAMESPACE, job)
     for number, each in enumerate(kills, 1):
-        seen = watch(NAMESPACE, name, _reached_or_over(each.after_round))
+        seen = watch(NAMESPACE, name, reached_or_over(each.after_round))
         if in_phase("Failed")(seen):
             break
         strike(name, each.victim)
