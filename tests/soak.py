@@ -16,14 +16,13 @@ from dataclasses import dataclass
 
 from lockstep_api.names import JOB_LABEL
 from lockstep_api.spec.tiers import Mode
-from tests.chaos import job_of
+from tests.chaos import job_of, reached_or_over
 from tests.cluster import api
 from tests.cluster.usage import Usage
 from tests.e2e.running import (
     apply,
     in_phase,
     installed,
-    past_round,
     pods_of,
     watch,
 )
@@ -136,7 +135,8 @@ def soak(rounds: int, mode: Mode) -> bool:
         # The job has more rounds: the pods of one that is over are gone.
         apply(NAMESPACE, job_of(JOB, mode, training={"rounds": rounds + 100_000}))
         for number in range(every, rounds + 1, every):
-            seen = watch(NAMESPACE, JOB, past_round(number), timeout_s=PATIENCE_S + 30 * every)
+            until, timeout_s = reached_or_over(number), PATIENCE_S + 30 * every
+            seen = watch(NAMESPACE, JOB, until, timeout_s=timeout_s)
             if in_phase("Failed")(seen):
                 raise AssertionError(f"the job failed: {seen['status']['conditions']}")
             for name, look in looked_at(seen["status"]["round"]).items():

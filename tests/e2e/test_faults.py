@@ -117,7 +117,7 @@ def test_a_killed_device_joins_the_next_round(running: str) -> None:
 
 def test_a_device_that_runs_out_of_memory_joins_again(running: str) -> None:
     """The kernel ends it in the middle of whatever it does."""
-    (victim,) = (pod for pod in pods(NAMESPACE, JOB, "device") if "slow" in pod["metadata"]["name"])
+    (victim,) = (pod for pod in pods(NAMESPACE, JOB, "device") if "fast" in pod["metadata"]["name"])
     name, before = victim["metadata"]["name"], restarts(victim)
     api.exhaust_memory(NAMESPACE, name)
     anew = watch(NAMESPACE, name, lambda pod: restarts(pod) == before + 1, kind="pod")

@@ -230,6 +230,34 @@ async def test_a_leader_that_cannot_renew_stops_until_it_can() -> None:
     holding.cancel()
 
 
+class SlowKube(FakeKube):
+    """Each call takes longer than the operator waits for one, while a test says so."""
+
+    slow: bool = False
+
+    async def get(self, ref: ObjectRef) -> Manifest:
+        if self.slow:
+            await asyncio.sleep(10)
+        return await super().get(ref)
+
+
+async def test_a_leader_whose_calls_all_take_too_long_stops_until_they_do_not() -> None:
+    kube, told, clock = SlowKube(), Told(), Hand()
+    one = elector(kube, "a", clock)
+    await one.acquire()
+    holding = asyncio.create_task(one.hold(told.heard.put_nowait))
+    kube.slow = True
+    clock.now_s += FAST.renew_within_s
+    assert await told.next() is False
+    clock.now_s += 1000
+    await asyncio.sleep(3 * FAST.retry_s)
+    assert told.heard.empty()
+    kube.slow = False
+    assert await told.next() is True
+    assert not holding.done()
+    holding.cancel()
+
+
 async def taken_by_b(kube: FakeKube) -> None:
     kube.put(lease("b") | {"apiVersion": LEASE_API, "kind": "Lease"})
 
