@@ -117,6 +117,8 @@ async def test_a_job_that_has_ended_stays_so() -> None:
     await reconcile(KEY, deps)
     true = status_of(kube)
     assert true["phase"] == "Completed"
+    now[0] += 10
+    await reconcile(KEY, deps)  # the pods are gone: so is what kept others from them
     deps.sources.reports.forget(KEY)
     now[0] += 10
     kube.put(kube.objects[REF] | {"status": true | {"phase": "Running", "completionTime": None}})
