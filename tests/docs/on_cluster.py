@@ -67,6 +67,8 @@ def _kubectl(words: list[str], scene: Scene) -> list[str]:
     verb = next(word for word in words if not word.startswith("-") and word != scene.namespace)
     if verb in _WRITES:
         there = ["--overwrite"] if verb == "label" else []
+        if "configmap" in words[:-1] and verb == "label":  # one that every namespace has
+            words[words.index("configmap") + 1] = "kube-root-ca.crt"
         words = [*words, *there, "--dry-run=server"]
     else:
         words = [word for word in words if word not in _FOR_EVER]

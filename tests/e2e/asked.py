@@ -24,6 +24,7 @@ from tests.support.patience import PATIENCE_S
 
 RARE: Mapping[Series, str] = {
     series.RECONCILE_ERRORS: "a label for each error: none is there until one happens",
+    series.PRIVACY_EPSILON: "only jobs with spec.privacy have one",
     series.RESIZE_FAILURES: "a label for each reason: none is there until one happens",
 }
 """Series that a healthy job does not have."""

@@ -8,8 +8,10 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
@@ -83,11 +85,19 @@ def on_a_terminal(
     try:
         drawn = _read(leader, until)
         process.send_signal(signal.SIGINT)
+        threading.Thread(target=_read_on, args=(leader,), daemon=True).start()
         _, err = process.communicate(timeout=PATIENCE_S)
         return Ran(process.returncode, drawn, err.decode())
     finally:
         process.kill()
         os.close(leader)
+
+
+def _read_on(leader: int) -> None:
+    """Whoever is not read any more could not draw the end of his screen, and would not end."""
+    with suppress(OSError):  # nobody writes any more
+        while os.read(leader, 65_536):
+            pass
 
 
 def _read(leader: int, until: Callable[[str], bool]) -> str:

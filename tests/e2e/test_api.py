@@ -258,11 +258,11 @@ def test_the_apiserver_fills_in_the_defaults(jobs: str) -> None:
             "deterministic": False,
             "localSteps": {"fixed": 10},
         },
-        "strategy": {"name": "fedavg"},
+        "strategy": {"name": "fedavg", "aggregation": "mean"},
         "participation": {"fraction": 1},
         "checkpoint": {"everyRounds": 1, "keep": 2},
         "telemetry": {"perDevice": "auto"},
-        "security": {"tls": "auto"},
+        "security": {"tls": "auto", "networkPolicy": "auto"},
         "cloud": {"cpu": "500m", "memory": "1Gi", "storage": {"size": "1Gi"}},
         "allocation": {
             "policy": "max",

@@ -10,7 +10,7 @@ from tests.support.strategies import scaffold
 def main() -> None:
     """Runs one role until it is told to stop."""
     # Before anybody has imported it by name.
-    setattr(strategies, "build_strategy", lambda _spec, momentum: scaffold())  # noqa: B010 - mypy
+    setattr(strategies, "build_strategy", lambda _spec, **_: scaffold())  # noqa: B010 - mypy
     from lockstep_workers.app import main as run  # noqa: PLC0415
 
     run()

@@ -16,6 +16,7 @@ from lockstep_workers.errors import (
     JobFailed,
     NoSession,
     NotAdmitted,
+    NotYou,
     PlannerRefused,
     PlannerUnreachable,
     RefusedUpdate,
@@ -32,6 +33,7 @@ STRAY = [
     NoSession("stray"),
     SessionTaken("stray"),
     NotAdmitted("stray"),
+    NotYou(401, "stray"),
     PlannerUnreachable("stray"),
     PlannerRefused("stray"),
 ]

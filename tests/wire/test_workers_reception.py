@@ -16,6 +16,7 @@ from lockstep_workers.hosting.asgi import App
 from lockstep_workers.hosting.bulk import BulkRoutes
 from lockstep_workers.hosting.reception import Reception
 from lockstep_workers.learning.clipping import UNSEEN, Measured
+from lockstep_workers.learning.rounds import Base
 from lockstep_workers.learning.strategy import Contribution
 from lockstep_workers.tensors import Flat, decode, encode
 from tests.wire.cloud import report
@@ -134,8 +135,9 @@ async def test_two_clients_play_rounds_with_a_reception_alone() -> None:
         while server.reception.missing():
             await server.reception.changed()
         assert [r.client for r in server.reception.registrations()] == ["a", "b"]
+        dealt = Base(examples={"a": 10, "b": 20})
         for number in (1, 2):
-            done = await server.reception.play(plan(number, "a", "b"))
+            done = await server.reception.play(plan(number, "a", "b"), base=dealt)
             assert sorted(done.accepted) == ["a", "b"]
             assert done.lost == {}
         server.reception.end("RoundsCompleted")
