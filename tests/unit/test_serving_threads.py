@@ -2,13 +2,14 @@
 
 import os
 import signal
+import socket
+import threading
 from pathlib import Path
 
 from lockstep_api.sessions import Registration
 from lockstep_serving.probes import ProbeServer
 from lockstep_workers.device.session import SessionKeeper
 from tests.support.probing import Always
-from tests.wire.jobs import free_port
 
 TASKS = Path("/proc/self/task")
 
@@ -22,12 +23,18 @@ def blocked(task: str) -> set[int]:
 
 def test_the_threads_of_a_device_leave_sigterm_to_the_main_thread() -> None:
     """Delivered to another, it does not wake a main thread that waits."""
-    before = set(os.listdir(TASKS))
+    before, others = set(os.listdir(TASKS)), set(threading.enumerate())
     probes = ProbeServer("127.0.0.1", 0, told=Always())
     nobody = Registration(client="d-0", incarnation="1", examples=1)
-    SessionKeeper(f"http://127.0.0.1:{free_port()}", nobody).start()
-    started = set(os.listdir(TASKS)) - before
-    assert len(started) == 2
-    assert all(signal.SIGTERM in blocked(task) for task in started)
-    assert signal.SIGTERM not in blocked(str(os.getpid()))
-    probes.close()
+    with socket.create_server(("127.0.0.1", 0)) as cloud:
+        SessionKeeper(f"http://127.0.0.1:{cloud.getsockname()[1]}", nobody).start()
+        started = set(os.listdir(TASKS)) - before
+        assert len(started) == 2
+        assert all(signal.SIGTERM in blocked(task) for task in started)
+        assert signal.SIGTERM not in blocked(str(os.getpid()))
+        probes.close()
+        answering, _ = cloud.accept()
+        with answering:  # there is no such client: the keeper ends, and says no more
+            answering.sendall(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+            for thread in set(threading.enumerate()) - others:
+                thread.join()
