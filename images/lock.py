@@ -13,6 +13,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from images.parts import normalised
+
 ROOT = Path(__file__).resolve().parent.parent
 FROM_DEBIAN: dict[str, frozenset[str]] = {
     "operator": frozenset(),
@@ -47,7 +49,7 @@ def requirement_name(requirement: str) -> str:
     matched = re.match(r"[A-Za-z0-9._-]+", requirement)
     if matched is None:
         raise ValueError(f"not a requirement: {requirement!r}")
-    return re.sub(r"[-_.]+", "-", matched.group()).lower()
+    return normalised(matched.group())
 
 
 def image_requirements(pyproject: str, extra: str) -> list[str]:
