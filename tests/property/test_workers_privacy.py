@@ -36,3 +36,15 @@ def test_an_update_keeps_its_direction(update: np.ndarray, model: np.ndarray, no
         wanted *= norm / length
     clip(update, model, norm=norm)
     np.testing.assert_allclose(update, model + wanted, atol=1e-4, rtol=1e-4)
+
+
+@given(st.floats(1, 100), st.floats(1e-3, 1), st.floats(0, 1e-6))
+def test_a_change_that_is_small_beside_the_model_is_cut_not_lost(
+    value: float, norm: float, excess: float
+) -> None:
+    """Rounding makes it longer than asked for again and again: it is what float32 holds of it."""
+    model = np.full(40, value, np.float32)
+    update = (model + norm * (1 + excess) / np.sqrt(40)).astype(np.float32)
+    clip(update, model, norm=norm)
+    length = np.linalg.norm(update.astype(np.float64) - model)
+    assert norm - 4 * np.sqrt(40) * np.spacing(np.float32(2 * value)) <= length <= norm

@@ -24,9 +24,12 @@ from lockstep_workers.learning.strategy import MODEL, Strategy, Vector, uniforml
 from lockstep_workers.tensors import Flat
 
 _BLOCK = 1 << 16
-_SHORTER = 1.0 - 2.0**-20
-"""How much shorter than asked for an update becomes with every try."""
-_TRIES = 24
+_CUTS = [2.0**-exponent for exponent in range(20, -1, -1)]
+"""By which share an update becomes shorter than asked for, try after try.
+
+float32 rounds what is small beside the model, and may round it longer: the larger the model's
+values, the more has to go. The last try leaves nothing.
+"""
 
 Normals = Callable[[int], NDArray[np.float64]]
 """So many draws from the standard normal distribution."""
@@ -98,15 +101,13 @@ def clip(update: Flat, model: Flat, *, norm: float) -> None:
 
     One of no finite length is no change.
     """
-    wanted = norm
-    for _ in range(_TRIES):
+    for cut in _CUTS:
         length = distance(update, model)
         if length <= norm:
             return
         if not np.isfinite(length):
             break
-        wanted *= _SHORTER
-        _shorten(update, model, by=wanted / length)
+        _shorten(update, model, by=norm * (1 - cut) / length)
     update[:] = model
 
 
