@@ -16,6 +16,7 @@ from tests.e2e.running import (
     Json,
     apply,
     condition,
+    eventually,
     frequency_jobs,
     get,
     in_pod,
@@ -161,7 +162,9 @@ def not_applied(job: Json) -> bool:
 def test_prometheus_has_the_series_that_rounds_are_planned_from(
     played: dict[str, list[RoundReport]],
 ) -> None:
-    carried = query(NAMESPACE, f'rate(lockstep_link_mbits_total{{job="{JOB}"}}[10s])')
+    sent = f'lockstep_link_mbits_total{{job="{JOB}",direction="up"}}[10s]'
+    eventually(NAMESPACE, f"count_over_time({sent}) >= 9", series=6)  # their kubelet was gone
+    carried = query(NAMESPACE, f"rate({sent})")
     assert {item["metric"]["client"] for item in carried} == {
         f"{group}-{i}" for group in ("fast", "medium", "slow") for i in (0, 1)
     }
