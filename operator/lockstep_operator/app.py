@@ -10,31 +10,27 @@ import os
 import secrets
 import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import Coroutine, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
 import typer
-import uvicorn
 import uvloop
-from fastapi import FastAPI
 from kubernetes.aio.config import ConfigException
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from lockstep_operator.actuate import Resizer
 from lockstep_operator.auth import Authenticator
-from lockstep_operator.authority import IssuerFiles, Signing, awaited_authority
 from lockstep_operator.cluster_state import ClusterState, watches
-from lockstep_operator.config import OperatorConfig, tls_host
+from lockstep_operator.config import OperatorConfig
 from lockstep_operator.core.certificates import Authority
 from lockstep_operator.election import Elector
 from lockstep_operator.errors import BadAuthority
 from lockstep_operator.issuer import Issuer
-from lockstep_operator.kube import ApiKube, Kube
+from lockstep_operator.kube import ApiKube
 from lockstep_operator.labelling import Labelling
 from lockstep_operator.lead import Flags, Gate, Leader, lead, stop_on_signals
 from lockstep_operator.log import set_up_logging
@@ -44,29 +40,16 @@ from lockstep_operator.observe import Sources
 from lockstep_operator.planner import Planner
 from lockstep_operator.policies import Policies
 from lockstep_operator.policy_learning import PolicyLearning
-from lockstep_operator.probes import (
-    CannotListen,
-    Probes,
-    Starting,
-    probe_server,
-    starting_probes,
-)
+from lockstep_operator.probes import CannotListen, Probes, probe_server
 from lockstep_operator.reconcile import Deps, reconcile
 from lockstep_operator.reports import Reports
 from lockstep_operator.routes import planner_app
 from lockstep_operator.runtime import Runtime
+from lockstep_operator.serving import certificate_of, make_signing, planner_server, serve
 from lockstep_operator.telemetry import Prometheus
-from lockstep_serving.bounded import BodyLimit, Limits, bounded
-from lockstep_serving.securing import secured
 from lockstep_serving.server import HostedServer
 from lockstep_serving.tls import Kept
 
-MAX_BODY_BYTES = 64 << 20
-"""A plan request of 10,000 clients has about 12 MB."""
-MAX_CONNECTIONS = 4000
-"""One a running job, and those that come and go."""
-GRACE_S = 2
-"""Seconds for requests under way when the process ends."""
 END_WITHIN_S = 3.0
 """For all of it. A successor begins no sooner than 4 s after a leader has lost its lease."""
 
@@ -137,11 +120,13 @@ async def run(config: OperatorConfig) -> int:
         config.resync_seconds,
         leads=flags.leading.is_set,
     )
-    certificate = _certificate(config, signing)
+    certificate = certificate_of(config, signing)
     try:
         with closing(probe_server(config.metrics_address, probes, leads=flags.leading.is_set)):
             return await _run_both(
-                _server(config, planner, certificate=certificate),
+                planner_server(
+                    planner_app(planner), config.planner_address, certificate=certificate
+                ),
                 certificate,
                 work=lead(Leader(config, configuration, runtime, deps=deps, flags=flags), elector),
                 runtime=runtime,
@@ -166,66 +151,6 @@ def _elector(config: OperatorConfig, kube: ApiKube) -> Elector | None:
     namespace = config.lease_namespace or config.own_namespace()
     timing, namespaces = config.timing(), config.namespaces
     return Elector(kube, namespace, config.lease_name, me, timing, namespaces=namespaces)
-
-
-async def make_signing(
-    config: OperatorConfig, kube: Kube, *, metrics: Metrics, stop: asyncio.Event
-) -> Signing | None:
-    """What certificates are signed with; None: there are none, or the process ends.
-
-    Raises:
-        BadAuthority: what is kept for it cannot be used.
-        CannotListen: for probes meanwhile.
-    """
-    if not config.tls:
-        return None
-    issuer = None if config.issuer_dir is None else IssuerFiles(config.issuer_dir)
-    if issuer is not None:
-        issuer.current()
-    with closing(starting_probes(config.metrics_address, Starting(metrics.registry))):
-        authority = await awaited_authority(kube, config.home(), stop=stop)
-    if authority is None:
-        return None
-    return Signing(
-        authority,
-        metrics,
-        lambda: datetime.now(UTC),
-        time.monotonic,
-        issuer=issuer,
-        life_s=config.certificate_seconds,
-    )
-
-
-def _certificate(config: OperatorConfig, signing: Signing | None) -> Kept | None:
-    """The planner's; None: it speaks plain HTTP."""
-    host = tls_host(config.planner_at())
-    return None if signing is None or host is None else signing.kept_for_planner(host)
-
-
-def _server(config: OperatorConfig, planner: Planner, *, certificate: Kept | None) -> HostedServer:
-    host, port = config.planner_address
-    return planner_server(planner_app(planner), host, port=port, certificate=certificate)
-
-
-def planner_server(
-    app: FastAPI, host: str, *, port: int, certificate: Kept | None = None
-) -> HostedServer:
-    """The planner's server; no request keeps it from ending."""
-    limits = Limits(
-        connections=MAX_CONNECTIONS, head_bytes=64 << 10, strangers_make_room=True, settle_s=1.0
-    )
-    http = bounded(limits)
-    return HostedServer(
-        uvicorn.Config(
-            BodyLimit(app, MAX_BODY_BYTES),
-            host=host,
-            port=port,
-            http=http if certificate is None else secured(http, certificate.context),  # type: ignore[arg-type]
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=GRACE_S,
-        )
-    )
 
 
 async def _run_both(
@@ -257,36 +182,6 @@ async def _run_both(
         logger.error("stopped: %s", str(error) or type(error).__name__, exc_info=exc_info)
     broken = any(isinstance(error, Exception) for error in errors)
     return 0 if wanted and not broken else 1
-
-
-async def serve(server: HostedServer, certificate: Kept | None) -> None:
-    """Serve until the server is to end, with a certificate that is renewed meanwhile.
-
-    uvicorn ends the process itself when its port is taken; here that is an error as any.
-    """
-    async with _renewed(certificate, server):
-        try:
-            await server.serve()
-        except SystemExit as error:
-            address = f"{server.config.host}:{server.config.port}"
-            raise RuntimeError(f"the planner could not listen on {address}") from error
-
-
-@asynccontextmanager
-async def _renewed(certificate: Kept | None, server: HostedServer) -> AsyncIterator[None]:
-    """While a server serves its certificate is kept; should that fail, it ends."""
-    if certificate is None:
-        yield
-        return
-    await certificate.obtain()
-    renewing = asyncio.create_task(certificate.run(), name="certificate")
-    renewing.add_done_callback(lambda _: setattr(server, "should_exit", True))
-    try:
-        yield
-    finally:
-        renewing.cancel()
-        with suppress(asyncio.CancelledError):
-            await renewing
 
 
 Namespaces = Annotated[

@@ -5,8 +5,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from lockstep_operator.app import END_WITHIN_S, GRACE_S, planner_server
+from lockstep_operator.app import END_WITHIN_S
 from lockstep_operator.core.election import Timing
+from lockstep_operator.serving import GRACE_S, planner_server
 
 
 def test_the_end_takes_less_time_than_a_successor_waits() -> None:
@@ -26,7 +27,7 @@ async def test_a_request_that_never_ends_does_not_keep_the_server(unused_tcp_por
         finally:
             cancelled.set()
 
-    server = planner_server(app, "127.0.0.1", port=unused_tcp_port)
+    server = planner_server(app, ("127.0.0.1", unused_tcp_port))
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
         await asyncio.sleep(0.01)

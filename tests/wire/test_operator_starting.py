@@ -8,11 +8,11 @@ from prometheus_client import CollectorRegistry
 
 from lockstep_api.names import HEALTH_ROUTE, METRICS_ROUTE, READY_ROUTE
 from lockstep_operator import authority
-from lockstep_operator.app import make_signing
 from lockstep_operator.config import OperatorConfig
 from lockstep_operator.errors import KubeError, Unavailable
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.probes import CannotListen, Starting, starting_probes
+from lockstep_operator.serving import make_signing
 from tests.support.kube import FakeKube
 from tests.support.patience import PATIENCE_S
 from tests.wire.jobs import free_port

@@ -9,9 +9,9 @@ import pytest
 
 from lockstep_api.wire import PlanRequest
 from lockstep_operator import bodies as bodies_module
-from lockstep_operator.app import planner_server
 from lockstep_operator.bodies import Bodies
 from lockstep_operator.routes import planner_app
+from lockstep_operator.serving import planner_server
 from tests.support.patience import PATIENCE_S
 from tests.support.planner import PLAN, planner_of_a_job, request
 from tests.wire.jobs import free_port
@@ -26,7 +26,7 @@ async def planner(bodies: Bodies | None = None) -> AsyncIterator[int]:
     port = free_port()
     async with planner_of_a_job() as setup:
         app = planner_app(setup.planner, bodies=bodies)
-        server = planner_server(app, "127.0.0.1", port=port)
+        server = planner_server(app, ("127.0.0.1", port))
         serving = asyncio.create_task(server.serve())
         while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
             await asyncio.sleep(0.01)

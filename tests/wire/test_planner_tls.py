@@ -13,10 +13,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lockstep_api.certificates import Certificate
-from lockstep_operator.app import planner_server, serve
 from lockstep_operator.bodies import Bodies
 from lockstep_operator.core.certificates import Authority, public_key_of
 from lockstep_operator.routes import planner_app
+from lockstep_operator.serving import planner_server, serve
 from lockstep_serving.tls import Kept, request_of
 from tests.support.certificates import LIFE_S, SEED, job_ca, trusting
 from tests.support.patience import PATIENCE_S
@@ -48,7 +48,7 @@ async def planner(certificate: Kept | None = None) -> AsyncIterator[Running]:
     async with planner_of_a_job(authority=AUTHORITY) as setup:
         kept = certificate or signing_of(AUTHORITY, setup.deps).kept_for_planner(HOST)
         app = planner_app(setup.planner, bodies=Bodies(body_s=PATIENCE_S))
-        server = planner_server(app, "127.0.0.1", port=port, certificate=kept)
+        server = planner_server(app, ("127.0.0.1", port), certificate=kept)
         serving = asyncio.create_task(serve(server, kept))
         while not (server.started or serving.done()):  # noqa: ASYNC110  uvicorn has no event for it
             await asyncio.sleep(0.01)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockstep_api.certificates import Certificate
-from lockstep_serving.server import HostedServer
+from lockstep_serving.server import HostedServer, alongside
 from lockstep_serving.tls import Kept
 
 _LOOK_S = 10.0
@@ -34,18 +34,8 @@ class PodCertificate:
         """There is one inside, kept fresh; should that fail, the server ends."""
         ca = self._ca()
         await self.kept.obtain()
-        tasks = [asyncio.create_task(one) for one in (self.kept.run(), self._follow(ca))]
-        for task in tasks:
-            task.add_done_callback(lambda _: setattr(server, "should_exit", True))
-        try:
+        async with alongside(server, self.kept.run(), self._follow(ca)):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
-        for error in ended:
-            if isinstance(error, Exception):
-                raise error
 
     async def _follow(self, ca: bytes) -> None:
         """Renews when the CA has become another."""
