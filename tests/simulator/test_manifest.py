@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from lockstep_admission.errors import Refused
+from lockstep_api.names import TRACES_LABEL
 from lockstep_api.spec import PerDevice, Telemetry
 from lockstep_simulator.manifest import Manifest, load_manifest, read_traces
 from tests.support.manifests import MINIMAL, changed, job_manifest
@@ -100,8 +101,8 @@ def stream(*documents: Json) -> str:
     return yaml.safe_dump_all(documents)
 
 
-def config_map(**metadata: str) -> Json:
-    named = {"name": "walk", **metadata}
+def config_map(**metadata: object) -> Json:
+    named = {"name": "walk", "labels": {TRACES_LABEL: "true"}, **metadata}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": named, "data": TRACE}
 
 
@@ -113,6 +114,12 @@ def test_traces_come_from_the_stream() -> None:
 def test_a_trace_of_another_namespace_is_not_seen() -> None:
     with pytest.raises(Refused, match=r"uplink.trace: ConfigMap walk is not there"):
         load_manifest(stream(config_map(namespace="other"), job_manifest(LINKED)))
+
+
+def test_a_config_map_that_does_not_say_that_it_has_traces_is_not_seen() -> None:
+    """As on a cluster, where jobs may not have of it."""
+    with pytest.raises(Refused, match=r'not the label lockstep.dev/traces: "true"'):
+        load_manifest(stream(config_map(labels={}), job_manifest(LINKED)))
 
 
 def test_a_trace_that_is_missing_is_named() -> None:

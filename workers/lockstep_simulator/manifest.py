@@ -80,7 +80,7 @@ def load_manifest(
 
 
 def trace_maps(found: Sequence[dict[str, Json]], *, namespace: str | None = None) -> Traces:
-    """The data of all ConfigMaps, but for those of other namespaces."""
+    """The data of the namespace's ConfigMaps whose label says that they have traces."""
     made: dict[str, Mapping[str, str]] = {}
     for one in found:
         metadata, data = one.get("metadata") or {}, one.get("data") or {}
@@ -92,7 +92,8 @@ def trace_maps(found: Sequence[dict[str, Json]], *, namespace: str | None = None
             raise Refused(["a ConfigMap in the manifest has no metadata.name"])
         if odd := [key for key, value in data.items() if not isinstance(value, str)]:
             raise Refused([f"ConfigMap {name}: data.{odd[0]} must be a text: write {odd[0]}: |"])
-        made[name] = data
+        if (metadata.get("labels") or {}).get(names.TRACES_LABEL) == "true":
+            made[name] = data
     return made
 
 
@@ -179,8 +180,8 @@ def _check_traces(spec: FederatedJobSpec, there: Traces) -> None:
                 continue
             missing.append(
                 f"spec.devices[{index}].{direction}.trace: ConfigMap {link.trace} is not there, or "
-                "has no key that ends in .csv: put it into the manifest, or name its file or "
-                "folder with --traces"
+                f'has not the label {names.TRACES_LABEL}: "true" and a key that ends in .csv: put '
+                "it into the manifest, or name its file or folder with --traces"
             )
     if missing:
         raise Refused(missing)
