@@ -32,6 +32,8 @@ class Scope(StrEnum):
     """In the whole cluster, where `watchNamespaces` names namespaces."""
     OWN = "own"
     """In the operator's own namespace."""
+    SEED = "seed"
+    """There, too, where the operator makes certificates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,13 +188,13 @@ RIGHTS = (
     ),
     Right(
         why="The seed of all certificates: made once, if it is missing.",
-        scope=Scope.OWN,
+        scope=Scope.SEED,
         resources=("secrets",),
         verbs=("create",),
     ),
     Right(
         why="No other Secret is read.",
-        scope=Scope.OWN,
+        scope=Scope.SEED,
         resources=("secrets",),
         verbs=("get",),
         only=("lockstep-authority",),

@@ -246,6 +246,13 @@ def test_rights_follow_the_namespaces(cluster: Path) -> None:
     assert created == [["tokenreviews"]]
 
 
+@pytest.mark.parametrize("makes", [True, False])
+def test_secrets_are_touched_only_where_certificates_are_made(cluster: Path, makes: bool) -> None:
+    role = rendered("--set", f"tls.enabled={str(makes).lower()}")["Role", "lockstep-operator-own"]
+    secrets = [rule["verbs"] for rule in role["rules"] if rule["resources"] == ["secrets"]]
+    assert secrets == ([["create"], ["get"]] if makes else [])
+
+
 @pytest.fixture(scope="module")
 def installed(cluster: Path) -> Iterator[str]:
     """The chart, installed in a namespace of its own and for that only."""

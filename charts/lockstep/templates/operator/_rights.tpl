@@ -91,6 +91,8 @@
   resources: [leases]
   resourceNames: [lockstep-operator]
   verbs: [get, update]
+{{- end }}
+{{- define "lockstep.rights.seed" -}}
 # The seed of all certificates: made once, if it is missing.
 - apiGroups: [""]
   resources: [secrets]
