@@ -75,12 +75,13 @@ from lockstep_workers.cloud.journal import Journal
 from lockstep_workers.cloud.metrics import CloudMetrics
 from lockstep_workers.cloud.parts import Parts
 from lockstep_workers.cloud.store import Store
-from lockstep_workers.data import Examples, read_idx
+from lockstep_workers.data import Examples
 from lockstep_workers.edge.split_connection import SplitConnection
 from lockstep_workers.errors import CorruptCheckpoint, Gone, InvalidJob, RefusedUpdate
 from lockstep_workers.hosting.bulk import BulkRoutes
 from lockstep_workers.hosting.open_rounds import OpenRounds
 from lockstep_workers.hosting.sessions import Sessions, never
+from lockstep_workers.idx import IdxFile
 from lockstep_workers.learning.rounds import Progress, Round
 from lockstep_workers.learning.strategies import fedavg
 from lockstep_workers.learning.strategy import ServerState
@@ -173,12 +174,14 @@ def quantity(data: bytes) -> None:
 
 
 def idx_file(data: bytes) -> None:
-    """A data file in the image."""
-    with tempfile.NamedTemporaryFile(suffix=".gz") as file:
-        file.write(gzip.compress(data, 0))
-        file.flush()
-        with suppress(InvalidJob):
-            assert read_idx(Path(file.name)).dtype == np.uint8
+    """A data file in the image: packed as it should be, or not even that."""
+    for content in (gzip.compress(data, 0), data):
+        with tempfile.NamedTemporaryFile(suffix=".gz") as file:
+            file.write(content)
+            file.flush()
+            with suppress(InvalidJob):
+                found = IdxFile.at(Path(file.name))
+                assert found.read().shape == found.shape
 
 
 def plans(data: bytes) -> None:

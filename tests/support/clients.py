@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lockstep_workers.data import Examples
-from lockstep_workers.learning.client import Client, LocalTask, Trained
+from lockstep_api.settings import JobSettings
+from lockstep_workers.data import Dataset, Examples
+from lockstep_workers.learning.client import Client, LocalTask, Trained, build_client, part_of
 from lockstep_workers.learning.parameters import FlatModel, flatten
 from lockstep_workers.learning.strategies import fedavg
 from lockstep_workers.learning.strategy import NO_MEMORY, ClientMemory, Strategy, Vector
@@ -42,6 +43,11 @@ def examples(count: int = 10) -> Examples:
     return Examples(
         rng.integers(0, 256, (count, 1, 28, 28), np.uint8), rng.integers(0, 10, count), scale=255.0
     )
+
+
+def client_of(job: JobSettings, name: str, *, dataset: Dataset) -> Client:
+    """A client with its part of a data set that is there."""
+    return build_client(job, name, examples=dataset.train.part(part_of(job, name)(dataset.train)))
 
 
 def small_model() -> FlatModel:

@@ -8,10 +8,10 @@ import torch
 
 from lockstep_api.settings import JobSettings
 from lockstep_workers.data import load_dataset
-from lockstep_workers.learning.client import build_client
 from lockstep_workers.learning.server import Server
 from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, Contribution, Strategy, Vector
 from lockstep_workers.models import build_model
+from tests.support.clients import client_of
 from tests.support.tasks import Task
 
 
@@ -22,7 +22,7 @@ def play(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     dataset, names = load_dataset(job.data, datasets), job.clients()
-    clients = [replace(build_client(job, n, dataset=dataset), strategy=strategy) for n in names]
+    clients = [replace(client_of(job, n, dataset=dataset), strategy=strategy) for n in names]
     module = build_model(job.model, seed=job.training.seed)
     held = {client.name: len(client.examples) for client in clients}
     server = Server(strategy, module, examples=held, deterministic=True)

@@ -38,7 +38,7 @@ from lockstep_workers.edge.split_work import Shop
 from lockstep_workers.edge.splitting import SplitRunner
 from lockstep_workers.hosting.asgi import no_such_route
 from lockstep_workers.hosting.front import server_config
-from lockstep_workers.learning.client import build_client, deal, sgd_of
+from lockstep_workers.learning.client import deal, sgd_of
 from lockstep_workers.learning.cluster_training import (
     ClusterTrained,
     ClusterTraining,
@@ -51,6 +51,7 @@ from lockstep_workers.learning.parameters import flatten
 from lockstep_workers.learning.pool import Pool, Reservoir
 from lockstep_workers.learning.strategy import MODEL, Vector
 from lockstep_workers.models import build_model
+from tests.support.clients import client_of
 
 CUT = "2"
 """After the hidden layer of the perceptron."""
@@ -143,7 +144,7 @@ def play_cluster(
     pool = reservoir_of(job, order)
     fronts = {}
     for member in order.members:
-        client = build_client(job, member.client, dataset=dataset)
+        client = client_of(job, member.client, dataset=dataset)
         fronts[member.client] = FrontHalf(
             parted.front, client.examples, seed=(client.seed, client.index), sgd=client.sgd,
             update=split.front_update,
@@ -229,7 +230,7 @@ class SplitDevice:
         throttle_milli: int | None = None,
     ) -> None:
         """Nothing happens until `play`."""
-        client = build_client(job, name, dataset=dataset)
+        client = client_of(job, name, dataset=dataset)
         known: Any = None
         self.parts = Parts(
             job=job, client=client, session=SessionKeeper(job.cloud_url, known),

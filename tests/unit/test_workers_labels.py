@@ -8,7 +8,7 @@ import pytest
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import Clustering, Privacy
 from lockstep_api.wire_types import MOST_INT
-from lockstep_workers.data import Dataset, Examples
+from lockstep_workers.data import Examples
 from lockstep_workers.device.labels import ToldLabels
 from lockstep_workers.learning.client import Client, build_client
 from lockstep_workers.learning.histograms import drawn_by_seed, noised
@@ -21,7 +21,7 @@ def client_of(job: JobSettings) -> Client:
     """A client with these labels."""
     labels = np.repeat(np.arange(10), COUNTS)
     examples = Examples(np.zeros((len(labels), 1, 28, 28), np.uint8), labels)
-    return build_client(job, "d-0", dataset=Dataset(examples, examples, classes=10))
+    return build_client(job, "d-0", examples=examples)
 
 
 def job(epsilon: float | None = 1.0, **training: object) -> JobSettings:

@@ -1,9 +1,6 @@
 """Local training, strategies and models: the formulas, checked against plain torch."""
 
-import gzip
-import struct
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lockstep_api.spec import Data, Model, StrategyName, StrategySpec
-from lockstep_workers.data import Examples, as_batch, load_dataset, read_idx
+from lockstep_api.spec import Model, StrategyName, StrategySpec
+from lockstep_workers.data import Examples, as_batch
 from lockstep_workers.errors import InvalidJob
 from lockstep_workers.learning.evaluation import evaluate
 from lockstep_workers.learning.parameters import flatten
@@ -21,7 +18,6 @@ from lockstep_workers.learning.strategy import MODEL, NO_MEMORY, LocalPlan
 from lockstep_workers.learning.training import Sgd, batches, flush_denormals, train
 from lockstep_workers.models import build_model
 from tests.support.tasks import no_probe
-from tests.wire.jobs import write_idx
 
 RNG = np.random.default_rng(0)
 EXAMPLES = Examples(
@@ -134,31 +130,6 @@ def test_evaluation_counts() -> None:
 def test_arguments_that_a_model_does_not_take(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidJob, match=message):
         build_model(Model(name="mlp", args=arguments), seed=0)
-
-
-def test_idx_files(tmp_path: Path) -> None:
-    path = tmp_path / "a.gz"
-    write_idx(path, np.arange(6, dtype=np.uint8).reshape(2, 3))
-    assert read_idx(path).tolist() == [[0, 1, 2], [3, 4, 5]]
-    path.write_bytes(gzip.compress(struct.pack(">BBBBII", 0, 0, 8, 2, 2, 3) + bytes(5)))
-    with pytest.raises(InvalidJob, match="not an IDX file"):
-        read_idx(path)
-    with pytest.raises(InvalidJob, match="cannot read the data file"):
-        load_dataset(Data(name="fashion-mnist"), tmp_path)
-
-
-SHAPE = "af001000 00000002 00000100 00000000 02030066"
-HUGE_AND_EMPTY = bytes((0, 0, 8, 5)) + bytes.fromhex(SHAPE)
-
-
-@pytest.mark.parametrize(
-    "head", [b"", b"\0\0\x08\1\0", b"\0\0\x08\3\0\0\0\1", b"\0\0\x08\0abc", HUGE_AND_EMPTY]
-)
-def test_a_data_file_that_is_cut_off_is_named(tmp_path: Path, head: bytes) -> None:
-    path = tmp_path / "images.gz"
-    path.write_bytes(gzip.compress(head))
-    with pytest.raises(InvalidJob, match="is not an IDX file"):
-        read_idx(path)
 
 
 def test_numbers_too_small_to_be_normal_are_zero_where_a_pod_computes() -> None:

@@ -14,7 +14,7 @@ from lockstep_api.sessions import Refusal
 from lockstep_api.settings import JobSettings, job_settings
 from lockstep_workers.data import Dataset
 from lockstep_workers.errors import InvalidJob, RefusedUpdate
-from lockstep_workers.learning.client import Client, build_client, sgd_of
+from lockstep_workers.learning.client import Client, sgd_of
 from lockstep_workers.learning.cluster_training import (
     ClusterTrained,
     ClusterTraining,
@@ -28,6 +28,7 @@ from lockstep_workers.learning.pool import Pool
 from lockstep_workers.learning.split_server import CLOUD, SplitServer
 from lockstep_workers.learning.strategy import MODEL
 from lockstep_workers.learning.trial import Loaded
+from tests.support.clients import client_of
 from tests.support.split_training import some_examples
 from tests.support.tiered import group, split_job
 
@@ -126,8 +127,8 @@ class Job:
 
 def started(**more: Any) -> Job:
     job, data = settings(**more), dataset()
-    clients = {name: build_client(job, name, dataset=data) for name in job.clients()}
-    module = build_client(job, "d-0", dataset=data).model.module
+    clients = {name: client_of(job, name, dataset=data) for name in job.clients()}
+    module = client_of(job, "d-0", dataset=data).model.module
     held = {name: len(client.examples) for name, client in clients.items()}
     server = SplitServer(job, Loaded(module, data, held))
     server.cut_at("2")
@@ -357,7 +358,7 @@ def test_cutting_at_the_same_layer_again_keeps_what_the_cloud_has_learnt() -> No
 def test_trying_a_cut_leaves_the_model_as_it_was() -> None:
     job = settings()
     data = dataset()
-    client = build_client(job, "d-0", dataset=data)
+    client = client_of(job, "d-0", dataset=data)
     before = client.model.vector.clone()
     server = SplitServer(job, Loaded(client.model.module, data, {"d-0": 3}))
     server.cut_at("1")
@@ -388,7 +389,7 @@ def test_three_functions_of_ones_own_are_front_back_and_the_clouds_half(
         "distillation": {**DISTILS, "cloudEntrypoint": "own_three:cloud"},
     }
     job = settings(**own)
-    module = build_client(job, "d-0", dataset=dataset()).model.module
+    module = client_of(job, "d-0", dataset=dataset()).model.module
     server = SplitServer(job, Loaded(module, dataset(), {"d-0": 3}))
     (only,) = server.candidates
     server.cut_at(only.layer)
@@ -428,7 +429,7 @@ def test_a_cloud_half_of_ones_own_with_running_statistics_is_refused(
     job = settings(
         distillation={"enabled": True, "cloudEntrypoint": "own_cloud:build"},
     )
-    client = build_client(settings(), "d-0", dataset=dataset())
+    client = client_of(settings(), "d-0", dataset=dataset())
     server = SplitServer(job, Loaded(client.model.module, dataset(), {"d-0": 3}))
     with pytest.raises(InvalidJob, match="use GroupNorm"):
         server.cut_at("2")

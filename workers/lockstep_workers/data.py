@@ -3,12 +3,11 @@
 `Dataset` and `Examples` are what a user's own `data.entrypoint` returns (docs/own-work.md).
 """
 
-import gzip
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,11 +17,11 @@ from torch import Tensor
 from lockstep_api.spec import Data
 from lockstep_workers.entrypoints import call, explained
 from lockstep_workers.errors import InvalidJob
+from lockstep_workers.idx import IdxFile
 from lockstep_workers.shapes import CLASSES, images
 from lockstep_workers.words import where_defined
 
 _FASHION_MNIST, _SHAPES = "fashion-mnist", "shapes32"
-_IDX_UBYTE = 0x08
 _MOST_DRAWN = 100_000  # images
 _MEAN, _SCALE = 0.2860 * 255, 0.3530 * 255  # of the training images of Fashion-MNIST
 
@@ -66,6 +65,43 @@ class Dataset:
     """Number of classes; 0: one more than the greatest label."""
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one client keeps of a data set."""
+
+    examples: Examples
+    classes: int
+    """Number of classes of the whole."""
+
+
+class Labelled(Protocol):
+    """What examples are dealt out by."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(n,) classes, from 0."""
+
+    @property
+    def users(self) -> NDArray[np.int64] | None:
+        """(n,) whose example it is; None: the data has no users."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels of examples whose inputs are not read yet."""
+
+    labels: NDArray[np.int64]
+    users: None = None
+
+
+Choose = Callable[[Labelled], NDArray[np.int64]]
+"""Says which examples are wanted."""
+
+
+def _every(known: Labelled) -> NDArray[np.int64]:
+    return np.arange(len(known.labels))
+
+
 def as_batch(examples: Examples, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Normalised inputs (b, …) in float32 and labels (b,) of the chosen examples."""
     x = normalised(examples.inputs[chosen], examples)
@@ -93,21 +129,39 @@ def load_dataset(spec: Data, root: Path) -> Dataset:
     Raises:
         InvalidJob: it cannot be had, or is none that can be trained on; says what to change.
     """
+    if _is_in_files(spec):
+        folder = root / _FASHION_MNIST
+        return Dataset(_read(folder, "train"), _read(folder, "t10k"), classes=10)
     if spec.entrypoint is not None:
         made = call(spec.entrypoint, spec.args, field="data.entrypoint", args="data.args")
         what = f"data.entrypoint {spec.entrypoint}"
         with explained(f"{what}: looking at what it returned raised", own=spec.entrypoint):
             return checked(made, f"{what} ({where_defined(spec.entrypoint)})")
-    if spec.name == _SHAPES:
-        return _shapes(spec.args)
+    return _shapes(spec.args)
+
+
+def load_part(spec: Data, root: Path, *, choose: Choose) -> Part:
+    """Some of a job's training examples; of a data set in files the others are never held.
+
+    Errors as `load_dataset`.
+    """
+    if _is_in_files(spec):
+        return Part(_read(root / _FASHION_MNIST, "train", choose=choose), classes=10)
+    whole = load_dataset(spec, root)
+    return Part(whole.train.part(choose(whole.train)), whole.classes)
+
+
+def _is_in_files(spec: Data) -> bool:
+    """Whether a data set is read from files; errors as `load_dataset`."""
+    if spec.entrypoint is not None or spec.name == _SHAPES:
+        return False
     if spec.name != _FASHION_MNIST:
         raise InvalidJob(
             f"data.name {spec.name!r} is not in this version: use {_FASHION_MNIST} or {_SHAPES}"
         )
     if spec.args:
         raise InvalidJob(f"data.name {spec.name} takes no data.args: remove them")
-    folder = root / spec.name
-    return Dataset(_load(folder, "train"), _load(folder, "t10k"), classes=10)
+    return True
 
 
 def _shapes(args: Mapping[str, Any]) -> Dataset:
@@ -215,27 +269,12 @@ def _plain(examples: Examples) -> Examples:
     )
 
 
-def read_idx(path: Path) -> NDArray[np.uint8]:
-    """An array of unsigned bytes in the IDX format, gzipped.
-
-    Raises:
-        InvalidJob: the file is missing or not such an array.
-    """
-    try:
-        raw = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
-        raise InvalidJob(f"cannot read the data file {path}: {error}") from error
-    rank = raw[3] if len(raw) > 4 and raw[:3] == bytes((0, 0, _IDX_UBYTE)) else 0
-    whole_head = rank > 0 and len(raw) >= 4 + 4 * rank
-    shape = tuple(map(int, np.frombuffer(raw, ">u4", rank, 4))) if whole_head else ()
-    if not shape or 0 in shape or len(raw) != 4 + 4 * rank + math.prod(shape):
-        raise InvalidJob(f"{path} is not an IDX file of unsigned bytes")
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
-
-
-def _load(folder: Path, part: str) -> Examples:
-    images = read_idx(folder / f"{part}-images-idx3-ubyte.gz")
-    labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz").astype(np.int64)
-    if images.ndim != 3 or labels.shape != images.shape[:1]:
+def _read(folder: Path, part: str, *, choose: Choose = _every) -> Examples:
+    images = IdxFile.at(folder / f"{part}-images-idx3-ubyte.gz")
+    labels = IdxFile.at(folder / f"{part}-labels-idx1-ubyte.gz")
+    if len(images.shape) != 3 or labels.shape != images.shape[:1]:
         raise InvalidJob(f"{folder}: images and labels of {part} do not belong together")
-    return Examples(images[:, np.newaxis], labels, mean=_MEAN, scale=_SCALE)
+    known = Labels(labels.read().astype(np.int64))
+    chosen = choose(known)
+    inputs = images.rows(chosen)[:, np.newaxis]
+    return Examples(inputs, known.labels[chosen], mean=_MEAN, scale=_SCALE)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from lockstep_api.settings import JobSettings
-from lockstep_workers.data import load_dataset
+from lockstep_workers.data import load_part
 from lockstep_workers.device.labels import ToldLabels
 from lockstep_workers.device.link import Links, build_links
 from lockstep_workers.device.memory import MemoryFile
@@ -19,7 +19,7 @@ from lockstep_workers.device.messages import registration
 from lockstep_workers.device.metrics import DeviceMetrics
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.environment import Environment
-from lockstep_workers.learning.client import Client, build_client
+from lockstep_workers.learning.client import Client, build_client, part_of
 from lockstep_workers.learning.training import be_deterministic, flush_denormals
 from lockstep_workers.trust import NOBODY, Trust
 
@@ -66,7 +66,7 @@ def find_place(
 
 
 def build_parts(job: JobSettings, name: str, *, place: Place) -> Parts:
-    """Loads the data set and keeps the client's part; one thread, as a device has one core.
+    """Loads the client's part of the data set; one thread, as a device has one core.
 
     Raises:
         InvalidJob: the user's code, or what the settings ask of it, failed.
@@ -76,9 +76,9 @@ def build_parts(job: JobSettings, name: str, *, place: Place) -> Parts:
     if job.training.deterministic:
         be_deterministic()
     environment, trust = place.environment, place.environment.trust()
-    dataset = load_dataset(job.data, environment.datasets)
-    client = build_client(job, name, dataset=dataset)
-    labels = ToldLabels(job, client, environment.memory).histogram(dataset.classes)
+    part = load_part(job.data, environment.datasets, choose=part_of(job, name))
+    client = build_client(job, name, examples=part.examples)
+    labels = ToldLabels(job, client, environment.memory).histogram(part.classes)
     known = registration(client, labels=labels, incarnation=place.incarnation)
     return Parts(
         job=job,

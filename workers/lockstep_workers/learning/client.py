@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lockstep_api.settings import JobSettings
-from lockstep_workers.data import Dataset, Examples
+from lockstep_workers.data import Choose, Examples, Labelled
 from lockstep_workers.entrypoints import explained
 from lockstep_workers.learning.constants import unchanged
 from lockstep_workers.learning.parameters import FlatModel, flatten
@@ -190,7 +190,7 @@ class Client:
         return replace(memory, vectors=vectors) if vectors else NO_MEMORY
 
 
-def deal(job: JobSettings, examples: Examples) -> list[Indices]:
+def deal(job: JobSettings, examples: Labelled) -> list[Indices]:
     """Which of the training examples each client of a job holds; errors as `partition`."""
     with explained("dealing the training examples out raised"):
         return partition(
@@ -202,23 +202,29 @@ def deal(job: JobSettings, examples: Examples) -> list[Indices]:
         )
 
 
+def part_of(job: JobSettings, name: str) -> Choose:
+    """Which of the training examples a client of a job holds; errors as `partition`."""
+    index = job.clients().index(name)
+    return lambda examples: deal(job, examples)[index]
+
+
 def sgd_of(job: JobSettings) -> Sgd:
     """How the clients of a job train."""
     training = job.training
     return Sgd(training.learning_rate, training.momentum, training.batch_size)
 
 
-def build_client(job: JobSettings, name: str, *, dataset: Dataset) -> Client:
-    """A client of a job, which keeps its own part of the data set only.
+def build_client(job: JobSettings, name: str, *, examples: Examples) -> Client:
+    """A client of a job with its own part of the training examples.
 
     Raises:
         InvalidJob: the settings ask for what cannot be done.
     """
-    index, training = job.clients().index(name), job.training
+    training = job.training
     return Client(
         name=name,
-        index=index,
-        examples=dataset.train.part(deal(job, dataset.train)[index]),
+        index=job.clients().index(name),
+        examples=examples,
         model=flatten(build_model(job.model, seed=training.seed)),
         strategy=strategy_of(job),
         sgd=sgd_of(job),
