@@ -32,7 +32,7 @@ UNUSED = {
 }
 LEFTOVERS = ("var/lib/apt/lists/", "var/cache/apt/", "root/.cache/", "tmp/", "run/secrets/")
 WORKER = """
-import json, os, sys, fastapi, torch
+import json, os, sys, torch, uvicorn
 torch.ones(64, 64) @ torch.ones(64, 64)
 try:
     writable = bool(open("/opt/lockstep/lib/x", "w"))
@@ -42,7 +42,7 @@ print(json.dumps({
     "uid": os.getuid(),
     "writable": writable,
     "openblas": "/libopenblas" in open("/proc/self/maps").read(),
-    "compiled": os.path.exists(fastapi.__cached__) and os.path.exists(torch.__cached__),
+    "compiled": os.path.exists(uvicorn.__cached__) and os.path.exists(torch.__cached__),
     "data": sorted(os.listdir("/usr/share/datasets/fashion-mnist")),
 }))
 """

@@ -3,14 +3,16 @@
 import hashlib
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import grimp
 import pytest
 
 from images import buildah, debian, engines, layout
 from images.cli import main, push_target, split_words
 from images.command import ImageError, build_step
-from images.lock import ONLY_FOR_GPUS, image_requirements, requirement_name
+from images.lock import FROM_DEBIAN, ONLY_FOR_GPUS, image_requirements, requirement_name
 from images.recipe import RECIPES, ROOT, Recipe, inputs_hash, project_version, reference
 from tests.support.images import put_image
 
@@ -215,10 +217,24 @@ def test_steps_of_every_engine_are_shown(line: str, step: str | None) -> None:
 def test_the_workers_lock_starts_without_what_debian_brings() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text()
     worker = {requirement_name(each) for each in image_requirements(pyproject, "worker")}
-    assert {"pydantic", "fastapi", "safetensors"} <= worker
+    assert {"pydantic", "uvicorn", "safetensors"} <= worker
     assert not {"torch", "numpy"} & worker
     operator = {requirement_name(each) for each in image_requirements(pyproject, "operator")}
     assert {"kopf", "numpy"} <= operator
+
+
+def test_the_worker_holds_what_its_code_imports_and_nothing_else() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    held = image_requirements(pyproject, "worker") + sorted(FROM_DEBIAN["worker"])
+    ours = [Path(each).name for each in RECIPES["worker"].inputs if "/lockstep_" in each]
+    graph = grimp.build_graph(*ours, include_external_packages=True, cache_dir=None)
+    reached = {name.partition(".")[0] for name in graph.find_upstream_modules(ours[-1], True)}
+    others = reached - {*ours, *sys.stdlib_module_names}
+    distributions = packages_distributions()
+    assert ours[-1] == "lockstep_workers"
+    assert {requirement_name(one) for name in others for one in distributions[name]} == {
+        requirement_name(each) for each in held
+    }
 
 
 @pytest.mark.parametrize("image", ["operator", "worker", "demo"])

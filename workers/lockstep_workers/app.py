@@ -41,7 +41,7 @@ def main() -> None:
     _configure_logging(environment.log)
     try:
         if role is Role.CLOUD:
-            from lockstep_workers.cloud.main import run_cloud  # noqa: PLC0415 - a device needs no FastAPI
+            from lockstep_workers.cloud.main import run_cloud  # noqa: PLC0415 - a device serves nobody
 
             run_cloud(environment)
         elif role is Role.TRAINER:
