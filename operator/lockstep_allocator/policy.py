@@ -198,7 +198,7 @@ class Policy:
                 Training(**training),
             )  # fmt: skip
             policy._check()
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
             raise InvalidPolicy(_damaged(source, error)) from error
         return policy
 

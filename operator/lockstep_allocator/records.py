@@ -191,7 +191,7 @@ def records_in(content: bytes) -> list[Record]:
         if told["version"] != VERSION:
             raise ValueError(f"it has version {told['version']}, this is for {VERSION}")
         return _records(tensors, told["clients"])
-    except (SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise InvalidExperience(f"the recorded rounds cannot be read: {error}") from error
 
 

@@ -100,7 +100,7 @@ def readable(text: str) -> str:
     try:
         entry = json.loads(text)
         event, moment = entry.pop("event"), entry.pop("timestamp")
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return text
     level = str(entry.pop("level", _USUAL))
     told = " ".join(f"{key}={value}" for key, value in entry.items())

@@ -101,7 +101,7 @@ def rounds_of(lines: Iterable[bytes]) -> Iterator[Round]:
             content = json.loads(line)
             kind = RoundRecord if "clients" in content else RoundSummary
             yield kind.model_validate(content)
-        except (ValueError, TypeError):  # a ValidationError is a ValueError
+        except (ValueError, TypeError, RecursionError):  # a ValidationError is a ValueError
             continue
 
 

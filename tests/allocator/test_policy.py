@@ -167,6 +167,7 @@ GOOD = untrained().to_bytes()
         (rewritten(GOOD, features="[]"), "was trained for other features"),
         (rewritten(GOOD, training="{}"), "is damaged"),
         (rewritten(GOOD, training="no json"), "is damaged"),
+        (rewritten(GOOD, training="[" * 100_000), "is damaged"),
         (GOOD[:-100], "is damaged"),
         (replace(untrained(), weights={}).to_bytes(), "is damaged"),
     ],

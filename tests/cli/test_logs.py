@@ -136,5 +136,5 @@ def test_a_workers_line_is_made_readable() -> None:
     raw = json.dumps({**told, "timestamp": "2026-01-01T01:02:03Z"})
     assert readable(raw) == "01:02:03 round finished  round=5"
     assert readable(raw.replace("info", "warning")) == "01:02:03 WARNING round finished  round=5"
-    for other in ("plain", "[1]", '{"event": "x"}', "3"):
+    for other in ("plain", "[1]", '{"event": "x"}', "3", "[" * 100_000):
         assert readable(other) == other

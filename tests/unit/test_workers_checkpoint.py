@@ -3,6 +3,7 @@
 import errno
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,6 +86,15 @@ def test_a_part_is_no_checkpoint(tmp_path: Path, left: int) -> None:
     write_checkpoint(path, checkpoint(3), uid="u")
     path.write_bytes(path.read_bytes()[:left])
     with pytest.raises(CorruptCheckpoint):
+        read_checkpoint(path, uid="u", like=LIKE)
+
+
+@pytest.mark.parametrize("numbers", [{"seen": "many"}, {"seen": None}, {"seen": [1.0]}])
+def test_numbers_that_are_none_are_no_state(tmp_path: Path, numbers: dict[str, Any]) -> None:
+    path = tmp_path / "c.safetensors"
+    wrong = replace(LIKE, numbers=numbers)
+    write_checkpoint(path, replace(checkpoint(3), state=wrong), uid="u")
+    with pytest.raises(CorruptCheckpoint, match="its progress cannot be read"):
         read_checkpoint(path, uid="u", like=LIKE)
 
 

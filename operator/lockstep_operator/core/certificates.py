@@ -168,7 +168,7 @@ def public_key_of(csr: str) -> ServerKey:
             raise UnfitRequest("the request's key must be of EC P-256 or Ed25519")
         if not request.is_signature_valid:
             raise UnfitRequest("the request is not signed with its own key")
-    except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise UnfitRequest("csr: no PKCS#10 request in PEM") from error
     return key  # type: ignore[return-value]
 

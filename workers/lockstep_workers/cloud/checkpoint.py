@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from lockstep_workers.errors import CorruptCheckpoint
@@ -24,6 +24,7 @@ from lockstep_workers.tensors import Flat, header
 
 FORMAT = "lockstep-checkpoint/1"
 _MAX_METADATA_BYTES = 64 << 20  # the report of a round names every client
+_NUMBERS = TypeAdapter(dict[str, FiniteFloat])
 _NAME = re.compile(r"round-([0-9]{10})\.safetensors")
 
 
@@ -92,13 +93,14 @@ def read_checkpoint(path: Path, *, uid: str, like: ServerState) -> Checkpoint:
     _check(path, metadata, vectors=vectors, uid=uid)
     try:
         progress = Progress.model_validate_json(metadata.get("progress", ""))
+        numbers, reach = (
+            _NUMBERS.validate_json(metadata.get(name, "{}")) for name in ("numbers", "reach")
+        )
     except ValidationError as error:
         raise CorruptCheckpoint(f"{path.name}: its progress cannot be read: {error}") from error
-    numbers = json.loads(metadata.get("numbers", "{}"))
     if numbers.keys() != like.numbers.keys():
         found, expected = sorted(numbers), sorted(like.numbers)
         raise CorruptCheckpoint(f"{path.name} holds the numbers {found}, expected {expected}")
-    reach = json.loads(metadata.get("reach", "{}"))
     return Checkpoint(progress, ServerState(vectors, numbers, reach))
 
 
