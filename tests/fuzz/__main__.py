@@ -3,25 +3,36 @@
     python -m tests.fuzz [--seconds 60] [--runs 1000000] [TARGET …]
 
 Inputs that found something new are kept in the cache folder and used again; one that breaks a
-target is written beside them and named.
+target is written beside them and named. Afterwards it says how far the inputs came.
 """
 
 import argparse
 import importlib
+import json
+import logging
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import structlog
+
+from tests.fuzz.stages import Target, told
+from tests.fuzz.targets import NAMES, found_before, target_of
+
 MEMORY_MB = 2048
 ONE_INPUT_S = 10
+MOST_BYTES = 6000
+_EVERY = 1000
+"""Inputs after which the counts are written down: Atheris ends its process without a word."""
 
 
-def corpus(name: str) -> Path:
-    """Where a target's inputs are kept."""
+def cache() -> Path:
+    """Where all that is found is kept."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "lockstep" / "fuzz" / name
+    folder = Path(base) / "lockstep" / "fuzz"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -29,46 +40,65 @@ def corpus(name: str) -> Path:
 def run_one(name: str, words: list[str]) -> None:
     """Runs a target in this process; Atheris ends it."""
     atheris: Any = importlib.import_module("atheris")  # not there for every platform
-    ours = ["lockstep_allocator", "lockstep_api", "lockstep_serving"]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.disable(logging.CRITICAL)
+    ours = ["lockstep_allocator", "lockstep_api", "lockstep_cli", "lockstep_serving"]
     ours += ["lockstep_workers", "lockstep_operator"]
     with atheris.instrument_imports(include=ours):
-        from tests.fuzz.targets import target_of  # noqa: PLC0415
-
-    target, seeds = target_of(name)
-    folder = corpus(name)
-    for index, seed in enumerate(seeds):
+        target = target_of(name)
+    folder = cache() / name
+    folder.mkdir(exist_ok=True)
+    for index, seed in enumerate((*target.seeds, *found_before(name))):
         (folder / f"seed-{index}").write_bytes(seed)
-    limits = [f"-rss_limit_mb={MEMORY_MB}", f"-timeout={ONE_INPUT_S}", "-max_len=4096"]
-    artifacts = f"-artifact_prefix={folder.parent}/crash-{name}-"
-    atheris.Setup([sys.argv[0], *words, *limits, artifacts, str(folder)], target)
+    limits = [f"-rss_limit_mb={MEMORY_MB}", f"-timeout={ONE_INPUT_S}", f"-max_len={MOST_BYTES}"]
+    artifacts = f"-artifact_prefix={cache()}/crash-{name}-"
+    words = [*words, *limits, artifacts, f"-dict={Path(__file__).with_name('words.dict')}"]
+    atheris.Setup([sys.argv[0], *words, str(folder)], counting(target, _counts(name)))
     atheris.Fuzz()
+
+
+def counting(target: Target, file: Path) -> Any:
+    """The target, which counts in a file how far its inputs come."""
+    counts: Counter[str] = Counter()
+
+    def read(data: bytes) -> None:
+        counts[target.stage_of(data)] += 1
+        if counts.total() % _EVERY == 0:
+            file.write_text(json.dumps(counts))
+
+    return read
+
+
+def _counts(name: str) -> Path:
+    return cache() / f"{name}.counts"
 
 
 def main() -> int:
     """The command line."""
-    from tests.fuzz.targets import TARGETS  # noqa: PLC0415 - the child instruments it first
-
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", default=[], metavar="TARGET")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument("--runs", type=int, default=-1, help="inputs of each target, at the most")
     given = parser.parse_args()
-    if unknown := set(given.targets) - set(TARGETS):
-        parser.error(f"no target {', '.join(sorted(unknown))}: one of {', '.join(TARGETS)}")
-    broken = []
-    for name in given.targets or TARGETS:
-        print(f"fuzz {name}: {given.seconds} s", flush=True)
-        words = [
-            f"-max_total_time={given.seconds}",
-            f"-runs={given.runs}",
-            "-verbosity=0",
-            "-print_final_stats=1",
-        ]
-        command = [sys.executable, "-m", "tests.fuzz", "--child", name, *words]
-        if subprocess.run(command, check=False).returncode != 0:
-            broken.append(name)
+    if unknown := set(given.targets) - set(NAMES):
+        parser.error(f"no target {', '.join(sorted(unknown))}: one of {', '.join(NAMES)}")
+    broken = [name for name in given.targets or NAMES if not _is_sound(name, given)]
     print(f"broken: {', '.join(broken)}" if broken else "nothing found")
     return 1 if broken else 0
+
+
+def _is_sound(name: str, given: argparse.Namespace) -> bool:
+    """Runs a target in a process of its own; whether nothing was found."""
+    print(f"fuzz {name}: {given.seconds} s", flush=True)
+    counts = _counts(name)
+    counts.unlink(missing_ok=True)
+    limits = [f"-max_total_time={given.seconds}", f"-runs={given.runs}"]
+    words = [*limits, "-verbosity=0", "-print_final_stats=1"]
+    command = [sys.executable, "-m", "tests.fuzz", "--child", name, *words]
+    done = subprocess.run(command, check=False)
+    if counts.exists():
+        print(told(Counter(json.loads(counts.read_text()))), flush=True)
+    return done.returncode == 0
 
 
 if __name__ == "__main__":

@@ -1,25 +1,37 @@
 """Every fuzz target, briefly: its own inputs, damaged, and any bytes; then some runs of Atheris."""
 
+import json
 import random
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.targets import ALL, TARGETS
+from tests.fuzz.__main__ import counting
+from tests.fuzz.shaping import framed, unframed
+from tests.fuzz.stages import Target, told
+from tests.fuzz.targets import ALL, NAMES, found_before, target_of
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_target_takes_its_own_inputs_and_refuses_those_that_broke_it(name: str) -> None:
+    target = target_of(name)
+    assert any(target.stage_of(seed).startswith(("taken", "PUT 200")) for seed in target.seeds)
+    for once in found_before(name):
+        assert target.stage_of(once).startswith(("refused", "nothing", "as it is"))
+
+
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=60, derandomize=True)
 @given(data=st.data())
 def test_only_documented_errors_come_out(name: str, data: st.DataObject) -> None:
-    target, seeds = TARGETS[name]
-    target(data.draw(st.sampled_from(seeds) | st.binary(max_size=300) | damaged(seeds)))
-
-
-_NASTY = (b"9" * 30, b"-1", b"null", b"[" * 50, b"\xff", b"1e999")
+    target = target_of(name)
+    mine = list(target.seeds)
+    target.stage_of(data.draw(st.sampled_from(mine) | st.binary(max_size=300) | damaged(mine)))
 
 
 def damaged(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
@@ -44,6 +56,28 @@ def _damage(seed: bytes, entropy: int, count: int) -> bytes:
                 [b"9" * 30, b"-1", b"null", b"[" * 50, b"\xff", b"1e999"]
             )
     return bytes(data)
+
+
+def test_what_is_framed_is_a_file_as_it_was() -> None:
+    file = b"\x04\0\0\0\0\0\0\0{} \n\0\1\2"
+    assert framed(unframed(file)) == b"\x02\0\0\0\0\0\0\0{}\0\1\2"
+
+
+def test_inputs_are_counted_by_how_far_they_come(tmp_path: Path) -> None:
+    def small(data: bytes) -> str | None:
+        return None if int(data) > 9 else "small"
+
+    read = counting(Target(small, (), (ValueError,)), tmp_path / "counts")
+    for number in range(2000):
+        read(b"x" if number % 2 else str(number).encode())
+    counts = Counter(json.loads((tmp_path / "counts").read_text()))
+    assert counts == {"refused: small": 1000, "small": 5, "taken": 995}
+    assert told(counts).splitlines()[-1].split() == ["5", "0.25%", "small"]
+
+
+def test_an_error_that_is_not_documented_comes_out() -> None:
+    with pytest.raises(ZeroDivisionError):
+        Target(lambda data: str(1 // len(data)), (), (ValueError,)).stage_of(b"")
 
 
 def test_atheris_finds_nothing_in_some_thousand_runs() -> None:

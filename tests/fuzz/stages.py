@@ -1,0 +1,56 @@
+"""What a fuzz target is, and how far its inputs get.
+
+A target reads bytes: it takes them, or refuses them by an error that is documented. Whatever else
+comes out of it is a bug. Each input has a stage: what was made of it, or where it was refused. Who
+counts them sees whether a fuzzer gets past the first look at its inputs.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from lockstep_workers.errors import RefusedUpdate
+
+TAKEN = "taken"
+Read = Callable[[bytes], str | None]
+"""Returns what was made of an input; None: it was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What strangers' bytes reach."""
+
+    read: Read
+    seeds: tuple[bytes, ...]
+    """Inputs that it takes."""
+    refuses: tuple[type[Exception], ...] = ()
+    """The errors that are documented."""
+
+    def stage_of(self, data: bytes) -> str:
+        """Reads an input; how far it came."""
+        try:
+            return self.read(data) or TAKEN
+        except self.refuses as error:
+            return f"refused: {_place(error)}"
+
+
+def _place(error: Exception) -> str:
+    """Where an input was refused, in few words."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        return "not JSON" if first["type"] == "json_invalid" else "by the model"
+    if isinstance(error, RefusedUpdate):
+        return error.reason.value
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else trace.tb_frame.f_code.co_name
+
+
+def told(counts: Counter[str]) -> str:
+    """The stages with the share of the inputs that ended there, most first."""
+    every = counts.total()
+    shares = (f"  {count:9,} {count / every:7.2%}  {name}" for name, count in counts.most_common())
+    return "\n".join((f"  {every:9,} inputs counted", *shares))
