@@ -1,22 +1,26 @@
 """How results and remarks reach people: tables, JSON, YAML and names on stdout, the rest on stderr.
 
-Every command prints through it. Invariant: colour and screens are for terminals alone (and not with
-NO_COLOR); what is piped is never cut to a width.
+Every command prints through it. Invariants: colour and screens are for terminals alone (and not
+with NO_COLOR); what is piped is never cut to a width; no text from the cluster, whoever wrote it,
+moves a cursor or colours a terminal.
 """
 
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from lockstep_operator.core.text import UNFIT
 
 Json = dict[str, Any]
 PIPED_WIDTH = 10_000
@@ -41,8 +45,33 @@ OutputOption = Annotated[
 ]
 
 
+_HARMLESS = "\N{REPLACEMENT CHARACTER}"
+_BROKEN = re.compile(r"[^\n\t]")
+
+
+def harmless(text: Text) -> Text:
+    """The same, as long, without characters that a terminal takes for orders."""
+    plain = UNFIT.sub(lambda found: _BROKEN.sub(_HARMLESS, found[0]), text.plain)
+    if plain == text.plain:
+        return text
+    made = text.copy()
+    made.plain = plain
+    return made
+
+
 class _Console(Console):
-    """Tells of a reader that went away, where rich would end the process."""
+    """Tells of a reader that went away, where rich would end the process; texts are harmless."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Also called for each text in a table or a tree."""
+        fit = harmless(renderable) if isinstance(renderable, Text) else renderable
+        yield from super().render(fit, options)
+
+    def render_str(self, text: str, **given: Any) -> Text:
+        """A plain text is one, too."""
+        return harmless(super().render_str(text, **given))
 
     def on_broken_pipe(self) -> None:
         """Called within an except clause."""
@@ -107,7 +136,13 @@ def show_table(
 
 def write_json(content: Any) -> None:
     """JSON as kubectl indents it."""
-    sys.stdout.write(json.dumps(content, indent=4, ensure_ascii=False) + "\n")
+    text = json.dumps(content, indent=4, ensure_ascii=False)
+    sys.stdout.write(UNFIT.sub(_as_json, text) + "\n")
+
+
+def _as_json(found: re.Match[str]) -> str:
+    """A character that JSON does not escape, but a terminal takes for an order."""
+    return found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}"
 
 
 def write_yaml(content: Any) -> None:

@@ -1,6 +1,10 @@
 """`lockstep events`: those of a job and of what it made, oldest first."""
 
+import json
 import threading
+from collections.abc import Sequence
+
+import pytest
 
 from tests.support.cli import Lockstep, event, job
 
@@ -98,3 +102,33 @@ def test_watched_ones_come_once_each(lockstep: Lockstep) -> None:
     told = [line.split()[2] for line in done.lines if not line.startswith("LAST")]
     assert told == ["First", "Second"]
     assert done.code != 0
+
+
+EVIL = "a\x1b]0;owned\x07b\x1b[31mc\x9b31md\re\u202ef"
+"""Sets a terminal's title, colours it, goes back in the line, turns the direction of writing."""
+
+
+@pytest.mark.parametrize(
+    "words", [("events", "digits"), ("describe", "digits"), ("list", "-o", "wide")]
+)
+def test_what_others_wrote_gives_a_terminal_no_orders(
+    lockstep: Lockstep, words: Sequence[str]
+) -> None:
+    condition = {"type": "Ready", "status": "False", "reason": "PodsNotReady", "message": EVIL}
+    told = {"phase": "Running", "conditions": [condition | {"lastTransitionTime": None}]}
+    lockstep.api.put("federatedjobs", job(status=told))
+    about = event(JOB, "BackOff", at="2026-01-01T00:00:03Z", type="Warning", message=EVIL)
+    lockstep.api.put("events", about)
+    done = lockstep(*words)
+    said = done.out + done.err
+    assert "�]0;owned" in said or words[0] == "list"
+    assert [sign for sign in "\x1b\x07\x9b\r\u202e" if sign in said] == []
+
+
+def test_json_of_what_others_wrote_gives_a_terminal_no_orders_and_reads_back(
+    lockstep: Lockstep,
+) -> None:
+    lockstep.api.put("federatedjobs", job(status={"phase": EVIL}))
+    told = lockstep("list", "-o", "json").out
+    assert json.loads(told)["items"][0]["status"]["phase"] == EVIL
+    assert [sign for sign in "\x1b\x07\x9b\r\u202e" if sign in told] == []
