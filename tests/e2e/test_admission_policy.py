@@ -200,6 +200,9 @@ NODE = "pods of jobs have nothing of their node, and no root"
 CONTAINERS = "containers of jobs have no privileges"
 VOLUMES = "volumes of jobs are their own claim, ConfigMaps, scratch space and tokens for Lockstep"
 MAPS = "ConfigMaps that pods of jobs mount are their job's"
+ACCOUNT = "under a ServiceAccount of their job"
+NEW = "claims of jobs are for new volumes"
+OTHERS = {"kind": "PersistentVolumeClaim", "name": "of-a-user"}
 TOKEN = {"serviceAccountToken": {"path": "token"}}
 REFUSED: list[tuple[str, str, Change]] = [
     ("ConfigMap", WHOSE, lambda one: one["metadata"].pop("ownerReferences")),
@@ -209,8 +212,9 @@ REFUSED: list[tuple[str, str, Change]] = [
     ("ConfigMap", LABELS, lambda one: one["metadata"]["labels"].pop(names.JOB_LABEL)),
     ("ConfigMap", "a name that begins with the job's",
      lambda one: one["metadata"].update(name="kube-root-ca.crt")),
-    ("StatefulSet", "under a ServiceAccount of their job",
-     lambda one: pod_of(one).update(serviceAccountName="default")),
+    ("StatefulSet", ACCOUNT, lambda one: pod_of(one).update(serviceAccountName="default")),
+    ("StatefulSet", ACCOUNT,
+     lambda one: pod_of(one).update(serviceAccountName="fashion-of-a-user")),
     ("StatefulSet", "no token for the apiserver",
      lambda one: pod_of(one).update(automountServiceAccountToken=True)),
     ("Job", "no token for the apiserver",
@@ -219,6 +223,19 @@ REFUSED: list[tuple[str, str, Change]] = [
     ("StatefulSet", NODE, lambda one: pod_of(one).update(hostPID=True)),
     ("StatefulSet", NODE, lambda one: pod_of(one).update(hostIPC=True)),
     ("StatefulSet", NODE, lambda one: pod_of(one)["securityContext"].pop("runAsNonRoot")),
+    ("StatefulSet", NODE,
+     lambda one: pod_of(one)["securityContext"]["seccompProfile"].update(type="Unconfined")),
+    ("StatefulSet", NODE,
+     lambda one: pod_of(one)["securityContext"].update(seLinuxOptions={"type": "spc_t"})),
+    ("Job", NODE, lambda one: container_of(one)["securityContext"].update(runAsNonRoot=False)),
+    ("StatefulSet", NODE, lambda one: container_of(one)["securityContext"].update(runAsUser=0)),
+    ("StatefulSet", NODE,
+     lambda one: container_of(one)["securityContext"].update(
+         seccompProfile={"type": "Unconfined"})),
+    ("StatefulSet", NODE,
+     lambda one: container_of(one)["securityContext"].update(
+         appArmorProfile={"type": "Unconfined"})),
+    ("StatefulSet", NODE, lambda one: container_of(one)["ports"][0].update(hostPort=8080)),
     ("StatefulSet", CONTAINERS,
      lambda one: container_of(one)["securityContext"].pop("readOnlyRootFilesystem")),
     ("Job", CONTAINERS,
@@ -236,10 +253,19 @@ REFUSED: list[tuple[str, str, Change]] = [
     ("StatefulSet", VOLUMES, volume(hostPath={"path": "/"})),
     ("StatefulSet", VOLUMES, volume(secret={"secretName": "s"})),
     ("StatefulSet", VOLUMES, volume(persistentVolumeClaim={"claimName": "another"})),
+    ("StatefulSet", VOLUMES,
+     lambda one: (one["metadata"].update(name="fashion-data"),
+                  volume(persistentVolumeClaim={"claimName": "fashion-data"})(one))),
     ("StatefulSet", VOLUMES, volume(projected={"sources": [TOKEN]})),
     ("StatefulSet", VOLUMES, volume(projected={"sources": [{"secret": {"name": "s"}}]})),
     ("StatefulSet", MAPS, volume(configMap={"name": "another"})),
     ("StatefulSet", MAPS, volume(projected={"sources": [{"configMap": {"name": "another"}}]})),
+    ("PersistentVolumeClaim", NEW, lambda one: one["spec"].update(volumeName="of-a-user")),
+    ("PersistentVolumeClaim", NEW, lambda one: one["spec"].update(dataSource=OTHERS)),
+    ("NetworkPolicy", "NetworkPolicies of jobs are about pods of jobs",
+     lambda one: one["spec"].update(podSelector={})),
+    ("PodDisruptionBudget", "PodDisruptionBudgets of jobs are about pods of jobs",
+     lambda one: one["spec"].update(selector={})),
     ("Service", "Services of jobs are headless",
      lambda one: one["spec"].update(clusterIP="", externalIPs=["192.0.2.1"])),
     ("ServiceAccount", "no rights by annotations",
