@@ -263,7 +263,8 @@ REPORT_HEADER = "lockstep-report"
 SESSION_HEADER = "lockstep-session"
 """Carries the key of the sender's session, in whatever a device asks for after it was opened."""
 PROTOCOL_HEADER = "lockstep-protocol"
-PROTOCOL = "5"
+PROTOCOL = "6"
 """Of what devices, edges and cloud pod say to each other; who names none (1) knows of no session
-keys, 2 of no numbers and budgets in tasks, 3 of no edges, 4 of no tokens of pods."""
+keys, 2 of no numbers and budgets in tasks, 3 of no edges, 4 of no tokens of pods, 5 of no keys for
+edges alone."""
 TENSORS = "application/vnd.lockstep.safetensors"

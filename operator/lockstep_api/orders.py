@@ -36,8 +36,8 @@ class MemberOrder(WireModel):
     plan: ClientPlan
     """What it is asked for."""
     key: SessionKey | None = Field(default=None, repr=False)
-    """That of its session at the cloud pod, which it shows here too; empty: it has none yet, and is
-    told of as soon as it has one."""
+    """What it shows at this edge, made of the key of its session at the cloud pod
+    (`sessions.key_at_edge`); empty: it has none yet, and is told of as soon as it has one."""
     examples: Counted
     """Training examples that it holds."""
     base_round: Number | None = None
@@ -127,7 +127,7 @@ class ClusterNews(WireModel):
     keys: Annotated[dict[ClientName, SessionKey], BeforeValidator(few_entries(_MOST_MEMBERS))] = (
         Field(default_factory=dict, repr=False)
     )
-    """Members that have opened a session anew, with its key."""
+    """Members that have opened a session anew, with what they show from now on."""
     gone: Annotated[dict[ClientName, Sentence], BeforeValidator(few_entries(_MOST_MEMBERS))] = (
         Field(default_factory=dict)
     )

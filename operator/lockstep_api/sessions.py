@@ -6,6 +6,8 @@ server → device    SessionOpened (first line of the session), FailureAnswer
 A server is the cloud pod or an edge.
 """
 
+import base64
+import hmac
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -80,6 +82,13 @@ class ClientFailure(WireModel):
     """The round that it trained for; 0: it could not begin."""
     message: Sentence
     """The error, and where in the user's code."""
+
+
+def key_at_edge(key: str, edge: str) -> str:
+    """What the holder of a session at the cloud pod shows at an edge, which is told this alone: it
+    opens nothing at the cloud pod, and nothing at another edge."""
+    made = hmac.digest(key.encode(), edge.encode(), "sha256")
+    return base64.urlsafe_b64encode(made).rstrip(b"=").decode()
 
 
 class FailureAnswer(WireModel):

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from lockstep_api.names import SPLIT_PROTOCOL
 from lockstep_api.orders import ClusterOrder, MemberOrder
-from lockstep_api.sessions import Refusal
+from lockstep_api.sessions import Refusal, key_at_edge
 from lockstep_api.settings import JobSettings
 from lockstep_api.spec import Mode, Model, Split, WireDtype
 from lockstep_api.wire import ClientPlan, Task
@@ -207,7 +207,9 @@ class SplitEdge:
     def runner(self, order: ClusterOrder, model: Vector) -> SplitRunner:
         """Takes an order."""
         made = self.routes.runner(order, {MODEL: model})
-        self.members.know({one.client: one.key for one in order.members if one.key})
+        self.members.know(
+            {one.client: key_at_edge(one.key, "e-0") for one in order.members if one.key}
+        )
         return made
 
     def config(self) -> uvicorn.Config:

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from lockstep_api.orders import ClusterNews, ClusterResult
-from lockstep_api.sessions import Refusal
+from lockstep_api.sessions import Refusal, key_at_edge
 from lockstep_api.status import EnergyJoules
 from lockstep_api.tiers import ClusterPlan, ClusterReport
 from lockstep_api.wire import ClientPlan, ClientReport, RoundPlan, UpdateReport
+from lockstep_api.wire_types import MOST_INT, MOST_SECONDS
 from lockstep_workers.errors import RefusedUpdate
 from lockstep_workers.learning.cluster_rounds import ClusterRun, TieredRound
-from lockstep_workers.learning.rounds import Base, repeat_plan
+from lockstep_workers.learning.rounds import Base, Progress, repeat_plan, round_report
 
 KEYS = {client: f"key-of-{client}-at-the-cloud-pod" for client in "abcdef"}
 
@@ -103,7 +104,7 @@ def test_each_cluster_begins_at_the_edge_of_its_plan() -> None:
     assert edges_of(play.now) == {"c0": "x", "c1": "y", "c2": "z"}
     order = play.orders["c1"]
     assert [(m.client, m.key, m.plan.steps) for m in order.members] == [
-        ("c", KEYS["c"], 4), ("d", KEYS["d"], 5),
+        ("c", key_at_edge(KEYS["c"], "y"), 4), ("d", key_at_edge(KEYS["d"], "y"), 5),
     ]  # fmt: skip
     assert (order.turn, order.tries, order.round, order.deadline_seconds) == (8, 1, 3, None)
     assert order.mean_steps == 4.5, "of all of the round's clients"
@@ -188,10 +189,10 @@ def test_an_edge_hears_of_new_keys_and_of_clients_that_are_gone_each_once() -> N
     told = news(play.now, keys)
     assert told["c0"].gone == {"a": "its connection closed"}
     assert told["c0"].keys == {}
-    assert told["c1"].keys == {"d": "another-key-of-client-d"}
+    assert told["c1"].keys == {"d": key_at_edge("another-key-of-client-d", "y")}
     assert news(play.now, keys) == {}
     assert play.now.waiting() == list("abcdef"), "its edge says what that means"
-    assert "another-key" not in repr(told["c1"])
+    assert told["c1"].keys["d"] not in repr(told["c1"])
 
 
 def test_a_patient_round_tells_of_keys_only() -> None:
@@ -199,7 +200,17 @@ def test_a_patient_round_tells_of_keys_only() -> None:
     there = {c: k for c, k in KEYS.items() if c != "a"}
     assert news(play.now, there) == {}
     told = news(play.now, there | {"a": "another-key-of-client-a"})
-    assert told["c0"].keys == {"a": "another-key-of-client-a"}
+    assert told["c0"].keys == {"a": key_at_edge("another-key-of-client-a", "x")}
+
+
+def test_no_edge_is_told_the_key_of_a_session_or_what_a_client_shows_at_another_edge() -> None:
+    play = Play(patient=True)
+    news(play.now, KEYS | {"a": "another-key-of-client-a"})
+    play.now.edge_gone("x")
+    play.place("yz")
+    told = [(client.client, client.key) for client in play.orders["c0"].members]
+    assert told[1] == ("b", key_at_edge(KEYS["b"], play.run("c0").edge or ""))
+    assert told[1][1] not in {KEYS["b"], key_at_edge(KEYS["b"], "x")}
 
 
 def test_who_leaves_while_the_cluster_waits_for_an_edge_is_lost_at_once() -> None:
@@ -271,6 +282,33 @@ def test_a_cluster_that_could_not_be_run_has_bad_updates_only() -> None:
         play.finish(cluster, "", failure="ValueError: shapes")
     assert play.now.all_rejected()
     assert set(play.now.lost.values()) == {"ValueError: shapes"}
+
+
+@pytest.mark.parametrize(
+    ("said_s", "counts_s"), [(1.0, 1.0), (9.9, 9.9), (11.0, 10.0), (MOST_SECONDS, 10.0)]
+)
+def test_no_update_has_come_later_than_its_result_whatever_its_edge_says(
+    said_s: float, counts_s: float
+) -> None:
+    """Else its energy would be held against a time that nobody saw, and its report be too much for
+    the planner."""
+    play = Play()
+    told = result(play.run("c0"), "ab")
+    late = [one.model_copy(update={"arrived_seconds": said_s}) for one in told.clients]
+    play.now.take(play.run("c0"), told.model_copy(update={"clients": late}), now_s=110.0)
+    assert play.now.accepted["a"].arrived_seconds == pytest.approx(counts_s)
+
+
+def test_refusals_that_no_report_could_hold_are_told_as_many() -> None:
+    """Of two edges that say as much as a number may be."""
+    play = Play()
+    for cluster in ("c0", "c1"):
+        play.finish(cluster, "", refused={Refusal.SHAPE: MOST_INT})
+    play.finish("c2", "ef")
+    told = round_report(
+        play.now, Progress(), now_s=120.0, result={"accuracy": 0.5, "loss": 1.0}, powers={}
+    )
+    assert told.refused == {Refusal.SHAPE: MOST_INT}
 
 
 def closing(play: Play, now_s: float) -> list[str]:

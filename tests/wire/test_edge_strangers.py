@@ -14,6 +14,7 @@ import pytest
 
 from lockstep_api import names
 from lockstep_api.orders import ClusterResult, EdgeWork
+from lockstep_api.sessions import ClientFailure, key_at_edge
 from lockstep_api.tiers import ClusterReport, EdgeRegistration
 from lockstep_api.wire import ClientReport
 from lockstep_workers.cloud.tiers import Tiers
@@ -325,3 +326,33 @@ async def test_an_update_for_an_edge_is_none_for_the_cloud_pod(tmp_path: Path) -
         now = scene.cloud.reception.round
         assert now is not None
         assert now.waiting() == ["d-0", "d-1", "d-2"]
+
+
+async def test_what_an_edge_knows_of_its_members_makes_it_nobody_elsewhere(tmp_path: Path) -> None:
+    """Neither the device at the cloud pod, where it would take its tasks and say that its code
+    failed, nor at an edge to which the device goes later."""
+    async with tiers(tmp_path, FakePlanner(rounds=1)) as scene, guests(scene, 3) as made:
+        task = await made[0].sent()
+        assert task.edge == "e-0"
+        await made[0].enter("e-0")  # so that the edge has its order
+        known = scene.edges["e-0"].members._keys["d-0"]
+        shown = {names.SESSION_HEADER: known}
+        failed = ClientFailure(client="d-0", incarnation="1", round=1, message="x").to_json()
+        async with httpx2.AsyncClient(base_url=scene.cloud.url) as client:
+            asked = [
+                await client.get(names.WORK_ROUTE.format(client="d-0") + "?after=0", headers=shown),
+                await client.get(names.CONSTANTS_ROUTE.format(client="d-0"), headers=shown),
+                await client.post(
+                    names.FAILURE_ROUTE.format(client="d-0"), content=failed, headers=shown
+                ),
+                await client.put(
+                    names.UPDATE_ROUTE.format(client="d-0", round=1), content=b"x", headers=shown
+                ),
+            ]
+        assert [answer.status_code for answer in asked] == [409] * 4
+        scene.edges["e-1"].members.know({"d-0": key_at_edge(made[0].key, "e-1")})
+        with pytest.raises(http.client.HTTPException, match="409: no order names d-0"):
+            await made[0].enter("e-1", key=known)
+        await made[0].enter("e-1")
+        await made[0].enter("e-0", key=known)
+        assert scene.cloud.reception.troubles.told == {}

@@ -11,7 +11,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from lockstep_api.sessions import Refusal
+from lockstep_api.sessions import Refusal, key_at_edge
 from lockstep_workers.device import split_round
 from lockstep_workers.device.split_connection import open_split
 from lockstep_workers.edge.running import ClusterOutcome
@@ -196,11 +196,17 @@ async def test_who_is_no_member_or_comes_for_another_round_gets_no_connection(
         serving(edge.routes, edge.port, config=edge.config()),
     ):
         edge.runner(order_of(job, dataset, steps=1), start_of(job))
-        for client, key in (("d-0", ""), ("d-0", key_of("d-1")), ("x-0", key_of("x-0"))):
+        for client, key in (
+            ("d-0", ""),
+            ("d-0", key_of("d-0")),
+            ("d-0", key_at_edge(key_of("d-0"), "e-1")),
+            ("d-0", key_at_edge(key_of("d-1"), "e-0")),
+            ("x-0", key_at_edge(key_of("x-0"), "e-0")),
+        ):
             with pytest.raises(NoSession, match="ask the cloud pod"):
                 await asyncio.to_thread(ask, client, key, 1)
         with pytest.raises(Exception, match=r"503: .*round 7 is not under way here"):
-            await asyncio.to_thread(ask, "d-0", key_of("d-0"), 7)
+            await asyncio.to_thread(ask, "d-0", key_at_edge(key_of("d-0"), "e-0"), 7)
 
 
 async def test_a_device_whose_end_was_not_answered_is_told_that_it_counts(tmp_path: Path) -> None:

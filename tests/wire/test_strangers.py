@@ -487,12 +487,12 @@ async def test_a_device_of_an_older_version_is_told_so(tmp_path: Path) -> None:
     known = Registration(client="d-0", incarnation="1", examples=1)
     path = names.SESSION_ROUTE.format(client="d-0")
     async with cloud(tmp_path, FakePlanner()) as server, httpx2.AsyncClient() as http:
-        for version in ("1", "2", "3", "4"):
+        for version in ("1", "2", "3", "4", "5"):
             headers = {} if version == "1" else {names.PROTOCOL_HEADER: version}
             answer = await http.post(server.url + path, content=known.to_json(), headers=headers)
             assert answer.status_code == 422, "which a device of any version takes for good"
             message = answer.json()["message"]
-            assert f"speaks version {version} of the protocol, the cloud pod version 5" in message
+            assert f"speaks version {version} of the protocol, the cloud pod version 6" in message
             assert "give both the same image" in message
         assert server.reception.sessions == {}
 

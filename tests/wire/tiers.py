@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lockstep_api import names
-from lockstep_api.sessions import Registration
+from lockstep_api.sessions import Registration, key_at_edge
 from lockstep_api.tiers import EdgeRegistration
 from lockstep_api.wire import Task
 from lockstep_workers.device import connection as device
@@ -147,11 +147,11 @@ class Guest(Device):
         return work.task
 
     async def enter(self, edge: str, *, key: str | None = None) -> None:
-        """Opens a session at an edge, with the key of that at the cloud pod."""
+        """Opens a session at an edge, with what it makes of the key of that at the cloud pod."""
         self.where = self.scene.urls[edge]
         connection = await self._connected()
         registration = Registration(client=self.client, incarnation="1", examples=10)
-        shown = self.key if key is None else key
+        shown = key_at_edge(self.key, edge) if key is None else key
         self.at = await asyncio.to_thread(device.open_session, connection, registration, key=shown)
         self._open.append(self.at)
 

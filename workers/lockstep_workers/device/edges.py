@@ -1,15 +1,16 @@
 """A device's session at the edge that the cloud pod has sent it to.
 
-Used by `device.loop`. A device proves who it is by the key of its session at the cloud pod. The
-session at the edge is kept from round to round, and opened anew when the device is sent elsewhere,
-has another session at the cloud pod, or something broke. Invariant: one edge at a time.
+Used by `device.loop`. A device proves who it is by what it makes of the key of its session at the
+cloud pod, which the edge knows, too. The session at the edge is kept from round to round, and
+opened anew when the device is sent elsewhere, has another session at the cloud pod, or something
+broke. Invariant: one edge at a time.
 """
 
 import http.client
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lockstep_api.sessions import Registration
+from lockstep_api.sessions import Registration, key_at_edge
 from lockstep_workers.device.connection import OpenSession, connect, is_open, open_session
 from lockstep_workers.device.session import Opened
 from lockstep_workers.errors import NoSession
@@ -74,7 +75,7 @@ class Edges:
         held = connect(self.urls[edge], self.trust)
         try:
             known = self.registration.without_labels()
-            session = open_session(held, known, key=opened.key)
+            session = open_session(held, known, key=key_at_edge(opened.key, edge))
             try:
                 connection = connect(self.urls[edge], self.trust)
             except BaseException:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from lockstep_api.sessions import Refusal
+from lockstep_api.sessions import Refusal, key_at_edge
 from lockstep_api.spec import FrontUpdate
 from lockstep_api.wire import Moved, Task, UpdateReport
 from lockstep_workers.device.cgroup import CpuCgroup, CpuReading
@@ -148,13 +148,14 @@ class SplitRounds:
         )
 
     def _open(self, part: Part, key: str) -> SplitConnection:
-        url = self._p.job.edge_urls.get(part.task.edge or "")
+        edge = part.task.edge or ""
+        url = self._p.job.edge_urls.get(edge)
         if url is None:
             raise InvalidJob(f"the job's settings have no edge {part.task.edge}")
         return open_split(
             url,
             self._p.client.name,
-            key=key,
+            key=key_at_edge(key, edge),
             shape=part.shape,
             links=self._p.links,
             trust=self._p.trust,

@@ -1,8 +1,9 @@
-"""Whom an edge works with: the keys of its members' sessions at the cloud pod.
+"""Whom an edge works with: what its members show here, as the cloud pod has told it.
 
-Filled from orders and news (`edge.running`), asked by the routes. A member shows here the key of
-its session at the cloud pod, which nobody else knows. It may come before the order that names it,
-or, started anew, before its new key is known: so it is waited for, for a while.
+Filled from orders and news (`edge.running`), asked by the routes. A member shows what follows from
+the key of its session at the cloud pod and this edge's name: of the key itself an edge never knows,
+so that it is nobody at the cloud pod, and nobody at another edge. A member may come before the
+order that names it, or, started anew, before its new key is known: so it is waited for, a while.
 Invariant: without a session at the cloud pod an edge knows nobody.
 """
 

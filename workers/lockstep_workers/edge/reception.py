@@ -1,6 +1,6 @@
 """How an edge receives devices: as the cloud pod does, but only those that the cloud pod has sent.
 
-A device opens its session here with the key of its session at the cloud pod (`edge.members`), and
+A device opens its session here with a key that it has from the cloud pod (`edge.members`), and
 polls for a task that the cloud pod has announced to it. Invariant: nobody waits here for ever. Who
 has nothing to wait for is told so, and asks the cloud pod again, which knows where its work is.
 """
@@ -54,7 +54,7 @@ class EdgeReception(Reception):
         """A member is there; a session that it has makes room: its key has proved who it is.
 
         Raises:
-            SessionTaken: this is not the key of its session at the cloud pod.
+            SessionTaken: this is not its key here, as the cloud pod has told it.
         """
         client = registration.client
         if not await self._members.admits(client, key):

@@ -1,7 +1,7 @@
 """The route of a device's connection for a round of split training.
 
-Plain ASGI beside the devices' other routes. Invariant: who does not show the key of its session at
-the cloud pod gets no connection, and learns nothing.
+Plain ASGI beside the devices' other routes. Invariant: who does not show the key of a member
+(`edge.members`) gets no connection, and learns nothing.
 """
 
 import asyncio

@@ -13,9 +13,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from lockstep_api.orders import ClusterNews, ClusterOrder, ClusterResult, MemberOrder
-from lockstep_api.sessions import Refusal
+from lockstep_api.sessions import Refusal, key_at_edge
 from lockstep_api.tiers import ClusterPlan, ClusterReport
 from lockstep_api.wire import ClientReport, Task, UpdateReport
+from lockstep_api.wire_types import MOST_INT
 from lockstep_workers.errors import RefusedUpdate
 from lockstep_workers.learning.rounds import Round
 from lockstep_workers.learning.strategy import Contribution
@@ -46,7 +47,7 @@ class ClusterRun:
     report: ClusterReport | None = None
     """Of its result; None: it is not done."""
     told_keys: dict[str, str | None] = field(default_factory=dict)
-    """The keys that its edge knows, by member."""
+    """The keys of sessions of which its edge knows, by member."""
     told_gone: set[str] = field(default_factory=set)
     """Members that its edge waits for no longer."""
     told_close: bool = False
@@ -172,7 +173,7 @@ class TieredRound(Round):
             round=self.number,
             cluster=run.name,
             turn=run.turn,
-            members=[self._member(client, keys.get(client)) for client in members],
+            members=[self._member(client, run, key=keys.get(client)) for client in members],
             tries=run.tries,
             saved_round=self.base.saved_round,
             mean_steps=self._mean_steps,
@@ -183,10 +184,11 @@ class TieredRound(Round):
             deadline_seconds=None if deadline_s is None else max(0.0, deadline_s - passed_s),
         )
 
-    def _member(self, client: str, key: str | None) -> MemberOrder:
+    def _member(self, client: str, run: ClusterRun, *, key: str | None) -> MemberOrder:
+        assert run.edge is not None
         return MemberOrder(
             plan=self._plans[client].model_copy(update={"basis": None}),
-            key=key,
+            key=None if key is None else key_at_edge(key, run.edge),
             examples=self.base.held_by(client),
             base_round=self.base.counted.get(client),
         )
@@ -224,7 +226,8 @@ class TieredRound(Round):
             elif new or gone:
                 run.told_keys.update(new)
                 run.told_gone.update(gone)
-                yield run.edge, self._news(run, keys=new, gone=gone)
+                shown = {client: key_at_edge(key, run.edge) for client, key in new.items()}
+                yield run.edge, self._news(run, keys=shown, gone=gone)
 
     def _changed(
         self, run: ClusterRun, keys: Mapping[str, str]
@@ -315,7 +318,7 @@ class TieredRound(Round):
         """A result is in the sums: its clients are accepted, its other members lost."""
         for one in result.clients:
             self._accept_late(one.update.client)
-            self.accept(self._on_this_clock(one, run))
+            self.accept(self._on_this_clock(one, run, now_s=now_s))
         for client in run.members:
             why = result.failure or result.lost.get(client, "its edge says nothing of it")
             bad = result.failure is not None or client in result.rejected
@@ -323,7 +326,7 @@ class TieredRound(Round):
         if result.failure is not None:
             self.failures.append(result.failure)
         for reason, count in result.refused.items():
-            self.refused[reason] = self.refused.get(reason, 0) + count
+            self.refused[reason] = min(MOST_INT, self.refused.get(reason, 0) + count)
         update = {"seconds": now_s - run.ordered_s, "tries": run.tries}
         run.report = result.report.model_copy(update=update)
 
@@ -333,9 +336,10 @@ class TieredRound(Round):
             self.rejected.discard(client)
             self._waiting[client] = self._plans[client]
 
-    def _on_this_clock(self, one: ClientReport, run: ClusterRun) -> ClientReport:
-        """A report whose seconds count from the round's start, not from the order's."""
-        arrived_s = one.arrived_seconds + run.ordered_s - self.began_s
+    def _on_this_clock(self, one: ClientReport, run: ClusterRun, *, now_s: float) -> ClientReport:
+        """A report whose seconds count from the round's start, not from the order's; whatever its
+        edge says, the update has not come later than now."""
+        arrived_s = min(one.arrived_seconds + run.ordered_s, now_s) - self.began_s
         return one.model_copy(update={"arrived_seconds": arrived_s})
 
     def cluster_reports(self) -> list[ClusterReport]:
