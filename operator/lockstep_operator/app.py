@@ -51,7 +51,7 @@ from lockstep_serving.server import HostedServer
 from lockstep_serving.tls import Kept
 
 END_WITHIN_S = 3.0
-"""For all of it. A successor begins no sooner than 4 s after a leader has lost its lease."""
+"""For all of it. A successor begins no sooner than 5 s after a leader has lost its lease."""
 
 logger = logging.getLogger(__name__)
 

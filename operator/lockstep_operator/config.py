@@ -90,9 +90,9 @@ class OperatorConfig(BaseSettings):
     lease_namespace: str | None = None
     """Its namespace, and the one of the Secret with the seed of certificates; the operator's own
     when empty."""
-    lease_seconds: float = 12.0
+    lease_seconds: float = 20.0
     """Seconds that others wait for a leader that has fallen silent."""
-    renew_seconds: float = 8.0
+    renew_seconds: float = 15.0
     """Seconds without a renewal after which a leader stops; fewer than lease_seconds."""
     retry_seconds: float = 2.0
     """Seconds between two looks at the Lease; fewer than renew_seconds."""

@@ -3,6 +3,9 @@
 A leader that could not renew in time writes nothing more. Until somebody else has taken the lease
 nobody leads, so it may go on as soon as it has renewed: `lead` hears of both. When another has
 taken it `hold` returns, and `app` ends the process.
+
+A leader renews by one call, and waits for it half as long as a renewal lasts: it goes on leading
+while every call takes a third of that, and meets a connection that is dead in time to try another.
 """
 
 import asyncio
@@ -53,6 +56,9 @@ class Elector:
     rivals: Rivals = field(init=False)
     _lease: Manifest | None = None
     _seen: Sighting | None = None
+    _is_known: bool = False
+    """Whether `_lease` is as this process wrote it last, so that it need not be read again."""
+    _tried_s: float = -math.inf
     _renewed_s: float = -math.inf
 
     def __post_init__(self) -> None:
@@ -73,7 +79,7 @@ class Elector:
                 break
             else:
                 since_s = min(since_s, self.monotonic())
-            await asyncio.sleep(self.timing.retry_s)
+            await asyncio.sleep(self._pause_s())
         logger.info("%s leads", self.me)
 
     async def hold(self, tell: Callable[[bool], None] = lambda leads: None) -> None:
@@ -83,15 +89,12 @@ class Elector:
         """
         leads = True
         while not self._is_lost(leads):
-            await asyncio.sleep(min(self.timing.retry_s, self.left_s() if leads else math.inf))
+            await asyncio.sleep(min(self._pause_s(), self.left_s() if leads else math.inf))
             if leads and self.left_s() <= 0:
                 leads = False
                 logger.error("could not renew the lease for %g s", self.timing.renew_within_s)
                 tell(leads)
-            if leads:
-                await self._tried(within_s=self.left_s())
-            else:
-                await self._tried(_RENEWAL)
+            await self._tried(_ALL_STEPS if leads else _RENEWAL, leads=leads)
             if not leads and self.left_s() > 0:
                 leads = True
                 logger.info("%s leads again: nobody else has taken the lease", self.me)
@@ -125,28 +128,52 @@ class Elector:
         except (KubeError, TimeoutError) as error:
             logger.warning("lease not released: %s", error)
 
-    async def _tried(
-        self, steps: frozenset[Step] = _ALL_STEPS, *, within_s: float = math.inf
-    ) -> bool:
+    def _pause_s(self) -> float:
+        """Until the next try: so far apart do they begin, or one after another."""
+        return max(0.0, self._tried_s + self.timing.retry_s - self.monotonic())
+
+    def _within(self, leads: bool) -> asyncio.Timeout:
+        """For a step of a try; a write that ends later than a renewal lasts renews nothing."""
+        most_s = self.timing.renew_within_s
+        return asyncio.timeout(min(most_s / 2, self.left_s()) if leads else most_s)
+
+    async def _tried(self, steps: frozenset[Step] = _ALL_STEPS, *, leads: bool = False) -> bool:
         """Look once and write when it is our turn; whether this process leads afterwards."""
-        began = self.monotonic()
+        self._tried_s = self.monotonic()
+        known, self._is_known = self._is_known and leads, False
         try:
-            async with asyncio.timeout(min(self.timing.retry_s, within_s)):
-                await self._look()
-                step = next_step(
-                    self._lease, self._seen, me=self.me, now_s=self.monotonic(), timing=self.timing
-                )
-                if step not in steps:
-                    return False
-                await self._write(step)
-                await self.rivals.look(self._lease or {}, now_s=self.monotonic())
+            if not known:
+                async with self._within(leads):
+                    await self._look()
+            step = next_step(
+                self._lease, self._seen, me=self.me, now_s=self.monotonic(), timing=self.timing
+            )
+            if step not in steps:
+                return False
+            if not leads or step is not Step.RENEW:  # two that begin see each other
+                async with self._within(leads):
+                    await self._write(step)
+            began_s = self.monotonic()
+            async with self._within(leads):
+                await self._renew()
         except Conflict:  # somebody else was faster: the next look shows who
             return False
         except (KubeError, TimeoutError) as error:
             logger.warning("lease: %s", str(error) or type(error).__name__)
             return False
-        self._renewed_s = began  # the earliest moment from which others count
+        self._renewed_s = began_s  # the earliest moment from which others count
+        self._is_known = True
         return True
+
+    async def _renew(self) -> None:
+        """Lease and others at once: that takes one call's time."""
+        both = (self._write(Step.RENEW), self._look_at_others())
+        for failed in await asyncio.gather(*both, return_exceptions=True):
+            if isinstance(failed, BaseException):
+                raise failed
+
+    async def _look_at_others(self) -> None:
+        await self.rivals.look(self._lease or {}, now_s=self.monotonic())
 
     async def _look(self) -> None:
         ref = ObjectRef(LEASE_API, "Lease", self.namespace, self.name)

@@ -1,7 +1,12 @@
 """Clocks that the test moves: for whatever waits by `runtime.Pace`, and for the election."""
 
 import asyncio
+import selectors
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class FakeTime:
@@ -48,3 +53,35 @@ async def settled() -> None:
     """Returns when all tasks wait for something that only the test can bring."""
     for _ in range(50):
         await asyncio.sleep(0)
+
+
+class _Waitless(selectors.SelectSelector):
+    """Lets time pass in the place of waiting."""
+
+    passed_s: float = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.passed_s += timeout or 0.0
+        return super().select(0)
+
+
+class _WaitlessLoop(asyncio.SelectorEventLoop):
+    """A loop whose time passes only while all tasks wait, and then at once."""
+
+    def __init__(self) -> None:
+        self._waitless = _Waitless()
+        super().__init__(self._waitless)
+
+    def time(self) -> float:
+        return self._waitless.passed_s
+
+
+def in_no_time(main: Coroutine[Any, Any, T]) -> T:
+    """Runs what waits for nothing but its own tasks, for an hour of its clock at the most."""
+    with asyncio.Runner(loop_factory=_WaitlessLoop) as runner:
+        return runner.run(asyncio.wait_for(main, 3600))
+
+
+def loop_time() -> float:
+    """The clock of the loop that runs."""
+    return asyncio.get_running_loop().time()

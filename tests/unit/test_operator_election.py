@@ -26,7 +26,8 @@ from lockstep_operator.core.election import (
 from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.election import Elector
 from lockstep_operator.errors import Unavailable
-from tests.support.clock import Hand
+from lockstep_operator.kube import Kind, Listing
+from tests.support.clock import Hand, in_no_time, loop_time
 from tests.support.kube import FakeKube
 
 TIMING = Timing(lease_s=12, renew_within_s=8, retry_s=2)
@@ -155,8 +156,8 @@ def elector(kube: FakeKube, me: str, monotonic: Callable[[], float] = time.monot
 
 async def renewed(kube: FakeKube) -> None:
     """Waits until the lease has been written anew."""
-    before = len(kube.writes)
-    while len(kube.writes) == before:  # noqa: ASYNC110 - the fake tells nobody
+    before = kube.objects.get(LEASE)
+    while kube.objects.get(LEASE) in (before, None):  # noqa: ASYNC110 - the fake tells nobody
         await asyncio.sleep(0.01)
 
 
@@ -231,14 +232,25 @@ async def test_a_leader_that_cannot_renew_stops_until_it_can() -> None:
 
 
 class SlowKube(FakeKube):
-    """Each call takes longer than the operator waits for one, while a test says so."""
+    """Each call takes so many seconds."""
 
-    slow: bool = False
+    call_s: float = 0.0
 
     async def get(self, ref: ObjectRef) -> Manifest:
-        if self.slow:
-            await asyncio.sleep(10)
+        await asyncio.sleep(self.call_s)
         return await super().get(ref)
+
+    async def list(self, kind: Kind, namespace: str | None = None, *, labels: str = "") -> Listing:
+        await asyncio.sleep(self.call_s)
+        return await super().list(kind, namespace, labels=labels)
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        await asyncio.sleep(self.call_s)
+        return await super().create(manifest)
+
+    async def replace(self, manifest: Manifest) -> Manifest:
+        await asyncio.sleep(self.call_s)
+        return await super().replace(manifest)
 
 
 async def test_a_leader_whose_calls_all_take_too_long_stops_until_they_do_not() -> None:
@@ -246,16 +258,77 @@ async def test_a_leader_whose_calls_all_take_too_long_stops_until_they_do_not() 
     one = elector(kube, "a", clock)
     await one.acquire()
     holding = asyncio.create_task(one.hold(told.heard.put_nowait))
-    kube.slow = True
+    kube.call_s = 10.0
     clock.now_s += FAST.renew_within_s
     assert await told.next() is False
     clock.now_s += 1000
     await asyncio.sleep(3 * FAST.retry_s)
     assert told.heard.empty()
-    kube.slow = False
+    kube.call_s = 0.0
     assert await told.next() is True
     assert not holding.done()
     holding.cancel()
+
+
+def test_a_leader_leads_on_while_each_call_takes_a_third_of_the_time_of_a_renewal() -> None:
+    """And has the time of a call left for each write, at any moment."""
+
+    async def leads(kube: SlowKube) -> list[bool]:
+        one = Elector(kube, "lab", "lock", "a", monotonic=loop_time)
+        await one.acquire()
+        told: list[bool] = []
+        holding = asyncio.create_task(one.hold(told.append))
+        left_s = []
+        for _ in range(600):
+            await asyncio.sleep(1)
+            left_s.append(one.left_s())
+        holding.cancel()
+        assert min(left_s) >= kube.call_s
+        return told
+
+    kube = SlowKube()
+    kube.call_s = Timing().renew_within_s / 3
+    assert in_no_time(leads(kube)) == []
+
+
+class HangingKube(FakeKube):
+    """One write of the lease is never answered, when a test says so: its connection is dead."""
+
+    hangs: bool = False
+
+    async def replace(self, manifest: Manifest) -> Manifest:
+        if self.hangs:
+            self.hangs = False
+            await asyncio.Event().wait()
+        return await super().replace(manifest)
+
+
+def test_a_call_that_is_never_answered_costs_no_lease() -> None:
+    async def leads(kube: HangingKube) -> list[bool]:
+        one = Elector(kube, "lab", "lock", "a", monotonic=loop_time)
+        await one.acquire()
+        told: list[bool] = []
+        holding = asyncio.create_task(one.hold(told.append))
+        await asyncio.sleep(10)
+        kube.hangs = True
+        await asyncio.sleep(60)
+        assert not kube.hangs
+        holding.cancel()
+        return told
+
+    assert in_no_time(leads(HangingKube())) == []
+
+
+async def test_who_begins_is_seen_before_it_looks_at_others() -> None:
+    """So of two operators that begin at once at least one sees the other."""
+    kube, calls = FakeKube(), list[str]()
+
+    def note(verb: str, name: str) -> None:
+        calls.append(verb)
+
+    kube.fail = note
+    await elector(kube, "a").acquire()
+    assert calls.index("create") < calls.index("list")
 
 
 async def taken_by_b(kube: FakeKube) -> None:

@@ -24,9 +24,9 @@ class Timing:
         ValueError: they do not keep two leaders apart.
     """
 
-    lease_s: float = 12.0
+    lease_s: float = 20.0
     """How long a follower waits after the last change of the lease that it saw."""
-    renew_within_s: float = 8.0
+    renew_within_s: float = 15.0
     """How long a leader may go without a renewal before it stops."""
     retry_s: float = 2.0
     """Between two looks at the lease."""
