@@ -68,6 +68,8 @@ logger = logging.getLogger(__name__)
 
 PLAN_S = 9.0
 """A cloud pod gives a call up after 10 s."""
+TELL_S = 0.5
+"""For so long a plan waits for its events; they are written meanwhile, or afterwards."""
 EVENTS_OF_A_JOB = Rate(burst=16, per_s=1 / 30)
 _NOT_PLANNED = FINISHED | {Phase.REFUSED, Phase.SUSPENDED}
 
@@ -94,6 +96,8 @@ class Planner:
     """Whether this operator may plan for jobs of a namespace."""
     turns: Turns = field(default_factory=Turns)
     events: Buckets = field(default_factory=lambda: Buckets(EVENTS_OF_A_JOB))
+    telling: set[asyncio.Task[list[EventNote]]] = field(default_factory=set)
+    """Events that are being written."""
     plan_s: float = PLAN_S
     """How long a call may take, once it has its turn."""
 
@@ -193,7 +197,13 @@ class Planner:
 
     async def _keep(self, job: JobView, state: JobState, *, events: Iterable[EventNote]) -> None:
         self.reports.keep(job.key, job.uid, state=state)
-        await emit(job, self._told(job, list(events)), deps=self.deps)
+        if notes := self._told(job, list(events)):
+            task = asyncio.create_task(emit(job, notes, deps=self.deps), name="events")
+            self.telling.add(task)
+            task.add_done_callback(self.telling.discard)
+            written, _ = await asyncio.wait({task}, timeout=TELL_S)
+            for one in written:
+                one.result()
 
     def _told(self, job: JobView, events: Sequence[EventNote]) -> list[EventNote]:
         """As many as a job may have; the last of these tells how many are left out."""

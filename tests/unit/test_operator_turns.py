@@ -8,10 +8,11 @@ import httpx2
 import pytest
 
 from lockstep_operator.core.model import Manifest
+from lockstep_operator.errors import Refused
 from lockstep_operator.kube import job_ref
 from lockstep_operator.policies import Policies
 from lockstep_operator.turns import Turns
-from tests.support.kube import job_body
+from tests.support.kube import failing, job_body
 from tests.support.planner import BOTH, PLAN, POD_0, POD_1, Setup, allocated, client
 from tests.support.planner import report as report_of
 from tests.support.planner import request as request_of
@@ -154,6 +155,28 @@ async def test_a_plan_that_takes_longer_than_its_caller_waits_is_given_up(
             answer = await http.post(PLAN, json=request_of())
     assert (answer.status_code, answer.json()["message"]) == (503, "there is no plan after 0.05 s")
     assert (await setup.http.post(PLAN, json=request_of())).status_code == 200
+
+
+async def test_a_plan_does_not_wait_long_for_its_events_which_are_told_all_the_same(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may take as long as calls to the apiserver do."""
+    answered, create = asyncio.Event(), setup.kube.create
+
+    async def slow(manifest: Manifest) -> Manifest:
+        if manifest["kind"] == "Event":
+            await answered.wait()
+        return await create(manifest)
+
+    monkeypatch.setattr(setup.kube, "create", slow)
+    setup.kube.fail = failing("resize", Refused("may not resize"), POD_1)
+    assert (await setup.http.post(PLAN, json=request_of())).status_code == 200
+    assert not setup.kube.events
+    telling = set(setup.planner.telling)
+    answered.set()
+    await asyncio.gather(*telling)
+    assert [event["reason"] for event in setup.kube.events] == ["CooperativeThrottling"]
+    assert not setup.planner.telling
 
 
 async def test_a_pod_that_just_failed_is_not_asked_and_waited_for_again(
