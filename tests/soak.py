@@ -5,7 +5,7 @@
 Runs a job on the embedded cluster and looks at its pods, the operator and Prometheus every few
 rounds, from the machine that they all run on: memory, descriptors, threads, files in /tmp, what
 lies on the job's volume. Past a warm-up a line is laid through each by least squares. It fails
-where one rises faster than LIMITS say, or where a container was started anew.
+where one rises faster than LIMITS say, or where a container or a pod was made anew.
 """
 
 import argparse
@@ -56,10 +56,12 @@ OF_PROMETHEUS: Mapping[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A process's figures at a round."""
+    """A pod's figures at a round."""
 
     round: int
     usage: Usage
+    uid: str = ""
+    """The pod's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,19 @@ def looked_at(number: int) -> dict[str, Look]:
     """Every pod of job and chart as it is now, by name."""
     found = [*pods_of(NAMESPACE, f"{JOB_LABEL}={JOB}"), *pods_of(NAMESPACE, PARTS_OF_CHART)]
     unique = {pod["metadata"]["name"]: pod for pod in found}
-    return {name: Look(number, api.usage(pod)) for name, pod in unique.items()}
+    return {
+        name: Look(number, api.usage(pod), pod["metadata"]["uid"]) for name, pod in unique.items()
+    }
+
+
+def replaced(looks: Mapping[str, Sequence[Look]]) -> list[str]:
+    """Pods that were not there all the time, or whose name another had meanwhile."""
+    times = max(map(len, looks.values()), default=0)
+    return [
+        pod
+        for pod, seen in looks.items()
+        if len(seen) < times or len({look.uid for look in seen}) > 1
+    ]
 
 
 def started_anew() -> list[str]:
@@ -141,8 +155,8 @@ def soak(rounds: int, mode: Mode) -> bool:
                 raise AssertionError(f"the job failed: {seen['status']['conditions']}")
             for name, look in looked_at(seen["status"]["round"]).items():
                 looks[name].append(look)
-        anew = started_anew()
-    return told(looks, rounds=rounds, anew=anew)
+        anew = {*started_anew(), *replaced(looks)}
+    return told(looks, rounds=rounds, anew=sorted(anew))
 
 
 def told(looks: Mapping[str, Sequence[Look]], *, rounds: int, anew: Sequence[str]) -> bool:

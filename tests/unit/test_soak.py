@@ -5,7 +5,7 @@ import random
 import pytest
 
 from tests.cluster.usage import Usage
-from tests.soak import LIMITS, MIB, Look, slope, told, trends
+from tests.soak import LIMITS, MIB, Look, replaced, slope, told, trends
 
 ROUNDS = 500
 CLOUD, PROMETHEUS = "soak-cloud-0", "lockstep-prometheus-abc"
@@ -59,3 +59,15 @@ def test_the_table_says_what_grows_and_who_was_started_anew(
     assert "+100.000 MiB in 100 rounds: GROWS (at most 1 MiB)" in out
     assert not told({CLOUD: looks(0)}, rounds=ROUNDS, anew=[CLOUD])
     assert f"{CLOUD} was started anew" in capsys.readouterr().out
+
+
+def test_a_pod_that_another_has_replaced_was_made_anew() -> None:
+    def seen(*uids: str) -> list[Look]:
+        return [Look(at, Usage(), uid) for at, uid in enumerate(uids)]
+
+    assert replaced({CLOUD: seen("a", "a", "a"), PROMETHEUS: seen("b", "b", "b")}) == []
+    assert replaced({CLOUD: seen("a", "c", "c"), PROMETHEUS: seen("b", "b", "b")}) == [CLOUD]
+    assert replaced({"old": seen("a", "a"), "new": seen("d"), CLOUD: seen("b", "b", "b")}) == [
+        "old", "new",
+    ]  # fmt: skip
+    assert replaced({}) == []
