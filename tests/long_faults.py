@@ -39,7 +39,10 @@ NAMESPACE = "faults"
 JOB = "patient"
 OPERATOR = "deployment/lockstep-operator"
 OPERATOR_PODS = "app.kubernetes.io/component=operator"
-TRAINING: Json = {"deterministic": True, "seed": 7, "localSteps": {"fixed": 100}}
+TRAINING: Json = {"deterministic": True, "seed": 7, "localSteps": {"fixed": 400}}
+SLOW_CPU, FAST_CPU = "100m", "500m"
+"""Of a device, while faults last and in the undisturbed run: for its model it is no
+matter how long rounds take, and so it has caught up in a few minutes."""
 SLOW_S = 5.0
 """What each call takes longer."""
 MOST_S_A_ROUND = 20
@@ -181,9 +184,17 @@ def ended() -> int:
     return int(done["round"])
 
 
+def job_of(name: str, rounds: int, *, cpu: str) -> Json:
+    """A job whose devices all have so much of a core at most."""
+    job = small_job(name, training=TRAINING | {"rounds": rounds})
+    for group in job["spec"]["devices"]:
+        group["cpuAtMax"] = cpu
+    return job
+
+
 def same_as_undisturbed(rounds: int) -> bool:
     """Whether an undisturbed job of so many rounds comes to the same model."""
-    apply(NAMESPACE, small_job("undisturbed", training=TRAINING | {"rounds": rounds}))
+    apply(NAMESPACE, job_of("undisturbed", rounds, cpu=FAST_CPU))
     over, timeout_s = in_phase("Completed", "Failed"), MOST_S_A_ROUND * rounds
     watch(NAMESPACE, "undisturbed", over, timeout_s=timeout_s)
     first, second = (model_hash(NAMESPACE, name) for name in (JOB, "undisturbed"))
@@ -197,7 +208,7 @@ def run(chosen: list[str], share: float) -> bool:
     wrong: list[str] = []
     with installed(NAMESPACE), api.slow_way() as way:
         _operator_uses(way)
-        apply(NAMESPACE, small_job(JOB, training=TRAINING | {"rounds": 100_000}))
+        apply(NAMESPACE, job_of(JOB, 100_000, cpu=SLOW_CPU))
         watch(NAMESPACE, JOB, past_round(3))
         for name in chosen:
             wrong += play(name, Stage(way, share))
