@@ -114,11 +114,14 @@ def _der(tag: int, content: bytes) -> bytes:
     return bytes((tag,)) + length + content
 
 
+REQUEST = request_of(_server_key())
+"""One that is in order."""
+
+
 def _whole_requests() -> tuple[bytes, ...]:
-    text = request_of(_server_key()).encode()
-    request = x509.load_pem_x509_csr(text)
+    request = x509.load_pem_x509_csr(REQUEST.encode())
     der = request.public_bytes(Encoding.DER)
-    return in_ways([text], [der], [request.tbs_certrequest_bytes])
+    return in_ways([REQUEST.encode()], [der], [request.tbs_certrequest_bytes])
 
 
 def published_keys(data: bytes) -> str | None:
