@@ -2,10 +2,17 @@
 
 import json
 import threading
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
-from lockstep_cli.log_lines import readable
+from lockstep_cli.cluster import Cluster, Where, connect
+from lockstep_cli.commands.logs import Follower, Shower
+from lockstep_cli.facts import Job
+from lockstep_cli.feed import Ended, Feed, Heard
+from lockstep_cli.follow import Change
+from lockstep_cli.log_lines import Asked, readable
 from tests.support.apiserver import FakeApi
 from tests.support.cli import Lockstep, device_pod, job, pod, running_status
 
@@ -111,8 +118,8 @@ def test_followed_logs_go_on_with_new_pods_until_the_job_has_ended(
 
     def later() -> None:
         reads(3)
-        api.put("pods", device_pod("fast-2", group="fast"))
         api.say("lab", "digits-device-fast-2", line=at(5, "is new"))
+        api.put("pods", device_pod("fast-2", group="fast"))
         reads(4)
         api.end_log("lab", "digits-device-fast-0")
         api.put("pods", device_pod("fast-0", group="fast", restarts=1))
@@ -129,6 +136,37 @@ def test_followed_logs_go_on_with_new_pods_until_the_job_has_ended(
     assert sorted(done.lines) == sorted([ALL[3], ALL[1], ALL[1], ALL[2], "fast-2 | is new"])
     tails = [q.get("tailLines") for _, path, q in api.requests if path.endswith("/log")]
     assert tails == ["1", "1", "1", "1", None]
+
+
+class Played(Feed):
+    """A feed that says what a test puts into it, and remembers what it was asked to follow."""
+
+    def __init__(self, cluster: Cluster, *said: Heard | Ended) -> None:
+        super().__init__(cluster)
+        self.asked: list[str] = []
+        for one in said:
+            self.items.put(one)
+
+    def add(self, source: str, things: Callable[[], Iterable[Any]]) -> None:
+        self.asked.append(source)
+
+
+def test_a_restart_that_is_heard_of_before_the_log_ends_is_read_at_its_end(
+    running: FakeApi, lockstep: Lockstep
+) -> None:
+    """The watch of pods and their logs come over connections of their own, in any order."""
+
+    def pods(restarts: int) -> Heard:
+        body = running.put("pods", device_pod("fast-0", group="fast", restarts=restarts))
+        return Heard("pods", Change({("lab", "digits-device-fast-0"): body}))
+
+    ended = running.put("federatedjobs", job(status=running_status(phase="Completed")))
+    cluster = connect(Where(kubeconfig=lockstep.kubeconfig))
+    log_ends = Ended("digits-device-fast-0")
+    over = Heard("job", Change({("lab", "digits"): ended}))
+    feed = Played(cluster, pods(0), pods(1), log_ends, over, log_ends)
+    Follower(cluster, Asked(follow=True), show=Shower(False, True), feed=feed).run(Job(ended))
+    assert feed.asked == ["job", "pods", "digits-device-fast-0", "digits-device-fast-0"]
 
 
 def test_a_workers_line_is_made_readable() -> None:

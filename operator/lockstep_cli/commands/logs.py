@@ -159,6 +159,8 @@ class Follower:
     open: set[str] = field(default_factory=set)
     """Pods whose logs are read."""
     seen: set[Run] = field(default_factory=set)
+    there: list[Pod] = field(default_factory=list)
+    """Pods when they were heard of last."""
 
     def run(self, job: Job) -> None:
         """Until the job has ended and nothing more comes."""
@@ -176,6 +178,7 @@ class Follower:
                 self.open.discard(source)
                 if error is not None:
                     say(f"{source}: {error}", style="yellow")
+                self._begin()
             case Heard(_, Line() as line):
                 self.show(line)
             case Heard(source, Change() as change) if change.trouble:
@@ -184,11 +187,15 @@ class Follower:
                 self.job_ended = all(Job(body).ended for body in objects.values())
             case Heard("pods", Change(objects=objects)):
                 self.listed = True
-                self._begin([Pod(body) for body in objects.values()])
+                self.there = [Pod(body) for body in objects.values()]
+                self._begin()
 
-    def _begin(self, pods: list[Pod]) -> None:
-        """Reads logs that have begun, and those of containers that were restarted."""
-        chosen = wanted(pods, self.asked)
+    def _begin(self) -> None:
+        """Reads logs that have begun, and those of containers that were restarted.
+
+        A restart may be heard of before the log of the life before has ended.
+        """
+        chosen = wanted(self.there, self.asked)
         self.show.widen(chosen)
         for pod in chosen:
             if not pod.started or (run := run_of(pod)) in self.seen or pod.name in self.open:
