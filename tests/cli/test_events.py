@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.support.cli import Lockstep, event, job
+from tests.support.patience import PATIENCE_S
 
 JOB = ("FederatedJob", "digits")
 POD = ("Pod", "digits-device-fast-0")
@@ -83,11 +84,11 @@ def test_watched_ones_come_once_each(lockstep: Lockstep) -> None:
     api.put("federatedjobs", job())
     api.put("events", event(JOB, "First", at="2026-01-01T00:00:01Z"))
 
-    def later() -> None:
-        def watches(count: int) -> None:
-            with api.changed:
-                api.changed.wait_for(lambda: api.watches >= count, timeout=60)
+    def watches(count: int) -> None:
+        with api.changed:
+            assert api.changed.wait_for(lambda: api.watches >= count, timeout=PATIENCE_S)
 
+    def later() -> None:
         watches(1)
         api.put("events", event(JOB, "Second", at="2026-01-01T00:00:02Z"))
         api.end_watches(forget=True)

@@ -354,10 +354,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _watch(self, named: Named) -> None:
         with self.api.changed:
             since, cut = int(self.query["resourceVersion"]), self.api.cut
+            too_old = since < self.api.oldest
             self.api.watches += 1
             self.api.changed.notify_all()
         self._begin_chunks()
-        if since < self.api.oldest:
+        if too_old:
             self._chunk({"type": "ERROR", "object": status(410, "too old resource version")})
             self._chunk(None)
             return
