@@ -12,7 +12,8 @@ so that they run at their maximum, and at which fast ones do more steps in the s
 The cost is quasi-convex in (T, K): T is sought by golden section, the price and the fewest steps
 (which `ratio` ties to the most) as roots of what rises. Then steps are rounded: among whole plans
 around, and those of equal steps, the cheapest is taken, each with the equaliser's frequencies; of
-few devices, what a step more or less makes cheaper is tried too.
+few devices, what a step more or less makes cheaper is tried too, and if they do few steps, two and
+three times as many.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,10 @@ _NEAR = (1 / 1.02, 1.02, 1 / 1.2, 1.2, 1 / 2, 2)
 _TURNS = 100
 _TRIED = 12
 _FEW, _TIMES = 8, (1, 2, 3)
-"""Devices whose whole plans are tried one by one around the one found."""
+"""Devices whose whole plans are tried one by one around the one found, and a few times as many."""
+_FEW_STEPS = 30
+"""Most steps of a device of whose plan a few times as many are tried: of more steps rounding costs
+next to nothing, and the way back is walked step by step."""
 _SCALES = np.geomspace(0.6, 1 / 0.6, 25)
 """Whole plans are sought where the last device has so much of its best time; one has it all."""
 _TINY = 1e-12
@@ -161,13 +165,15 @@ class _Task:
         return np.minimum(steps, np.floor(self.ratio * steps.min()))
 
     def refined(self, found: _Choice) -> _Choice:
-        """The best plan around this one, and around a few times its steps, of a few devices.
+        """The best plan around this one, and around a few times its steps, if these are few.
 
         Where devices do few steps each of them counts; where they are many, none does.
         """
         if len(self.cycles) > _FEW:
             return found
-        starts = (self.cheapest(self.bounded(found.steps * times)[None]) for times in _TIMES)
+        few = found.steps.max() <= _FEW_STEPS
+        plans = [self.bounded(found.steps * times) for times in (_TIMES if few else _TIMES[:1])]
+        starts = [self.cheapest(plan[None]) for plan in plans]
         return min((self._best_around(one) for one in starts), key=lambda choice: choice.cost)
 
     def _best_around(self, found: _Choice) -> _Choice:

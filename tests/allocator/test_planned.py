@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lockstep_allocator import planned
 from lockstep_allocator.devices import Array, Devices, energy_curve, stack_curves
-from lockstep_allocator.equalize import equalize
+from lockstep_allocator.equalize import Equalized, equalize
 from lockstep_allocator.planned import Planned, Wish, plan_steps
 from lockstep_allocator.scenarios import generic_phones
 from lockstep_api.energy import EnergyModel
@@ -138,6 +139,21 @@ def test_steps_that_are_nearly_continuous_are_the_best_around(case: Case) -> Non
     assert beside.min() >= plan.cost * (1 - 1e-4)
     assert plan.cost == pytest.approx(plan.bound, rel=2e-3)
     assert case.plan().bound == pytest.approx(plan.bound, rel=2e-3)
+
+
+def test_steps_that_are_many_are_not_walked_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """500 times finer steps take no more looks than a few."""
+    looks: list[int] = []
+
+    def counted(devices: Devices, upload_s: Array) -> Equalized:
+        looks.append(len(upload_s))
+        assert len(looks) < 100
+        return equalize(devices, upload_s)
+
+    monkeypatch.setattr(planned, "equalize", counted)
+    plan = drawn(1, 8).finely(500).plan()
+    assert plan.steps.max() > 10_000
+    assert looks
 
 
 @given(case=cases)
