@@ -52,6 +52,8 @@ WITHOUT_CLUSTER = Part(
 FAST = Part("that are fast", ("-m", "not cluster and not slow and not cores", *ON_ALL_CORES))
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """Of parts that have a process for each core: more threads of torch would only wait."""
+COMPILED_ONCE = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Of all parts: tests start hundreds of processes, and torch takes long to compile."""
 ALONE = Part("alone on the cluster", ("tests/e2e", "-m", "alone"))
 SIDE_BY_SIDE = Part(
     "side by side on the cluster",
@@ -132,7 +134,7 @@ def run(part: Part, environment: Mapping[str, str], *, quiet: bool = False) -> R
         command = (*part.prefix, sys.executable, *words)
         ended = subprocess.run(
             command,
-            env={**os.environ, **environment},
+            env={**os.environ, **COMPILED_ONCE, **environment},
             stdout=subprocess.PIPE if quiet else None,
             stderr=subprocess.STDOUT if quiet else None,
             text=True,
