@@ -49,6 +49,7 @@ from lockstep_operator.errors import (
     NotLeader,
     PlanTookTooLong,
     PolicyUnavailable,
+    Superseded,
     TelemetryError,
     UnfitRequest,
 )
@@ -185,15 +186,24 @@ class Planner:
             tell.policy(job.uid, job.key, use=basis.use)
 
     async def _draw(self, job: JobView, request: PlanRequest, *, basis: Basis) -> Drawn:
+        """What is drawn, beside the event loop: a large job takes long, and others go on."""
         state = self.reports.of(job.uid)
         try:
-            drawn = draw(state, request, basis=basis)
+            drawn = await asyncio.to_thread(draw, state, request, basis=basis)
         except UnfitRequest as error:
             undone = undrawn(state, request, error=error)
+            self._check_still(job, state)
             await self._keep(job, undone.state, events=undone.events)
             raise
+        self._check_still(job, state)
         await self._keep(job, drawn.state, events=drawn.events)
         return drawn
+
+    def _check_still(self, job: JobView, state: JobState) -> None:
+        """Nothing may have been heard of the job since, that a plan would take back."""
+        now = self.reports.get(job.uid)
+        if now is not None and now is not state:
+            raise Superseded("the job has ended meanwhile")
 
     async def _keep(self, job: JobView, state: JobState, *, events: Iterable[EventNote]) -> None:
         self.reports.keep(job.key, job.uid, state=state)
@@ -258,7 +268,7 @@ class Planner:
         until = asyncio.get_running_loop().time() + self.resizer.whole_s
         first = await actuate(key, wanted, resizer=self.resizer, until=until)
         plan = with_applied(drawn, first.failures, refusals=first.refusals)
-        if (again := redraw(plan, basis)) is None:
+        if (again := await asyncio.to_thread(redraw, plan, basis)) is None:
             return plan
         rest = limits(again, but=first.failures)
         try:

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from lockstep_api.spec.tiers import ClusteringMethod
-from lockstep_operator.core.clustering import Cluster, Kept, LeavesEmpty, Member, Rule, cluster
+from lockstep_operator.core.clustering import (
+    Cluster,
+    Floats,
+    Kept,
+    LeavesEmpty,
+    Member,
+    Rule,
+    _Table,
+    cluster,
+)
 
 KL = ClusteringMethod.KL
 
@@ -286,3 +295,17 @@ def test_a_thousand_clients_are_all_dealt_out() -> None:
     )
     drawn = mean_divergence(made(of, ClusteringMethod.RANDOM, clusters=10))
     assert mean_divergence(found) < 0.2 * drawn
+
+
+def test_labels_that_no_data_set_has_make_a_draw_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each device says itself how many there are, up to 1024; that many shares are looked at."""
+    looked_at, kl = [0], _Table.kl
+
+    def counted(table: _Table, counts: Floats) -> Floats:
+        looked_at[0] += counts.size
+        return kl(table, counts)
+
+    monkeypatch.setattr(_Table, "kl", counted)
+    found = made(skewed(150, labels=1024), clusters=10)
+    assert sizes(found) == [15] * 10
+    assert looked_at[0] < 100e6

@@ -1,11 +1,14 @@
 """Objective `sum`: the matching of the least sum of all clusters' seconds."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import optimize
 
+from lockstep_operator.core import matching
 from lockstep_operator.core.matching import (
     Costs,
     least_bottleneck,
@@ -64,3 +67,31 @@ def test_equal_edges_share_clusters_evenly() -> None:
     costs = Costs([[1.0] * 3] * 6, [[0.0] * 3] * 6, (9, 9, 9))
     found = match([*"abcdef"], ["e-0", "e-1", "e-2"], costs=costs, objective="sum")
     assert sorted(one.edge for one in found) == ["e-0", "e-0", "e-1", "e-1", "e-2", "e-2"]
+
+
+def test_many_clusters_and_edges_are_matched_in_memory_that_has_an_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All places of 250 edges for 250 clusters would be 125 MB of costs, of 1000 8 GB."""
+    looked_at: list[int] = []
+    assign = optimize.linear_sum_assignment
+
+    def seen(matrix: Any) -> Any:
+        looked_at.append(matrix.size)
+        return assign(matrix)
+
+    monkeypatch.setattr(optimize, "linear_sum_assignment", seen)
+    edges = 250
+    costs = Costs([[1.0] * edges] * 250, [[1.0] * edges] * 250, (250,) * edges)
+    assert [len(on) for on in least_sum(costs)] == [1] * edges
+    assert looked_at[0] <= 1 << 22
+
+
+def test_edges_have_as_many_places_as_clusters_need_however_few_edges_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(matching, "_MOST_PLACES", 1)
+    costs = Costs([[1.0, 1.0, 1.0]] * 7, [[1.0, 2.0, 1.0]] * 7, (1, 9, 9))
+    held = least_sum(costs)
+    assert sorted(k for on in held for k in on) == [*range(7)]
+    assert [len(on) for on in held] == [1, 3, 3]

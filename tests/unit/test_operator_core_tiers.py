@@ -1,5 +1,7 @@
 """Rounds with edges: clusters, their edges, batches and frequencies, as `plan_round` gives them."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,8 +9,9 @@ import pytest
 from lockstep_api.spec import FederatedJobSpec, Mode
 from lockstep_api.wire import PlanRequest, RoundPlan
 from lockstep_operator.core.insight import ClientInsight, Insight, Way
+from lockstep_operator.core.offload import Averaging, Site, Splitting
 from lockstep_operator.core.plan import plan_round, replanned, with_applied
-from lockstep_operator.core.tiers import sites
+from lockstep_operator.core.tiers import grouped, sites
 from lockstep_operator.errors import UnfitRequest
 from tests.support.tiered import CNN, asking, group, hierarchical_job, split_job
 
@@ -249,3 +252,30 @@ def test_nobody_connected_is_a_plan_without_anybody() -> None:
     nobody = PlanRequest.model_validate(asking(spec).model_dump(by_alias=True) | {"clients": []})
     assert plan_round(spec, nobody).clusters == []
     assert [*sites(spec)] == ["e-0", "e-1"]
+
+
+@pytest.mark.parametrize("mode", [hierarchical_job, split_job])
+def test_what_a_cluster_costs_is_reckoned_once_for_all_edges_that_it_has_not_met(
+    mode: Callable[..., FederatedJobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large job has a thousand of them, and its plan must not take minutes."""
+    nine = [{"name": "e", "replicas": 9}]
+    spec = mode(group("fast", replicas=6), edges=nine)
+    met = {"e-8": Way(up_mbps=50.0, down_mbps=50.0)}
+    seen = alike(spec, work_per_step=0.01, upload_mbit=8.0)
+    known = {**seen.clients, "fast-0": replace(seen.of("fast-0"), by_edge=met)}
+    asked: list[tuple[str, ...]] = []
+    for kind in (Averaging, Splitting):
+        reckon = kind.member_seconds
+
+        def counted(work: Any, clients: Sequence[str], site: Site, reckon: Any = reckon) -> float:
+            asked.append((*clients, site.name))
+            return float(reckon(work, clients, site))
+
+        monkeypatch.setattr(kind, "member_seconds", counted)
+    asked_for = asking(spec, edges=[f"e-{i}" for i in range(9)])
+    grouped(spec, asked_for, steps=dict.fromkeys(known, 4), cut=CNN[0],
+            insight=replace(seen, clients=known))  # fmt: skip
+    once = [one for one in asked if "fast-0" not in one]
+    assert len(once) == len({one[:-1] for one in once})
+    assert sorted(one[-1] for one in asked if "fast-0" in one) == ["e-0", "e-8"]

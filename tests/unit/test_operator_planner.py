@@ -1,10 +1,13 @@
 """The planner over HTTP: what a plan does, and when an outcome is taken."""
 
+import asyncio
+import threading
 from typing import Any
 
 import pytest
 
 from lockstep_api import names
+from lockstep_operator import planner as planner_module
 from lockstep_operator.core.model import ObjectRef
 from lockstep_operator.core.spec import parse_spec
 from lockstep_operator.errors import Refused, Unavailable
@@ -18,6 +21,7 @@ from tests.support.kube import (
     job_body,
     status_of,
 )
+from tests.support.patience import PATIENCE_S
 from tests.support.planner import (
     BOTH,
     DONE,
@@ -307,3 +311,46 @@ async def test_labels_of_devices_are_read_in_modes_that_make_clusters_of_them_on
     assert ("more values than a job of 200 clients can tell" in answer.text) is (
         mode == "federated"
     )
+
+
+async def test_others_are_served_while_a_large_plan_is_drawn(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here for as long as the other call takes."""
+    begun, answered = threading.Event(), threading.Event()
+    drawn = planner_module.draw  # type: ignore[attr-defined]
+
+    def slowly(*words: Any, **more: Any) -> Any:
+        begun.set()
+        assert answered.wait(PATIENCE_S / 10), "nobody else was served"
+        return drawn(*words, **more)
+
+    monkeypatch.setattr(planner_module, "draw", slowly)
+    asking = asyncio.ensure_future(setup.http.post(PLAN, json=request()))
+    await asyncio.to_thread(begun.wait)
+    assert (await setup.http.post(PLAN.replace("digits", "another"), json={})).status_code == 403
+    answered.set()
+    assert (await asking).status_code == 200
+
+
+async def test_a_plan_that_was_drawn_meanwhile_takes_no_outcome_back(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, told = threading.Event(), threading.Event()
+    drawn = planner_module.draw  # type: ignore[attr-defined]
+
+    def slowly(*words: Any, **more: Any) -> Any:
+        begun.set()
+        assert told.wait(PATIENCE_S / 10)
+        return drawn(*words, **more)
+
+    monkeypatch.setattr(planner_module, "draw", slowly)
+    asking = asyncio.ensure_future(setup.http.post(PLAN, json=request()))
+    await asyncio.to_thread(begun.wait)
+    setup.kube.fail = failing("status", Unavailable("connection lost"))
+    assert (await setup.http.post(OUTCOME, json=DONE)).status_code == 503
+    told.set()
+    assert (await asking).status_code == 503
+    state = setup.report
+    assert state is not None
+    assert state.outcome is not None

@@ -26,7 +26,11 @@ SAMPLES_WEIGHT = 0.05
 """What log(examples of a cluster / mean of the clusters)² counts beside its divergence in nats: the
 largest weight of those measured that leaves divergences where they are (tests/bench)."""
 FEW = 200
-"""Up to so many clients all candidates and all swaps are looked at."""
+"""Up to so many clients all candidates and all swaps are looked at, where these are of few labels
+(`_MOST_WORK`)."""
+_MOST_WORK = 100 * FEW**2
+"""Pairs of clients times labels: a second of a core. A device may tell more labels than there are,
+and all others then count as having these."""
 POOL = 64
 """Above it so many candidates a step, members of a cluster and pairs of clusters."""
 _STREAM = 0xC1A5
@@ -138,6 +142,11 @@ class _Table:
     def size(self) -> int:
         return len(self.clients)
 
+    @property
+    def is_small(self) -> bool:
+        """Whether all of it may be looked at."""
+        return self.size <= FEW and self.size**2 * self.counts.shape[1] <= _MOST_WORK
+
     def kl(self, counts: Floats) -> Floats:
         """(..., labels) -> (...,) divergence of such sums of counts from the target."""
         labels = counts.shape[-1]
@@ -233,7 +242,7 @@ def _capped(objective: _Objective, clusters: int, *, random: Generator) -> list[
         mine: Places = []
         counts, examples = np.zeros(table.counts.shape[1]), 0.0
         for step in range(size):
-            pool = left[: 1 if step == 0 else POOL if table.size > FEW else len(left)]
+            pool = left[: 1 if step == 0 else len(left) if table.is_small else POOL]
             # examples are judged as if the cluster were full with members like these
             scale = size / (step + 1)
             after = examples + table.examples[pool]
@@ -247,10 +256,10 @@ def _capped(objective: _Objective, clusters: int, *, random: Generator) -> list[
 def _improved(clusters: list[Places], objective: _Objective, *, least: int | None) -> list[Places]:
     """Exchanges pairs of members until no exchange helps; with `least` members also move alone.
 
-    Above `FEW` clients the work is bounded: one pass, over the worst cluster beside others, and
+    Where it is not small the work is bounded: one pass, over the worst cluster beside others, and
     over a pool of members of each.
     """
-    few = objective.table.size <= FEW
+    few = objective.table.is_small
     found = [[*one] for one in clusters]
     helped = True
     while helped:
@@ -272,7 +281,7 @@ def _exchange(
     """Best exchanges between two clusters, one after another; whether there was one."""
     a, b = clusters[pair[0]], clusters[pair[1]]
     now = objective.of_places(a) + objective.of_places(b)
-    many = objective.table.size > FEW
+    many = not objective.table.is_small
     helped = False
     while True:
         from_a, from_b = _movable(a, b, nobody=objective.table.size, least=least)

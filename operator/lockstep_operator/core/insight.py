@@ -96,6 +96,10 @@ class Insight:
         """What is known of a client."""
         return self.clients.get(client, ClientInsight())
 
+    def met(self, clients: Iterable[str]) -> set[str]:
+        """The edges of whose way to one of these clients something is known."""
+        return {edge for client in clients for edge in self.of(client).by_edge or ()}
+
 
 # -- series → insight ------------------------------------------------------------------------
 

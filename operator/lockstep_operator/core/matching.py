@@ -5,8 +5,9 @@ in seconds: what its slowest device takes (all wait for it), and the edge's work
 one edge share it evenly: beside others a cluster waits for the smaller of its own work and theirs,
 so the sum of all waits is exactly that of slots of which the j-th costs 2j - 1 times the work.
 
-Invariants: no edge has more clusters than it has room for; `sum` is optimal; `bottleneck` is
-optimal where the search ends within `MOST_STEPS`, as it does for few clusters and edges.
+Invariants: no edge has more clusters than it has room for; `sum` is optimal where all places on
+edges can be looked at (`_MOST_PLACES`), else of the first on each; `bottleneck` is optimal where
+the search ends within `MOST_STEPS`, as it does for few clusters and edges.
 Of equal matchings the one that spreads the clusters most evenly is taken.
 """
 
@@ -23,6 +24,8 @@ _SAME = 1e-9
 """Relative difference below which two costs are one."""
 _FEW = 20
 """Above so many clusters only those on the edge that takes longest are moved, without a search."""
+_MOST_PLACES = 1 << 22
+"""Clusters times places on edges that the least sum is chosen from: 32 MiB of costs."""
 _EVEN = 1e-9
 """Of the largest cost: what spreads clusters where nothing else does."""
 
@@ -136,10 +139,10 @@ def match(
 
 
 def least_sum(costs: Costs) -> Held:
-    """The matching of the least sum of all clusters' seconds, exactly."""
+    """The matching of the least sum of all clusters' seconds."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - 50 MB, and few jobs ask
 
-    most = len(costs.devices_s)
+    most = _most_on_one(len(costs.devices_s), costs.room)
     slots = [(e, j) for e, room in enumerate(costs.room) for j in range(1, min(room, most) + 1)]
     edge_of, position = np.array(slots).T
     devices, work = np.array(costs.devices_s), np.array(costs.work_s)
@@ -150,6 +153,15 @@ def least_sum(costs: Costs) -> Held:
     for cluster, slot in enumerate(chosen):
         held[edge_of[slot]].append(cluster)
     return held
+
+
+def _most_on_one(clusters: int, room: Sequence[int]) -> int:
+    """How many of the clusters one edge may have: all, where that can be looked at; never fewer
+    than have to share one."""
+    most = min(clusters, max(1, _MOST_PLACES // (clusters * len(room))))
+    while sum(min(one, most) for one in room) < clusters:
+        most += 1
+    return most
 
 
 def least_bottleneck(costs: Costs) -> Held:

@@ -64,7 +64,8 @@ class Offload(Protocol):
         """Whether its seconds are such, and not only good for comparing."""
 
     def member_seconds(self, clients: Sequence[str], site: Site) -> float:
-        """Seconds of a round for the slowest of a cluster's devices, without the edge's work."""
+        """Seconds of a round for the slowest of a cluster's devices, without the edge's work; the
+        same at all edges at which none of them was (`Insight.met`)."""
 
     def edge_seconds(self, clients: Sequence[str], site: Site) -> float:
         """Seconds of a round that the edge works for a cluster which has it to itself."""
@@ -78,38 +79,50 @@ class Averaging:
     """Mode hierarchical: a model down, local training, an update up."""
 
     groups: Mapping[str, DeviceGroup]
-    steps: Mapping[str, int]
     insight: Insight
+    usual_mbit: float | None
+    """Of an update: it has as many values as the model. None: there was none yet."""
+    work_s: Mapping[str, float]
+    """Client → seconds of its steps."""
 
     @property
     def known(self) -> bool:
-        return self._usual_mbit is not None
-
-    @property
-    def _usual_mbit(self) -> float | None:
-        """Of an update: it has as many values as the model."""
-        return usual(one.upload_mbit for one in self.insight.clients.values())
+        return self.usual_mbit is not None
 
     def member_seconds(self, clients: Sequence[str], site: Site) -> float:
-        usual_mbit = self._usual_mbit or _UNKNOWN_MBIT
-        work = work_per_step(clients, self.insight)
-        return max(
-            self._seconds(client, site, mbit=usual_mbit, work=0.0 if work is None else work[place])
-            for place, client in enumerate(clients)
-        )
+        return max(self._sent_s(client, site) + self.work_s[client] for client in clients)
 
-    def _seconds(self, client: str, site: Site, *, mbit: float, work: float) -> float:
+    def _sent_s(self, client: str, site: Site) -> float:
         member, seen = Placed(client, self.groups[client], site.name), self.insight.of(client)
-        mbit = seen.upload_mbit or mbit
-        sent_s = mbit / up_mbps(seen, member) + mbit / down_mbps(seen, member)
-        return sent_s + self.steps[client] * work / parse_quantity(member.group.cpu_at_max)
+        mbit = seen.upload_mbit or self.usual_mbit or _UNKNOWN_MBIT
+        return mbit / up_mbps(seen, member) + mbit / down_mbps(seen, member)
 
     def edge_seconds(self, clients: Sequence[str], site: Site) -> float:
         """Models and updates pass the edge's own link, which all of its clusters share."""
-        return 2 * len(clients) * (self._usual_mbit or _UNKNOWN_MBIT) / LINK_MBPS
+        return 2 * len(clients) * (self.usual_mbit or _UNKNOWN_MBIT) / LINK_MBPS
 
     def room(self, site: Site, clusters: Sequence[Sequence[str]]) -> int:
         return len(clusters)
+
+
+def averaging_of(
+    groups: Mapping[str, DeviceGroup], steps: Mapping[str, int], *, insight: Insight
+) -> Averaging:
+    """What a round of mode hierarchical asks, of so many steps by client."""
+    work = work_per_step([*steps], insight)
+    return Averaging(
+        groups=groups,
+        insight=insight,
+        usual_mbit=usual(one.upload_mbit for one in insight.clients.values()),
+        work_s={
+            client: count * (0.0 if work is None else float(work[place])) / _cores(groups[client])
+            for place, (client, count) in enumerate(steps.items())
+        },
+    )
+
+
+def _cores(group: DeviceGroup) -> float:
+    return parse_quantity(group.cpu_at_max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +141,8 @@ class Splitting:
     """Client → core-seconds of the front half of an example."""
     most: Mapping[str, int]
     """Client → examples of a step that fit into its memory."""
+    usual_back: float | None
+    """Core-seconds of the back half of an example on the median edge; None: not measured yet."""
 
     @property
     def known(self) -> bool:
@@ -172,7 +187,7 @@ class Splitting:
 
     def _back_work(self, site: Site) -> float:
         """Core-seconds of the back half of an example: the same work on all edges."""
-        middle = usual(self.insight.back_work.values())
+        middle = self.usual_back
         if middle is None:
             return self.load.back_flops / CORE_FLOPS
         seen = self.insight.back_work.get(site.name, middle)
@@ -217,4 +232,5 @@ def splitting_of(
         load=load,
         core_s=dict(zip(groups, core_s, strict=True)),
         most={client: most_examples(candidate, group) for client, group in groups.items()},
+        usual_back=usual(insight.back_work.values()),
     )

@@ -30,7 +30,7 @@ from lockstep_operator.core.basis import Allocation, Counted, had_ghz, told
 from lockstep_operator.core.batches import SplitRound, split_round
 from lockstep_operator.core.clustering import Cluster
 from lockstep_operator.core.insight import Insight, Member
-from lockstep_operator.core.offload import Averaging, Site, Splitting, splitting_of
+from lockstep_operator.core.offload import Averaging, Site, Splitting, averaging_of, splitting_of
 from lockstep_operator.core.split_steps import Paces, joined
 from lockstep_operator.errors import UnfitRequest
 
@@ -87,7 +87,10 @@ def grouped(
     work = offload_of(spec, steps, insight=insight, cut=cut)
     members = [one.clients for one in made]
     costs = matching.Costs(
-        [[work.member_seconds(clients, site) for site in connected] for clients in members],
+        [
+            _member_seconds(work, clients, connected=connected, insight=insight)
+            for clients in members
+        ],
         [[work.edge_seconds(clients, site) for site in connected] for clients in members],
         tuple(work.room(site, members) for site in connected),
     )
@@ -96,6 +99,23 @@ def grouped(
         _planned(one, match, known=work.known) for one, match in zip(made, matches, strict=True)
     )
     return Grouping(clusters, _batches(work, clusters, known=sites(spec)))
+
+
+def _member_seconds(
+    work: Averaging | Splitting,
+    clients: Sequence[str],
+    *,
+    connected: Sequence[Site],
+    insight: Insight,
+) -> list[float]:
+    """What a cluster's devices take with each edge; those that they have not met are all alike."""
+    met = insight.met(clients)
+    unmet = next((site for site in connected if site.name not in met), None)
+    alike = None if unmet is None else work.member_seconds(clients, unmet)
+    return [
+        alike if alike is not None and site.name not in met else work.member_seconds(clients, site)
+        for site in connected
+    ]
 
 
 def offload_of(
@@ -108,7 +128,7 @@ def offload_of(
     """What clusters ask of edges in the job's mode."""
     groups = groups_by_client(spec)
     if spec.mode is not Mode.SPLIT:
-        return Averaging(groups, steps, insight)
+        return averaging_of(groups, steps, insight=insight)
     assert cut is not None  # chosen before
     mine = {client: groups[client] for client in steps}
     return splitting_of(spec, mine, steps=max(steps.values()), insight=insight, candidate=cut)
