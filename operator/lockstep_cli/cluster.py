@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep_api import names
+from lockstep_api.nesting import read_whatever_is_kept
 from lockstep_cli.errors import Unreachable
 from lockstep_cli.refusals import Asked, error_of
 
@@ -300,6 +301,7 @@ def connect(where: Where) -> Cluster:
     from kubernetes.client import ApiClient, Configuration  # noqa: PLC0415 - see the head
     from kubernetes.config import ConfigException  # noqa: PLC0415
 
+    read_whatever_is_kept()
     configuration = Configuration()
     configuration.connection_pool_maxsize = _POOL
     file = _file_of(where)

@@ -22,6 +22,7 @@ from kubernetes.aio.config import ConfigException
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
+from lockstep_api.nesting import read_whatever_is_kept
 from lockstep_operator.actuate import Resizer
 from lockstep_operator.auth import Authenticator
 from lockstep_operator.cluster_state import ClusterState, watches
@@ -251,6 +252,7 @@ def start(options: Mapping[str, object]) -> int:
             "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         )
     set_up_logging(config.log_format, config.log_level)
+    read_whatever_is_kept()
     try:
         return uvloop.run(run(config))
     except (ConfigException, OSError) as error:

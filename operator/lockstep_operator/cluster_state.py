@@ -58,7 +58,6 @@ from lockstep_operator.views import (
     limit_range_bounds,
     node_view,
     quota_bounds,
-    shares_of,
 )
 
 FRESH_S = 2.0
@@ -277,7 +276,7 @@ class ClusterState:
         for kept in self._jobs.values():
             for _, job in kept:
                 if job.key not in self._decided:
-                    yield job.key, shares_of(job)
+                    yield job.key, job.shares
         yield from ((key, found) for key, (_, found) in self._decided.items())
 
     def _know(
@@ -372,7 +371,7 @@ class ClusterState:
             async for one in _items(self._kube, JOB, namespace=None, labels=""):
                 job = kept_job(one)
                 if not self._is_followed(job.key.namespace):
-                    found.placed += shares_of(job)
+                    found.placed += job.shares
         except Refused:
             return
 

@@ -12,6 +12,7 @@ import kopf
 
 from lockstep_api import names
 from lockstep_operator.core.model import JobKey
+from lockstep_operator.kube_transport import PAGE_OF_JOBS
 from lockstep_operator.runtime import Runtime
 
 Login = Callable[[], Awaitable[kopf.ConnectionInfo]]
@@ -46,7 +47,7 @@ def operator_settings() -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.watching.server_timeout = 600
     settings.watching.client_timeout = 660
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = PAGE_OF_JOBS
     settings.queueing.error_delays = (1, 2, 5, 10, 30)
     settings.networking.error_backoffs = _Patience()
     return settings

@@ -17,7 +17,7 @@ from lockstep_api import names
 from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.errors import KubeError, NotFound, Refused
 from lockstep_operator.kube_fields import as_applied
-from lockstep_operator.kube_transport import JSON, Request, Transport, events
+from lockstep_operator.kube_transport import JSON, Request, Transport, events, page_of
 
 APPLY = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
@@ -26,7 +26,6 @@ MERGE = "application/merge-patch+json"
 PUBLISHED = f"{JSON}, application/jwk-set+json"
 METADATA = f"{JSON};as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
-PAGE = 500
 
 Kind = tuple[str, str]
 """apiVersion and kind."""
@@ -221,7 +220,7 @@ class ApiKube:
         metadata_only: bool = False,
     ) -> AsyncGenerator[Listing, None]:
         """A list piece by piece, so that nobody need hold all of it."""
-        query: dict[str, Any] = {"limit": PAGE} | _selected(labels, fields)
+        query: dict[str, Any] = {"limit": page_of(kind)} | _selected(labels, fields)
         accept = METADATA_LIST if metadata_only else JSON
         while True:
             page = await self._http.call(

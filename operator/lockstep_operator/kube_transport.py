@@ -1,9 +1,9 @@
 """How `kube` speaks to the apiserver: one request, its answer or its stream, and its error.
 
-Only `kube` uses it. Every failure leaves as a KubeError with the apiserver's own words; no error of
-aiohttp or of the Kubernetes client does. A write is bounded by the time for which this process may
-write, so that one that lost its lease has nothing under way when a successor begins. What is not in
-the table of rights (`rights`) does not go out at all.
+Only `kube` uses it, and `handlers` its pages. Every failure leaves as a KubeError with the
+apiserver's own words; no error of aiohttp or of the Kubernetes client does. A write is bounded by
+the time for which this process may write, so that one that lost its lease has nothing under way
+when a successor begins. What is not in the table of rights (`rights`) does not go out at all.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 
+from lockstep_api import names
 from lockstep_operator.core.model import Manifest
 from lockstep_operator.errors import (
     Conflict,
@@ -29,6 +30,9 @@ from lockstep_operator.errors import (
 from lockstep_operator.rights import called, granted
 
 JSON = "application/json"
+PAGE, PAGE_OF_JOBS = 100, 4
+"""Objects of a list that are asked for, and so held, at once. Users make what they like of theirs:
+pods may have 300 kB each, and a job what becomes 30 MB when it is read."""
 REQUEST_TIMEOUT_S = 30.0
 SILENCE_S = 90.0
 """A watch that brings nothing for so long is dead: the apiserver sends a bookmark every minute."""
@@ -117,6 +121,11 @@ class Transport:
         if (left_s := self.left_s()) <= 0:
             raise Unavailable(f"{request}: this operator does not lead any more")
         return aiohttp.ClientTimeout(min(REQUEST_TIMEOUT_S, left_s))
+
+
+def page_of(kind: tuple[str, str]) -> int:
+    """How many objects of a kind come at once."""
+    return PAGE_OF_JOBS if kind == (names.API_VERSION, names.KIND) else PAGE
 
 
 async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Manifest]:

@@ -72,9 +72,8 @@ class KeptJob:
 
     key: JobKey
     uid: str
-    spec: Manifest
-    status: Manifest
-    """Phase and placement."""
+    shares: tuple[Share, ...]
+    """Its spec, of which a user may make a megabyte, is not kept."""
 
 
 def kept_pod(pod: Manifest) -> KeptPod:
@@ -221,20 +220,21 @@ def quota_bounds(manifest: Manifest) -> Bounds:
 
 def kept_job(job: Manifest) -> KeptJob:
     """A job, as much of it as is kept."""
-    meta, status = job["metadata"], job.get("status") or {}
-    shown = {key: status[key] for key in ("phase", "placement") if key in status}
+    meta = job["metadata"]
     key = JobKey(meta["namespace"], meta["name"])
-    return KeptJob(key, meta["uid"], job.get("spec") or {}, shown)
+    return KeptJob(key, meta["uid"], _shares(key, job))
 
 
-def shares_of(job: KeptJob) -> tuple[Share, ...]:
+def _shares(key: JobKey, job: Manifest) -> tuple[Share, ...]:
     """What a job holds as its spec and status say; one that cannot be read has no place."""
+    told = job.get("status") or {}
+    shown = {name: told[name] for name in ("phase", "placement") if name in told}
     try:
-        spec = FederatedJobSpec.model_validate(job.spec)
-        status = FederatedJobStatus.model_validate(job.status)
+        spec = FederatedJobSpec.model_validate(job.get("spec") or {})
+        status = FederatedJobStatus.model_validate(shown)
     except ValidationError:
         return ()
-    return occupancy.shares(job.key, spec, status=status)
+    return occupancy.shares(key, spec, status=status)
 
 
 def holding(pod: Manifest) -> Holding | None:

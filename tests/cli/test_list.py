@@ -1,6 +1,7 @@
 """`lockstep list`."""
 
 import json
+import sys
 
 import pytest
 import yaml
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from lockstep_cli import shown
 from tests.support.cli import Lockstep, job, running_status
+from tests.support.manifests import nested
 
 
 def test_a_job_is_one_line(lockstep: Lockstep) -> None:
@@ -110,3 +112,17 @@ def test_a_narrow_terminal_cuts_nothing(
     assert "a-long-name" in printed
     assert (len(printed.splitlines()) > 2) == (width == 60)
     assert last in printed
+
+
+def test_one_job_that_is_nested_deeper_than_python_reads_hides_no_others(
+    lockstep: Lockstep,
+) -> None:
+    limit = sys.getrecursionlimit()
+    lockstep.api.put("federatedjobs", job("deep", model={"name": "mlp", "args": nested(2000, {})}))
+    lockstep.api.put("federatedjobs", job(status=running_status()))
+    try:
+        listed = [line.split()[0] for line in lockstep("list").lines[1:]]
+    finally:
+        lockstep.api.objects.clear()
+        sys.setrecursionlimit(limit)
+    assert listed == ["deep", "digits"]

@@ -13,6 +13,15 @@ from lockstep_api.spec.kubernetes import key_message
 
 Json = dict[str, Any]
 
+
+def nested(levels: int, innermost: Any = 1) -> Any:
+    """A list in a list, so many of them; of mappings, if the innermost is one."""
+    value = innermost
+    for _ in range(levels):
+        value = {"a": value} if isinstance(innermost, dict) else [value]
+    return value
+
+
 MINIMAL: Json = {
     "model": {"name": "mlp"},
     "data": {"name": "fashion-mnist"},
@@ -116,8 +125,11 @@ REFUSED_BY_THE_OPERATOR: list[Json] = [
     {"podTemplate": {"labels": {"example.-com/a": "x"}}},
     {"security": {"egress": [{"cidr": "10.0.0.1/8"}]}},
     {"security": {"egress": [{"cidr": "1::2::3/64"}]}},
+    {"model": {"name": "mlp", "args": {"hidden": nested(32)}}},
+    {"data.args": nested(32, {})},
 ]
 TAKEN: list[Json] = [
+    {"model": {"name": "mlp", "args": {"hidden": nested(31)}}},
     *(
         {"privacy": PRIVACY, "strategy": {"name": name}}
         for name in ("fedavg", "fedprox", "fedadam", "fedyogi")

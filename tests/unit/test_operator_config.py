@@ -1,5 +1,7 @@
 """The operator's configuration: the environment, and options over it."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,26 @@ def test_every_option_of_the_command_reaches_the_configuration(
     assert not started[0].settings().identity, "nobody could tell cloud pods whom to believe"
     assert OperatorConfig().settings().identity
     assert started[0].namespaces == ()
+
+
+def test_a_job_that_is_nested_deeper_than_python_reads_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As deep as an apiserver keeps one; in the operator, not only in its tests."""
+    deep, limit = "[" * 10_000 + "]" * 10_000, sys.getrecursionlimit()
+    read: list[object] = []
+
+    async def run(config: OperatorConfig) -> int:
+        read.append(json.loads(deep))
+        return 0
+
+    monkeypatch.setattr(app, "run", run)
+    monkeypatch.setattr(app, "set_up_logging", lambda *_: None)
+    try:
+        assert app.start({}) == 0
+    finally:
+        read.clear()
+        sys.setrecursionlimit(limit)
 
 
 def test_a_wrong_value_is_told_in_words(

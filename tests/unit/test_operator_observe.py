@@ -1,5 +1,6 @@
 """What observe reads of a cluster: the job however wrong, its pods' problems, the room on nodes."""
 
+import pickle
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from lockstep_api import names
 from lockstep_operator.core.model import Manifest
 from lockstep_operator.observe import Sources, job_view, observe
-from lockstep_operator.views import pod_view
+from lockstep_operator.views import kept_job, pod_view
 from tests.support.kube import (
     KEY,
     FakeKube,
@@ -30,6 +31,19 @@ def other_pod(cpu: str = "500m", **meta: Any) -> Manifest:
 
 def sources(kube: FakeKube) -> Sources:
     return sources_of(kube)
+
+
+def test_of_all_jobs_what_they_hold_is_kept_and_nothing_that_a_user_may_fill() -> None:
+    job = job_body()
+    job["metadata"]["uid"] = "1-2"
+    job["status"] = PLACED | {"phase": "Running"}
+    job["spec"]["model"] = {"name": "mlp", "args": {"hidden": "x" * 100_000}}
+    job["spec"]["podTemplate"] = {"annotations": {"a": "x" * 60_000}}
+    kept = kept_job(job)
+    assert [(share.set[1], share.replicas) for share in kept.shares] == [
+        ("digits-cloud", 1), ("digits-device-fast", 2),
+    ]  # fmt: skip
+    assert len(pickle.dumps(kept)) < 4000
 
 
 async def test_a_job_that_is_gone_is_nothing() -> None:

@@ -25,6 +25,7 @@ from lockstep_operator.errors import (
     Throttled,
     Unavailable,
 )
+from lockstep_operator.handlers import operator_settings
 from lockstep_operator.kube import JOB, NODE, POD, ApiKube, User, job_ref
 from tests.support.patience import PATIENCE_S
 
@@ -131,6 +132,14 @@ async def test_get(kube: ApiKube, server: Server) -> None:
     assert asked.authorization == "bearer secret"
 
 
+async def test_jobs_come_few_at_a_time_as_each_may_be_large(kube: ApiKube, server: Server) -> None:
+    """Whoever may write jobs writes a megabyte into each, which becomes 30 when it is read."""
+    server.answer({"metadata": {"resourceVersion": "7"}, "items": []})
+    await kube.list(JOB, "lab")
+    assert server.requests[0].query["limit"] == "4"
+    assert operator_settings().watching.chunk_size == 4
+
+
 async def test_list_follows_its_pages_and_names_the_kind(kube: ApiKube, server: Server) -> None:
     page = {"resourceVersion": "7", "continue": "next/page="}
     server.answer({"metadata": page, "items": [{"metadata": {"name": "a"}}]})
@@ -141,7 +150,7 @@ async def test_list_follows_its_pages_and_names_the_kind(kube: ApiKube, server: 
     assert listing.resource_version == "7"
     first, second = server.requests
     assert (first.method, first.path) == ("GET", PODS)
-    assert first.query == {"limit": "500", "labelSelector": "lockstep.dev/job=digits"}
+    assert first.query == {"limit": "100", "labelSelector": "lockstep.dev/job=digits"}
     assert second.query == first.query | {"continue": "next/page="}
 
 
