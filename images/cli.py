@@ -17,6 +17,7 @@ from images.choice import NAMES, VARIABLE, choose, openers
 from images.command import ImageError, cache_folder
 from images.engines import Engine
 from images.recipe import EXAMPLES, RECIPES, Recipe, inputs_hash, project_version, reference
+from images.undated import undated
 
 COMMANDS = ("build", "push", "paths")
 _EPILOG = """\
@@ -103,7 +104,7 @@ class Builder:
         engine.build(recipe, name, log=log, refresh=self.refresh)
         built = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
-        saved = layout.undated(folder, engine.export(name, folder, log=log))
+        saved = undated(folder, engine.export(name, folder, log=log))
         layout.publish(folder, saved, reference=name, inputs=inputs)
         return built - started, time.monotonic() - built
 

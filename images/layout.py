@@ -20,7 +20,6 @@ INPUTS = "dev.lockstep.inputs"
 """Annotation: hash of what the image was built from."""
 _CONTAINERD_NAME = "io.containerd.image.name"
 _REF_NAME = "org.opencontainers.image.ref.name"
-_NO_TIME = "1970-01-01T00:00:00Z"
 
 
 def read_index(folder: Path) -> Json | None:
@@ -84,20 +83,7 @@ def publish(folder: Path, descriptor: Json, *, reference: str, inputs: str) -> N
     prune(folder)
 
 
-def undated(folder: Path, descriptor: Json) -> Json:
-    """The same image without the times at which its layers were made; its descriptor.
-
-    So two builds whose layers are equal are one image, by its digest.
-    """
-    manifest = json.loads(blob(folder, descriptor["digest"]).read_text())
-    config = json.loads(blob(folder, manifest["config"]["digest"]).read_text())
-    for dated in (config, *config.get("history", ())):
-        dated["created"] = _NO_TIME
-    manifest["config"] |= _put(folder, config)
-    return {**descriptor, **_put(folder, manifest)}
-
-
-def _put(folder: Path, document: Json) -> Json:
+def put(folder: Path, document: Json) -> Json:
     """Adds a document; what a descriptor says of its content."""
     content = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -14,7 +14,7 @@ from images import layout
 from images.merged import opened
 from images.parts import Part, licences_in, locked, spdx
 from images.sbom import document, licences_page, parts_of_image, parts_of_wheel, wheel_document
-from tests.support.images import put_blob, put_image
+from tests.support.images import put_image
 
 STATUS = """\
 Package: libthing1
@@ -150,25 +150,3 @@ def test_the_page_of_licences_names_each_part_once() -> None:
     page = licences_page([part, part, Part("pypi", "b", "2")])
     assert page.count("| deb: a | 1 | MIT |") == 1
     assert "| pypi: b | 2 | see its copyright file |" in page
-
-
-def dated_image(folder: Path, created: str) -> layout.Json:
-    config = {"created": created, "history": [{"created": created, "created_by": "RUN x"}]}
-    manifest = {
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": put_blob(folder, json.dumps(config).encode()),
-        "layers": [put_blob(folder, BASE)],
-    }
-    return put_blob(folder, json.dumps(manifest).encode()) | {"mediaType": manifest["mediaType"]}
-
-
-def test_two_builds_of_equal_layers_are_one_image(tmp_path: Path) -> None:
-    digests = []
-    for created in ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"):
-        made = layout.undated(tmp_path, dated_image(tmp_path, created))
-        layout.publish(tmp_path, made, reference="a/b:1", inputs="inputs")
-        assert layout.built_from(tmp_path) == "inputs"
-        digests.append(made["digest"])
-    assert digests[0] == digests[1]
-    with opened(tmp_path) as root:
-        assert "srv/data/a" in root
