@@ -1,7 +1,8 @@
 """Takes out of an image what only tells when it was built: two builds of one commit are one image.
 
 Called by `cli` with what an engine has exported. Invariant: a layer keeps every byte but the time
-of one folder, in which engines mount a file after all that a Dockerfile can say.
+of one folder, in which engines mount a file after all that a Dockerfile can say; of what it was
+built from only what others have, too, is told.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from typing import Any
 
 from images import layout
 
+_BASE, _BASE_DIGEST = "org.opencontainers.image.base.name", "org.opencontainers.image.base.digest"
 _NO_TIME = "1970-01-01T00:00:00Z"
 _MOUNTED = "run"
 _UNCOMPRESSED = ".tar"
@@ -28,6 +30,9 @@ def undated(folder: Path, descriptor: layout.Json) -> layout.Json:
     config = json.loads(layout.blob(folder, manifest["config"]["digest"]).read_text())
     for dated in (config, *config.get("history", ())):
         dated["created"] = _NO_TIME
+        dated.pop("comment", None)  # buildah tells the images in between
+    if manifest.get("annotations", {}).get(_BASE, "").startswith("localhost/"):
+        manifest["annotations"].pop(_BASE_DIGEST, None)  # made here, at a time of its own
     layers, contents = manifest["layers"], config["rootfs"]["diff_ids"]
     for place, layer in enumerate(layers):
         if layer["mediaType"].endswith(_UNCOMPRESSED):

@@ -3,12 +3,14 @@
     python -m tests.bench.reproducible [--first CACHE] [--second CACHE]
 
 Builds all images twice, each time from nothing in a cache of its own, and says of each image
-whether its digest is the same, and of each layer that is not which files differ. A cache that is
-given is kept; what is in it already is not built again.
+whether its digest is the same, what of its documents differs, and of each layer which files do. A
+cache that is given is kept; what is in it already is not built again.
 """
 
 import argparse
+import difflib
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -57,6 +59,8 @@ def compared(first: Path, second: Path) -> Iterator[str]:
         layout.layers(second, two["manifests"][0]),
         strict=True,
     )
+    before, after = [*told(first)], [*told(second)]
+    yield from (f"  {line}" for line in difflib.unified_diff(before, after, n=0, lineterm=""))
     for number, (mine, other) in enumerate(pairs):
         if mine.name == other.name:
             yield f"  layer {number}: the same, {mine.stat().st_size / 1e6:.0f} MB"
@@ -64,6 +68,15 @@ def compared(first: Path, second: Path) -> Iterator[str]:
         paths = differing(mine, other)
         yield f"  layer {number}: {len(paths)} paths differ (0: their order does)"
         yield from (f"    {path}" for path in paths[:SHOWN])
+
+
+def told(folder: Path) -> Iterator[str]:
+    """Lines of what an image says of itself: manifest and config."""
+    index = layout.read_index(folder)
+    assert index is not None
+    manifest = json.loads(layout.blob(folder, index["manifests"][0]["digest"]).read_text())
+    config = json.loads(layout.blob(folder, manifest["config"]["digest"]).read_text())
+    yield from json.dumps([manifest, config], indent=1, sort_keys=True).splitlines()
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from images.undated import undated
 from tests.support.images import put_blob
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
+BASE_OF = "org.opencontainers.image.base"
+BASE = f"{BASE_OF}.name"
 DAYS = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
 
 
@@ -30,18 +32,21 @@ def layer(*, run_s: int, format: int = tarfile.PAX_FORMAT, prefix: str = "") -> 
     return made.getvalue()
 
 
-def dated_image(folder: Path, created: str, *layers: bytes, kind: str = LAYER) -> layout.Json:
+def dated_image(
+    folder: Path, created: str, *layers: bytes, kind: str = LAYER, base: str = "localhost/a:1"
+) -> layout.Json:
     """An image as an engine exports it."""
     blobs = [put_blob(folder, one) | {"mediaType": kind} for one in layers]
     config = {
         "created": created,
-        "history": [{"created": created, "created_by": "RUN x"}],
+        "history": [{"created": created, "created_by": "RUN x", "comment": f"FROM {created}"}],
         "rootfs": {"type": "layers", "diff_ids": [one["digest"] for one in blobs]},
     }
     manifest = {
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": put_blob(folder, json.dumps(config).encode()),
         "layers": blobs,
+        "annotations": {BASE: base, f"{BASE_OF}.digest": created},
     }
     return put_blob(folder, json.dumps(manifest).encode()) | {"mediaType": manifest["mediaType"]}
 
@@ -73,6 +78,15 @@ def test_layers_and_config_name_what_is_there(tmp_path: Path) -> None:
         assert content is not None
         assert content.read() == b"abc"
     assert told == {"etc/a": (7, {}), "run": (0, {"SCHILY.xattr.user.a": "b"})}
+
+
+def test_a_base_that_others_have_is_told(tmp_path: Path) -> None:
+    made = undated(tmp_path, dated_image(tmp_path, DAYS[0], base="registry.example/debian:1"))
+    manifest = json.loads(layout.blob(tmp_path, made["digest"]).read_text())
+    assert manifest["annotations"] == {
+        BASE: "registry.example/debian:1",
+        f"{BASE_OF}.digest": DAYS[0],
+    }
 
 
 @pytest.mark.parametrize("kind", [LAYER, f"{LAYER}+gzip"])
