@@ -3,7 +3,8 @@
 Owned by the job, beside its reception, which has the devices' sessions; the routes
 (`cloud.edge_routes`) call it, all in one event loop. What becomes of a round is
 `learning.cluster_rounds`' matter. An edge gets what it has to know as numbered answers of its
-long-poll, in order, each until it asks for the next; they end with its session.
+long-poll, in order, each until it asks for the next; they end with its session, orders with their
+round.
 Invariant: a result reaches the sink while its round waits for it or not at all, and nothing that is
 not of an open session changes either.
 """
@@ -37,6 +38,8 @@ from lockstep_workers.parcels import Tensor, wrap
 _log = structlog.get_logger()
 
 EdgeSession = Session[EdgeRegistration]
+_MOST_UNHEARD = 10_000
+"""Answers that an edge lets wait; it asks for the next as soon as it has one."""
 
 
 class ClusterSink(Protocol):
@@ -91,27 +94,40 @@ class ResultOffer:
     turn: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    number: int
+    pieces: list[bytes | memoryview]
+    is_order: bool
+
+
 @dataclass(slots=True)
 class _Outbox:
     """What an edge has to know, until it has asked for what comes after it."""
 
-    pieces: list[tuple[int, list[bytes | memoryview]]] = field(default_factory=list)
+    answers: list[_Answer] = field(default_factory=list)
     number: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, work: Callable[[int], EdgeWork], tensors: Mapping[str, Tensor]) -> None:
         """One more answer."""
         self.number += 1
-        self.pieces.append((self.number, wrap(work(self.number).to_json(), tensors)))
+        told = work(self.number)
+        pieces = wrap(told.to_json(), tensors)
+        self.answers.append(_Answer(self.number, pieces, told.order is not None))
         self.news.set()
 
     async def after(self, number: int) -> list[bytes | memoryview]:
         """The answer after this one."""
-        self.pieces = [one for one in self.pieces if one[0] > number]
-        while not self.pieces:
+        self.answers = [one for one in self.answers if one.number > number]
+        while not self.answers:
             self.news.clear()
             await self.news.wait()
-        return self.pieces[0][1]
+        return self.answers[0].pieces
+
+    def forget_orders(self) -> None:
+        """Those of a round that is over, which the edge has not asked for: each holds a model."""
+        self.answers = [one for one in self.answers if not one.is_order]
 
 
 class Tiers:
@@ -301,6 +317,8 @@ class Tiers:
                 await self._until_closed(now)
         finally:
             self._round = None
+            for outbox in self._outboxes.values():
+                outbox.forget_orders()
             for edge, news in now.drop(f"round {now.number} is closed"):
                 self._put_news(edge, news)
         return now
@@ -346,8 +364,14 @@ class Tiers:
         )
 
     def _put_news(self, edge: str, news: ClusterNews) -> None:
-        if (outbox := self._outboxes.get(edge)) is not None:
-            outbox.put(lambda number: EdgeWork(number=number, news=news), {})
+        if (outbox := self._outboxes.get(edge)) is None:
+            return
+        outbox.put(lambda number: EdgeWork(number=number, news=news), {})
+        if len(outbox.answers) > _MOST_UNHEARD:
+            _log.warning("edge does not listen", edge=edge, answers=len(outbox.answers))
+            session = self._sessions.by_client[edge]
+            self.close_session(session)
+            session.over.set()
 
     def end(self, result: str) -> None:
         """There will be no more rounds: everything that waits is told."""
