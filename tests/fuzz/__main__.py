@@ -19,6 +19,7 @@ from typing import Any
 
 import structlog
 
+from tests.fuzz.mutating import mutator
 from tests.fuzz.stages import Target, told
 from tests.fuzz.targets import NAMES, found_before, target_of
 
@@ -53,7 +54,9 @@ def run_one(name: str, words: list[str]) -> None:
     limits = [f"-rss_limit_mb={MEMORY_MB}", f"-timeout={ONE_INPUT_S}", f"-max_len={MOST_BYTES}"]
     artifacts = f"-artifact_prefix={cache()}/crash-{name}-"
     words = [*words, *limits, artifacts, f"-dict={Path(__file__).with_name('words.dict')}"]
-    atheris.Setup([sys.argv[0], *words, str(folder)], counting(target, _counts(name)))
+    words = [sys.argv[0], *words, str(folder)]
+    read = counting(target, _counts(name))
+    atheris.Setup(words, read, custom_mutator=mutator(atheris.Mutate))
     atheris.Fuzz()
 
 

@@ -46,7 +46,8 @@ def _place(error: Exception) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return "" if trace is None else trace.tb_frame.f_code.co_name
+    where = "" if trace is None else trace.tb_frame.f_code.co_name
+    return where if error.__cause__ is None else f"{where} ({type(error.__cause__).__name__})"
 
 
 def told(counts: Counter[str]) -> str:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.__main__ import counting
+from tests.fuzz.mutating import mutator, with_another_value
 from tests.fuzz.shaping import framed, unframed
 from tests.fuzz.stages import Target, told
 from tests.fuzz.targets import ALL, NAMES, found_before, target_of
@@ -32,6 +33,35 @@ def test_only_documented_errors_come_out(name: str, data: st.DataObject) -> None
     target = target_of(name)
     mine = list(target.seeds)
     target.stage_of(data.draw(st.sampled_from(mine) | st.binary(max_size=300) | damaged(mine)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_documented_errors_come_out_where_values_are_others(name: str) -> None:
+    target, rng = target_of(name), random.Random(name)
+    for _ in range(60):
+        data = rng.choice(target.seeds)
+        for _ in range(rng.randint(1, 3)):
+            data = with_another_value(data, rng)
+        target.stage_of(data)
+
+
+def test_a_value_is_changed_and_all_around_it_stays() -> None:
+    rng, data = random.Random(0), b'\1{"a": 1, "b": [2, {"c": "\xc3\xa4"}]}\0{x{"d": 3}\xff'
+    made = {with_another_value(data, rng) for _ in range(300)}
+    assert len(made) > 100
+    assert all(one.startswith(b"\1{") and one.endswith(b"}\xff") for one in made)
+    assert all(b"\0{x{" in one for one in made)
+    assert any(b'{"d"' in one for one in made)
+    assert with_another_value(b"no document", rng) == b"no document"
+
+
+def test_a_change_is_no_longer_than_it_may_be() -> None:
+    change = mutator(lambda data, most: b"blind")
+    data = b'{"a": 1}'
+    made = {change(data, 12, seed) for seed in range(300)}
+    assert b"blind" in made
+    assert len(made) > 5
+    assert max(map(len, made)) <= 12
 
 
 def damaged(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
