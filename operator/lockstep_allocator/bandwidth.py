@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 MAX_ROWS = 1_000_000
 _HEADER = ("t_seconds", "bandwidth_mbps")
 _MBIT = 1e6
-_LEAST_MBPS, MOST_MBPS, _MOST_S = 1e-6, 1e6, 1e10
+_LEAST_MBPS, MOST_MBPS = 1e-6, 1e6
+_LEAST_S, _MOST_S = 1e-6, 1e10
+"""Between two rows, and of a moment: with less nothing that can be reckoned with is carried."""
 
 
 class InvalidTrace(ValueError):
@@ -114,6 +116,9 @@ def parse_trace(text: str, *, source: str) -> Trace:
         if times and t_s <= times[-1]:
             late = f"{t_s:g} s is not after {times[-1]:g} s"
             raise InvalidTrace(f"{source}, line {number}: {late}: sort the rows")
+        if times and t_s - times[-1] < _LEAST_S:
+            soon = f"{t_s - times[-1]:g} s after the row before it"
+            raise InvalidTrace(f"{source}, line {number}: {soon}: give times in seconds")
         if len(times) == MAX_ROWS:
             raise InvalidTrace(f"{source} has more than {MAX_ROWS} rows: cut it")
         times.append(t_s)

@@ -147,6 +147,7 @@ def test_the_trace_goes_on_when_a_pod_starts_anew() -> None:
         ("0,1\n1,-2", "line 2: bandwidth -2 is negative"),
         ("0,1\n2,1\n1,1", "line 3: 1 s is not after 2 s: sort the rows"),
         ("0,1\n0,1", "line 2: 0 s is not after 0 s"),
+        ("0,1\n1e-9,1", "line 2: 1e-09 s after the row before it: give times in seconds"),
         ("0,0\n1,0", "bandwidth 0 throughout: nothing would ever arrive"),
         ("0,1e9", "line 1: 0 s, 1e\\+09 Mbit/s is too large: mind the units"),
         ("0,1\n1e300,1", "too large: mind the units"),
