@@ -56,16 +56,20 @@ def run_one(name: str, words: list[str]) -> None:
     words = [*words, *limits, artifacts, f"-dict={Path(__file__).with_name('words.dict')}"]
     words = [sys.argv[0], *words, str(folder)]
     read = counting(target, _counts(name))
-    atheris.Setup(words, read, custom_mutator=mutator(atheris.Mutate))
+    atheris.Setup(words, read, custom_mutator=mutator(lambda *of: bytes(atheris.Mutate(*of))))
     atheris.Fuzz()
 
 
 def counting(target: Target, file: Path) -> Any:
-    """The target, which counts in a file how far its inputs come."""
+    """The target, which counts in a file how far its inputs come, and keeps one that breaks it."""
     counts: Counter[str] = Counter()
 
     def read(data: bytes) -> None:
-        counts[target.stage_of(data)] += 1
+        try:
+            counts[target.stage_of(data)] += 1
+        except BaseException:
+            file.with_suffix(".broken").write_bytes(data)
+            raise
         if counts.total() % _EVERY == 0:
             file.write_text(json.dumps(counts))
 
@@ -94,13 +98,17 @@ def _is_sound(name: str, given: argparse.Namespace) -> bool:
     """Runs a target in a process of its own; whether nothing was found."""
     print(f"fuzz {name}: {given.seconds} s", flush=True)
     counts = _counts(name)
-    counts.unlink(missing_ok=True)
+    broken = counts.with_suffix(".broken")
+    for file in (counts, broken):
+        file.unlink(missing_ok=True)
     limits = [f"-max_total_time={given.seconds}", f"-runs={given.runs}"]
     words = [*limits, "-verbosity=0", "-print_final_stats=1"]
     command = [sys.executable, "-m", "tests.fuzz", "--child", name, *words]
     done = subprocess.run(command, check=False)
     if counts.exists():
         print(told(Counter(json.loads(counts.read_text()))), flush=True)
+    if broken.exists():
+        print(f"broken by {broken}", flush=True)
     return done.returncode == 0
 
 

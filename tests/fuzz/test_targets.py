@@ -105,9 +105,11 @@ def test_inputs_are_counted_by_how_far_they_come(tmp_path: Path) -> None:
     assert told(counts).splitlines()[-1].split() == ["5", "0.25%", "small"]
 
 
-def test_an_error_that_is_not_documented_comes_out() -> None:
+def test_an_error_that_is_not_documented_comes_out_and_its_input_is_kept(tmp_path: Path) -> None:
+    read = counting(Target(lambda data: str(1 // data[0]), (), (ValueError,)), tmp_path / "counts")
     with pytest.raises(ZeroDivisionError):
-        Target(lambda data: str(1 // len(data)), (), (ValueError,)).stage_of(b"")
+        read(b"\0ab")
+    assert (tmp_path / "counts.broken").read_bytes() == b"\0ab"
 
 
 def test_atheris_finds_nothing_in_some_thousand_runs() -> None:
