@@ -28,6 +28,7 @@ _ANNOTATIONS = (HASH_ANNOTATION, COPIED_ANNOTATION)
 _OWNER = ("apiVersion", "kind", "name", "uid", "controller")
 _MANY_RESTARTS = 3
 _MOST_CHARACTERS = 500
+_MOST_AMOUNT = 1e18
 _HARMLESS = frozenset({"ContainerCreating", "PodInitializing"})
 CRASH_LOOP = "CrashLoopBackOff"
 _BETWEEN_RUNS = frozenset({None, CRASH_LOOP, *_HARMLESS})
@@ -275,12 +276,12 @@ def _requests(of: Manifest) -> Mapping[str, Any]:
 
 
 def amount(quantity: Any) -> float:
-    """A quantity's value, in any notation that Kubernetes has; of what is none, 0."""
+    """A quantity's value, in any notation that Kubernetes has, but no more than there can be, so
+    that whatever is reckoned with it is a number; of what is none, 0."""
     try:
-        value = parse_quantity(str(quantity))
+        return min(parse_quantity(str(quantity)), _MOST_AMOUNT)
     except ValueError:
         return 0.0
-    return value if math.isfinite(value) else 0.0
 
 
 def node_view(node: Manifest) -> NodeView:

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from lockstep_api import names
+from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.model import Manifest
 from lockstep_operator.observe import Sources, job_view, observe
-from lockstep_operator.views import kept_job, pod_view
+from lockstep_operator.views import holding, kept_job, pod_view
 from tests.support.kube import (
     KEY,
     FakeKube,
@@ -44,6 +45,15 @@ def test_of_all_jobs_what_they_hold_is_kept_and_nothing_that_a_user_may_fill() -
         ("digits-cloud", 1), ("digits-device-fast", 2),
     ]  # fmt: skip
     assert len(pickle.dumps(kept)) < 4000
+
+
+@pytest.mark.parametrize("cpu", ["9" * 300, "9" * 308, "9" * 400])
+def test_a_pod_that_asks_for_more_than_there_can_be_is_reckoned_with(cpu: str) -> None:
+    """The apiserver takes such quantities."""
+    held = holding(other_pod(cpu) | {"spec": other_pod(cpu)["spec"] | {"nodeName": "node"}})
+    assert held is not None
+    left = Amount(4.0, 1e9, 100, 1e9) - held.need
+    assert left.holds(Amount(0.001, 1e6, 1)) == 0
 
 
 async def test_a_job_that_is_gone_is_nothing() -> None:
