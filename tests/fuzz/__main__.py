@@ -56,7 +56,11 @@ def run_one(name: str, words: list[str]) -> None:
     words = [*words, *limits, artifacts, f"-dict={Path(__file__).with_name('words.dict')}"]
     words = [sys.argv[0], *words, str(folder)]
     read = counting(target, _counts(name))
-    atheris.Setup(words, read, custom_mutator=mutator(lambda *of: bytes(atheris.Mutate(*of))))
+
+    def mutate(data: bytes, most: int) -> bytes:
+        return bytes(atheris.Mutate(data, most))  # another one once it fuzzes
+
+    atheris.Setup(words, read, custom_mutator=mutator(mutate, target.seeds))
     atheris.Fuzz()
 
 

@@ -7,7 +7,7 @@ here, wherever an input has a document; the others are its own.
 import copy
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _MOST_DOCUMENTS = 8
@@ -22,11 +22,18 @@ Place = tuple[Any, Any]
 """A container, and the key or index of a value in it."""
 
 
-def mutator(mutate: Callable[[bytes, int], bytes]) -> Callable[[bytes, int, int], bytes]:
-    """For Atheris, whose own changes `mutate` makes."""
+def mutator(
+    mutate: Callable[[bytes, int], bytes], seeds: Sequence[bytes]
+) -> Callable[[bytes, int, int], bytes]:
+    """For Atheris, whose own changes `mutate` makes.
+
+    It keeps no input in whose reading it sees nothing new, as where a library reads it that is not
+    in Python: so some changes begin with a seed.
+    """
 
     def changed(data: bytes, most: int, seed: int) -> bytes:
         rng = random.Random(seed)
+        data = rng.choice(seeds) if rng.random() < 0.25 else data
         made = with_another_value(data, rng) if rng.random() < 0.5 else data
         return made if made != data and len(made) <= most else mutate(data, most)
 
