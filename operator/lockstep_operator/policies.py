@@ -23,7 +23,8 @@ from lockstep_serving.recent import remember
 VOLUME = "volume/"
 BEGAN_WITH = "beganWith"
 """Entry of a learnt policy's ConfigMap: the policyRef that it began with."""
-_KEPT = 64
+_KEPT = 16
+"""Policies, and ConfigMaps of a megabyte each, whichever jobs ask for them."""
 
 
 @dataclass(slots=True)

@@ -90,3 +90,4 @@ async def test_of_many_policies_those_that_are_asked_for_stay_read(setup: Setup)
     assert read.count("mine-0") == 1
     await policies.of(KEY, "mine-1")  # of 70 the oldest had to go
     assert read.count("mine-1") == 2
+    assert len(policies._objects) == len(policies._read) == 16, "each may have a megabyte"
