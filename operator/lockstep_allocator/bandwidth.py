@@ -19,7 +19,7 @@ MAX_ROWS = 1_000_000
 _HEADER = ("t_seconds", "bandwidth_mbps")
 _MBIT = 1e6
 _LEAST_MBPS, MOST_MBPS = 1e-6, 1e6
-_LEAST_S, _MOST_S = 1e-6, 1e10
+LEAST_S, MOST_S = 1e-6, 1e10
 """Between two rows, and of a moment: with less nothing that can be reckoned with is carried."""
 
 
@@ -116,7 +116,7 @@ def parse_trace(text: str, *, source: str) -> Trace:
         if times and t_s <= times[-1]:
             late = f"{t_s:g} s is not after {times[-1]:g} s"
             raise InvalidTrace(f"{source}, line {number}: {late}: sort the rows")
-        if times and t_s - times[-1] < _LEAST_S:
+        if times and t_s - times[-1] < LEAST_S:
             soon = f"{t_s - times[-1]:g} s after the row before it"
             raise InvalidTrace(f"{source}, line {number}: {soon}: give times in seconds")
         if len(times) == MAX_ROWS:
@@ -156,7 +156,7 @@ def _row(row: list[str], where: str) -> tuple[float, float]:
         raise InvalidTrace(f"{where}: {','.join(row)[:80]} is not finite: leave such rows out")
     if mbps < 0:
         raise InvalidTrace(f"{where}: bandwidth {mbps:g} is negative")
-    if mbps > MOST_MBPS or abs(t_s) > _MOST_S:
+    if mbps > MOST_MBPS or abs(t_s) > MOST_S:
         raise InvalidTrace(f"{where}: {t_s:g} s, {mbps:g} Mbit/s is too large: mind the units")
     if 0 < mbps < _LEAST_MBPS:
         raise InvalidTrace(f"{where}: {mbps:g} Mbit/s is too little: write 0")

@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lockstep_allocator.bandwidth import (
+    LEAST_S,
+    MAX_ROWS,
     MOST_MBPS,
+    MOST_S,
     InvalidTrace,
     Trace,
     parse_trace,
@@ -36,7 +39,8 @@ _COLUMNS = {1, 2, 6}
 _PACKET_BITS = 1500 * 8
 """What one line of a Mahimahi file lets pass."""
 _MBIT = 1e6
-_MOST_MS = 10**10
+_MOST_MS = 1000 * MAX_ROWS
+"""A piece for each second is made of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -240,9 +244,14 @@ def _parse_ghent(text: str, source: str) -> Trace:
             raise InvalidTrace(f"{where}: bytes or milliseconds are negative")
         if span_ms == 0:
             continue
+        span_s = span_ms / 1000
+        if not (span_s >= LEAST_S and at_s + span_s <= MOST_S):
+            raise InvalidTrace(
+                f"{where}: {span_ms:g} ms is too little, or too much: mind the units"
+            )
         starts.append(at_s)
-        rates.append(received * 8 / (span_ms / 1000) / _MBIT)
-        at_s += span_ms / 1000
+        rates.append(received * 8 / span_s / _MBIT)
+        at_s += span_s
     if not starts:
         raise InvalidTrace(f"{source} has no sample that lasts")
     return _checked(np.array(starts), np.array(rates), duration_s=at_s, source=source)
