@@ -1,4 +1,5 @@
 """Changes of inputs that know what JSON is: a value becomes another, and the rest stays readable.
+Of a text without documents a figure becomes another, or a line moves.
 
 Blind changes of a text mostly end at its parser. Half of the changes that Atheris asks for are made
 here, wherever an input has a document; the others are its own.
@@ -7,6 +8,7 @@ here, wherever an input has a document; the others are its own.
 import copy
 import json
 import random
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +19,9 @@ _VALUES: tuple[Any, ...] = (
     "", "a", "x" * 300, "9" * 400, "-1", "1e9", "\0", "\ud800", "\u202e", "\u0663", "a/b", "a\nb",
     [], {}, [[]], [0] * 40, [[[[[[[[[[0]]]]]]]]]], {"": None},
 )  # fmt: skip
+
+_FIGURE = re.compile(r"[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_FIGURES = ("0", "-0", "1e-7", "1e-320", "1e10", "1e308", "9" * 30, "nan", "inf", "1_0", "\xb2")
 
 Place = tuple[Any, Any]
 """A container, and the key or index of a value in it."""
@@ -41,15 +46,33 @@ def mutator(
 
 
 def with_another_value(data: bytes, rng: random.Random) -> bytes:
-    """The input with a value of one of its documents changed; as it is, where it has none."""
+    """The input with a value of a document changed, or a figure or line where it has none; as it is
+    where it has nothing of all that."""
     text = data.decode("latin-1")
     found = _documents(text)
     if not found:
-        return data
+        return _with_another_figure(text, rng).encode("latin-1")
     document, begin, end = rng.choice(found)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         _change(document, rng)
     return (text[:begin] + json.dumps(document) + text[end:]).encode("latin-1")
+
+
+def _with_another_figure(text: str, rng: random.Random) -> str:
+    lines = text.split("\n")
+    if len(lines) > 2 and rng.random() < 0.3:
+        line = lines.pop(rng.randrange(len(lines)))
+        for _ in range(rng.randrange(3)):
+            lines.insert(rng.randrange(len(lines) + 1), line)
+        return "\n".join(lines)
+    figures = list(_FIGURE.finditer(text))
+    if not figures:
+        return text
+    begin, end = rng.choice(figures).span()
+    value = float(text[begin:end])
+    others = (-value, value * 1.001, value * 1e6, value / 1e6, value + 1, rng.random() * 100)
+    made = rng.choice((*map(repr, others), *_FIGURES))
+    return text[:begin] + made + text[end:]
 
 
 def _documents(text: str) -> list[tuple[Any, int, int]]:

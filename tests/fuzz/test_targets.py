@@ -55,6 +55,14 @@ def test_a_value_is_changed_and_all_around_it_stays() -> None:
     assert with_another_value(b"no document", rng) == b"no document"
 
 
+def test_in_a_text_without_documents_a_figure_is_changed_or_a_line_moved() -> None:
+    rng, data = random.Random(0), b"t,mbps\n0,1\n1,2.5e0\n\xff"
+    made = {with_another_value(data, rng) for _ in range(300)}
+    assert b"t,mbps\n0,1\n1,nan\n\xff" in made
+    assert b"t,mbps\n1,2.5e0\n0,1\n\xff" in made
+    assert b"t,mbps\n0,1\n\xff" in made
+
+
 def test_a_change_is_no_longer_than_it_may_be() -> None:
     change = mutator(lambda data, most: data[:1] + b"blind", [b'{"s": 1}'])
     data = b'{"a": 1}'
