@@ -1,12 +1,14 @@
 """How deep values may be nested in each other.
 
-Free fields of a spec have no schema: an apiserver stores whatever is nested 10,000 deep in them,
-and Python's readers of JSON give up after 1,000. Programs that read jobs of a cluster call
-`read_whatever_is_kept` first, so that one job keeps nobody from reading others. Invariant: no spec
-that was read is deeper than `MOST_LEVELS`.
+Free fields of a spec have no schema: an apiserver stores objects that are nested 10,000 deep, and
+Python's reader of JSON gives up after 1,000, since Python 3.12 after some 9,990 whatever limit is
+set. Programs that read jobs of a cluster call `read_whatever_is_kept` first, so that one job keeps
+nobody from reading others. Invariant: no spec that was read is deeper than `MOST_LEVELS`.
 """
 
+import json
 import sys
+from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 from typing import Any
 
 MOST_LEVELS = 32
@@ -16,8 +18,23 @@ _STACK_LEVELS = 30_000
 
 
 def read_whatever_is_kept() -> None:
-    """Has this process read all that an apiserver stores."""
+    """Has `json` read, everywhere in this process, all that an apiserver stores."""
     sys.setrecursionlimit(max(sys.getrecursionlimit(), _STACK_LEVELS))
+    usual = json._default_decoder  # type: ignore[attr-defined]  # what json.loads reads with
+    usual.scan_once = _patient(json.JSONDecoder())
+
+
+def _patient(decoder: Any) -> Any:
+    """A reader of JSON, and behind it Python's own, much slower one for what is too deep."""
+    quick, slow = decoder.scan_once, py_make_scanner(decoder)
+
+    def scan_once(text: str, at: int) -> Any:
+        try:
+            return quick(text, at)
+        except RecursionError:
+            return slow(text, at)
+
+    return scan_once
 
 
 def not_too_deep(value: dict[str, Any]) -> dict[str, Any]:

@@ -411,24 +411,44 @@ def test_both_become_available(installed: str) -> None:
 
 def test_the_installed_operator_answers_a_job(installed: str) -> None:
     """With the rights and the network that it has there. The job is suspended: no pod starts."""
-    job = {
+    assert "is forbidden" not in answered(installed, "asked")
+
+
+def test_a_job_as_deep_as_an_apiserver_keeps_one_hides_no_others(installed: str) -> None:
+    """From an operator that begins with it: on the list are two levels more."""
+    levels = "[" * 9_996 + "]" * 9_996
+    deep = json.dumps(asked({"a": "LEVELS"}, name="deep")).replace('"LEVELS"', levels)
+    api.kubectl("-n", installed, "create", "-f", "-", stdin=deep)
+    api.kubectl("-n", installed, "rollout", "restart", "deployment/lockstep-operator")
+    api.kubectl("-n", installed, "rollout", "status", "deployment/lockstep-operator", TIMEOUT)
+    answered(installed, "beside")
+    api.kubectl("-n", installed, "delete", "fj", "deep")
+
+
+def asked(args: Json, *, name: str) -> Json:
+    """A job for nobody."""
+    return {
         "apiVersion": "lockstep.dev/v1alpha1",
         "kind": "FederatedJob",
-        "metadata": {"name": "asked"},
+        "metadata": {"name": name},
         "spec": {
             "suspend": True,
-            "model": {"name": "mlp"},
+            "model": {"name": "mlp", "args": args},
             "data": {"name": "fashion-mnist"},
             "training": {"rounds": 1},
             "devices": [{"name": "all"}],
         },
     }
-    api.kubectl("-n", installed, "apply", "-f", "-", stdin=json.dumps(job))
+
+
+def answered(installed: str, name: str) -> str:
+    """Waits for an operator's answer to a job; its log."""
+    api.kubectl("-n", installed, "apply", "-f", "-", stdin=json.dumps(asked({}, name=name)))
     seen = "--for=jsonpath={.status.observedGeneration}=1"
-    code, said = tool("kubectl", "-n", installed, "wait", "fj/asked", seen, TIMEOUT)
+    code, said = tool("kubectl", "-n", installed, "wait", f"fj/{name}", seen, TIMEOUT)
     log = tool("kubectl", "-n", installed, "logs", "deployment/lockstep-operator", "--tail=20")[1]
     assert code == 0, f"{said}\n{log}"
-    assert "is forbidden" not in log
+    return log
 
 
 def test_prometheus_scrapes_the_operator(installed: str) -> None:
