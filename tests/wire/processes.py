@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -14,11 +13,12 @@ from lockstep_api.spec import CheckpointSpec, Mode, StrategySpec
 from lockstep_api.wire import PlanRequest, RoundReport
 from tests.support.certificates import local_ca
 from tests.support.patience import PATIENCE_S
+from tests.wire.forking import Process, fork
 from tests.wire.jobs import FakePlanner, free_port, serving, settings, write_dataset
 from tests.wire.signing import Signer, planner_ca, planner_channel, with_tls
 
 _ROUNDS = 6
-Maker = Callable[[], AbstractAsyncContextManager[asyncio.subprocess.Process]]
+Maker = Callable[[], AbstractAsyncContextManager[Process]]
 """Starts a process, and ends it."""
 
 
@@ -30,21 +30,20 @@ async def worker(
     program: str = "lockstep_workers",
     log: "Lines | None" = None,
     **env: str,
-) -> AsyncIterator[asyncio.subprocess.Process]:
+) -> AsyncIterator[Process]:
     """A worker process; SIGTERM must end it in order, unless the test has killed it.
 
     One that is still starting is let start first: until it listens, nothing in it hears SIGTERM.
     What it says goes to `log`, if there is one.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", program, role,
+    process = await fork(
+        program, role, piped=log is not None,
         env={
             **os.environ, "LOCKSTEP_SETTINGS": str(folder / "job.json"),
             "LOCKSTEP_DATA_DIR": str(folder / "data"), "LOCKSTEP_HOST": "127.0.0.1",
             "LOCKSTEP_DATASETS": str(folder / "datasets"), "OMP_NUM_THREADS": "1",
             "LOCKSTEP_MEMORY": str(folder / "memory"), "LOCKSTEP_METRICS_PORT": "0", **env,
         },
-        stdout=None if log is None else asyncio.subprocess.PIPE,
     )  # fmt: skip
     reading = asyncio.ensure_future(log.read(process.stdout)) if log and process.stdout else None
     try:
@@ -85,7 +84,7 @@ class Lines:
                 await self._news.wait()
 
 
-async def listens(process: asyncio.subprocess.Process, port: int) -> None:
+async def listens(process: Process, port: int) -> None:
     """Waits until a process takes connections, or has ended."""
     async with asyncio.timeout(PATIENCE_S):
         while process.returncode is None:
@@ -100,7 +99,7 @@ async def listens(process: asyncio.subprocess.Process, port: int) -> None:
 
 def device(
     folder: Path, number: int, *, program: str = "lockstep_workers", log: Lines | None = None
-) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+) -> AbstractAsyncContextManager[Process]:
     """A device process of group d."""
     return worker(
         "device", folder, program=program, log=log, LOCKSTEP_POD=f"job-device-d-{number}",
@@ -115,7 +114,7 @@ def cloud(
     program: str = "lockstep_workers",
     log: Lines | None = None,
     metrics_port: int = 0,
-) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+) -> AbstractAsyncContextManager[Process]:
     """The cloud pod's process."""
     ports = {
         "LOCKSTEP_PORT": job.cloud_url.rpartition(":")[2],
@@ -131,7 +130,7 @@ def edge(
     name: str,
     program: str = "lockstep_workers",
     log: Lines | None = None,
-) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+) -> AbstractAsyncContextManager[Process]:
     """An edge's process."""
     group, _, ordinal = name.rpartition("-")
     port = job.edge_urls[name].rpartition(":")[2]
@@ -220,7 +219,7 @@ class Pods:
                 for number, name in enumerate(job.clients())
             },
         }
-        self._running: dict[str, tuple[AsyncExitStack, asyncio.subprocess.Process]] = {}
+        self._running: dict[str, tuple[AsyncExitStack, Process]] = {}
 
     async def start_all(self) -> None:
         """Starts all of them."""
