@@ -173,8 +173,11 @@ def _objects(process: "subprocess.Popen[str]") -> Iterator[Json]:
     for line in process.stdout:
         lines.append(line)
         if line == "}\n":
-            yield json.loads("".join(lines))
+            found: Json = json.loads("".join(lines))
             lines.clear()
+            if found["kind"] == "Status":  # the watch failed; whoever follows begins another
+                return
+            yield found
 
 
 def in_phase(*phases: str) -> Callable[[Json], bool]:
