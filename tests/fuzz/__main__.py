@@ -53,7 +53,7 @@ def run_one(name: str, words: list[str]) -> None:
         (folder / f"seed-{index}").write_bytes(seed)
     limits = [f"-rss_limit_mb={MEMORY_MB}", f"-timeout={ONE_INPUT_S}", f"-max_len={MOST_BYTES}"]
     artifacts = f"-artifact_prefix={cache()}/crash-{name}-"
-    words = [*words, *limits, artifacts, f"-dict={Path(__file__).with_name('words.dict')}"]
+    words = [*limits, *words, artifacts, f"-dict={Path(__file__).with_name('words.dict')}"]
     words = [sys.argv[0], *words, str(folder)]
     read = counting(target, _counts(name))
 

@@ -16,6 +16,7 @@ from tests.fuzz.mutating import mutator, with_another_value
 from tests.fuzz.shaping import framed, unframed
 from tests.fuzz.stages import Target, told
 from tests.fuzz.targets import ALL, NAMES, found_before, target_of
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,6 +125,9 @@ def test_an_error_that_is_not_documented_comes_out_and_its_input_is_kept(tmp_pat
 def test_atheris_finds_nothing_in_some_thousand_runs() -> None:
     """Of all targets together: to begin takes longer than to run."""
     pytest.importorskip("atheris")
-    command = [sys.executable, "-m", "tests.fuzz", "--child", ALL, "-runs=6000", "-seed=1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    words = ["-runs=6000", "-seed=1", f"-timeout={PATIENCE_S:.0f}"]
+    command = [sys.executable, "-m", "tests.fuzz", "--child", ALL, *words]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=2 * PATIENCE_S
+    )
     assert done.returncode == 0, done.stderr[-3000:]
