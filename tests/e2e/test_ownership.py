@@ -93,7 +93,8 @@ def taken(operator: Operator, name: str, objects: list[tuple[str, str]]) -> Json
     for kind, object_name in objects:
         assert f"{kind} {object_name}" in message(seen, "Accepted")
     assert children(namespace, name) == []
-    (told,) = (event for event in events(namespace, name) if event[0] == "Warning")
+    # A cluster that is full says so first: another Warning.
+    (told,) = (one for one in events(namespace, name) if one[:2] == ("Warning", "Refused"))
     assert told[2] in message(seen, "Accepted")
     assert {one: as_made(namespace, *one) for one in objects} == before
     return seen
