@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lockstep_api.names import WORKER_CONTAINER, Role
+from lockstep_api.text import printable
 from lockstep_cli.cluster import PODS, Request, path_of
 from lockstep_cli.pods import Pod
-from lockstep_operator.core.text import printable
 
 _COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
 _USUAL = "info"

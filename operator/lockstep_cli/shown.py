@@ -20,7 +20,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from lockstep_operator.core.text import UNFIT
+from lockstep_api.text import UNFIT
 
 Json = dict[str, Any]
 PIPED_WIDTH = 10_000

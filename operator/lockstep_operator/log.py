@@ -9,7 +9,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from lockstep_operator.core.text import printable
+from lockstep_api.text import printable
 
 _PLAIN = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from lockstep_api import names
 from lockstep_api.status import FINISHED, FederatedJobStatus, Phase
+from lockstep_api.text import printable
 from lockstep_operator.carry_out import Hands, carry_out
 from lockstep_operator.core.decide import decide
 from lockstep_operator.core.model import (
@@ -31,7 +32,6 @@ from lockstep_operator.core.model import (
 from lockstep_operator.core.ownership import names_taken
 from lockstep_operator.core.privacy import load_accountant
 from lockstep_operator.core.status import needs_place
-from lockstep_operator.core.text import printable
 from lockstep_operator.errors import Conflict, KubeError
 from lockstep_operator.kube import Kube, job_ref, ref_of
 from lockstep_operator.metrics import Metrics

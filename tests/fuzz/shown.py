@@ -2,9 +2,9 @@
 
 import unicodedata
 
+from lockstep_api.text import printable
 from lockstep_cli.log_lines import readable
 from lockstep_cli.records import clients_of, rounds_of
-from lockstep_operator.core.text import printable
 from tests.fuzz.bodies import PLAN_REQUEST
 from tests.fuzz.stages import Target
 

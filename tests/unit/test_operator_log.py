@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from lockstep_api.status import ConditionType
+from lockstep_api.text import printable
 from lockstep_operator.core.conditions import Finding, set_condition
 from lockstep_operator.core.model import EventNote
-from lockstep_operator.core.text import printable
 from lockstep_operator.log import set_up_logging
 from lockstep_operator.observe import job_view
 from lockstep_operator.reconcile import event_body

@@ -12,13 +12,12 @@ from lockstep_api import names
 from lockstep_api.settings import edge_names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import Condition, ConditionType, FederatedJobStatus, PlannedClient
-from lockstep_api.text import cut, few
+from lockstep_api.text import cut, few, printable
 from lockstep_api.wire import ClientPlan, RoundReport
 from lockstep_operator.core.causes import Cause
 from lockstep_operator.core.model import Observed
 from lockstep_operator.core.plan import fell_back, needs_telemetry
 from lockstep_operator.core.state import JobState
-from lockstep_operator.core.text import printable
 
 Truth = Literal["True", "False", "Unknown"]
 

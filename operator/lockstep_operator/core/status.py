@@ -25,6 +25,7 @@ from lockstep_api.status import (
     PlannedClient,
     TrainedClient,
 )
+from lockstep_api.text import printable
 from lockstep_api.wire import ClientPlan, PlanBasis, RoundPlan, RoundReport
 from lockstep_operator.core.conditions import Finding, moment, set_condition, timestamp
 from lockstep_operator.core.model import (
@@ -45,7 +46,6 @@ from lockstep_operator.core.status_tiers import (
     missed_steps,
     of_tiers,
 )
-from lockstep_operator.core.text import printable
 
 MOST_PLANNED = 64
 """Clients of a round that a status has."""
