@@ -23,7 +23,7 @@ from lockstep_api.wire import (
     UpdateReport,
     told_loss,
 )
-from lockstep_api.wire_types import JobSeconds
+from lockstep_api.wire_types import Finite
 from lockstep_workers.errors import JobFailed, RefusedUpdate
 from lockstep_workers.learning.clipping import UNSEEN, Measured
 from lockstep_workers.learning.energy_bounds import Powers, believed
@@ -280,7 +280,7 @@ class Progress(WireModel):
 
     round: int = Field(default=0, ge=0)
     """Finished rounds."""
-    began_at: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    began_at: Finite = 0.0
     """When round 1 began, in seconds since the epoch; 0: it has not."""
     resumed: int = Field(default=0, ge=0)
     """How often the job went on from a checkpoint."""
@@ -292,7 +292,7 @@ class Progress(WireModel):
     """Its plan."""
     counted: dict[str, int] = Field(default_factory=dict)
     """The round of each client's last update."""
-    told_since: dict[str, JobSeconds] = Field(default_factory=dict)
+    told_since: dict[str, Finite] = Field(default_factory=dict)
     """When the round of each client's last update began, in seconds since the job's start: what it
     has spent before then is told."""
     sit_out: dict[str, int] = Field(default_factory=dict)
