@@ -313,19 +313,25 @@ async def test_labels_of_devices_are_read_in_modes_that_make_clusters_of_them_on
     )
 
 
-async def test_others_are_served_while_a_large_plan_is_drawn(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Here for as long as the other call takes."""
-    begun, answered = threading.Event(), threading.Event()
+def drawn_slowly(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """A plan takes from the first event, which it sets, to the second one."""
+    begun, goes_on = threading.Event(), threading.Event()
     drawn = planner_module.draw  # type: ignore[attr-defined]
 
     def slowly(*words: Any, **more: Any) -> Any:
         begun.set()
-        assert answered.wait(PATIENCE_S / 10), "nobody else was served"
+        assert goes_on.wait(PATIENCE_S / 10), "nobody else was served"
         return drawn(*words, **more)
 
     monkeypatch.setattr(planner_module, "draw", slowly)
+    return begun, goes_on
+
+
+async def test_others_are_served_while_a_large_plan_is_drawn(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here for as long as the other call takes."""
+    begun, answered = drawn_slowly(monkeypatch)
     asking = asyncio.ensure_future(setup.http.post(PLAN, json=request()))
     await asyncio.to_thread(begun.wait)
     assert (await setup.http.post(PLAN.replace("digits", "another"), json={})).status_code == 403
@@ -336,15 +342,7 @@ async def test_others_are_served_while_a_large_plan_is_drawn(
 async def test_a_plan_that_was_drawn_meanwhile_takes_no_outcome_back(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, told = threading.Event(), threading.Event()
-    drawn = planner_module.draw  # type: ignore[attr-defined]
-
-    def slowly(*words: Any, **more: Any) -> Any:
-        begun.set()
-        assert told.wait(PATIENCE_S / 10)
-        return drawn(*words, **more)
-
-    monkeypatch.setattr(planner_module, "draw", slowly)
+    begun, told = drawn_slowly(monkeypatch)
     asking = asyncio.ensure_future(setup.http.post(PLAN, json=request()))
     await asyncio.to_thread(begun.wait)
     setup.kube.fail = failing("status", Unavailable("connection lost"))
