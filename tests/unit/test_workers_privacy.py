@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from lockstep_api.spec import Model, StrategyName, StrategySpec
+from lockstep_workers.learning.bounding import distance
 from lockstep_workers.learning.clipping import UNSEEN
-from lockstep_workers.learning.privacy import Noise, by_chance, by_seed, clip, distance, drawn_from
+from lockstep_workers.learning.privacy import Noise, by_chance, by_seed, clip, drawn_from
 from lockstep_workers.learning.rollback import Judge
 from lockstep_workers.learning.safeguards import NO_SAFEGUARDS, Safeguards
 from lockstep_workers.learning.server import Server

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lockstep_api.settings import JobSettings
+from lockstep_workers.learning.bounding import distance, scale
 from lockstep_workers.learning.strategy import MODEL, Strategy, Vector, uniformly
 from lockstep_workers.tensors import Flat
 
@@ -107,28 +108,8 @@ def clip(update: Flat, model: Flat, *, norm: float) -> None:
             return
         if not np.isfinite(length):
             break
-        _shorten(update, model, by=norm * (1 - cut) / length)
+        scale(update, norm * (1 - cut) / length, origin=model)
     update[:] = model
-
-
-def distance(update: Flat, model: Flat) -> float:
-    """The L2 norm of the change; not finite if a value is not."""
-    squares = 0.0
-    for start in range(0, model.size, _BLOCK):
-        change = _change(update, model, start=start)
-        squares += float(np.dot(change, change))
-    return float(np.sqrt(squares))
-
-
-def _shorten(update: Flat, model: Flat, *, by: float) -> None:
-    for start in range(0, model.size, _BLOCK):
-        change = _change(update, model, start=start)
-        update[start : start + _BLOCK] = model[start : start + _BLOCK] + by * change
-
-
-def _change(update: Flat, model: Flat, *, start: int) -> NDArray[np.float64]:
-    after, before = update[start : start + _BLOCK], model[start : start + _BLOCK]
-    return np.subtract(after, before, dtype=np.float64)
 
 
 def with_equal_weights(strategy: Strategy) -> Strategy:
