@@ -270,53 +270,47 @@ async def test_a_leader_whose_calls_all_take_too_long_stops_until_they_do_not() 
     holding.cancel()
 
 
-def test_a_leader_leads_on_while_each_call_takes_a_third_of_the_time_of_a_renewal() -> None:
-    """And has the time of a call left for each write, at any moment."""
-
-    async def leads(kube: SlowKube) -> list[bool]:
-        one = Elector(kube, "lab", "lock", "a", monotonic=loop_time)
-        await one.acquire()
-        told: list[bool] = []
-        holding = asyncio.create_task(one.hold(told.append))
-        left_s = []
-        for _ in range(600):
-            await asyncio.sleep(1)
-            left_s.append(one.left_s())
-        holding.cancel()
-        assert min(left_s) >= kube.call_s
-        return told
-
-    kube = SlowKube()
-    kube.call_s = Timing().renew_within_s / 3
-    assert in_no_time(leads(kube)) == []
-
-
 class HangingKube(FakeKube):
-    """One write of the lease is never answered, when a test says so: its connection is dead."""
+    """Its third write of the lease is never answered: the connection is dead."""
 
-    hangs: bool = False
+    replaced: int = 0
 
     async def replace(self, manifest: Manifest) -> Manifest:
-        if self.hangs:
-            self.hangs = False
+        self.replaced += 1
+        if self.replaced == 3:
             await asyncio.Event().wait()
         return await super().replace(manifest)
 
 
-def test_a_call_that_is_never_answered_costs_no_lease() -> None:
-    async def leads(kube: HangingKube) -> list[bool]:
+def slow() -> FakeKube:
+    """Each call takes a third of the time of a renewal."""
+    kube = SlowKube()
+    kube.call_s = Timing().renew_within_s / 3
+    return kube
+
+
+@pytest.mark.parametrize(
+    ("kube", "left_s"),
+    [
+        pytest.param(slow, Timing().renew_within_s / 3, id="of-which-each-takes-long"),
+        pytest.param(HangingKube, 1.0, id="of-which-one-is-never-answered"),
+    ],
+)
+def test_a_leader_leads_on_through_calls(kube: Callable[[], FakeKube], left_s: float) -> None:
+    """And has the time of a call left for each write, at any moment."""
+
+    async def leads(kube: FakeKube) -> list[bool]:
         one = Elector(kube, "lab", "lock", "a", monotonic=loop_time)
         await one.acquire()
         told: list[bool] = []
         holding = asyncio.create_task(one.hold(told.append))
-        await asyncio.sleep(10)
-        kube.hangs = True
-        await asyncio.sleep(60)
-        assert not kube.hangs
+        for _ in range(600):
+            await asyncio.sleep(1)
+            assert one.left_s() >= left_s
         holding.cancel()
         return told
 
-    assert in_no_time(leads(HangingKube())) == []
+    assert in_no_time(leads(kube())) == []
 
 
 async def test_who_begins_is_seen_before_it_looks_at_others() -> None:
