@@ -34,6 +34,7 @@ from tests.e2e.running import (
     small_job,
     watch,
 )
+from tests.support.ending import end_in_order
 from tests.support.patience import PATIENCE_S, TIMEOUT
 
 NAMESPACE = "chaos"
@@ -209,6 +210,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=30, help="of each mode's job")
     parser.add_argument("--mode", type=Mode, choices=list(Mode), help="this mode only")
     given = parser.parse_args()
+    end_in_order()
     modes = [given.mode] if given.mode else list(Mode)
     well = [chaos(given.seed, given.kills, mode) for mode in modes]
     return 0 if all(well) else 1

@@ -33,6 +33,7 @@ from tests.e2e.running import (
     small_job,
     watch,
 )
+from tests.support.ending import end_in_order
 from tests.support.patience import TIMEOUT
 
 NAMESPACE = "faults"
@@ -226,6 +227,7 @@ def main() -> int:
     parser.add_argument("--only", choices=FAULTS, action="append", help="this one; repeat")
     parser.add_argument("--share", type=float, default=1.0, help="of the time that faults last")
     given = parser.parse_args()
+    end_in_order()
     return 0 if run(given.only or list(FAULTS), given.share) else 1
 
 

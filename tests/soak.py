@@ -26,6 +26,7 @@ from tests.e2e.running import (
     pods_of,
     watch,
 )
+from tests.support.ending import end_in_order
 from tests.support.patience import PATIENCE_S
 
 NAMESPACE = "soak"
@@ -178,6 +179,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=500)
     parser.add_argument("--mode", type=Mode, choices=list(Mode), default=Mode.FEDERATED)
     given = parser.parse_args()
+    end_in_order()
     return 0 if soak(given.rounds, given.mode) else 1
 
 
