@@ -6,7 +6,6 @@ it refuses; nobody opens it again behind our back, with a read timeout and witho
 """
 
 import http.client
-import json
 import socket
 import ssl
 import time
@@ -16,11 +15,10 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-
 from lockstep_api import names
 from lockstep_api.sessions import ClientFailure, FailureAnswer, Refusal, Registration, SessionOpened
 from lockstep_api.wire import Task, UpdateReport
+from lockstep_workers.answers import Malformed, read, said, text_of
 from lockstep_workers.device.link import UNLIMITED, Link
 from lockstep_workers.errors import InvalidJob, NoSession, NotAdmitted
 from lockstep_workers.sockets import watch_peer
@@ -150,8 +148,8 @@ def _key_in(line: bytes) -> str:
     if not line.endswith(b"\n"):
         raise http.client.HTTPException("the session ended before it began")
     try:
-        return SessionOpened.model_validate_json(line).key
-    except ValidationError:
+        return read(SessionOpened, line).key
+    except Malformed:
         raise NotAdmitted(
             "the cloud pod gives no session key: it is of another version than this device; give "
             "both the same image, or images of one version"
@@ -163,11 +161,7 @@ def session_end(session: OpenSession) -> Mapping[str, object]:
     last = b""
     while line := session.response.readline():
         last = line
-    try:
-        content = json.loads(last or b"{}")
-    except ValueError:  # cut off in the middle of the line
-        return {}
-    return content if isinstance(content, dict) else {}
+    return said(last)
 
 
 def get_work(
@@ -194,7 +188,7 @@ def get_work(
         return None
     if response.status != 200:
         raise NoSession(_message(response.read()))
-    task = Task.model_validate_json(response.headers[names.TASK_HEADER])
+    task = read(Task, response.headers[names.TASK_HEADER])
     began = time.monotonic()
     body = _read_body(response, reuse, link=link)
     return Work(task, body, time.monotonic() - began)
@@ -205,7 +199,10 @@ def _read_body(
 ) -> bytearray:
     """The body of a response over an emulated link, in the buffer `reuse` when that fits."""
     size = response.length or 0
-    body = reuse if reuse is not None and len(reuse) == size else bytearray(size)
+    try:
+        body = reuse if reuse is not None and len(reuse) == size else bytearray(size)
+    except (MemoryError, OverflowError):
+        raise Malformed(f"the answer says that it has {size} bytes, which is too much") from None
     view = memoryview(body)
 
     def move(start: int, count: int) -> int:
@@ -265,7 +262,7 @@ def report_failure(
         raise NoSession(_message(text))
     if response.status != 200:
         raise http.client.HTTPException(f"{response.status}: {_message(text)}")
-    return FailureAnswer.model_validate_json(text).again
+    return read(FailureAnswer, text).again
 
 
 def send_update(
@@ -307,20 +304,11 @@ def send_update(
     if response.status >= 500:
         raise http.client.HTTPException(f"{response.status}: {_message(text)}")
     accepted = response.status == 200
-    reason = "" if accepted else _field(text, "reason")
+    reason = "" if accepted else text_of(text, "reason")
     if reason == Refusal.NO_SESSION:
         raise NoSession(_message(text))
     return Answer(accepted, reason, _message(text), time.monotonic() - began)
 
 
 def _message(body: bytes) -> str:
-    return _field(body, "message") or body[:500].decode(errors="replace")
-
-
-def _field(body: bytes, name: str) -> str:
-    """A text of a JSON object; empty when there is none."""
-    try:
-        content = json.loads(body)
-    except ValueError:
-        return ""
-    return str(content.get(name, "")) if isinstance(content, dict) else ""
+    return text_of(body, "message") or body[:500].decode(errors="replace")

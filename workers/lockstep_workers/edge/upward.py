@@ -6,7 +6,6 @@ and an outcome is sent until the cloud pod has answered it or the session is ove
 """
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import httpx2
 import structlog
-from pydantic import ValidationError
 
 from lockstep_api import names
 from lockstep_api.certificates import Certificate, CertificateRequest
@@ -22,6 +20,7 @@ from lockstep_api.orders import ClusterProgress, EdgeWork
 from lockstep_api.sessions import Refusal, SessionOpened
 from lockstep_api.tiers import EdgeRegistration
 from lockstep_serving.tls import NoCertificate
+from lockstep_workers.answers import read, said, text_of
 from lockstep_workers.credentials import shown
 from lockstep_workers.edge.running import ClusterOutcome, Running
 from lockstep_workers.errors import NotAdmitted, RefusedUpdate
@@ -41,7 +40,7 @@ _NOT_WANTED = frozenset(
     {Refusal.NO_SESSION, Refusal.WRONG_ROUND, Refusal.NOT_IN_ROUND, Refusal.DUPLICATE}
 )
 """Of a result that nobody waits for."""
-_BROKEN = (httpx2.HTTPError, OSError, ValidationError, RefusedUpdate)
+_BROKEN = (httpx2.HTTPError, OSError, RefusedUpdate)
 """What a broken connection raises, or an answer that was cut off."""
 
 
@@ -134,7 +133,7 @@ class Upward:
             session = Session(
                 self._url,
                 self._registration.edge,
-                key=SessionOpened.model_validate_json(await anext(lines)).key,
+                key=read(SessionOpened, await anext(lines, None)).key,
                 client=self._http,
             )
             if self._use is not None:
@@ -154,7 +153,7 @@ class Upward:
                 running.drop_all()
                 await asyncio.gather(polling, return_exceptions=True)
         _log.info("session closed", end=last)
-        return "over" in json.loads(last)
+        return "over" in said(last)
 
 
 class Session:
@@ -188,7 +187,7 @@ class Session:
         if answer.status_code != 200:
             raise await _refusal(answer)
         parcel = unwrap(answer.content, text=_MOST_TEXT)
-        work = EdgeWork.model_validate_json(parcel.text)
+        work = read(EdgeWork, parcel.text)
         running.take(work, parcel.tensors, send=self.send)
         return work.number
 
@@ -238,7 +237,7 @@ class Session:
         try:
             answer = await self._http.post(url, content=asked.to_json(), headers=self._headers)
             if answer.status_code == 200:
-                return Certificate.model_validate_json(answer.content)
+                return read(Certificate, answer.content)
         except _BROKEN as error:
             raise NoCertificate(f"{type(error).__name__}: {error}") from error
         raise NoCertificate(f"the cloud pod says {answer.status_code}: {answer.text[:500]}")
@@ -274,10 +273,10 @@ def _fault(answer: httpx2.Response) -> str | None:
     if answer.status_code == 200:
         return None
     try:
-        told = answer.json()
-        reason, message = Refusal(told["reason"]), str(told["message"])
-    except (ValueError, KeyError, TypeError):
+        reason = Refusal(text_of(answer.content, "reason"))
+    except ValueError:
         return None
+    message = text_of(answer.content, "message")
     return None if reason in _NOT_WANTED else f"the result was refused ({reason}): {message}"
 
 
