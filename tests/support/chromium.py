@@ -4,9 +4,7 @@ The first that asks installs what the machine lacks, by apt-get where that can b
 """
 
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +15,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from tests.cluster.locks import locked
-from tests.support.patience import PATIENCE_S
+from tests.support.debian import ensure
 
 PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 """Program → Debian's package."""
@@ -41,26 +38,11 @@ def ensure_packages() -> None:
     Raises:
         RuntimeError: it cannot be done here; says what to install.
     """
-    if _missing():
-        with locked("apt", "to install packages"):  # others may have done it meanwhile
-            _install(_missing())
+    ensure(_missing, why="pages are tested with them")
 
 
 def _missing() -> list[str]:
     return [package for name, package in PACKAGES.items() if shutil.which(name) is None]
-
-
-def _install(missing: list[str]) -> None:
-    if not missing:
-        return
-    words = " ".join(missing)
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise RuntimeError(f"not installed: {words}: install them, pages are tested with them")
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    lock = ("-o", f"DPkg::Lock::Timeout={PATIENCE_S:.0f}", "--quiet")
-    subprocess.run(["apt-get", "update", *lock], check=True, env=quiet)
-    install = ["apt-get", "install", *lock, "--yes", "--no-install-recommends", *missing]
-    subprocess.run(install, check=True, env=quiet)
 
 
 class Browser:
