@@ -22,7 +22,7 @@ from lockstep_api.spec import Data, Mode, Model, Partition, StrategySpec, Target
 from lockstep_api.tiers import ClusterPlan
 from lockstep_api.wire import ClientPlan, Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_serving.bounded import Limits, bounded
-from tests.wire.channels import PLAIN, Channel
+from tests.wire.channels import LOOPBACK, PLAIN, Channel
 from tests.wire.signing import Signer
 
 _RESERVED: list[socket.socket] = []
@@ -182,14 +182,19 @@ def clusters_of(request: PlanRequest, clients: list[str]) -> list[ClusterPlan]:
 
 @asynccontextmanager
 async def serving(
-    app: Any, port: int, *, config: uvicorn.Config | None = None, channel: Channel = PLAIN
+    app: Any,
+    port: int,
+    *,
+    config: uvicorn.Config | None = None,
+    channel: Channel = PLAIN,
+    host: str = LOOPBACK,
 ) -> AsyncIterator[None]:
     """Serves an ASGI app on loopback, as `config` says."""
     config = config or uvicorn.Config(
         app, http=bounded(Limits(connections=1000)), loop="none", ws="none", lifespan="off",
         log_config=None, access_log=False, timeout_graceful_shutdown=1,
     )  # fmt: skip
-    config.host, config.port, config.http = "127.0.0.1", port, channel.serve(config.http)
+    config.host, config.port, config.http = host, port, channel.serve(config.http)
     server = uvicorn.Server(config)
     running = asyncio.ensure_future(server._serve())
     while not server.started:

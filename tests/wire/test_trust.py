@@ -5,7 +5,8 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from structlog.testing import capture_logs
 
 from lockstep_api.sessions import Registration, SessionOpened
 from lockstep_operator.core.certificates import Ca
+from lockstep_workers.addresses import MOST_ADDRESSES, addresses
 from lockstep_workers.device.connection import LOST, connect
 from lockstep_workers.device.session import SessionKeeper
 from lockstep_workers.trust import Trust, Untrusted
 from lockstep_workers.trusting import TrustingTransport
-from tests.support.certificates import certified, local_ca
+from tests.support.certificates import HOST, certified, job_ca, local_ca
 from tests.support.patience import PATIENCE_S
 from tests.wire.channels import LOOPBACK, Channel
 from tests.wire.jobs import free_port, serving
@@ -27,6 +29,9 @@ from tests.wire.jobs import free_port, serving
 JOB = local_ca()
 NEW = local_ca("uid-2")
 KEY = "k" * 43
+SERVER = "127.0.0.2"
+CONNECT_S = 3.0
+"""After which one that says nothing is left; the server answers sooner."""
 
 
 async def app(_scope: Any, _receive: Any, send: Callable[..., Any]) -> None:
@@ -134,6 +139,124 @@ async def test_an_impostor_that_says_nothing_is_left_in_time(
         port = listener.getsockname()[1]
         with pytest.raises(LOST):
             await asyncio.to_thread(asked, f"https://127.0.0.1:{port}", trust)
+
+
+@dataclass(frozen=True)
+class Places:
+    """A server, whose name leads to an impostor's address, too."""
+
+    url: str
+    trust: Trust
+    impostor: list[Any] = field(default_factory=list)
+    """What the impostor was asked for."""
+
+
+@asynccontextmanager
+async def silent(_places: Places, port: int) -> AsyncIterator[None]:
+    """Takes connections at the first place, and says nothing."""
+    with socket.create_server((LOOPBACK, port)):
+        yield
+
+
+def foreign(places: Places, port: int) -> AbstractAsyncContextManager[None]:
+    """Has a certificate for the name, of another job's CA."""
+
+    async def answer(scope: Any, receive: Any, send: Callable[..., Any]) -> None:
+        places.impostor.append(scope)
+        await app(scope, receive, send)
+
+    return serving(answer, port, channel=Channel(certified(job_ca("uid-2"), HOST)))
+
+
+FIRST: dict[str, Callable[[Places, int], AbstractAsyncContextManager[None]]] = {
+    "of-another-ca": foreign,
+    "silent": silent,
+}
+
+
+@asynccontextmanager
+async def two_places(
+    who: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Places]:
+    """The name leads to 127.0.0.1, where an impostor is, and to 127.0.0.2, where the server is."""
+    usual, port, ca = socket.getaddrinfo, free_port(), job_ca()
+
+    def resolved(host: Any, *given: Any, **more: Any) -> Any:
+        if host not in {HOST, HOST.encode()}:
+            return usual(host, *given, **more)
+        return [one for at in (LOOPBACK, SERVER) for one in usual(at, *given, **more)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    places = Places(f"https://{HOST}:{port}", Trust(ca_file(folder, ca)))
+    channel = Channel(certified(ca, HOST))
+    async with (
+        FIRST[who](places, port),
+        serving(app, port, channel=channel, host=SERVER),
+    ):
+        yield places
+
+
+@pytest.mark.parametrize("who", FIRST)
+async def test_a_device_passes_over_an_impostor_among_the_addresses(
+    who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_order = [LOOPBACK, SERVER]
+    monkeypatch.setattr("lockstep_workers.device.connection.addresses", lambda *_: in_order)
+    monkeypatch.setattr("lockstep_workers.device.connection.CONNECT_TIMEOUT_S", CONNECT_S)
+    async with two_places(who, tmp_path, monkeypatch) as at:
+        assert await asyncio.to_thread(asked, at.url, at.trust) == b"ok"
+        assert at.impostor == []
+
+
+def test_of_many_addresses_each_may_be_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [f"10.0.0.{number}" for number in range(20)]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, 443)) for one in (*known, *known)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_given, **_more: found)
+    drawn = [addresses(HOST, 443) for _ in range(1000)]
+    assert {one[0] for one in drawn} == set(known)
+    assert {len(set(one)) for one in drawn} == {MOST_ADDRESSES}
+
+
+@pytest.mark.parametrize("who", FIRST)
+async def test_an_edge_passes_over_an_impostor_among_the_addresses(
+    who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"half a body, "
+        yield b"and the rest"
+
+    timeout = httpx2.Timeout(PATIENCE_S, connect=CONNECT_S)
+    async with two_places(who, tmp_path, monkeypatch) as at:
+        transport = TrustingTransport(at.trust)
+        async with httpx2.AsyncClient(transport=transport, timeout=timeout) as http:
+            for _ in range(3):
+                assert (await http.get(at.url)).content == b"ok"
+                assert (await http.put(at.url, content=pieces())).content == b"ok"
+        assert at.impostor == []
+
+
+async def test_an_edge_whose_server_has_moved_asks_where_it_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The impostor, too, had another place meanwhile."""
+    ca = job_ca()
+    trust, here = Trust(ca_file(tmp_path, ca)), [LOOPBACK, SERVER]
+    usual, port = socket.getaddrinfo, free_port()
+
+    def resolved(host: Any, *given: Any, **more: Any) -> Any:
+        named = here if host in {HOST, HOST.encode()} else [host]
+        return [one for at in named for one in usual(at, *given, **more)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    right, wrong = Channel(certified(ca, HOST)), Channel(certified(job_ca("uid-2"), HOST))
+    async with httpx2.AsyncClient(transport=TrustingTransport(trust)) as http:
+        for server in (SERVER, "127.0.0.3"):
+            here[1] = server
+            async with (
+                serving(app, port, channel=wrong),
+                serving(app, port, channel=right, host=server),
+            ):
+                assert (await http.get(f"https://{HOST}:{port}")).content == b"ok"
 
 
 async def test_the_ca_is_that_of_the_file_at_the_moment(tmp_path: Path) -> None:

@@ -15,16 +15,21 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
 
+import structlog
+
 from lockstep_api import names
 from lockstep_api.sessions import ClientFailure, FailureAnswer, Refusal, Registration, SessionOpened
 from lockstep_api.wire import Task, UpdateReport
+from lockstep_workers.addresses import addresses
 from lockstep_workers.answers import Malformed, read, said, text_of
 from lockstep_workers.device.link import UNLIMITED, Link
 from lockstep_workers.errors import InvalidJob, NoSession, NotAdmitted
 from lockstep_workers.sockets import watch_peer
-from lockstep_workers.trust import NOBODY, Trust, impostor
+from lockstep_workers.trust import NOBODY, Trust, Untrusted, impostor
 
 CONNECT_TIMEOUT_S = 10.0
+"""For each address of a name."""
+_log = structlog.get_logger()
 _NEVER = (403, 404, 422)
 LOST = (OSError, http.client.HTTPException)
 """What a broken connection raises."""
@@ -75,33 +80,51 @@ class Answer:
 def connect(url: str, trust: Trust = NOBODY) -> http.client.HTTPConnection:
     """A new connection without a read timeout: the kernel's keep-alive notices a dead peer.
 
+    Where several answer by the name of the server, whoever is not the server is passed over.
+
     Raises:
         InvalidJob: the URL is neither of plain HTTP nor of HTTPS.
-        Untrusted: whoever answers is not the server.
+        Untrusted: nobody who answers is the server.
     """
-    connection = _unconnected(url, trust)
+    parts = urlsplit(url)
+    host, context = parts.hostname or "", None
+    if parts.scheme == "http":
+        connection = http.client.HTTPConnection(host, parts.port or 80)
+    elif parts.scheme == "https":
+        context = trust.context()
+        connection = http.client.HTTPSConnection(host, parts.port or 443, context=context)
+    else:
+        raise InvalidJob(f"{url} is neither http:// nor https://")
     connection.auto_open = 0
-    try:
-        connection.connect()
-    except ssl.SSLError as error:
-        connection.close()
-        raise impostor(connection.host, error) from error
+    connection.sock = _reached(host, connection.port, context=context)
     connection.sock.settimeout(None)
-    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     watch_peer(connection.sock)
     return connection
 
 
-def _unconnected(url: str, trust: Trust) -> http.client.HTTPConnection:
-    parts = urlsplit(url)
-    host, timeout_s = parts.hostname or "", CONNECT_TIMEOUT_S
-    if parts.scheme == "http":
-        return http.client.HTTPConnection(host, parts.port or 80, timeout=timeout_s)
-    if parts.scheme == "https":
-        context = trust.context()
-        port = parts.port or 443
-        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
-    raise InvalidJob(f"{url} is neither http:// nor https://")
+def _reached(host: str, port: int, *, context: ssl.SSLContext | None) -> socket.socket:
+    """A connection to the first of a name's addresses at which the server is."""
+    failed: list[OSError] = []
+    for address in addresses(host, port):
+        try:
+            return _opened((address, port), host, context=context)
+        except OSError as error:
+            _log.info("not the server", host=host, address=address, why=str(error))
+            failed.append(error)
+    raise next((one for one in failed if isinstance(one, Untrusted)), failed[-1])
+
+
+def _opened(at: tuple[str, int], host: str, *, context: ssl.SSLContext | None) -> socket.socket:
+    """A connection to an address, where over TLS whoever answers has proved to be the host."""
+    sock = socket.create_connection(at, CONNECT_TIMEOUT_S)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock if context is None else context.wrap_socket(sock, server_hostname=host)
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, ssl.SSLError):
+            raise impostor(host, error) from error
+        raise
 
 
 def is_open(connection: http.client.HTTPConnection) -> bool:
