@@ -232,7 +232,7 @@ class ClusterState:
         kept_sets = (kept for (kind, _), kept in self._children.items() if kind == SET)
         sets = ((one.uid, one.manifest) for kept in kept_sets for _, one in kept)
         ready = (pod for _, pod in self._all_pods() if pod.is_of_set and pod.view.ready)
-        pods = (SetPod(pod.ref.name, pod.controller, pod.ip) for pod in ready)
+        pods = (SetPod(pod.ref.namespace, pod.ref.name, pod.controller, pod.ip) for pod in ready)
         return targets(jobs, sets, pods=pods)
 
     async def synced(self) -> None:

@@ -91,6 +91,20 @@ def test_a_pod_that_says_it_is_a_jobs_is_not_listed(kube: FakeKube, state: Clust
     assert state.targets() == []
 
 
+@pytest.mark.parametrize(
+    "elsewhere", [{"namespace": "attic"}, {"name": "other-0"}], ids=["namespace", "name"]
+)
+def test_a_pod_is_not_listed_where_its_set_makes_none(
+    kube: FakeKube, state: ClusterState, elsewhere: dict[str, str]
+) -> None:
+    """Whoever may make pods in another namespace can name any set's UID as their owner's."""
+    forged = pod_of(with_set(kube, Role.DEVICE, "fast"))
+    forged["metadata"] |= elsewhere
+    forged["metadata"]["ownerReferences"][0]["name"] = forged["metadata"]["name"][:-2]
+    kube.put(forged)
+    assert state.targets() == []
+
+
 @pytest.mark.parametrize("ordinal", ["2", "01", "x", "", "9" * 5000])
 def test_a_pod_that_its_set_would_not_make_is_not_listed(
     kube: FakeKube, state: ClusterState, ordinal: str

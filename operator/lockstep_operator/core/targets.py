@@ -33,6 +33,7 @@ class Target:
 class SetPod:
     """A pod that is ready."""
 
+    namespace: str
     name: str
     set_uid: str
     """Of what made it."""
@@ -42,6 +43,7 @@ class SetPod:
 @dataclass(frozen=True, slots=True)
 class _Set:
     job: JobKey
+    name: str
     role: Role
     group: str
     pods: int
@@ -80,7 +82,7 @@ def _of_a_job(manifest: Manifest, jobs: Mapping[str, JobKey]) -> _Set | None:
     replicas = int(manifest.get("spec", {}).get("replicas", 1))
     for role, group, name in _names(job.name, said):
         if name == meta["name"] and said.get(names.ROLE_LABEL) == role:
-            return _Set(job, role, group, replicas)
+            return _Set(job, name, role, group, replicas)
     return None
 
 
@@ -94,8 +96,13 @@ def _names(job: str, said: Mapping[str, str]) -> Iterable[tuple[Role, str, str]]
 
 
 def _is_made_by(of: _Set, pod: SetPod) -> bool:
-    """Whether the set's controller makes pods of this name: others may say that it owns theirs."""
-    ordinal = pod.name.rpartition("-")[2]
+    """Whether the set's controller makes pods of this name there: others may say it owns theirs.
+
+    Also in other namespaces, where Kubernetes lets them be for a moment.
+    """
+    made_as, _, ordinal = pod.name.rpartition("-")
+    if (pod.namespace, made_as) != (of.job.namespace, of.name):
+        return False
     if len(ordinal) > len(str(of.pods)) or not ordinal.isdecimal():
         return False
     return ordinal == str(int(ordinal)) and int(ordinal) < of.pods
