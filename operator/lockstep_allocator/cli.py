@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from lockstep_allocator.bandwidth import InvalidTrace
 from lockstep_allocator.evaluate import Result, evaluate, questions
@@ -26,6 +27,7 @@ from lockstep_allocator.scenarios import (
     with_radio,
 )
 from lockstep_allocator.traces import NamedTrace, read_traces
+from lockstep_api.text import printable
 
 OF_LOCKSTEP = "the one that ships"
 
@@ -317,7 +319,7 @@ def inspect(
         "settings": json.dumps(told.settings),
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(*(Text(printable(cell)) for cell in (name, value)))
     _shown().print(table)
 
 

@@ -7,12 +7,13 @@ the device's maximum and is clipped to it (f2 = min(f3, fmax), CN113312169B).
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
@@ -27,6 +28,9 @@ from lockstep_allocator.observation import (
     Seen,
     see,
 )
+from lockstep_api.base import ApiModel, problems_of
+from lockstep_api.nesting import not_too_deep
+from lockstep_api.wire_types import Finite, few_entries
 
 FORMAT = "lockstep-policy"
 VERSION = 1
@@ -42,6 +46,9 @@ a device of 1 to 2 GHz may be asked for 0.92 to 2.18 GHz."""
 POSITIONS = (0.05, 0.95)
 """Positions are kept inside these: far out, exploration would not reach the range any more."""
 MAX_BYTES = 16 * 2**20
+MOST_METRICS = 1000
+_MANY = Field(max_length=100_000)
+"""Files or families that a policy was trained on."""
 
 
 class InvalidPolicy(ValueError):
@@ -127,24 +134,28 @@ def compute_at(devices: Devices, where: Array) -> Array:
     return np.clip(least * (greatest / least) ** where, shortest, longest)
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
-    """How a policy came about."""
+_Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+_Name = Annotated[str, Field(max_length=255)]
+_Hashes = Annotated[tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...], _MANY]
 
-    seed: int
-    split: int
+
+class Training(ApiModel):
+    """How a policy came about; its file has these names as they are here."""
+
+    seed: _Whole
+    split: _Whole
     """Seed of the split by trace; -1: no traces were held out."""
-    minutes: float
-    updates: int
-    stopped: str
+    minutes: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+    updates: Annotated[int, Field(ge=0, lt=2**63)]
+    stopped: _Name
     """Why training ended."""
-    train_sha256: tuple[str, ...]
+    train_sha256: _Hashes
     """Hashes of the files trained on."""
-    validation_sha256: tuple[str, ...]
+    validation_sha256: _Hashes
     """Hashes of the files that chose the checkpoint."""
-    families: tuple[str, ...]
-    metrics: dict[str, float]
-    settings: dict[str, Any]
+    families: Annotated[tuple[_Name, ...], _MANY]
+    metrics: Annotated[dict[_Name, Finite], BeforeValidator(few_entries(MOST_METRICS))]
+    settings: Annotated[dict[_Name, Any], AfterValidator(not_too_deep)]
 
     @property
     def known_sha256(self) -> frozenset[str]:
@@ -177,7 +188,7 @@ class Policy:
             "format": FORMAT,
             "version": str(VERSION),
             "features": json.dumps(FEATURES),
-            "training": json.dumps(asdict(self.training)),
+            "training": json.dumps(self.training.model_dump(mode="json", by_alias=False)),
         }
         return save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, told)
 
@@ -190,15 +201,14 @@ class Policy:
         """
         tensors, told = _read(content, source)
         try:
-            training = json.loads(told["training"])
-            for name in ("train_sha256", "validation_sha256", "families"):
-                training[name] = tuple(training[name])
             policy = cls(
                 Forecaster(_part(tensors, "forecast.")), _part(tensors, "policy."),
-                Training(**training),
+                Training.model_validate_json(told["training"]),
             )  # fmt: skip
             policy._check()
-        except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+        except ValidationError as error:
+            raise InvalidPolicy(_damaged(source, f"training: {problems_of(error)}")) from error
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InvalidPolicy(_damaged(source, error)) from error
         return policy
 
@@ -233,7 +243,7 @@ def _read(content: bytes, source: str) -> tuple[Weights, dict[str, str]]:
     return tensors, told
 
 
-def _damaged(source: str, error: Exception) -> str:
+def _damaged(source: str, error: Exception | str) -> str:
     return f"{source} is damaged ({error}): train or copy it anew"
 
 

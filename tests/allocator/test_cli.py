@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from lockstep_allocator.cli import app
 from lockstep_allocator.generate import write_traces
 from lockstep_allocator.policy import read_policy
 from lockstep_allocator.training import forecasting, train
+from tests.allocator.fleets import untrained
 
 RUN = CliRunner()
 KEYS = {
@@ -121,6 +123,16 @@ def test_training_writes_a_policy_its_curve_and_a_picture(traces: Path, tmp_path
     )  # fmt: skip
     assert "that the policy knows left out" in judged.stderr
     assert "0 that" not in judged.stderr
+
+
+def test_a_policys_own_words_are_shown_as_they_are(tmp_path: Path) -> None:
+    """Markup and orders to a terminal, too: who wrote the file may be a stranger."""
+    policy, file = untrained(), tmp_path / "policy.safetensors"
+    told = policy.training.model_copy(update={"families": ("[/red]\x1b[2J",)})
+    file.write_bytes(replace(policy, training=told).to_bytes())
+    shown = RUN.invoke(app, ["inspect", str(file)])
+    assert shown.exit_code == 0
+    assert r"[/red]\x1b[2J" in shown.stdout
 
 
 @pytest.mark.parametrize(

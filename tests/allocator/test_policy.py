@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,6 +156,13 @@ def rewritten(content: bytes, **metadata: str) -> bytes:
 GOOD = untrained().to_bytes()
 
 
+def trained(**told: Any) -> bytes:
+    """A policy that says so of its training."""
+    size = int.from_bytes(GOOD[:8], "little")
+    before = json.loads(json.loads(GOOD[8 : 8 + size])["__metadata__"]["training"])
+    return rewritten(GOOD, training=json.dumps({**before, **told}))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -168,6 +176,18 @@ GOOD = untrained().to_bytes()
         (rewritten(GOOD, training="{}"), "is damaged"),
         (rewritten(GOOD, training="no json"), "is damaged"),
         (rewritten(GOOD, training="[" * 100_000), "is damaged"),
+        (trained(minutes=[1]), r"is damaged \(training: minutes: "),
+        (trained(minutes=float("nan")), "is damaged .*minutes"),
+        (trained(updates=-1), "is damaged .*updates"),
+        (trained(seed=10**400), "is damaged .*seed"),
+        (trained(train_sha256=["\x1b[2J"]), "is damaged .*train_sha256"),
+        (trained(families=[["of a list"]]), "is damaged .*families"),
+        (trained(families="letters"), "is damaged .*families"),
+        (trained(stopped="x" * 300), "is damaged .*stopped"),
+        (trained(metrics={"gap closed": "much"}), "is damaged .*metrics"),
+        (trained(metrics={str(i): 0.0 for i in range(1001)}), "is damaged .*1000 entries"),
+        (trained(settings=json.loads('{"a":' * 40 + "1" + "}" * 40)), "is damaged .*settings"),
+        (trained(unknown=1), "is damaged .*unknown"),
         (GOOD[:-100], "is damaged"),
         (replace(untrained(), weights={}).to_bytes(), "is damaged"),
     ],

@@ -134,7 +134,10 @@ def _small_policy() -> bytes:
         SetNetwork(len(FEATURES), OUTPUTS, width=2),
     )
     forecast, weights = (exported(network.eval()) for network in networks)
-    told = Training(0, 0, 0.0, 0, "", (), (), (), {}, {})
+    told = Training(
+        seed=0, split=0, minutes=0.0, updates=0, stopped="", train_sha256=(),
+        validation_sha256=(), families=(), metrics={}, settings={},
+    )  # fmt: skip
     return Policy(Forecaster(forecast), weights, told).to_bytes()
 
 

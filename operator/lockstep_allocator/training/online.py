@@ -159,7 +159,8 @@ def _window(replay: Replay, player: Actor, *, settings: PpoSettings, random: Ran
 
 def _told(before: Training, rounds: int, *, updates: int, minutes: float) -> Training:
     metrics = before.metrics | {"recorded rounds": float(rounds)}
-    return replace(
-        before, updates=before.updates + updates, minutes=before.minutes + minutes,
-        stopped="on the job", metrics=metrics,
-    )  # fmt: skip
+    told = {
+        "updates": before.updates + updates, "minutes": before.minutes + minutes,
+        "stopped": "on the job", "metrics": metrics,
+    }  # fmt: skip
+    return Training(**{**dict(before), **told})
