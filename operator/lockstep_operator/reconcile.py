@@ -33,6 +33,7 @@ from lockstep_operator.core.ownership import names_taken
 from lockstep_operator.core.privacy import load_accountant
 from lockstep_operator.core.status import needs_place
 from lockstep_operator.errors import Conflict, KubeError
+from lockstep_operator.fair import FairLock
 from lockstep_operator.kube import Kube, job_ref, ref_of
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources, look_closer, observe
@@ -41,6 +42,8 @@ from lockstep_operator.traces import LOOK_S, Looks
 STATUS_INTERVAL_S = 1.0
 ROOM_INTERVAL_S = 5.0
 """Between two looks for room: what others free on the nodes gives this job no event."""
+ROOM_LOOKS_A_S = 4.0
+"""Of all jobs of a namespace that wait for room together."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +81,7 @@ class Deps:
     clock: Callable[[], datetime]
     monotonic: Callable[[], float] = time.monotonic
     known: dict[JobKey, Known] = field(default_factory=dict)
-    placing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    placing: FairLock = field(default_factory=FairLock)
     """Held by a pass that places a job, from its look at the nodes to its last write."""
 
 
@@ -108,7 +111,9 @@ async def reconcile(key: JobKey, deps: Deps) -> PassResult:
         seen = await observe(key, deps.sources, doubtful=doubtful)
         if seen is None or not _needs_place(seen.job, seen):
             return await _one_pass(key, seen, deps=deps)
-    async with deps.placing:  # one at a time: each sees what the one before it took
+    async with deps.placing.of(
+        key.namespace
+    ):  # one at a time: each sees what the one before it took
         seen = await observe(key, deps.sources, doubtful=doubtful)
         return await _one_pass(key, seen, deps=deps)
 
@@ -147,10 +152,19 @@ async def _one_pass(key: JobKey, seen: Observed | None, *, deps: Deps) -> PassRe
     look_s = LOOK_S if known.traces.absent else None
     wait = min((s for s in (wait, decision.requeue_in_s, look_s) if s is not None), default=None)
     if known.phase is Phase.PENDING and wait is None:
-        wait = ROOM_INTERVAL_S
+        wait = _room_interval_s(key.namespace, deps)
     return PassResult(
         phase=known.phase, requeue_in_s=wait, failure=next(iter(failures.values()), None)
     )
+
+
+def _room_interval_s(namespace: str, deps: Deps) -> float:
+    """Until a job's next look for room: the longer, the more of its namespace wait for some."""
+    waiting = sum(
+        known.phase is Phase.PENDING and key.namespace == namespace
+        for key, known in deps.known.items()
+    )
+    return max(ROOM_INTERVAL_S, waiting / ROOM_LOOKS_A_S)
 
 
 def _conflicts(failures: Mapping[ObjectRef, KubeError]) -> set[ObjectRef]:

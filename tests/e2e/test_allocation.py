@@ -31,7 +31,7 @@ from tests.e2e.running import (
 pytestmark = [pytest.mark.cluster, pytest.mark.cores]
 
 JOB = "frequency"
-ROUNDS = 10
+ROUNDS = 7
 ArrivedS = Callable[[ClientReport], float]
 SETTLING = 3
 """Rounds at the start of a job that nothing is known for yet."""

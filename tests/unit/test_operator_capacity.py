@@ -31,6 +31,7 @@ from tests.support.kube import (
 )
 
 SMALL_CLOUD = {"cpu": "100m", "memory": "100Mi"}
+HUGE = {"name": "huge", "replicas": 1, "cpuAtMax": "30"}
 
 
 def other_job(name: str = "other", **spec: Any) -> Manifest:
@@ -328,8 +329,34 @@ async def test_a_pass_that_keeps_its_place_waits_for_nobody() -> None:
     kube = cluster_with()
     deps = make_deps(kube)
     await reconcile(KEY, deps)
-    async with deps.placing, asyncio.timeout(5):
+    async with deps.placing.of("lab"), asyncio.timeout(5):
         assert (await reconcile(KEY, deps)).phase == "Starting"
+
+
+async def test_jobs_without_room_keep_no_other_namespace_waiting() -> None:
+    """Forty jobs of one namespace that fit nowhere, then one of another that does."""
+    kube = FakeKube()
+    kube.put(node_body("n1", cpu="4"))
+    many = [JobKey("flood", f"big-{number}") for number in range(40)]
+    for key in (*many, KEY):
+        job = other_job(key.name, **({} if key is KEY else {"devices": [HUGE]}))
+        job["metadata"]["namespace"] = key.namespace
+        kube.put(job)
+    deps, ended = make_deps(kube), list[JobKey]()
+
+    async def one_pass(key: JobKey) -> float | None:
+        outcome = await reconcile(key, deps)
+        ended.append(key)
+        return outcome.requeue_in_s
+
+    async with deps.placing.of("flood"):  # a pass of one before them
+        passes = [asyncio.create_task(one_pass(key)) for key in (*many, KEY)]
+        await asyncio.sleep(0)
+    waits = await asyncio.gather(*passes)
+    assert ended.index(KEY) < 3, "after one or two of the others, not after all"
+    assert kube.objects[job_ref(*astuple(KEY))]["status"]["phase"] == "Starting"
+    assert waits[0] == 5.0
+    assert waits[39] == 40 / 4, "together they look four times a second"
 
 
 def test_a_pod_that_is_being_deleted_is_not_ready() -> None:
