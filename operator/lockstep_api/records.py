@@ -7,7 +7,7 @@ On its volume: `history.jsonl`, a line a round (RoundRecord; older ones become R
 
 from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from lockstep_api.base import WireModel
 from lockstep_api.privacy import PrivacyReport
@@ -15,7 +15,17 @@ from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.spec.job import MOST_CLIENTS
 from lockstep_api.status import EnergyJoules
 from lockstep_api.wire import RoundPlan, RoundReport
-from lockstep_api.wire_types import MOST_LABELS, ClientName, Counted, Number
+from lockstep_api.wire_types import (
+    MOST_LABELS,
+    Accuracy,
+    ClientName,
+    Counted,
+    JobSeconds,
+    Loss,
+    Number,
+    Seconds,
+    few_entries,
+)
 
 HISTORY_FILE = "history.jsonl"
 CLIENTS_FILE = "clients.json"
@@ -39,23 +49,23 @@ class RoundRecord(RoundReport):
 class RoundSummary(WireModel):
     """An older round: its report without its clients."""
 
-    round: int
+    round: Number
     """The round, from 1."""
     planned: bool
     """False: the planner could not be reached for this round."""
-    seconds: float
+    seconds: Seconds
     """Seconds from its start to its aggregation."""
-    elapsed_seconds: float
+    elapsed_seconds: JobSeconds
     """Seconds since round 1 began."""
-    updates: int
+    updates: Number
     """How many updates were accepted."""
-    missing: int
+    missing: Number
     """How many clients of the round gave none."""
-    refused: dict[Refusal, int]
+    refused: Annotated[dict[Refusal, Number], BeforeValidator(few_entries(len(Refusal)))]
     """Refused updates by reason."""
-    accuracy: float | None = None
+    accuracy: Accuracy | None = None
     """Accuracy on the held-out data."""
-    loss: float | None = None
+    loss: Loss | None = None
     """Loss on the held-out data in nats."""
     energy_joules: EnergyJoules
     """Energy of all devices since round 1, in J by source."""

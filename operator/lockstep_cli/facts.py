@@ -4,6 +4,7 @@ Commands that show jobs read them here. Invariant: a status of an older or newer
 as far as it can be read; nothing is made up: what is not known is a dash.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -144,7 +145,7 @@ def amount(value: float | None, unit: str) -> str:
 
 def duration(seconds: float | None) -> str:
     """As kubectl has it: the two largest units."""
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return NOTHING
     whole = max(round(seconds), 0)
     if whole < 120:

@@ -112,7 +112,8 @@ def status_of(body: Json) -> FederatedJobStatus:
     try:
         return FederatedJobStatus.model_validate(status)
     except ValidationError:
-        known = {key: status[key] for key in ("startTime", "completionTime") if key in status}
+        times = {key: status.get(key) for key in ("startTime", "completionTime")}
+        known = {key: one for key, one in times.items() if isinstance(one, str)}
         return FederatedJobStatus.model_validate(known)
 
 

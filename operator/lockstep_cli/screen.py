@@ -4,6 +4,7 @@ Invariant: what fits is shown and what does not is counted; a screen is never wi
 the terminal. Elsewhere than on a terminal a round is one line.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ _DROPPED_FIRST = ("remark", "steps", "energy", "limit", "cluster", "edge", "Mbit
 """Columns of devices, where a terminal is narrow."""
 _LABEL = 10
 _MOST_BAR = 48
+_MOST = 1e9
+"""Of a curve's values: what is beyond is drawn there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Seen:
 
 def sparkline(values: Sequence[float], width: int) -> str:
     """A curve in a line of text: the lowest value is the lowest block."""
+    values = [max(-_MOST, min(_MOST, one)) for one in values if not math.isnan(one)]
     if not values or width < 1:
         return ""
     chosen = [values[place * len(values) // width] for place in range(width)]
@@ -154,7 +158,7 @@ def _labelled(label: str, *cells: RenderableType) -> Table:
 
 def bar(job: Job, width: int) -> Text:
     """How far a job is; readable without colours."""
-    done = min(width * job.round // max(job.rounds, 1), width)
+    done = max(0, min(width * job.round // max(job.rounds, 1), width))
     colour = "red" if job.phase in (Phase.FAILED, Phase.REFUSED) else "green"
     return Text.assemble(("━" * done, colour), ("─" * (width - done), "dim"))
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lockstep_api.status import FederatedJobStatus
+from lockstep_cli.runs import status_of
 from tests.support.apiserver import running
 from tests.support.cli import Lockstep
 from tests.support.manifests import job_manifest
@@ -141,3 +143,9 @@ def test_jobs_of_cluster_and_folders_are_compared_in_one_table_and_page(
 def test_one_job_is_no_comparison(lockstep: Lockstep) -> None:
     ran = lockstep("compare", "digits")
     assert (ran.code, ran.err) == (2, "error: compare needs two jobs or more\n")
+
+
+def test_of_a_status_of_another_release_the_times_are_read() -> None:
+    times = {"startTime": "2026-01-01T00:00:00Z", "completionTime": 7}
+    found = status_of({"status": {"phase": "Dreaming", **times}})
+    assert found == FederatedJobStatus(start_time="2026-01-01T00:00:00Z")

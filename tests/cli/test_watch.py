@@ -1,5 +1,6 @@
 """`lockstep watch`: lines where there is no terminal, and the result as exit code."""
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from lockstep_cli.devices import Device
 from lockstep_cli.errors import Exit
 from lockstep_cli.facts import Job
 from lockstep_cli.follow import Change
-from lockstep_cli.screen import Seen, Size, many_jobs, one_job, sparkline
+from lockstep_cli.screen import Seen, Size, line_of, many_jobs, one_job, sparkline
 from lockstep_cli.watched import History, Watched
 from tests.support.apiserver import FakeApi
 from tests.support.cli import Lockstep, job, planned, running_status
@@ -164,6 +165,19 @@ def test_a_screen_says_what_a_person_looks_at_first() -> None:
 def test_what_does_not_fit_is_counted() -> None:
     lines = drawn(one_job(screen_of(1000), Size(80, 24)), 80)
     assert lines[-1] == "and 986 more: lockstep devices"
+
+
+@pytest.mark.parametrize("odd", [2**63 - 1, -(2**63), 1.7e308, -1.7e308])
+def test_a_status_that_a_stranger_wrote_is_drawn_all_the_same(odd: float) -> None:
+    """The apiserver keeps any number: a job says 'no operator wrote this' by looking odd."""
+    figures = {"accuracy": odd, "loss": odd, "elapsedSeconds": odd, "energyJoules": {"model": odd}}
+    counts = {"round": int(odd) % 2**63, "rounds": 2**63 - 1}
+    for count in (counts, {"round": -(2**63), "rounds": 1}, {"round": 1, "rounds": -(2**63)}):
+        body = job(status={"phase": "Running", **figures, **count, "lastRound": {"seconds": odd}})
+        seen = Seen(Job(body), accuracies=[odd, -odd, 0.5, math.inf, math.nan])
+        for picture in (one_job(seen, Size(100, 30)), many_jobs([seen], Size(120, 30))):
+            assert all(len(line) <= 120 for line in drawn(picture, 120))
+        assert line_of(seen.job).startswith("digits")
 
 
 def test_many_jobs_are_a_line_each() -> None:

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from lockstep_api.mistrust import MOST_TAKEN_BACK
+from lockstep_api.records import ClientsRecord, RoundSummary
 from lockstep_api.request_size import most_bytes, most_values
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.status import MOST_JOULES, EnergyJoules, told_joules
@@ -62,6 +63,14 @@ MESSAGES: list[tuple[type[BaseModel], dict[str, Any]]] = [
          "deadlineSeconds": 1.0},
     ),
     (PolicyVerdict, {"taken": True, "message": "m"}),
+    (
+        RoundSummary,
+        {"round": 1, "planned": True, "seconds": 1.0, "elapsedSeconds": 1.0, "updates": 1,
+         "missing": 1, "refused": {"shape": 1}, "accuracy": 0.5, "loss": 1.0,
+         "energyJoules": {"model": 1.0, "cpu": 1.0, "measured": 1.0}, "takenBack": 1,
+         "privacy": {"rounds": 1, "epsilon": 1.0, "delta": 0.5}},
+    ),
+    (ClientsRecord, {"clients": [{"client": "d-0", "examples": 1, "labels": [1]}]}),
 ]  # fmt: skip
 
 
