@@ -11,7 +11,7 @@ from enum import StrEnum
 from lockstep_api import series
 from lockstep_api.series import Series, labels
 from lockstep_api.status import Phase
-from lockstep_monitoring.queries import JOB, OPERATOR, increase, largest, picked, summed
+from lockstep_monitoring.queries import JOB, OPERATOR, increase, largest, picked, smallest, summed
 
 RUNBOOKS = "docs/alerts.md"
 """What every runbook link begins with; the chart puts `alerts.runbookBase` in its place."""
@@ -129,6 +129,32 @@ ENERGY_BUDGET_EXCEEDED = Alert(
     "(spec.telemetry.energyBudgetJoules). The job goes on.",
 )
 
+_ENDING = "6 * 3600"
+"""Seconds: a quarter of a certificate's day. A third is left when another one is asked for."""
+_OF_SERVERS = (
+    f"{series.CERTIFICATE_EXPIRATION_TIMESTAMP_SECONDS.queried} "
+    f"or {series.EDGE_CERTIFICATE_EXPIRATION_TIMESTAMP_SECONDS.queried}"
+)
+CERTIFICATE_EXPIRING = Alert(
+    "LockstepCertificateExpiring",
+    f"{smallest(_OF_SERVERS, by=JOB)} - time() < {_ENDING}",
+    "5m",
+    Severity.CRITICAL,
+    "A certificate of {{ $labels.namespace }}/{{ $labels.job }} ends soon and is not renewed",
+    "It is left for {{ $value | humanizeDuration }}, and another one should have come two hours "
+    "ago. Connections that are open go on; new ones will be refused.",
+)
+_OF_PLANNER = series.PLANNER_CERTIFICATE_EXPIRATION_TIMESTAMP_SECONDS.queried
+PLANNER_CERTIFICATE_EXPIRING = Alert(
+    "LockstepPlannerCertificateExpiring",
+    f"{smallest(_OF_PLANNER, by=OPERATOR)} - time() < {_ENDING}",
+    "5m",
+    Severity.CRITICAL,
+    "The planner's certificate in {{ $labels.namespace }} ends soon and is not renewed",
+    "It is left for {{ $value | humanizeDuration }}. Without it no round is planned, and no job "
+    "gets another certificate.",
+)
+
 _RESIZES = increase(series.RESIZE_SECONDS.count, by=OPERATOR, over="10m")
 _FAILED_RESIZES = series.RESIZE_FAILURES.queried
 RESIZE_FAILING = Alert(
@@ -187,10 +213,11 @@ OPERATOR_DOWN = Alert(
 GROUPS = {
     OF_JOB: (
         JOB_STUCK, JOB_NOT_STARTING, WITHOUT_QUORUM, DEVICE_FLAPPING, TELEMETRY_STALE,
-        CHECKPOINT_FAILING, ENERGY_BUDGET_EXCEEDED,
+        CHECKPOINT_FAILING, ENERGY_BUDGET_EXCEEDED, CERTIFICATE_EXPIRING,
     ),
     OF_OPERATOR: (
         RESIZE_FAILING, TELEMETRY_UNREAD, NOT_RECONCILING, PASSES_FAILING, OPERATOR_DOWN,
+        PLANNER_CERTIFICATE_EXPIRING,
     ),
 }  # fmt: skip
 """Name of a group of rules → its alerts."""

@@ -29,6 +29,11 @@ def largest(expression: str, *, by: Sequence[str]) -> str:
     return f"max by ({', '.join(by)}) ({expression})"
 
 
+def smallest(expression: str, *, by: Sequence[str]) -> str:
+    """Of what several servers say, what comes first."""
+    return f"min by ({', '.join(by)}) ({expression})"
+
+
 def rate(counter: str, *, by: Sequence[str], over: str = WINDOW) -> str:
     """A second's share of a counter that several pods may count."""
     return summed(f"rate({counter}[{over}])", by=by)

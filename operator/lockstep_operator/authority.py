@@ -212,7 +212,8 @@ class Signing:
         async def ask(csr: str) -> Certificate:
             return self.for_planner(host, csr=csr)
 
-        return Kept(ask, clock=lambda: self.clock().timestamp())
+        told = self.metrics.planner_certified
+        return Kept(ask, clock=lambda: self.clock().timestamp(), told=told)
 
     def _signed(self, ca: Ca, csr: str, *, hosts: Sequence[str], server: str) -> Certificate:
         made = ca.sign(

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from lockstep_api import series
 from lockstep_operator.job_metrics import JobMetrics
-from lockstep_serving.exporting import Exports
+from lockstep_serving.exporting import Exports, Values
 
 
 class Metrics:
@@ -34,12 +34,21 @@ class Metrics:
         self.frequency_mismatches = exports.counter(series.FREQUENCY_MISMATCHES)
         self.policies = exports.counters(series.POLICIES_OFFERED)
         self.certificates = exports.counters(series.CERTIFICATES)
+        self._planner_certified: Values = {}
+        exports.computed(
+            series.PLANNER_CERTIFICATE_EXPIRATION_TIMESTAMP_SECONDS,
+            lambda: self._planner_certified,
+        )
         self.of_jobs = JobMetrics(exports)
         exports.process(
             series.PROCESS_CPU_SECONDS,
             series.PROCESS_RESIDENT_MEMORY_BYTES,
             series.PROCESS_OPEN_FDS,
         )
+
+    def planner_certified(self, until: float) -> None:
+        """The planner serves with a certificate that ends then, in seconds since the epoch."""
+        self._planner_certified = {(): until}
 
     def count_request(self, verb: str, kind: str) -> None:
         """A request to the Kubernetes API goes out."""

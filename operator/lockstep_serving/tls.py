@@ -83,6 +83,8 @@ class Kept:
     renew_at: float = 0.0
     """Unix seconds; in the past until there is one."""
     look_s: float = LOOK_S
+    told: Callable[[float], None] = lambda _until: None
+    """Hears when each new one ends, in Unix seconds."""
     _made_at: float = 0.0
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -102,6 +104,7 @@ class Kept:
         load(self.context, made.chain, key=key)
         self._made_at = now
         self.renew_at = now + RENEWED_AFTER * (made.not_after - now)
+        self.told(made.not_after)
 
     def due_s(self) -> float:
         """Seconds until it has to be replaced, as the clock is now."""

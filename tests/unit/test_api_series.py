@@ -69,6 +69,7 @@ def cloud() -> CollectorRegistry:
     metrics.began(plan, now=2.0, job_began=1.0)
     metrics.ended(report.model_copy(update={"distillation": DISTILLED}), plan)
     metrics.saved(1, 100, seconds=1.0, now=3.0)
+    metrics.certified(4.0)
     return metrics.registry
 
 
@@ -78,6 +79,7 @@ def operator() -> Metrics:
     for counted in (metrics.jobs, metrics.reconcile_errors, metrics.resize_failures):
         counted.labels("x")
     metrics.count_request("get", "Pod")
+    metrics.planner_certified(4.0)
     cluster = ClusterPlan(
         cluster="c0", edge="e-0", clients=["d-0"], divergence=0.1, cost_seconds=1.0
     )
@@ -93,6 +95,7 @@ def operator() -> Metrics:
 def edge() -> CollectorRegistry:
     """Of an edge of mode split."""
     metrics = EdgeMetrics("j", "e-0")
+    metrics.certified(4.0)
     SplitMetrics(metrics.registry, job="j", edge="e-0")
     return metrics.registry
 

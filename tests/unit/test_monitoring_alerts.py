@@ -19,6 +19,7 @@ RULES = ROOT / rule_file.PATH
 BY_NAME = {one.name: one for found in alerts.GROUPS.values() for one in found}
 JOB = 'namespace="lab",job="fashion"'
 CLOUD = f'{JOB},pod="fashion-cloud-0"'
+EDGE = f'{JOB},edge="near-0",pod="fashion-edge-near-0"'
 OPERATOR = 'namespace="lockstep-system",job="lockstep",instance="10.0.0.1:8081"'
 OTHER = 'namespace="lockstep-system",job="lockstep",instance="10.0.0.2:8081"'
 LAB = {"namespace": "lab", "job": "fashion"}
@@ -157,6 +158,36 @@ CASES = {
             "from the newest that was written, of round 7.",
         ),
         ("5m", "25m"),
+    ),
+    "a certificate of an edge that nobody renews": Played(
+        "LockstepCertificateExpiring",
+        {
+            f"lockstep_certificate_expiration_timestamp_seconds{{{CLOUD}}}": "86400x40",
+            f"lockstep_edge_certificate_expiration_timestamp_seconds{{{EDGE}}}": "22200x25 86400x9",
+        },
+        "20m",
+        about_the_job(
+            "A certificate of lab/fashion ends soon and is not renewed",
+            "It is left for 5h 50m 0s, and another one should have come two hours ago. Connections "
+            "that are open go on; new ones will be refused.",
+        ),
+        ("9m", "14m", "27m"),
+    ),
+    "a certificate of the planner that cannot be made": Played(
+        "LockstepPlannerCertificateExpiring",
+        {
+            f"lockstep_planner_certificate_expiration_timestamp_seconds{{{OPERATOR}}}": (
+                "22200x25 86400x9"
+            ),
+            f"lockstep_planner_certificate_expiration_timestamp_seconds{{{OTHER}}}": "86400x40",
+        },
+        "20m",
+        about_the_operator(
+            "The planner's certificate in lockstep-system ends soon and is not renewed",
+            "It is left for 5h 50m 0s. Without it no round is planned, and no job gets another "
+            "certificate.",
+        ),
+        ("9m", "14m", "27m"),
     ),
     "a budget that is used up": Played(
         "LockstepEnergyBudgetExceeded",
@@ -335,6 +366,13 @@ NO_FAULTS = {
         {
             f'lockstep_resize_failures_total{{{OPERATOR},reason="timeout"}}': "0+1x40",
             f"lockstep_resize_seconds_count{{{OPERATOR}}}": "0+50x40",
+        },
+    ),
+    "certificates that are replaced in time": Silent(
+        "LockstepCertificateExpiring",
+        {
+            f"lockstep_certificate_expiration_timestamp_seconds{{{CLOUD}}}": "28900x40",
+            f"lockstep_edge_certificate_expiration_timestamp_seconds{{{EDGE}}}": "50000x40",
         },
     ),
     "a job without a budget": Silent(

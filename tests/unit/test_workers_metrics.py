@@ -106,7 +106,8 @@ def value(metrics: CloudMetrics, of: Series, **more: str) -> float | None:
 
 WHEN_KNOWN = (
     series.JOB_START_SECONDS, series.ROUND_BEGAN_SECONDS, series.ENERGY_BUDGET_JOULES,
-    series.CHECKPOINT_WRITTEN_SECONDS, series.CLOUD_ACCURACY,
+    series.CHECKPOINT_WRITTEN_SECONDS, series.CERTIFICATE_EXPIRATION_TIMESTAMP_SECONDS,
+    series.CLOUD_ACCURACY,
 )  # fmt: skip
 
 
@@ -115,7 +116,8 @@ def test_what_nothing_is_known_of_is_not_there() -> None:
     assert [value(metrics, one) for one in WHEN_KNOWN] == [None] * len(WHEN_KNOWN)
     metrics.began(a_round("d-0"), now=20.0, job_began=10.0)
     metrics.saved(1, 100, seconds=1.0, now=30.0)
-    assert [value(metrics, one) for one in WHEN_KNOWN] == [10.0, 20.0, 1000.0, 30.0, None]
+    metrics.certified(40.0)
+    assert [value(metrics, one) for one in WHEN_KNOWN] == [10.0, 20.0, 1000.0, 30.0, 40.0, None]
 
 
 def test_a_resumed_job_waits_for_its_round_from_then_on_under_the_plan_before() -> None:
@@ -123,7 +125,7 @@ def test_a_resumed_job_waits_for_its_round_from_then_on_under_the_plan_before() 
     metrics = CloudMetrics("j")
     progress = Progress(began_at=10.0).after(a_report("d-0"), a_round("d-0"))
     metrics.resumed(progress, written=30.0, now=40.0)
-    assert [value(metrics, one) for one in WHEN_KNOWN] == [10.0, 40.0, 1000.0, 30.0, None]
+    assert [value(metrics, one) for one in WHEN_KNOWN] == [10.0, 40.0, 1000.0, 30.0, None, None]
     assert (value(metrics, series.ROUND) or 0) < (value(metrics, series.ROUNDS) or 0)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -173,8 +174,10 @@ async def connected(port: int) -> int:
 
 
 async def test_a_pod_listens_and_is_ready_once_it_has_a_certificate(tmp_path: Path) -> None:
-    planner = Counter()
-    certificate = certificate_of("https://x", tmp_path / "ca.pem", ask=planner.ask)
+    planner, until = Counter(), list[float]()
+    certificate = certificate_of(
+        "https://x", tmp_path / "ca.pem", ask=planner.ask, told=until.append
+    )
     assert certificate is not None
     async with served(certificate) as (front, port):
         front.open(front)
@@ -184,6 +187,8 @@ async def test_a_pod_listens_and_is_ready_once_it_has_a_certificate(tmp_path: Pa
         planner.may.set()
         await connected(port)
         assert front.unready() is None
+        assert len(until) == 1
+        assert until[0] > time.time()
 
 
 async def test_a_pod_that_waits_for_its_certificate_ends_when_it_is_told_to(
@@ -217,4 +222,4 @@ def test_a_pod_whose_url_is_plain_needs_none(tmp_path: Path) -> None:
     async def ask(_csr: str) -> Certificate:
         raise AssertionError("nobody asks")
 
-    assert certificate_of("http://x", tmp_path, ask=ask) is None
+    assert certificate_of("http://x", tmp_path, ask=ask, told=print) is None

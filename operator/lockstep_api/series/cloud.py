@@ -193,6 +193,15 @@ CHECKPOINT_WRITTEN_SECONDS = _gauge(
     more="Not there without a checkpoint.",
     example="time() - max by (namespace, job) (lockstep_checkpoint_written_seconds)",
 )
+CERTIFICATE_EXPIRATION_TIMESTAMP_SECONDS = _gauge(
+    "lockstep_certificate_expiration_timestamp_seconds",
+    "When the certificate that it serves with ends, in seconds since the epoch.",
+    unit="s",
+    more="Not there where the job speaks plain HTTP. The next comes after two thirds of its life.",
+    example=(
+        "min by (namespace, job) (lockstep_certificate_expiration_timestamp_seconds) - time()"
+    ),
+)
 ENERGY_BUDGET_JOULES = _gauge(
     "lockstep_energy_budget_joules",
     "The job's energy budget (`spec.telemetry.energyBudgetJoules`), as of the current round.",

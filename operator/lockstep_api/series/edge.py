@@ -69,6 +69,15 @@ EDGE_SENT_BYTES = _counter(
     unit="bytes",
     example="sum by (job, edge) (rate(lockstep_edge_sent_bytes_total[5m]))",
 )
+EDGE_CERTIFICATE_EXPIRATION_TIMESTAMP_SECONDS = _gauge(
+    "lockstep_edge_certificate_expiration_timestamp_seconds",
+    "When the certificate that it serves with ends, in seconds since the epoch.",
+    unit="s",
+    more="Not there where the job speaks plain HTTP.",
+    example=(
+        "min by (job, edge) (lockstep_edge_certificate_expiration_timestamp_seconds) - time()"
+    ),
+)
 EDGE_BACK_CPU_SECONDS = _split(
     "lockstep_edge_back_cpu_seconds",
     "CPU of the model's back half.",

@@ -174,6 +174,15 @@ CERTIFICATES = _counter(
     more="Each server gets a new one after two thirds of its certificate's life.",
     example="sum by (server) (increase(lockstep_certificates_total[1d]))",
 )
+PLANNER_CERTIFICATE_EXPIRATION_TIMESTAMP_SECONDS = _gauge(
+    "lockstep_planner_certificate_expiration_timestamp_seconds",
+    "When the certificate that the planner serves with ends, in seconds since the epoch.",
+    unit="s",
+    more="Not there where it speaks plain HTTP.",
+    example=(
+        "min by (namespace) (lockstep_planner_certificate_expiration_timestamp_seconds) - time()"
+    ),
+)
 FREQUENCY_MISMATCHES = _counter(
     "lockstep_frequency_mismatches",
     "Clients whose own report says another frequency than the plan.",

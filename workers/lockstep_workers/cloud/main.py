@@ -78,7 +78,9 @@ async def _run(environment: Environment) -> None:
             environment.host,
             environment.port,
             len(job.clients()) + len(job.edge_urls),
-            certificate=certificate_of(job.cloud_url, environment.ca_file, ask=_ask(planner)),
+            certificate=certificate_of(
+                job.cloud_url, environment.ca_file, ask=_ask(planner), told=metrics.certified
+            ),
         )
         with closing(ProbeServer(environment.host, environment.metrics_port, told=front)):
             async with _keys(pod) as keys:

@@ -21,6 +21,7 @@ _WHEN_KNOWN = (
     series.CHECKPOINT_WRITTEN_SECONDS,
     series.ENERGY_BUDGET_JOULES,
     series.CLOUD_ACCURACY,
+    series.CERTIFICATE_EXPIRATION_TIMESTAMP_SECONDS,
 )
 """Series that are not there while nothing is known."""
 
@@ -83,6 +84,10 @@ class CloudMetrics:
             self._known.pop(one, None)
         else:
             self._known[one] = value
+
+    def certified(self, until: float) -> None:
+        """It serves with a certificate that ends then, in seconds since the epoch."""
+        self._tell(series.CERTIFICATE_EXPIRATION_TIMESTAMP_SECONDS, until)
 
     def sessions(self, clients: Collection[str]) -> None:
         """These clients have an open session, as this collection changes."""

@@ -85,7 +85,8 @@ async def _run(job: JobSettings, edge: str, *, environment: Environment) -> None
         running = Running(edge, make, members=members, metrics=metrics)
         front.open(split or rest)
         url, ca_file = job.edge_urls[edge], environment.ca_file
-        certificate = certificate_of(url, ca_file, ask=upward.certificate)
+        told = metrics.certified
+        certificate = certificate_of(url, ca_file, ask=upward.certificate, told=told)
         at = Address(environment.host, environment.port, len(job.clients()), _UPGRADES, certificate)
         work = _work(upward, running, reception=reception)
         with closing(ProbeServer(environment.host, environment.metrics_port, told=front)):

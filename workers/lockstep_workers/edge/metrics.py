@@ -8,7 +8,7 @@ from lockstep_api import series
 from lockstep_api.orders import ClusterOrder, ClusterResult
 from lockstep_api.series import Series
 from lockstep_api.sessions import Refusal
-from lockstep_serving.exporting import Exports
+from lockstep_serving.exporting import Exports, Values
 
 
 class EdgeMetrics:
@@ -29,6 +29,14 @@ class EdgeMetrics:
         self._up = exports.counter(series.EDGE_RECEIVED_BYTES)
         self._down = exports.counter(series.EDGE_SENT_BYTES)
         self._back = exports.counter(series.EDGE_BACK_CPU_SECONDS)
+        self._certified: Values = {}
+        exports.computed(
+            series.EDGE_CERTIFICATE_EXPIRATION_TIMESTAMP_SECONDS, lambda: self._certified
+        )
+
+    def certified(self, until: float) -> None:
+        """It serves with a certificate that ends then, in seconds since the epoch."""
+        self._certified = {(): until}
 
     def ordered(self, order: ClusterOrder) -> None:
         """An order has come."""

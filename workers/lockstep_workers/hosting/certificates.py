@@ -54,6 +54,8 @@ class PodCertificate:
             return b""
 
 
-def certificate_of(url: str, ca_file: Path, *, ask: Ask) -> PodCertificate | None:
-    """Of the server at a URL; None: it speaks plain HTTP."""
-    return PodCertificate(Kept(ask), ca_file) if url.startswith("https://") else None
+def certificate_of(
+    url: str, ca_file: Path, *, ask: Ask, told: Callable[[float], None]
+) -> PodCertificate | None:
+    """Of the server at a URL, `told` when each one ends; None: it speaks plain HTTP."""
+    return PodCertificate(Kept(ask, told=told), ca_file) if url.startswith("https://") else None
