@@ -38,11 +38,18 @@ from lockstep_operator.core.certificates import (
 )
 from lockstep_operator.core.model import JobView, Manifest, ObjectRef
 from lockstep_operator.core.trust import job_hosts, server_host
-from lockstep_operator.errors import BadAuthority, Conflict, KubeError, NotFound, TooManyCalls
+from lockstep_operator.errors import (
+    BadAuthority,
+    Conflict,
+    KubeError,
+    NotFound,
+    NotSigned,
+    TooManyCalls,
+)
 from lockstep_operator.kube import SECRET, Kube
 from lockstep_operator.metrics import Metrics
 from lockstep_serving.pace import Buckets, Rate
-from lockstep_serving.tls import Kept
+from lockstep_serving.tls import Kept, NoCertificate
 
 SECRET_NAME = "lockstep-authority"
 SEED_KEY = "seed"
@@ -193,6 +200,7 @@ class Signing:
         Raises:
             UnfitRequest: it is no server of the job, or no request with a key that we take.
             TooManyCalls: the job has had too many.
+            NotSigned: there is nothing to sign with now.
         """
         host = server_host(job.key, spec, server=asked.server)
         if not self.paced.of(job.uid).take(self.monotonic()):
@@ -210,7 +218,10 @@ class Signing:
         """The planner's own certificate, renewed for as long as it runs."""
 
         async def ask(csr: str) -> Certificate:
-            return self.for_planner(host, csr=csr)
+            try:
+                return self.for_planner(host, csr=csr)
+            except NotSigned as error:
+                raise NoCertificate(str(error)) from error
 
         told = self.metrics.planner_certified
         return Kept(ask, clock=lambda: self.clock().timestamp(), told=told)

@@ -10,6 +10,7 @@ LockstepError
 │   ├── Superseded              the job has called again before this call's turn came
 │   ├── PlanTookTooLong         there is no plan in the time that its caller waits
 │   ├── TooManyCalls            more than one caller may make
+│   ├── NotSigned               what would sign a certificate cannot now; who asks goes on with his
 │   ├── BodyTooLarge            more bytes than a call of this job can have
 │   ├── BodyTooSlow             its bytes did not come in time
 │   └── UnfitRequest            what the caller sends does not fit the job
@@ -68,6 +69,10 @@ class PlanTookTooLong(CallRefused):
 
 class TooManyCalls(CallRefused):
     """More calls than one caller may make: some are served later."""
+
+
+class NotSigned(CallRefused):
+    """There is nothing to sign a certificate with now; a server goes on with the one it has."""
 
 
 class BodyTooLarge(CallRefused):

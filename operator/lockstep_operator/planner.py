@@ -47,6 +47,7 @@ from lockstep_operator.errors import (
     KubeError,
     NotFound,
     NotLeader,
+    NotSigned,
     PlanTookTooLong,
     PolicyUnavailable,
     Superseded,
@@ -72,6 +73,8 @@ PLAN_S = 9.0
 TELL_S = 0.5
 """For so long a plan waits for its events; they are written meanwhile, or afterwards."""
 EVENTS_OF_A_JOB = Rate(burst=16, per_s=1 / 30)
+UNSIGNED_OF_A_JOB = Rate(burst=1, per_s=1 / 600)
+"""Events about certificates that cannot be signed: each server asks every ten seconds."""
 _NOT_PLANNED = FINISHED | {Phase.REFUSED, Phase.SUSPENDED}
 
 
@@ -97,6 +100,7 @@ class Planner:
     """Whether this operator may plan for jobs of a namespace."""
     turns: Turns = field(default_factory=Turns)
     events: Buckets = field(default_factory=lambda: Buckets(EVENTS_OF_A_JOB))
+    unsigned: Buckets = field(default_factory=lambda: Buckets(UNSIGNED_OF_A_JOB))
     telling: set[asyncio.Task[list[EventNote]]] = field(default_factory=set)
     """Events that are being written."""
     plan_s: float = PLAN_S
@@ -207,7 +211,10 @@ class Planner:
 
     async def _keep(self, job: JobView, state: JobState, *, events: Iterable[EventNote]) -> None:
         self.reports.keep(job.key, job.uid, state=state)
-        if notes := self._told(job, list(events)):
+        await self._emit(job, list(events))
+
+    async def _emit(self, job: JobView, events: Sequence[EventNote]) -> None:
+        if notes := self._told(job, events):
             task = asyncio.create_task(emit(job, notes, deps=self.deps), name="events")
             self.telling.add(task)
             task.add_done_callback(self.telling.discard)
@@ -308,17 +315,24 @@ class Planner:
             raise JobEnded(f"job {job.key.namespace}/{job.key.name} does not learn any more")
         return await self.learning.judge(job, spec, content=content)
 
-    def certificate(self, job: JobView, asked: CertificateRequest) -> Certificate:
+    async def certificate(self, job: JobView, asked: CertificateRequest) -> Certificate:
         """A certificate for a server of an admitted caller's job.
 
         Raises:
             JobEnded, InvalidSpec: the job needs none.
             UnfitRequest, TooManyCalls: it gets none for this.
+            NotSigned: there is none now; the job says so, too.
         """
         spec = plannable(job)
         if self.signing is None or not speaks_tls(spec, self.deps.settings):
             raise UnfitRequest("the servers of this job speak plain HTTP: there is no certificate")
-        return self.signing.for_server(job, spec, asked=asked)
+        try:
+            return self.signing.for_server(job, spec, asked=asked)
+        except NotSigned as error:
+            if self.unsigned.of(job.uid).take(self.deps.monotonic()):
+                message = f"{asked.server}: no certificate can be signed: {error}"
+                await self._emit(job, [EventNote("Warning", "CertificateNotSigned", message)])
+            raise
 
     async def outcome(self, job: JobView, outcome: Outcome) -> bool:
         """Take the end of an admitted caller's job; True when it is in the job's status."""

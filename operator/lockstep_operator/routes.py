@@ -28,6 +28,7 @@ from lockstep_operator.errors import (
     KubeError,
     NotFound,
     NotLeader,
+    NotSigned,
     PlanTookTooLong,
     PolicyUnavailable,
     Superseded,
@@ -87,7 +88,7 @@ def planner_app(
         _admitted(request)
         plannable(job)
         asked = await bodies.certificate(request, job)
-        return _json(planner.certificate(job, asked).to_json())
+        return _json((await planner.certificate(job, asked)).to_json())
 
     @app.post(names.OUTCOME_ROUTE)
     async def outcome(request: Request) -> Response:
@@ -164,6 +165,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (Superseded, 503),
     (PlanTookTooLong, 503),
     (TooManyCalls, 429),
+    (NotSigned, 503),
     (BodyTooLarge, 413),
     (BodyTooSlow, 408),
     (InvalidSpec, 422),

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -34,12 +34,13 @@ from lockstep_operator.errors import (
 )
 from lockstep_operator.metrics import Metrics
 from lockstep_serving.pace import Buckets, Rate
-from lockstep_serving.tls import request_of
+from lockstep_serving.tls import NoCertificate, request_of
 from tests.support.certificates import HOST, SEED, job_ca
 from tests.support.kube import FakeKube, failing
 from tests.support.organisation import root_of, written
 from tests.support.patience import PATIENCE_S
 
+UNTIL = "lockstep_planner_certificate_expiration_timestamp_seconds"
 SECRET = ObjectRef("v1", "Secret", "ops", "lockstep-authority")
 SPEC = FederatedJobSpec.model_validate({
     "model": {"name": "mlp"},
@@ -241,6 +242,22 @@ def test_the_organisations_ca_stands_above_the_jobs(tmp_path: Path) -> None:
     assert top.public_bytes(Encoding.PEM) == root
     assert ca.public_key() == job_ca().certificate.public_key()
     assert (ca.subject, ca.issuer) == (job_ca().certificate.subject, top.subject)
+
+
+async def test_when_it_has_ended_the_planner_goes_on_with_the_one_that_it_has(
+    tmp_path: Path,
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    written(tmp_path, key, root_of(key))
+    now = datetime.now(UTC)
+    made = replace(signing(), issuer=IssuerFiles(tmp_path), clock=lambda: now)
+    kept = made.kept_for_planner("planner.ops.svc")
+    await kept.renew()
+    until = made.metrics.registry.get_sample_value(UNTIL)
+    now += timedelta(days=2)
+    with pytest.raises(NoCertificate, match="the organisation's CA has ended"):
+        await kept.renew()
+    assert made.metrics.registry.get_sample_value(UNTIL) == until
 
 
 def test_a_new_one_counts_from_the_next_certificate(tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
 """Who gets a certificate from the planner: the job's own cloud pod, for servers of its job."""
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lockstep_api.certificates import Certificate
+from lockstep_operator.authority import IssuerFiles
 from lockstep_operator.core.certificates import Authority
 from lockstep_serving.tls import load, request_of, server_context
 from tests.support.certificates import HOST, SEED, shaken, trusting
 from tests.support.kube import job_body
+from tests.support.organisation import root_of, written
 from tests.support.planner import CERTIFICATE, DONE, OUTCOME, client, planner_of_a_job
 
 AUTHORITY = Authority(SEED)
@@ -67,6 +73,28 @@ async def test_without_tls_there_is_none(job: Any, authority: Authority | None) 
     async with planner_of_a_job(job=job, authority=authority) as setup:
         answer = await setup.http.post(CERTIFICATE, json=ASKED)
         assert (answer.status_code, "plain HTTP" in answer.json()["message"]) == (422, True)
+
+
+async def test_when_the_organisations_ca_has_ended_the_job_says_so_once(tmp_path: Path) -> None:
+    """Its servers ask again and again, and go on with what they have."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    written(tmp_path, key, root_of(key))
+    for later in (timedelta(days=1, seconds=60), timedelta(days=3)):
+        async with planner_of_a_job(authority=AUTHORITY) as setup:
+            assert setup.planner.signing is not None
+            signing = replace(
+                setup.planner.signing,
+                issuer=IssuerFiles(tmp_path),
+                clock=partial(lambda after: datetime.now(UTC) + after, later),
+            )
+            planner = replace(setup.planner, signing=signing)
+            async with client(planner) as http:
+                answers = [await http.post(CERTIFICATE, json=ASKED) for _ in range(3)]
+            assert {one.status_code for one in answers} == {503}
+            assert "the organisation's CA has ended" in answers[0].json()["message"]
+            told = [one for one in setup.kube.events if one["reason"] == "CertificateNotSigned"]
+            assert len(told) == 1
+            assert (told[0]["type"], told[0]["message"][:6]) == ("Warning", "cloud:")
 
 
 async def test_a_job_that_has_ended_gets_none() -> None:

@@ -23,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from lockstep_api import names
 from lockstep_api.certificates import Certificate
-from lockstep_operator.errors import UnfitRequest
+from lockstep_operator.errors import NotSigned, UnfitRequest
 
 SEED_BYTES = 32
 CERTIFICATE_S = 24 * 3600.0
@@ -69,9 +69,15 @@ class Ca:
         serial: int,
         issuer: Issuer | None = None,
     ) -> Certificate:
-        """A certificate for the server at these hosts, with the chain above it."""
+        """A certificate for the server at these hosts, with the chain above it.
+
+        Raises:
+            NotSigned: what stands above has ended.
+        """
         chain = self._above(issuer)
         ends = [one.not_valid_after_utc for one in chain]
+        if min(ends) <= now:
+            raise NotSigned(f"the organisation's CA has ended ({min(ends):%Y-%m-%d %H:%M} UTC)")
         not_after = min(now + timedelta(seconds=life_s), *ends).replace(microsecond=0)
         builder = (
             x509.CertificateBuilder()
