@@ -19,7 +19,8 @@ from lockstep_api.quantity import parse_quantity
 from lockstep_operator.core.model import JobKey, Manifest
 from lockstep_operator.core.ownership import is_of_its_set
 from lockstep_operator.errors import KubeError, NotFound, NotServed, Refused, Unavailable
-from lockstep_operator.kube import POD, Kube, Listing
+from lockstep_operator.kube import POD, Kube
+from lockstep_operator.kube_lists import Listing
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.views import condition
 
@@ -29,6 +30,7 @@ WAIT_S = 3.0
 RETRY_S = 60.0
 
 Clock = Callable[[], float]
+_NOT_IN_TIME = "TimedOut", ""
 
 
 @dataclass(slots=True)
@@ -100,6 +102,19 @@ class _Resize:
         self.refused[pod], self.labels[pod] = reason, label
 
 
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """A pod's CPU limit in millicores; None: it has none."""
+
+    name: str
+    is_of_set: bool
+    asked: int | None
+    in_force: int | None
+
+    def is_done(self, milli: int) -> bool:
+        return self.asked == self.in_force == milli
+
+
 async def actuate(
     key: JobKey, limits: Mapping[str, int], *, resizer: Resizer, until: float | None = None
 ) -> Applied:
@@ -122,7 +137,7 @@ async def actuate(
     until = _now_s() + resizer.whole_s if until is None else until
     listing = await _list(key, selector, kube=resizer.kube, until=until)
     known = resizer.refusals.of(key)
-    found = {pod["metadata"]["name"]: pod for pod in listing.items if is_of_its_set(pod)}
+    found = {pod.name: pod for pod in listing.items if pod.is_of_set}
     _compare(resize, found, refused_before=known)
     if resize.waiting:
         await _patch_all(key, resize, resizer=resizer, until=until)
@@ -146,14 +161,14 @@ async def actuate(
 
 
 def _compare(
-    resize: _Resize, found: Mapping[str, Manifest], *, refused_before: Mapping[str, str]
+    resize: _Resize, found: Mapping[str, _Limits], *, refused_before: Mapping[str, str]
 ) -> None:
     """Sort out which pods need a new limit, and can be given one."""
     for pod, milli in resize.wanted.items():
         if pod not in found:
             resize.fail(pod, "PodNotFound", reason="pod not found")
-        elif not (_in_force(found[pod], milli) and _asked(found[pod], milli)):
-            resize.limits[pod] = _limit(_status(found[pod]))
+        elif not found[pod].is_done(milli):
+            resize.limits[pod] = found[pod].in_force
             if pod not in refused_before:
                 resize.waiting.add(pod)
 
@@ -176,21 +191,16 @@ def _container(entries: Any) -> Mapping[str, Any]:
     return next(named, {})
 
 
+def _limits(pod: Manifest) -> _Limits:
+    """What of a pod is read here, and no more."""
+    asked = _limit(_container(pod["spec"]["containers"]))
+    in_force = _limit(_container(pod.get("status", {}).get("containerStatuses")))
+    return _Limits(pod["metadata"]["name"], is_of_its_set(pod), asked, in_force)
+
+
 def _limit(container: Mapping[str, Any]) -> int | None:
     cpu = ((container.get("resources") or {}).get("limits") or {}).get("cpu")
     return None if cpu is None else round(parse_quantity(str(cpu)) * 1000)
-
-
-def _asked(pod: Manifest, milli: int) -> bool:
-    return _limit(_container(pod["spec"]["containers"])) == milli
-
-
-def _status(pod: Manifest) -> Mapping[str, Any]:
-    return _container(pod.get("status", {}).get("containerStatuses"))
-
-
-def _in_force(pod: Manifest, milli: int) -> bool:
-    return _limit(_status(pod)) == milli
 
 
 def _now_s() -> float:
@@ -198,10 +208,10 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def _list(key: JobKey, selector: str, *, kube: Kube, until: float) -> Listing:
+async def _list(key: JobKey, selector: str, *, kube: Kube, until: float) -> Listing[_Limits]:
     try:
         async with asyncio.timeout_at(until):
-            return await kube.list(POD, key.namespace, labels=selector)
+            return await kube.list(POD, key.namespace, labels=selector, kept=_limits)
     except TimeoutError as error:
         raise Unavailable("the job's pods were not listed in time") from error
 
@@ -254,7 +264,7 @@ async def _wait(
     until: float,
 ) -> None:
     """Follow the pods' status until all limits are in force, or the time is over."""
-    last: dict[str, Manifest] = {}
+    last: dict[str, tuple[str, str]] = {}
     problem = None
     try:
         async with asyncio.timeout_at(min(until, _now_s() + resizer.wait_s)):
@@ -264,7 +274,7 @@ async def _wait(
     except TimeoutError:
         problem = None
     for pod in resize.waiting:
-        label, reason = _pending(last.get(pod, {}))
+        label, reason = last.get(pod, _NOT_IN_TIME)
         resize.fail(
             pod, label, reason=problem or reason or f"not in force after {resizer.wait_s:g} s"
         )
@@ -276,7 +286,7 @@ async def _follow(
     *,
     selector: str,
     version: str,
-    last: dict[str, Manifest],
+    last: dict[str, tuple[str, str]],
     on: Resizer,
 ) -> str | None:
     """Watch until nothing is waited for; returns why the watch broke, if it did."""
@@ -287,8 +297,9 @@ async def _follow(
         async for event in watch:
             pod = event["object"]["metadata"]["name"]
             if pod in resize.waiting:
-                last[pod] = event["object"]
+                last[pod] = _pending(event["object"])
                 _note(pod, event, resize=resize, metrics=on.metrics)
+            del event  # while the next is waited for
             if not resize.waiting:
                 return None
     except KubeError as error:
@@ -303,7 +314,7 @@ def _note(pod: str, event: Manifest, *, resize: _Resize, metrics: Metrics) -> No
     if event["type"] == "DELETED":
         resize.waiting.discard(pod)
         resize.fail(pod, "PodNotFound", reason="pod was deleted")
-    elif _in_force(event["object"], milli) and _asked(event["object"], milli):
+    elif _limits(event["object"]).is_done(milli):
         resize.waiting.discard(pod)
         metrics.resize_seconds.observe(time.monotonic() - resize.patched_at[pod])
     elif _pending(event["object"])[0] == "Infeasible":
@@ -320,7 +331,7 @@ def _pending(pod: Manifest) -> tuple[str, str]:
         if found.get("status") == "True" and _is_current(found, pod):
             word = found.get("reason") or kind
             return word, ": ".join(filter(None, (word, found.get("message"))))
-    return "TimedOut", ""
+    return _NOT_IN_TIME
 
 
 def _is_current(found: Mapping[str, Any], pod: Manifest) -> bool:

@@ -25,6 +25,7 @@ LockstepError
     ├── NotOffered              not copied: the ConfigMap does not say that jobs may have of it
     ├── Throttled               429, with the seconds to wait
     ├── Unavailable             5xx, connection lost, time-out
+    │   └── TooLarge            an answer with more bytes than are read
     └── Refused                 any other 4xx, with the apiserver's message
 """
 
@@ -142,6 +143,10 @@ class Throttled(KubeError):
 
 class Unavailable(KubeError):
     """The apiserver cannot be reached or failed."""
+
+
+class TooLarge(Unavailable):
+    """An answer with more bytes than are read of it."""
 
 
 class Refused(KubeError):

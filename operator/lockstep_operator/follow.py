@@ -38,6 +38,7 @@ async def follow(
                     async for event in events:
                         _take(kept, event)
                         heard, failures = True, 0
+                        del event  # while the next is waited for
                 if not heard:  # else at once: the apiserver soon forgets what comes meanwhile
                     await pause(PAUSE_S)
         except KubeError as error:

@@ -12,7 +12,7 @@ import kopf
 
 from lockstep_api import names
 from lockstep_operator.core.model import JobKey
-from lockstep_operator.kube_transport import PAGE_OF_JOBS
+from lockstep_operator.kube_lists import PAGE_OF_JOBS
 from lockstep_operator.runtime import Runtime
 
 Login = Callable[[], Awaitable[kopf.ConnectionInfo]]

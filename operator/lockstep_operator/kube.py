@@ -17,7 +17,8 @@ from lockstep_api import names
 from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.errors import KubeError, NotFound, Refused
 from lockstep_operator.kube_fields import as_applied
-from lockstep_operator.kube_transport import JSON, Request, Transport, events, page_of
+from lockstep_operator.kube_lists import Listing, View, all_of, named, pages
+from lockstep_operator.kube_transport import JSON, Request, Transport, events
 
 APPLY = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
@@ -82,14 +83,6 @@ KINDS = tuple(_PLURALS)
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """A list as of a resource version, from which a watch goes on."""
-
-    items: list[Manifest]
-    resource_version: str
-
-
-@dataclass(frozen=True, slots=True)
 class User:
     """Whom a token stands for; of a ServiceAccount the uid tells two of one name apart."""
 
@@ -108,8 +101,13 @@ class Kube(Protocol):
     async def metadata(self, ref: ObjectRef) -> Manifest: ...
 
     async def list(
-        self, kind: Kind, namespace: str | None = None, *, labels: str = ""
-    ) -> Listing: ...
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        kept: Callable[[Manifest], View],
+        labels: str = "",
+    ) -> Listing[View]: ...
 
     def pages(
         self,
@@ -119,7 +117,7 @@ class Kube(Protocol):
         labels: str = "",
         fields: str = "",
         metadata_only: bool = False,
-    ) -> AsyncGenerator[Listing, None]: ...
+    ) -> AsyncGenerator[Listing[Manifest], None]: ...
 
     async def apply(self, manifest: Manifest, *, over: Manifest) -> Manifest: ...
 
@@ -204,13 +202,20 @@ class ApiKube:
     async def metadata(self, ref: ObjectRef) -> Manifest:
         """An object without its content: a few kilobytes, however large it is."""
         answer = await self._http.call(Request("get", _kind(ref), _path(ref), accept=METADATA))
-        return _named(answer, _kind(ref))
+        return named(answer, _kind(ref))
 
-    async def list(self, kind: Kind, namespace: str | None = None, *, labels: str = "") -> Listing:
-        pages = [page async for page in self.pages(kind, namespace, labels=labels)]
-        return Listing([item for page in pages for item in page.items], pages[-1].resource_version)
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        kept: Callable[[Manifest], View],
+        labels: str = "",
+    ) -> Listing[View]:
+        """What is `kept` of each object, whatever else it has."""
+        return await all_of(self.pages(kind, namespace, labels=labels), kept)
 
-    async def pages(
+    def pages(
         self,
         kind: Kind,
         namespace: str | None = None,
@@ -218,19 +223,11 @@ class ApiKube:
         labels: str = "",
         fields: str = "",
         metadata_only: bool = False,
-    ) -> AsyncGenerator[Listing, None]:
-        """A list piece by piece, so that nobody need hold all of it."""
-        query: dict[str, Any] = {"limit": page_of(kind)} | _selected(labels, fields)
+    ) -> AsyncGenerator[Listing[Manifest], None]:
+        """A list piece by piece, so that nobody need hold all of it (`kube_lists`)."""
+        query, path = _selected(labels, fields), path_of(kind, namespace)
         accept = METADATA_LIST if metadata_only else JSON
-        while True:
-            page = await self._http.call(
-                Request("list", kind, path_of(kind, namespace), query=query, accept=accept)
-            )
-            items = [_named(item, kind) for item in page["items"] or ()]  # null: none
-            yield Listing(items, page["metadata"]["resourceVersion"])
-            if not (token := page["metadata"].get("continue")):
-                return
-            query = {**query, "continue": token}
+        return pages(self._http, Request("list", kind, path, query=query, accept=accept))
 
     async def apply(self, manifest: Manifest, *, over: Manifest) -> Manifest:
         """Bring an object to this form, if it still is the one that was read, and unchanged.
@@ -347,7 +344,9 @@ class ApiKube:
         request = Request("watch", kind, path, query=query, accept=accept, streams=True)
         async with self._http.open(request) as response:
             async for event in events(response):
-                yield {**event, "object": _named(event["object"], kind)}
+                event["object"] = named(event["object"], kind)
+                yield event
+                del event  # nobody holds one while the next is waited for
 
     async def review_token(self, token: str, audience: str) -> User | None:
         """The user that a token stands for; None when it is not valid for the audience."""
@@ -382,11 +381,6 @@ def _selected(labels: str, fields: str) -> dict[str, Any]:
     """Which objects are asked for."""
     selectors = {"labelSelector": labels, "fieldSelector": fields}
     return {key: value for key, value in selectors.items() if value}
-
-
-def _named(item: Manifest, kind: Kind) -> Manifest:
-    """Items of a list, and metadata, do not say what they are of."""
-    return {**item, "apiVersion": kind[0], "kind": kind[1]}
 
 
 def _kind(ref: ObjectRef) -> Kind:

@@ -16,7 +16,6 @@ from typing import Any
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 
-from lockstep_api import names
 from lockstep_operator.core.model import Manifest
 from lockstep_operator.errors import (
     Conflict,
@@ -25,14 +24,14 @@ from lockstep_operator.errors import (
     NotServed,
     Refused,
     Throttled,
+    TooLarge,
     Unavailable,
 )
 from lockstep_operator.rights import called, granted
 
 JSON = "application/json"
-PAGE, PAGE_OF_JOBS = 100, 4
-"""Objects of a list that are asked for, and so held, at once. Users make what they like of theirs:
-pods may have 300 kB each, and a job what becomes 30 MB when it is read."""
+OBJECT_BYTES = 16 << 20
+"""More than an object can have, as JSON: of what is stored in 1.5 MB the apiserver makes a few."""
 REQUEST_TIMEOUT_S = 30.0
 SILENCE_S = 90.0
 """A watch that brings nothing for so long is dead: the apiserver sends a bookmark every minute."""
@@ -62,6 +61,8 @@ class Request:
     accept: str = JSON
     streams: bool = False
     """Whether the answer goes on for as long as the apiserver likes."""
+    most_bytes: int = OBJECT_BYTES
+    """What is read of the answer."""
 
     @property
     def writes(self) -> bool:
@@ -82,9 +83,18 @@ class Transport:
     """Seconds for which this process may still write."""
 
     async def call(self, request: Request) -> Manifest:
-        """The answer as an object."""
+        """The answer as an object.
+
+        Raises:
+            TooLarge: it has more bytes than are read of it.
+        """
         async with self.open(request) as response:
-            answer: Manifest = await response.json(content_type=None)
+            content = bytearray()
+            async for part in response.content.iter_any():
+                content += part
+                if len(content) > request.most_bytes:
+                    raise TooLarge(f"{request}: more than {request.most_bytes:,} bytes")
+            answer: Manifest = json.loads(content) if content else {}
             return answer
 
     @asynccontextmanager
@@ -123,18 +133,36 @@ class Transport:
         return aiohttp.ClientTimeout(min(REQUEST_TIMEOUT_S, left_s))
 
 
-def page_of(kind: tuple[str, str]) -> int:
-    """How many objects of a kind come at once."""
-    return PAGE_OF_JOBS if kind == (names.API_VERSION, names.KIND) else PAGE
-
-
 async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Manifest]:
-    """The events of a watch."""
-    async for line in response.content:
-        event: Manifest = json.loads(line)
-        if event["type"] == "ERROR":
-            raise Unavailable(f"watch: {event['object'].get('message', 'failed')}")
-        yield event
+    """The events of a watch, each held until the next is asked for."""
+    async for line in _lines(response):
+        yield _event(line)
+
+
+def _event(line: bytes) -> Manifest:
+    event: Manifest = json.loads(line)
+    if event["type"] == "ERROR":
+        raise Unavailable(f"watch: {event['object'].get('message', 'failed')}")
+    return event
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Lines of any length that an event has: aiohttp's own end at 4 MiB."""
+    line = bytearray()
+    async for part in response.content.iter_any():
+        *ended, rest = part.split(b"\n")
+        for end in ended:
+            line += end
+            _check(line)
+            yield bytes(line)
+            line.clear()
+        line += rest
+        _check(line)
+
+
+def _check(line: bytearray) -> None:
+    if len(line) > OBJECT_BYTES:
+        raise ValueError(f"an event of more than {OBJECT_BYTES:,} bytes")
 
 
 async def _raise_for(response: aiohttp.ClientResponse, call: str) -> None:

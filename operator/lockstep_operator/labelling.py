@@ -26,6 +26,7 @@ from lockstep_operator.kube import POD, Kube, Labels
 CONCURRENT_PATCHES = 8
 
 _UID = "metadata.uid"
+_READ = (names.ROLE_LABEL, names.CLUSTER_LABEL, names.EDGE_LABEL)
 """What the apiserver's refusal is about where a name is another pod's."""
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Labelling:
         pages = self.kube.pages(
             POD, key.namespace, labels=names.job_selector(key.name), metadata_only=True
         )
-        return [pod async for page in pages for pod in page.items if is_of_its_set(pod)]
+        return [_shown(pod) async for page in pages for pod in page.items if is_of_its_set(pod)]
 
     async def _patch(self, job: JobView, todo: Sequence[tuple[Manifest, Labels]]) -> None:
         """All of them, unless newer ones are wanted meanwhile; the first error, if there is one."""
@@ -102,6 +103,14 @@ class Labelling:
         except Refused as error:
             if _UID not in str(error):  # else another has come
                 raise
+
+
+def _shown(pod: Manifest) -> Manifest:
+    """What of a pod is read here, and no more: there are many, and users write what they like."""
+    meta = pod["metadata"]
+    labels = meta.get("labels") or {}
+    shown = {name: labels[name] for name in _READ if name in labels}
+    return {"metadata": {"name": meta["name"], "uid": meta["uid"], "labels": shown}}
 
 
 def wanted_labels(

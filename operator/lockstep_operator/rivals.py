@@ -9,12 +9,23 @@ from dataclasses import dataclass, field
 
 from lockstep_operator.core.election import LEASE_API, Sighting, Timing, is_alive, sighted
 from lockstep_operator.core.model import Manifest
-from lockstep_operator.core.scope import ALL, LEASE_LABELS, Claim, claim_of, left_to, overlap
+from lockstep_operator.core.scope import (
+    ALL,
+    LEASE_LABELS,
+    SCOPE_ANNOTATION,
+    Claim,
+    claim_of,
+    left_to,
+    overlap,
+)
 from lockstep_operator.errors import Refused
 from lockstep_operator.kube import Kube
 
 logger = logging.getLogger(__name__)
 
+_LEASE = (LEASE_API, "Lease")
+_MOST_SAID = 1 << 16
+"""Characters of what a Lease says that are read."""
 _SELECTOR = ",".join(f"{key}={value}" for key, value in LEASE_LABELS.items())
 
 
@@ -42,7 +53,7 @@ class Rivals:
             KubeError: the others are not known.
         """
         try:
-            listed = await self.kube.list((LEASE_API, "Lease"), None, labels=_SELECTOR)
+            listed = await self.kube.list(_LEASE, labels=_SELECTOR, kept=shown)
         except Refused as error:
             self._tell(f"others are not looked for: {error}")
             return
@@ -74,3 +85,16 @@ class Rivals:
         if message not in self._told:
             self._told |= {message}
             logger.warning("%s", message)
+
+
+def shown(lease: Manifest) -> Manifest:
+    """What of a Lease is read here, and no more: whoever may make some writes what he likes."""
+    meta, spec = lease["metadata"], lease.get("spec") or {}
+    said = (meta.get("annotations") or {}).get(SCOPE_ANNOTATION, "[]")
+    read = ("namespace", "name", "resourceVersion", "creationTimestamp")
+    kept = {key: meta[key] for key in read if key in meta}
+    held = ("holderIdentity", "leaseDurationSeconds")
+    return {
+        "metadata": {**kept, "annotations": {SCOPE_ANNOTATION: said[:_MOST_SAID]}},
+        "spec": {key: spec[key] for key in held if key in spec},
+    }

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -26,6 +26,9 @@ from lockstep_operator.kube import ref_of
 
 _ANNOTATIONS = (HASH_ANNOTATION, COPIED_ANNOTATION)
 _OWNER = ("apiVersion", "kind", "name", "uid", "controller")
+_MOST_OWNERS = 16
+_LONGEST = 256
+"""Characters of an annotation that are kept: ours are shorter."""
 _MANY_RESTARTS = 3
 _MOST_CHARACTERS = 500
 _MOST_AMOUNT = 1e18
@@ -173,12 +176,12 @@ def kept_child(manifest: Manifest) -> KeptChild:
     meta = manifest["metadata"]
     annotations = meta.get("annotations") or {}
     kept: Manifest = {"name": meta["name"], "namespace": meta["namespace"]}
-    if found := {key: annotations[key] for key in _ANNOTATIONS if key in annotations}:
+    if found := {key: annotations[key][:_LONGEST] for key in _ANNOTATIONS if key in annotations}:
         kept["annotations"] = found
     if labels := identity(manifest):
         kept["labels"] = labels
     if owners := meta.get("ownerReferences"):
-        kept["ownerReferences"] = [{key: one.get(key) for key in _OWNER} for one in owners]
+        kept["ownerReferences"] = _owners(owners)
     if meta.get("deletionTimestamp"):
         kept["deletionTimestamp"] = meta["deletionTimestamp"]
     ref = ref_of(manifest)
@@ -189,6 +192,14 @@ def kept_child(manifest: Manifest) -> KeptChild:
     if ref.kind == "PersistentVolumeClaim":
         body["status"] = {"phase": status.get("phase", "Pending")}
     return KeptChild(ref, meta.get("uid", ""), body, well=_is_well(ref, spec, status=status))
+
+
+def _owners(owners: Sequence[Manifest]) -> list[Manifest]:
+    """What makes an object somebody's; of one that has more owners than any of ours, somebody
+    else's."""
+    if len(owners) > _MOST_OWNERS:
+        owners = [*[one for one in owners if one.get("controller")][:1], {}]
+    return [{key: one.get(key) for key in _OWNER} for one in owners]
 
 
 def _is_well(ref: ObjectRef, spec: Manifest, *, status: Manifest) -> bool:

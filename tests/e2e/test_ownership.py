@@ -297,7 +297,7 @@ def test_an_apply_or_a_deletion_holds_only_for_what_was_read(
         if before is not None:
             with pytest.raises(KubeError):
                 await kube.delete(ref, uid=meta["uid"], version=meta["resourceVersion"])
-        listed = await kube.list(("v1", "ConfigMap"), namespace)
+        listed = await kube.list(("v1", "ConfigMap"), namespace, kept=lambda one: one)
         left = [one for one in listed.items if one["metadata"]["name"] == "one"]
         assert left == ([] if before is None else [before])
 

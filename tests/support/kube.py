@@ -20,7 +20,8 @@ from lockstep_api import names
 from lockstep_operator.cluster_state import ClusterState
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef, Settings
 from lockstep_operator.errors import Conflict, KubeError, NotFound, Refused, Unavailable
-from lockstep_operator.kube import POD, Kind, Listing, User, job_ref, ref_of
+from lockstep_operator.kube import POD, Kind, User, job_ref, ref_of
+from lockstep_operator.kube_lists import Listing, View
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources
 from lockstep_operator.reconcile import Deps
@@ -179,7 +180,21 @@ class FakeKube:
         self._check("metadata", ref.name)
         return copy.deepcopy(_metadata(self._stored(ref)))
 
-    async def list(self, kind: Kind, namespace: str | None = None, *, labels: str = "") -> Listing:
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        kept: Callable[[Manifest], View],
+        labels: str = "",
+    ) -> Listing[View]:
+        listing = await self.listed(kind, namespace, labels=labels)
+        return Listing([kept(one) for one in listing.items], listing.resource_version)
+
+    async def listed(
+        self, kind: Kind, namespace: str | None = None, *, labels: str = ""
+    ) -> Listing[Manifest]:
+        """The objects themselves."""
         self.calls["list", kind[1]] += 1
         self._check("list", kind[1])
         found = [
@@ -199,8 +214,8 @@ class FakeKube:
         labels: str = "",
         fields: str = "",
         metadata_only: bool = False,
-    ) -> AsyncGenerator[Listing, None]:
-        listing = await self.list(kind, namespace, labels=labels)
+    ) -> AsyncGenerator[Listing[Manifest], None]:
+        listing = await self.listed(kind, namespace, labels=labels)
         items = [one for one in listing.items if _has(one, fields)]
         kept = [_metadata(one) for one in items] if metadata_only else items
         yield Listing(kept, listing.resource_version)

@@ -274,10 +274,10 @@ async def test_devices_of_jobs_elsewhere_use_their_most_where_their_jobs_may_be_
 
 async def test_watched_namespaces_count_where_no_more_may_be_listed() -> None:
     class Narrow(FakeKube):
-        async def list(self, kind: Any, namespace: str | None = None, *, labels: str = "") -> Any:
+        async def listed(self, kind: Any, namespace: str | None = None, *, labels: str = "") -> Any:
             if kind == POD and namespace is None:
                 raise Refused("pods is forbidden")
-            return await super().list(kind, namespace, labels=labels)
+            return await super().listed(kind, namespace, labels=labels)
 
     kube = Narrow()
     pod = device_pod("elsewhere")

@@ -156,9 +156,9 @@ async def test_a_reading_that_took_long_serves_longer() -> None:
     now = [100.0]
 
     class Slow(FakeKube):
-        async def list(self, *args: Any, **named: Any) -> Any:
+        async def listed(self, *args: Any, **named: Any) -> Any:
             now[0] += 1.0
-            return await super().list(*args, **named)
+            return await super().listed(*args, **named)
 
     kube = Slow()
     for body in (too_large(), node_body()):

@@ -26,7 +26,8 @@ from lockstep_operator.core.election import (
 from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.election import Elector
 from lockstep_operator.errors import Unavailable
-from lockstep_operator.kube import Kind, Listing
+from lockstep_operator.kube import Kind
+from lockstep_operator.kube_lists import Listing
 from tests.support.clock import Hand, in_no_time, loop_time
 from tests.support.kube import FakeKube
 
@@ -240,9 +241,11 @@ class SlowKube(FakeKube):
         await asyncio.sleep(self.call_s)
         return await super().get(ref)
 
-    async def list(self, kind: Kind, namespace: str | None = None, *, labels: str = "") -> Listing:
+    async def listed(
+        self, kind: Kind, namespace: str | None = None, *, labels: str = ""
+    ) -> Listing[Manifest]:
         await asyncio.sleep(self.call_s)
-        return await super().list(kind, namespace, labels=labels)
+        return await super().listed(kind, namespace, labels=labels)
 
     async def create(self, manifest: Manifest) -> Manifest:
         await asyncio.sleep(self.call_s)

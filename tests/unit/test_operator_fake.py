@@ -9,14 +9,14 @@ from tests.support.kube import FakeKube, cluster_with, device_pod
 
 async def test_the_fake_selects_by_label_and_namespace() -> None:
     kube = cluster_with(None, device_pod("a"))
-    assert len((await kube.list(POD, "lab", labels="lockstep.dev/role=device")).items) == 1
-    assert not (await kube.list(POD, "lab", labels="lockstep.dev/role=cloud")).items
-    assert not (await kube.list(POD, "elsewhere")).items
+    assert len((await kube.listed(POD, "lab", labels="lockstep.dev/role=device")).items) == 1
+    assert not (await kube.listed(POD, "lab", labels="lockstep.dev/role=cloud")).items
+    assert not (await kube.listed(POD, "elsewhere")).items
 
 
 async def test_the_fake_watches_from_a_resource_version() -> None:
     kube = cluster_with(None, device_pod("a"))
-    listing = await kube.list(POD, "lab")
+    listing = await kube.listed(POD, "lab")
     await kube.resize("lab", "a", container="worker", cpu="100m")
     watch = kube.watch(
         POD, "lab", labels="", resource_version=listing.resource_version, timeout_s=1

@@ -203,7 +203,8 @@ async def test_what_is_recorded_is_none_of_the_objects_that_a_pass_looks_at(setu
     await online(setup)
     await play(setup, range(1, 24))
     kept = [setup.kube.objects[replace(EXPERIENCE, name=f"digits-{one}")] for one in RECORDS]
-    listed = await setup.kube.list(("v1", "ConfigMap"), "lab", labels=names.job_selector("digits"))
+    selector = names.job_selector("digits")
+    listed = await setup.kube.listed(("v1", "ConfigMap"), "lab", labels=selector)
     assert [one["metadata"]["name"] for one in listed.items] == ["digits-settings"]
     for one in kept:
         assert one["metadata"]["ownerReferences"][0]["uid"] == setup.uid

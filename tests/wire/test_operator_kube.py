@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client.configuration import Configuration
 
-from lockstep_operator.core.model import ObjectRef
+from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.errors import (
     Conflict,
     KubeError,
@@ -37,6 +37,11 @@ BOUND = {
 }
 PODS = "/api/v1/namespaces/lab/pods"
 JOB_PATH = "/apis/lockstep.dev/v1alpha1/namespaces/lab/federatedjobs/digits"
+
+
+def whole(manifest: Manifest) -> Manifest:
+    """What is kept of an object: everything."""
+    return manifest
 
 
 @dataclass
@@ -135,7 +140,7 @@ async def test_get(kube: ApiKube, server: Server) -> None:
 async def test_jobs_come_few_at_a_time_as_each_may_be_large(kube: ApiKube, server: Server) -> None:
     """Whoever may write jobs writes a megabyte into each, which becomes 30 when it is read."""
     server.answer({"metadata": {"resourceVersion": "7"}, "items": []})
-    await kube.list(JOB, "lab")
+    await kube.list(JOB, "lab", kept=whole)
     assert server.requests[0].query["limit"] == "4"
     assert operator_settings().watching.chunk_size == 4
 
@@ -144,7 +149,7 @@ async def test_list_follows_its_pages_and_names_the_kind(kube: ApiKube, server: 
     page = {"resourceVersion": "7", "continue": "next/page="}
     server.answer({"metadata": page, "items": [{"metadata": {"name": "a"}}]})
     server.answer({"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "b"}}]})
-    listing = await kube.list(POD, "lab", labels="lockstep.dev/job=digits")
+    listing = await kube.list(POD, "lab", labels="lockstep.dev/job=digits", kept=whole)
     assert [item["metadata"]["name"] for item in listing.items] == ["a", "b"]
     assert {(item["apiVersion"], item["kind"]) for item in listing.items} == {POD}
     assert listing.resource_version == "7"
@@ -156,7 +161,7 @@ async def test_list_follows_its_pages_and_names_the_kind(kube: ApiKube, server: 
 
 async def test_a_list_without_items_may_say_null(kube: ApiKube, server: Server) -> None:
     server.answer({"metadata": {"resourceVersion": "7"}, "items": None})
-    assert (await kube.list(POD)).items == []
+    assert (await kube.list(POD, kept=whole)).items == []
 
 
 @pytest.mark.parametrize(
@@ -171,7 +176,7 @@ async def test_list_of_the_whole_cluster(
     kube: ApiKube, server: Server, kind: tuple[str, str], path: str
 ) -> None:
     server.answer({"metadata": {"resourceVersion": "1"}, "items": []})
-    await kube.list(kind)
+    await kube.list(kind, kept=whole)
     assert server.requests[0].path == path
 
 
@@ -311,10 +316,9 @@ async def test_a_watch_goes_on_from_a_list(kube: ApiKube, server: Server) -> Non
 async def test_a_list_of_metadata_asks_for_no_more(kube: ApiKube, server: Server) -> None:
     server.answer({"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "a"}}]})
     kind = ("v1", "ConfigMap")
-    pages = [page async for page in kube.pages(kind, labels="x", metadata_only=True)]
-    assert [(one["kind"], one["metadata"]["name"]) for one in pages[0].items] == [
-        ("ConfigMap", "a")
-    ]
+    pages = kube.pages(kind, labels="x", metadata_only=True)
+    items = [one async for page in pages for one in page.items]
+    assert [(one["kind"], one["metadata"]["name"]) for one in items] == [("ConfigMap", "a")]
     accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
     assert server.requests[0].accept == accept
 
@@ -351,7 +355,7 @@ async def test_every_request_is_counted_by_verb_and_kind(server: Server) -> None
     server.answer({"metadata": page, "items": []})
     server.answer({"metadata": {"resourceVersion": "7"}, "items": []})
     server.answer({"message": "no"}, 403)
-    await kube.list(POD)
+    await kube.list(POD, kept=whole)
     with pytest.raises(Refused):
         await kube.get(job_ref("lab", "digits"))
     await kube.close()
