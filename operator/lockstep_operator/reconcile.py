@@ -107,7 +107,7 @@ async def reconcile(key: JobKey, deps: Deps) -> PassResult:
     """
     known = deps.known.get(key)
     doubtful = known.doubtful if known is not None else ()
-    if known is not None and known.is_placed:
+    if known is None or known.is_placed:  # also what another operator has placed
         seen = await observe(key, deps.sources, doubtful=doubtful)
         if seen is None or not _needs_place(seen.job, seen):
             return await _one_pass(key, seen, deps=deps)
