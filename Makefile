@@ -64,8 +64,7 @@ images: $(RUN_STAMP) ## builds what changed, loads it into the cluster when one 
 demo: preflight ## one FederatedJob trains on a real Kubernetes, from an empty machine
 	@$(PYTHON) -m tests.demo --python $(RUN) --stamp $(RUN_STAMP)
 
-test: preflight venv lint ## lint, unit, property, wire and e2e tests (with the embedded cluster)
-	$(PY) images/build.py
+test: preflight venv ## lint, unit, property, wire and e2e tests (with the embedded cluster)
 	$(PY) -m tests.run
 
 test-fast: venv lint ## the same without a cluster and the slowest tests

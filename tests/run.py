@@ -2,6 +2,7 @@
 
     python -m tests.run [--fast]
 
+0. Lint and images, while Kubernetes is compiled: that takes minutes, where it was not before.
 1. Tests without a cluster, on all cores, while parts 2 and 3 run, which mostly wait: it yields to
    them.
 2. Those that disturb the whole cluster (marker `alone`): they have it for themselves.
@@ -9,8 +10,8 @@
 4. Those that measure (marker `cores`): nothing runs beside them.
 
 The cluster is brought up once, and taken down only if it was not up before.
-`--fast` is part 1 without what takes longest in it (marker `slow`). Every part runs, also after one
-that failed.
+`--fast` is part 1 without what takes longest in it (marker `slow`). Every part of the tests runs,
+also after one that failed.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tests.cluster.errors import ClusterError
+from tests.demo.steps import Beside, Step, StepFailed, Took, run_alone
 from tests.e2e.shared import KUBECONFIG_OF_ALL, ready_cluster
 
 LANES = 3
@@ -101,13 +103,14 @@ def _outcome(tags: set[str]) -> str:
     return "skipped" if "skipped" in tags else "passed"
 
 
-def told(results: Iterable[Result], *, seconds: float) -> str:
-    """The slowest tests, and a line for each part and for all, which took `seconds`."""
+def told(results: Iterable[Result], *, seconds: float, before: Iterable[Took] = ()) -> str:
+    """The slowest tests, and a line for each step before them, each part, and all in `seconds`."""
     results = tuple(results)
     cases = [case for result in results for case in result.cases]
     slowest = sorted(cases, key=lambda case: -case.seconds)[:SLOWEST]
     lines = [f"the {len(slowest)} slowest tests:"]
     lines += [f"{case.seconds:7.1f} s  {case.name}" for case in slowest]
+    lines += [f"{took.seconds:7.0f} s  {took.title}" for took in before]
     lines += [f"{result.seconds:7.0f} s  {_line(result)}" for result in results]
     lines.append(f"{seconds:7.0f} s  in all: {_counts(cases)}")
     return "\n".join(lines)
@@ -146,6 +149,22 @@ def run(part: Part, environment: Mapping[str, str], *, quiet: bool = False) -> R
     return Result(part, ended.returncode, time.monotonic() - began, cases)
 
 
+def get_ready() -> list[Took]:
+    """Lint and images, while Kubernetes is compiled.
+
+    Raises:
+        StepFailed: one of them has failed; it has told why.
+    """
+    cluster = (sys.executable, "-m", "tests.cluster")
+    lint = ("make", "--silent", "--no-print-directory", "lint")
+    packages = run_alone(Step("packages", (*cluster, "deps")))  # apt-get cannot run twice
+    lanes = (
+        [Step("compile", (*cluster, "build"))],
+        [Step("lint", lint), Step("images", (sys.executable, "images/build.py"))],
+    )
+    return [packages, *Beside(lanes).run()]
+
+
 def run_all(*, fast: bool) -> list[Result]:
     """Runs the parts: the first beside the next two, the last alone.
 
@@ -166,13 +185,14 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.run", description=__doc__)
     parser.add_argument("--fast", action="store_true", help="only tests that need no cluster")
-    began = time.monotonic()
+    began, fast = time.monotonic(), parser.parse_args().fast
     try:
-        results = run_all(fast=parser.parse_args().fast)
-    except ClusterError as error:
+        before = [] if fast else get_ready()
+        results = run_all(fast=fast)
+    except (ClusterError, StepFailed) as error:
         print(f"tests: {error}", file=sys.stderr)
         return 1
-    print(told(results, seconds=time.monotonic() - began))
+    print(told(results, seconds=time.monotonic() - began, before=before))
     return max(result.code for result in results)
 
 

@@ -1,7 +1,7 @@
-"""Runs the demo's steps, alone or beside each other, and says how long each took.
+"""Runs the steps of the demo, or before the tests, alone or beside each other, and times each.
 
-Called by `__main__`, with the standard library only: it begins before anything is installed.
-Invariant: when a step fails or the demo is interrupted, no other step goes on.
+Called by `__main__`, with the standard library only: it begins before anything is installed; and by
+`tests.run`. Invariant: when a step fails or somebody interrupts them, no other step goes on.
 """
 
 import os

@@ -1,5 +1,6 @@
 """What `make test` tells at its end."""
 
+from tests.demo.steps import Took
 from tests.run import ALONE, SIDE_BY_SIDE, Case, Result, read_cases, told
 
 REPORT = """<?xml version="1.0" encoding="utf-8"?><testsuites><testsuite>
@@ -23,10 +24,11 @@ def test_a_report_is_read() -> None:
 def test_the_slowest_of_all_parts_are_told_and_what_became_of_each() -> None:
     side = Result(SIDE_BY_SIDE, 1, 60.0, (*read_cases(REPORT),))
     alone = Result(ALONE, 0, 40.0, tuple(Case(f"t{i}", float(i), "passed") for i in range(20)))
-    lines = told([side, alone], seconds=100.0).splitlines()
+    lines = told([side, alone], seconds=100.0, before=[Took("lint", 70.0)]).splitlines()
     assert lines[0] == "the 10 slowest tests:"
     assert [line.split()[-1] for line in lines[1:11]] == [f"t{i}" for i in range(19, 9, -1)]
     assert lines[11:] == [
+        "     70 s  lint",
         "     60 s  side by side on the cluster: 1 passed, 2 failed, 1 skipped"
         " — pytest ended with 1",
         "     40 s  alone on the cluster: 20 passed",
