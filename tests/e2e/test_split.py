@@ -46,7 +46,7 @@ def job() -> Json:
             "uplink": {"mbps": mbps},
             "downlink": {"mbps": mbps},
         }
-        for name, cores, mbps in (("fast", "60m", 80), ("slow", "40m", 40))
+        for name, cores, mbps in (("fast", "120m", 80), ("slow", "80m", 40))
     ]
     return made
 
