@@ -158,6 +158,9 @@ class _Bounded(HttpToolsProtocol):
         self._leave()
         self._stop_timer()
         self._taking.end()
+        # uvicorn does so only of one that was closed in order: of one that was reset the timer
+        # would hold all that the connection had for as long as its peer might have rested, a day.
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:

@@ -1,13 +1,17 @@
 """What a peer can send is bounded: heads, connections, bodies, time; over real sockets."""
 
 import asyncio
+import gc
 import http.client
 import json
+import socket
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lockstep_api import names
 from lockstep_api.sessions import Refusal, Registration
@@ -91,6 +95,34 @@ async def test_the_oldest_stranger_makes_room_where_that_is_asked_for(channel: C
         assert b"200 OK" in await held[1][0].readuntil(b"\r\n\r\n"), "one was enough"
         for _, writer in [known, *held]:
             writer.close()
+
+
+async def test_a_connection_that_was_reset_leaves_nothing_behind(channel: Channel) -> None:
+    """Its peer might have rested for a minute; whatever was kept for it goes with it at once."""
+    async with server(Limits(connections=10, head_s=30), channel=channel) as port:
+        before = protocols()
+        for _ in range(5):
+            reader, writer = await channel.open(port)
+            writer.write(HEAD + b"known: yes\r\ncontent-length: 1\r\n\r\na")
+            assert await reader.readuntil(b"}")
+            reset(writer)
+        async with asyncio.timeout(PATIENCE_S):
+            while any(one in one.connections for one in protocols() - before):  # noqa: ASYNC110 - the server gives no event
+                await asyncio.sleep(0.01)
+        assert protocols() == before
+
+
+def protocols() -> set[HttpToolsProtocol]:
+    """Those of connections of which something is kept."""
+    gc.collect()
+    return {one for one in gc.get_objects() if issubclass(type(one), HttpToolsProtocol)}
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection as the kernel does when something that has come was not read."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def test_where_all_are_known_a_new_connection_is_refused(channel: Channel) -> None:
