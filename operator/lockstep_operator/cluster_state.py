@@ -289,7 +289,7 @@ class ClusterState:
         """Who complaints are about."""
         complaints = self._complaints[self._space(job.namespace)]
         if old is not None and (new is None or new.uid != old.uid):
-            complaints.forget(old.uid)
+            complaints.forget(old.uid, old.ref)
         if new is not None and new.ref.kind in KINDS:
             complaints.know(new.uid, new.ref, job=job, well=new.well)
 

@@ -17,7 +17,10 @@ from lockstep_operator.kube import EVENT
 KINDS = frozenset({"Pod", "StatefulSet", "PersistentVolumeClaim"})
 MOST_UNKNOWN = 1024
 """Objects of which a warning is kept although nobody has told that they belong to a job."""
-_MOST_CHARACTERS = 1024
+_MOST_CHARACTERS, _LONGEST_REASON = 1024, 128
+_LONGEST_UID = 64
+Key = tuple[str, str]
+"""Namespace and uid: whoever may write events in one may write any uid into them."""
 
 
 @dataclass(slots=True)
@@ -38,9 +41,9 @@ class Complaints:
         self.source = Source(EVENT, namespace, fields="type=Warning")
         self.version = 0
         self._changed = changed
-        self._objects: dict[str, _Object] = {}
+        self._objects: dict[Key, _Object] = {}
         self._by_job: dict[JobKey, dict[ObjectRef, Complaint]] = {}
-        self._unknown: OrderedDict[str, tuple[int, Complaint]] = OrderedDict()
+        self._unknown: OrderedDict[Key, tuple[int, Complaint]] = OrderedDict()
 
     def of(self, job: JobKey) -> Mapping[ObjectRef, Complaint]:
         """Of the objects of a job, named as its label names it."""
@@ -48,37 +51,39 @@ class Complaints:
 
     def know(self, uid: str, ref: ObjectRef, *, job: JobKey, well: bool) -> None:
         """An object of a job is there."""
-        if uid in self._objects and self._objects[uid].job != job:
-            self.forget(uid)
-        known = self._objects.setdefault(uid, _Object(job, ref, well))
+        key = ref.namespace, uid
+        if key in self._objects and self._objects[key].job != job:
+            self.forget(uid, ref)
+        known = self._objects.setdefault(key, _Object(job, ref, well))
         known.well = well
-        version, complaint = self._unknown.pop(uid, (0, None))
+        version, complaint = self._unknown.pop(key, (0, None))
         if complaint is not None:
             self._hear(known, complaint, version=version)
         if well:
             known.heard = max(known.heard, self.version)
             self._take_back(known)
 
-    def forget(self, uid: str) -> None:
+    def forget(self, uid: str, ref: ObjectRef) -> None:
         """An object is gone."""
-        if (known := self._objects.pop(uid, None)) is not None:
+        if (known := self._objects.pop((ref.namespace, uid), None)) is not None:
             self._take_back(known)
 
     def put(self, manifest: Manifest) -> None:
         """An event as the cluster has it."""
         version, about = version_of(manifest), manifest.get("involvedObject", {})
         self.version = max(self.version, version)
-        if about.get("kind") not in KINDS:
-            return
         uid = about.get("uid", "")
+        if about.get("kind") not in KINDS or len(uid) > _LONGEST_UID:
+            return
+        key = manifest["metadata"].get("namespace", ""), uid
         complaint = Complaint(
-            manifest.get("reason") or "Warning",
+            (manifest.get("reason") or "Warning")[:_LONGEST_REASON],
             (manifest.get("message") or "").strip()[:_MOST_CHARACTERS],
         )
-        if (known := self._objects.get(uid)) is not None:
+        if (known := self._objects.get(key)) is not None:
             self._hear(known, complaint, version=version)
         else:
-            self._hold(uid, version, complaint=complaint)
+            self._hold(key, version, complaint=complaint)
 
     def passed(self, manifest: Manifest) -> None:
         """A bookmark: nothing else has happened up to its version."""
@@ -110,9 +115,9 @@ class Complaints:
             of_job[known.ref] = complaint
             self._changed(known.job)
 
-    def _hold(self, uid: str, version: int, *, complaint: Complaint) -> None:
-        self._unknown[uid] = (version, complaint)
-        self._unknown.move_to_end(uid)
+    def _hold(self, key: Key, version: int, *, complaint: Complaint) -> None:
+        self._unknown[key] = (version, complaint)
+        self._unknown.move_to_end(key)
         if len(self._unknown) > MOST_UNKNOWN:
             self._unknown.popitem(last=False)
 

@@ -24,11 +24,11 @@ from lockstep_operator.core.occupancy import Holding, Share
 from lockstep_operator.core.ownership import controller, is_of_its_set
 from lockstep_operator.kube import ref_of
 
-_ANNOTATIONS = (HASH_ANNOTATION, COPIED_ANNOTATION)
+ANNOTATIONS = (HASH_ANNOTATION, COPIED_ANNOTATION)
 _OWNER = ("apiVersion", "kind", "name", "uid", "controller")
 _MOST_OWNERS = 16
 _LONGEST = 256
-"""Characters of an annotation that are kept: ours are shorter."""
+"""Characters of what others may write that are kept: names of Kubernetes have 253 at the most."""
 _MANY_RESTARTS = 3
 _MOST_CHARACTERS = 500
 _MOST_AMOUNT = 1e18
@@ -88,7 +88,7 @@ def kept_pod(pod: Manifest) -> KeptPod:
         pod_view(pod),
         holding(pod),
         is_of_its_set(pod),
-        controller=str((controller(pod) or {}).get("uid", "")),
+        controller=str(_cut((controller(pod) or {}).get("uid", ""))),
         ip=pod.get("status", {}).get("podIP", ""),
     )
 
@@ -176,7 +176,7 @@ def kept_child(manifest: Manifest) -> KeptChild:
     meta = manifest["metadata"]
     annotations = meta.get("annotations") or {}
     kept: Manifest = {"name": meta["name"], "namespace": meta["namespace"]}
-    if found := {key: annotations[key][:_LONGEST] for key in _ANNOTATIONS if key in annotations}:
+    if found := {key: _cut(annotations[key]) for key in ANNOTATIONS if key in annotations}:
         kept["annotations"] = found
     if labels := identity(manifest):
         kept["labels"] = labels
@@ -199,7 +199,12 @@ def _owners(owners: Sequence[Manifest]) -> list[Manifest]:
     else's."""
     if len(owners) > _MOST_OWNERS:
         owners = [*[one for one in owners if one.get("controller")][:1], {}]
-    return [{key: one.get(key) for key in _OWNER} for one in owners]
+    return [{key: _cut(one.get(key)) for key in _OWNER} for one in owners]
+
+
+def _cut(value: Any) -> Any:
+    """A value that whoever writes an object may make a megabyte long; ours are shorter."""
+    return value[:_LONGEST] if isinstance(value, str) else value
 
 
 def _is_well(ref: ObjectRef, spec: Manifest, *, status: Manifest) -> bool:

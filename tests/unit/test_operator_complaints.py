@@ -58,6 +58,35 @@ class Woken:
     def room_freed(self) -> None: ...
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "not known yet"])
+async def test_a_warning_from_another_namespace_is_about_nothing_here(is_known: bool) -> None:
+    """Whoever may write events there can write the uid of an object here into them."""
+    heard: list[JobKey] = []
+    complaints = Complaints(None, changed=heard.append)
+    forged = warning(set_named("digits", "uid-1"), "FailedCreate", "no")
+    forged["metadata"] |= {"namespace": "attic", "resourceVersion": "9"}
+    if is_known:
+        complaints.know("uid-1", PODS, job=KEY, well=False)
+    complaints.put(forged)
+    complaints.know("uid-1", PODS, job=KEY, well=False)
+    assert complaints.of(KEY) == {}
+    assert heard == []
+
+
+def test_of_what_a_warning_says_little_is_kept() -> None:
+    complaints = Complaints(None, changed=lambda job: None)
+    long = warning(set_named("digits", "uid-1"), "R" * 10**6, "M" * 10**6)
+    long["metadata"] |= {"namespace": "lab", "resourceVersion": "9"}
+    complaints.know("uid-1", PODS, job=KEY, well=False)
+    complaints.put(long)
+    assert complaints.of(KEY) == {PODS: Complaint("R" * 128, "M" * 1024)}
+
+
+def set_named(name: str, uid: str) -> Manifest:
+    meta = {"name": f"{name}-device-fast", "namespace": "lab", "uid": uid}
+    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": meta}
+
+
 async def test_a_set_that_got_its_pods_is_complained_of_no_more() -> None:
     kube = await made()
     state = cluster_of(kube)

@@ -1,6 +1,7 @@
 """What observe reads of a cluster: the job however wrong, its pods' problems, the room on nodes."""
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,8 +9,18 @@ import pytest
 from lockstep_api import names
 from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.model import Manifest
+from lockstep_operator.kube import CHILD_KINDS, LIMIT_RANGE, POD, QUOTA
 from lockstep_operator.observe import Sources, job_view, observe
-from lockstep_operator.views import holding, kept_job, pod_view
+from lockstep_operator.views import (
+    ANNOTATIONS,
+    holding,
+    kept_child,
+    kept_job,
+    kept_pod,
+    limit_range_bounds,
+    pod_view,
+    quota_bounds,
+)
 from tests.support.kube import (
     KEY,
     FakeKube,
@@ -45,6 +56,46 @@ def test_of_all_jobs_what_they_hold_is_kept_and_nothing_that_a_user_may_fill() -
         ("digits-cloud", 1), ("digits-device-fast", 2),
     ]  # fmt: skip
     assert len(pickle.dumps(kept)) < 4000
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"),
+    [
+        *((kind, kept_child) for kind in CHILD_KINDS),
+        (POD, kept_pod),
+        (LIMIT_RANGE, limit_range_bounds),
+        (QUOTA, quota_bounds),
+    ],
+    ids=lambda one: one[1] if isinstance(one, tuple) else "",
+)
+def test_of_an_object_that_is_filled_up_little_is_kept(
+    kind: tuple[str, str], kept: Callable[[Manifest], object]
+) -> None:
+    """All that those may write who make objects in a namespace and no Kubernetes checks."""
+    long = "x" * 100_000
+    owner = dict.fromkeys(("apiVersion", "kind", "name", "uid"), long) | {"controller": True}
+    manifest: Manifest = {
+        "apiVersion": kind[0],
+        "kind": kind[1],
+        "metadata": {
+            "name": "o",
+            "namespace": "attic",
+            "uid": "1-2",
+            "resourceVersion": "7",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {names.JOB_LABEL: "digits"} | {f"l{i}": "v" for i in range(1000)},
+            "annotations": dict.fromkeys((*ANNOTATIONS, "a"), long),
+            "ownerReferences": [owner] * 1000,
+            "finalizers": [f"example.org/{i}" for i in range(1000)],
+        },
+        "spec": {
+            "containers": [{"name": "c", "env": [{"name": long}]}] * 3,
+            "template": {"spec": {"containers": [{"name": "c", "env": [{"name": long}]}]}},
+            "limits": [{"type": "Container", "max": {"cpu": long}}] * 3,
+            "hard": {"limits.cpu": "1", long: "1"},
+        },
+    }
+    assert len(pickle.dumps(kept(manifest))) < 8000
 
 
 @pytest.mark.parametrize("cpu", ["9" * 300, "9" * 308, "9" * 400])
