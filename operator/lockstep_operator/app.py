@@ -31,7 +31,7 @@ from lockstep_operator.core.certificates import Authority
 from lockstep_operator.election import Elector
 from lockstep_operator.errors import BadAuthority
 from lockstep_operator.issuer import Issuer
-from lockstep_operator.kube import ApiKube
+from lockstep_operator.kube import ApiKube, Kube
 from lockstep_operator.labelling import Labelling
 from lockstep_operator.lead import Flags, Gate, Leader, lead, stop_on_signals
 from lockstep_operator.log import set_up_logging
@@ -76,7 +76,7 @@ async def run(config: OperatorConfig) -> int:
     configuration.connection_pool_maxsize += watches(config.namespaces)
     metrics = Metrics(CollectorRegistry())
     door = ApiKube(configuration, count=metrics.count_request)
-    elector = _elector(config, door)
+    elector = elector_of(config, door)
     kube = door if elector is None else door.while_leading(elector.left_s)
     flags = Flags()
     stop_on_signals(flags.stop)
@@ -145,13 +145,16 @@ async def run(config: OperatorConfig) -> int:
         await kube.close()
 
 
-def _elector(config: OperatorConfig, kube: ApiKube) -> Elector | None:
+def elector_of(config: OperatorConfig, kube: Kube) -> Elector | None:
+    """Who takes the lease, if one is to be held."""
     if not config.leader_elect:
         return None
     me = config.pod or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     namespace = config.lease_namespace or config.own_namespace()
-    timing, namespaces = config.timing(), config.namespaces
-    return Elector(kube, namespace, config.lease_name, me, timing, namespaces=namespaces)
+    return Elector(
+        kube, namespace, config.lease_name, me, config.timing(),
+        namespaces=config.namespaces, account=config.account,
+    )  # fmt: skip
 
 
 async def _run_both(

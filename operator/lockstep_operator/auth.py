@@ -16,7 +16,8 @@ from lockstep_api import names
 from lockstep_api.names import Role
 from lockstep_operator.core.model import JobKey, ObjectRef
 from lockstep_operator.errors import Forbidden, NotFound, TooManyCalls, Unauthenticated
-from lockstep_operator.kube import Kube, User
+from lockstep_operator.kube import Kube
+from lockstep_operator.kube_reviews import User
 from lockstep_serving.pace import Bucket, Buckets, Rate
 from lockstep_serving.recent import remember
 

@@ -100,6 +100,9 @@ class OperatorConfig(BaseSettings):
     """Makes NetworkPolicies for jobs; none are made when empty."""
     pod: str = ""
     """Name of the operator's own pod; empty outside a cluster."""
+    account: str = ""
+    """Name of its ServiceAccount, in the Lease's namespace; without it other operators do not heed
+    what this one looks after."""
     log_format: Literal["plain", "json"] = "plain"
     """Format of the log."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -53,6 +53,8 @@ class Elector:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     namespaces: tuple[str, ...] = ()
     """Those that are looked after; all when empty."""
+    account: str = ""
+    """The ServiceAccount in whose name this is; without one no other operator heeds this one."""
     rivals: Rivals = field(init=False)
     _lease: Manifest | None = None
     _seen: Sighting | None = None
@@ -193,7 +195,7 @@ class Elector:
             before=self._lease,
             timing=self.timing,
         )
-        body["metadata"] |= scope_metadata(self.namespaces)
+        body["metadata"] |= scope_metadata(self.namespaces, account=self.account)
         write = self.kube.create if step is Step.CREATE else self.kube.replace
         self._lease = await write(body)
         self._seen = sighted(self._seen, self._lease, now_s=self.monotonic())

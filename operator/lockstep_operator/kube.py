@@ -7,7 +7,7 @@ Every failure leaves as a KubeError; no error of aiohttp or of the Kubernetes cl
 
 import copy
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from kubernetes.aio.client.api_client import ApiClient
@@ -18,7 +18,17 @@ from lockstep_operator.core.model import Manifest, ObjectRef
 from lockstep_operator.errors import KubeError, NotFound, Refused
 from lockstep_operator.kube_fields import as_applied
 from lockstep_operator.kube_lists import Listing, View, all_of, named, pages
+from lockstep_operator.kube_reviews import (
+    ACCESS_REVIEW,
+    TOKEN_REVIEW,
+    User,
+    allowed_in,
+    of_access,
+    of_token,
+    user_in,
+)
 from lockstep_operator.kube_transport import JSON, Request, Transport, events
+from lockstep_operator.rights import Called
 
 APPLY = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
@@ -42,7 +52,6 @@ EVENT: Kind = ("v1", "Event")
 SECRET: Kind = ("v1", "Secret")
 """One: the seed of certificates, in the operator's own namespace (`authority`)."""
 NETWORK_POLICY: Kind = ("networking.k8s.io/v1", "NetworkPolicy")
-TOKEN_REVIEW: Kind = ("authentication.k8s.io/v1", "TokenReview")
 CHILD_KINDS: tuple[Kind, ...] = (
     SET,
     ("v1", "Service"),
@@ -53,7 +62,6 @@ CHILD_KINDS: tuple[Kind, ...] = (
     NETWORK_POLICY,
     ("batch/v1", "Job"),
 )
-_BOUND_TO = ("authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid")
 _NOT_IN_SCHEMA = "field not declared in schema"
 _OLD_CRD = (
     "the CRD in this cluster is older than this operator: apply the one that came with it, "
@@ -71,6 +79,7 @@ _PLURALS = {
     ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
     NETWORK_POLICY: "networkpolicies",
     TOKEN_REVIEW: "tokenreviews",
+    ACCESS_REVIEW: "subjectaccessreviews",
     SET: "statefulsets",
     ("v1", "Service"): "services",
     ("v1", "ConfigMap"): "configmaps",
@@ -80,17 +89,6 @@ _PLURALS = {
 }
 KINDS = tuple(_PLURALS)
 """All that are asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """Whom a token stands for; of a ServiceAccount the uid tells two of one name apart."""
-
-    name: str
-    uid: str
-    pod: str = ""
-    """The pod that the token is bound to; empty: it is bound to none."""
-    pod_uid: str = ""
 
 
 class Kube(Protocol):
@@ -147,6 +145,8 @@ class Kube(Protocol):
     ) -> AsyncGenerator[Manifest, None]: ...
 
     async def review_token(self, token: str, audience: str) -> User | None: ...
+
+    async def review_access(self, user: str, call: Called, *, namespace: str) -> bool: ...
 
     async def published(self, path: str) -> Manifest: ...
 
@@ -350,24 +350,20 @@ class ApiKube:
 
     async def review_token(self, token: str, audience: str) -> User | None:
         """The user that a token stands for; None when it is not valid for the audience."""
-        review = {
-            "apiVersion": TOKEN_REVIEW[0],
-            "kind": TOKEN_REVIEW[1],
-            "spec": {"token": token, "audiences": [audience]},
-        }
-        path = path_of(TOKEN_REVIEW)
-        answer = await self._http.call(Request("create", TOKEN_REVIEW, path, body=review))
-        status = answer.get("status", {})
-        valid = status.get("authenticated") and audience in status.get("audiences", [])
-        if not valid:
-            return None
-        user = status["user"]
-        pod, pod_uid = ((user.get("extra") or {}).get(key, [""])[0] for key in _BOUND_TO)
-        return User(user["username"], user.get("uid", ""), pod, pod_uid)
+        return user_in(await self._reviewed(TOKEN_REVIEW, of_token(token, audience)), audience)
+
+    async def review_access(self, user: str, call: Called, *, namespace: str) -> bool:
+        """Whether a ServiceAccount, as the apiserver calls it, may do this in a namespace; `""`:
+        in all of them."""
+        asked = of_access(user, call, namespace=namespace)
+        return allowed_in(await self._reviewed(ACCESS_REVIEW, asked))
 
     async def published(self, path: str) -> Manifest:
         """What the apiserver publishes at a path of its own, which is no object."""
         return await self._http.call(Request("get", ("", "Published"), path, accept=PUBLISHED))
+
+    async def _reviewed(self, kind: Kind, review: Manifest) -> Manifest:
+        return await self._http.call(Request("create", kind, path_of(kind), body=review))
 
     async def _apply(self, path: str, manifest: Manifest) -> Manifest:
         kind = (manifest["apiVersion"], manifest["kind"])

@@ -27,6 +27,7 @@ from lockstep_operator.errors import (
     TooLarge,
     Unavailable,
 )
+from lockstep_operator.kube_reviews import ACCESS_REVIEW, TOKEN_REVIEW
 from lockstep_operator.rights import called, granted
 
 JSON = "application/json"
@@ -66,7 +67,7 @@ class Request:
 
     @property
     def writes(self) -> bool:
-        return self.verb not in _READS and self.kind[1] != "TokenReview"
+        return self.verb not in _READS and self.kind not in {TOKEN_REVIEW, ACCESS_REVIEW}
 
     def __str__(self) -> str:
         return f"{_METHODS[self.verb]} {self.path}"

@@ -157,6 +157,13 @@ RIGHTS = (
         verbs=("list",),
     ),
     Right(
+        why="Whether these may look after what they say.",
+        scope=Scope.CLUSTER,
+        group="authorization.k8s.io",
+        resources=("subjectaccessreviews",),
+        verbs=("create",),
+    ),
+    Right(
         why="The watching library (Kopf) looks for new versions of what it watches.",
         scope=Scope.CLUSTER,
         group="apiextensions.k8s.io",

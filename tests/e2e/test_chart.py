@@ -243,7 +243,24 @@ def test_rights_follow_the_namespaces(cluster: Path) -> None:
         url for rule in cluster_role["rules"] for url in rule.get("nonResourceURLs", ())
     }
     created = [rule["resources"] for rule in cluster_role["rules"] if "create" in rule["verbs"]]
-    assert created == [["tokenreviews"]]
+    assert created == [["tokenreviews"], ["subjectaccessreviews"]]
+
+
+def test_operators_know_each_other_by_a_right_that_nobody_else_is_given(cluster: Path) -> None:
+    """A Lease counts where its account may write what became of jobs."""
+    made = rendered()
+    writes = {"create", "update", "patch"}
+    given = [
+        name
+        for (kind, name), one in made.items()
+        if kind in {"ClusterRole", "Role"}
+        for rule in one["rules"]
+        if "federatedjobs/status" in rule.get("resources", ()) and writes & {*rule["verbs"]}
+    ]
+    assert given == ["lockstep-system:lockstep-operator"]
+    pod = made["Deployment", "lockstep-operator"]["spec"]["template"]["spec"]
+    (account,) = (one for one in pod["containers"][0]["env"] if one["name"] == "LOCKSTEP_ACCOUNT")
+    assert account["valueFrom"] == {"fieldRef": {"fieldPath": "spec.serviceAccountName"}}
 
 
 @pytest.mark.parametrize("makes", [True, False])

@@ -20,12 +20,14 @@ from lockstep_api import names
 from lockstep_operator.cluster_state import ClusterState
 from lockstep_operator.core.model import JobKey, Manifest, ObjectRef, Settings
 from lockstep_operator.errors import Conflict, KubeError, NotFound, Refused, Unavailable
-from lockstep_operator.kube import POD, Kind, User, job_ref, ref_of
+from lockstep_operator.kube import POD, Kind, job_ref, ref_of
 from lockstep_operator.kube_lists import Listing, View
+from lockstep_operator.kube_reviews import User
 from lockstep_operator.metrics import Metrics
 from lockstep_operator.observe import Sources
 from lockstep_operator.reconcile import Deps
 from lockstep_operator.reports import Reports
+from lockstep_operator.rights import Called
 from tests.support.network import NETWORK
 
 Feed = Callable[[str, Manifest], None]
@@ -129,6 +131,10 @@ class FakeKube:
     events: list[Manifest] = field(default_factory=list)
     reviews: list[tuple[str, str]] = field(default_factory=list)
     users: dict[str, User] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    """Of whom was asked what he may, and where."""
+    grants: set[tuple[str, str]] = field(default_factory=set)
+    """Who may all, and where; `""`: everywhere."""
     fail: Callable[[str, str], KubeError | None] = lambda verb, name: None
     """Verb and name → what goes wrong."""
     public: dict[str, Manifest] = field(default_factory=dict)
@@ -327,6 +333,12 @@ class FakeKube:
         self.reviews.append((token, audience))
         return self.users.get(token)
 
+    async def review_access(self, user: str, call: Called, *, namespace: str) -> bool:
+        self.calls["create", "SubjectAccessReview"] += 1
+        self._check("access", namespace)
+        self.asked.append((user, namespace))
+        return bool(self.grants & {(user, namespace), (user, "")})
+
     async def published(self, path: str) -> Manifest:
         self.calls["get", path] += 1
         self._check("get", path)
@@ -366,9 +378,10 @@ def _metadata(manifest: Manifest) -> Manifest:
 
 
 def _has(manifest: Manifest, fields: str) -> bool:
-    """Whether an object has what a field selector asks for: here fields of its first level."""
+    """Whether an object has what a field selector asks for: fields of its first level, its name."""
     wanted = [pair.partition("=") for pair in fields.split(",") if pair]
-    return all(manifest.get(key) == value for key, _, value in wanted)
+    of = manifest | {"metadata.name": manifest["metadata"]["name"]}
+    return all(of.get(key) == value for key, _, value in wanted)
 
 
 def _selected(manifest: Manifest, labels: str) -> bool:

@@ -19,7 +19,8 @@ from lockstep_operator.auth import (
 )
 from lockstep_operator.core.model import Manifest
 from lockstep_operator.errors import TooManyCalls, Unauthenticated, Unavailable
-from lockstep_operator.kube import POD, User, job_ref
+from lockstep_operator.kube import POD, job_ref
+from lockstep_operator.kube_reviews import User
 from lockstep_operator.planner import Planner
 from lockstep_operator.policies import Policies
 from lockstep_operator.policy_learning import PolicyLearning

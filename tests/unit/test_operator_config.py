@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from lockstep_operator import app
 from lockstep_operator.config import OperatorConfig
 from lockstep_operator.core.certificates import Authority
+from lockstep_operator.core.scope import claim_of
 from tests.support.certificates import SEED
+from tests.support.kube import FakeKube
 
 
 @pytest.fixture
@@ -140,3 +142,15 @@ def test_a_certificates_life_has_bounds(seconds: float) -> None:
 
 def test_seed_and_lease_are_in_one_namespace() -> None:
     assert OperatorConfig.of({"lease_namespace": "ops"}).home() == "ops"
+
+
+async def test_the_lease_says_by_which_account_it_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCKSTEP_ACCOUNT", "op")
+    monkeypatch.setenv("LOCKSTEP_LEASE_NAMESPACE", "home")
+    assert app.elector_of(OperatorConfig.of({}), FakeKube()) is None
+    kube = FakeKube()
+    elector = app.elector_of(OperatorConfig.of({"leader_elect": True}), kube)
+    assert elector is not None
+    await elector.acquire()
+    (lease,) = kube.objects.values()
+    assert claim_of(lease).user == "system:serviceaccount:home:op"

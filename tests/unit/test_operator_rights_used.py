@@ -9,9 +9,10 @@ from lockstep_api.tiers import ClusterPlan
 from lockstep_operator import rights
 from lockstep_operator.authority import kept_authority
 from lockstep_operator.cluster_state import ClusterState
-from lockstep_operator.core.election import Timing
+from lockstep_operator.core.election import LEASE_API, Timing
 from lockstep_operator.core.manifests import HASH_ANNOTATION
 from lockstep_operator.core.model import JobView, Manifest
+from lockstep_operator.core.scope import scope_metadata
 from lockstep_operator.election import Elector
 from lockstep_operator.issuer import DISCOVERY, JWKS, Issuer
 from lockstep_operator.kube import KINDS, job_ref, path_of
@@ -130,8 +131,12 @@ async def labelled() -> FakeKube:
 
 
 async def led() -> FakeKube:
-    """An operator that takes its lease, reads what it signs with and who signs tokens, and ends."""
+    """An operator that takes its lease beside another's, reads what it signs with and who signs
+    tokens, and ends."""
     kube = FakeKube(public={DISCOVERY: {"issuer": "https://x"}, JWKS: {"keys": [KEY_OF_TOKENS]}})
+    beside = {"name": "lockstep-operator", "namespace": "b"} | scope_metadata(["x"], account="op")
+    held = {"holderIdentity": "other"}
+    kube.put({"apiVersion": LEASE_API, "kind": "Lease", "metadata": beside, "spec": held})
     elector = Elector(kube, "lab", "lockstep-operator", "me", Timing(0.6, 0.3, 0.01))
     await elector.acquire()
     await elector.release()

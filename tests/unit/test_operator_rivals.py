@@ -54,8 +54,12 @@ def test_a_claim_that_cannot_be_read_is_for_all(note: str | None) -> None:
     notes = {} if note is None else {"lockstep.dev/namespaces": note}
     meta = {"name": "l", "namespace": "a", "annotations": notes}
     assert claim_of({"metadata": meta}).namespaces == frozenset()
-    known = {"name": "l", "namespace": "a"} | scope_metadata(["y", "x"])
-    assert claim_of({"metadata": known}).namespaces == {"x", "y"}
+    known = {"name": "l", "namespace": "a"} | scope_metadata(["y", "x"], account="op")
+    told = claim_of({"metadata": known})
+    assert told.namespaces == {"x", "y"}
+    assert told.user == "system:serviceaccount:a:op"
+    nobody = {"name": "l", "namespace": "a"} | scope_metadata([])
+    assert claim_of({"metadata": nobody}).user == ""
 
 
 @dataclass
@@ -71,8 +75,10 @@ class Release:
     def __post_init__(self) -> None:
         self.elector = Elector(
             self.kube, self.namespace, "lock", f"{self.namespace}-pod", FAST, self.clock,
-            namespaces=self.scope,
+            namespaces=self.scope, account="op",
         )  # fmt: skip
+        user = f"system:serviceaccount:{self.namespace}:op"
+        self.kube.grants |= {(user, one) for one in self.scope or [ALL]}
 
     def begin(self) -> asyncio.Task[None]:
         return asyncio.create_task(self.elector.acquire())
@@ -182,7 +188,9 @@ async def test_an_operator_that_may_not_list_leases_leads_as_before() -> None:
     await asyncio.wait_for(one.begin(), STEP_S)
     assert one.serves("lab")
     lease = await kube.get(ObjectRef(LEASE_API, "Lease", "a", "lock"))
-    assert lease["metadata"]["annotations"] == {"lockstep.dev/namespaces": "[]"}
+    assert lease["metadata"]["annotations"] == {
+        "lockstep.dev/namespaces": "[]", "lockstep.dev/account": "op",
+    }  # fmt: skip
 
 
 async def test_a_job_that_is_left_to_another_has_no_pass_and_no_plan() -> None:

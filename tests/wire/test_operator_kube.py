@@ -26,7 +26,9 @@ from lockstep_operator.errors import (
     Unavailable,
 )
 from lockstep_operator.handlers import operator_settings
-from lockstep_operator.kube import JOB, NODE, POD, ApiKube, User, job_ref
+from lockstep_operator.kube import JOB, NODE, POD, ApiKube, job_ref
+from lockstep_operator.kube_reviews import User
+from lockstep_operator.rights import Called
 from tests.support.patience import PATIENCE_S
 
 USER = {"username": "u", "uid": "1-2"}
@@ -452,6 +454,41 @@ async def test_a_token_counts_only_for_its_audience_and_says_which_pod_it_is_of(
     sent = server.requests[0]
     assert (sent.method, sent.path) == ("POST", "/apis/authentication.k8s.io/v1/tokenreviews")
     assert sent.body["spec"] == {"token": "token", "audiences": ["us"]}
+
+
+@pytest.mark.parametrize(
+    ("status", "allowed"),
+    [
+        ({"allowed": True}, True),
+        ({"allowed": False, "denied": True}, False),
+        ({"allowed": False, "evaluationError": "role not found"}, False),
+        ({"allowed": "true"}, False),
+        ({}, False),
+    ],
+)
+async def test_whether_an_account_may_do_a_thing_is_asked_with_the_groups_that_it_has(
+    kube: ApiKube, server: Server, status: dict[str, Any], allowed: bool
+) -> None:
+    server.answer({"status": status}, 201)
+    user, call = "system:serviceaccount:lab:op", Called("patch", "lockstep.dev", "jobs/status")
+    not_leading = kube.while_leading(lambda: 0.0)
+    assert await not_leading.review_access(user, call, namespace="vic") is allowed, "it is no write"
+    sent = server.requests[0]
+    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    assert (sent.method, sent.path) == ("POST", path)
+    assert sent.body["spec"] == {
+        "user": user,
+        "groups": [
+            "system:serviceaccounts", "system:serviceaccounts:lab", "system:authenticated",
+        ],
+        "resourceAttributes": {
+            "verb": "patch",
+            "group": "lockstep.dev",
+            "resource": "jobs",
+            "subresource": "status",
+            "namespace": "vic",
+        },
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -38,4 +38,11 @@ OPERATOR_RIGHTS = (
     Right("create", "events", needed_for="kubectl describe"),
     Right("list", "nodes", vital=True, whole_cluster=True),
     Right("create", "tokenreviews", "authentication.k8s.io", vital=True, whole_cluster=True),
+    Right(
+        "create",
+        "subjectaccessreviews",
+        "authorization.k8s.io",
+        needed_for="several releases",
+        whole_cluster=True,
+    ),
 )

@@ -70,6 +70,10 @@
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   verbs: [list]
+# Whether these may look after what they say.
+- apiGroups: [authorization.k8s.io]
+  resources: [subjectaccessreviews]
+  verbs: [create]
 # The watching library (Kopf) looks for new versions of what it watches.
 - apiGroups: [apiextensions.k8s.io]
   resources: [customresourcedefinitions]
