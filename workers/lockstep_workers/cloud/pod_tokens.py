@@ -23,6 +23,7 @@ from lockstep_api.settings import JobSettings
 from lockstep_serving.pace import Bucket, Buckets, Rate
 from lockstep_workers.cloud.signing_keys import SigningKeys
 from lockstep_workers.errors import NotYou
+from lockstep_workers.hosting.asgi import address_of
 from lockstep_workers.hosting.identity import PodIdentity
 
 MOST_TOKEN_BYTES = 8192
@@ -125,7 +126,7 @@ class PodTokens:
         pod, newest = claims.kubernetes.pod, self._newest.get(client)
         is_known = newest is not None and newest.uid == pod.uid
         self._check_signature(
-            token, head, source=_source(scope), known_pod=pod.uid if is_known else None
+            token, head, source=address_of(scope), known_pod=pod.uid if is_known else None
         )
         return self._known(client, PodIdentity(pod.name, pod.uid, claims.iat))
 
@@ -198,9 +199,3 @@ def _read(token: bytes) -> tuple[_Head, _Claims]:
 
 def _text(part: bytes) -> bytes:
     return base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
-
-
-def _source(scope: MutableMapping[str, Any]) -> str:
-    """The address of who asks."""
-    client = scope.get("client")
-    return "" if client is None else str(client[0])

@@ -16,7 +16,8 @@ from lockstep_workers.jitter import jitter
 from lockstep_workers.trust import NOBODY, Trust
 
 _log = structlog.get_logger()
-_FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 5.0
+"""Between two tries to open a session, of which each waits half of it at least."""
 _STEADY_S = 10.0
 
 
@@ -87,7 +88,7 @@ class SessionKeeper:
             self._state.notify_all()
 
     def _keep(self) -> None:
-        backoff_s = _FIRST_BACKOFF_S
+        backoff_s = FIRST_BACKOFF_S
         idle = threading.Event()
         while True:
             began = time.monotonic()
@@ -102,9 +103,9 @@ class SessionKeeper:
                 _log.info("no session", cloud=self._cloud_url, why=str(error))
             self._end()
             if time.monotonic() - began > _STEADY_S:
-                backoff_s = _FIRST_BACKOFF_S
+                backoff_s = FIRST_BACKOFF_S
             idle.wait(jitter(0.5, 1.0) * backoff_s)
-            backoff_s = min(_MAX_BACKOFF_S, 2 * backoff_s)
+            backoff_s = min(MAX_BACKOFF_S, 2 * backoff_s)
 
     def _hold(self) -> bool:
         """Opens the session and returns when it has ended: whether the job is over."""

@@ -39,6 +39,12 @@ async def no_such_route(scope: Scope, receive: Receive, send: Send) -> None:
     await send_json(send, 404, content={"message": "no such route"}, close=True)
 
 
+def address_of(scope: Scope) -> str:
+    """The address of who asks; empty: nobody knows it."""
+    client = scope.get("client")
+    return "" if client is None else str(client[0])
+
+
 async def small_body(receive: Receive, *, most_bytes: int, within_s: float) -> bytes | int:
     """A whole body; or the status that refuses one that is too long or takes too long."""
     body = bytearray()
@@ -100,10 +106,17 @@ async def send_body(send: Send, piece: bytes | memoryview, *, more: bool) -> Non
 
 
 async def send_json(
-    send: Send, status: int, *, content: dict[str, Any], close: bool = False
+    send: Send,
+    status: int,
+    *,
+    content: dict[str, Any],
+    close: bool = False,
+    retry_s: int | None = None,
 ) -> None:
-    """Answers with JSON."""
+    """Answers with JSON, and with when to come again."""
     body = json.dumps(content).encode()
     extra = [(b"connection", b"close")] if close else []
+    if retry_s is not None:
+        extra.append((b"retry-after", str(retry_s).encode()))
     await start(send, status, content_type=b"application/json", length=len(body), extra=extra)
     await send_body(send, body, more=False)

@@ -3,7 +3,7 @@
 Plain ASGI. A session is a response that stays open: its first line has the key, its last one says
 how it ended. Invariant: a key stands in the answer that opens its session, and nowhere; a session
 is closed when its response ends, whoever ended it; nothing of a body is read before its sender has
-proved who he is (`hosting.identity`).
+proved who he is (`hosting.identity`), and none opens sessions faster than `PACE`.
 """
 
 import asyncio
@@ -20,19 +20,21 @@ from pydantic import ValidationError
 from lockstep_api.base import problems_of
 from lockstep_api.names import PROTOCOL, PROTOCOL_HEADER
 from lockstep_api.sessions import SessionOpened
+from lockstep_serving.pace import Buckets, Rate
 from lockstep_serving.rarely import Rarely
 from lockstep_serving.receiving import KNOWN, SOCKET
 from lockstep_workers.errors import NotYou, SessionTaken
 from lockstep_workers.hosting.asgi import (
     Scope,
     Send,
+    address_of,
     first,
     send_body,
     send_json,
     small_body,
     start,
 )
-from lockstep_workers.hosting.identity import Identity
+from lockstep_workers.hosting.identity import Identity, PodIdentity
 from lockstep_workers.hosting.reading import Receive
 from lockstep_workers.hosting.sessions import R, Session, never, shown_key
 from lockstep_workers.sockets import Options, is_silent
@@ -40,6 +42,11 @@ from lockstep_workers.sockets import Options, is_silent
 _log = structlog.get_logger()
 _MAX_REGISTRATION = 1 << 16
 _REGISTRATION_S = 10.0
+PACE = Rate(burst=20, per_s=1)
+"""Sessions of one pod: each ends the one before, and with it what its client does in a round. A pod
+whose sessions end at once comes ten times in ten seconds, and then once in 2.5 s at most."""
+_RETRY_S = 5
+_LATER = (429, 503)
 _REST_S = 24 * 3600  # a device computes between two requests on its connection
 
 
@@ -76,6 +83,7 @@ class SessionRoute(Generic[R]):
         self, host: Opens[R], registration: type[R], *, who: str, identity: Identity
     ) -> None:
         """Takes such registrations, of a `device` or an `edge`."""
+        self._pace = Buckets(PACE)
         self._host: Opens[R] = host
         self._identity = identity
         self._rarely = Rarely(time.monotonic)
@@ -88,7 +96,10 @@ class SessionRoute(Generic[R]):
             registration, proved = await self._registration(match[1], scope, receive=receive)
         except (_No, NotYou) as no:
             self._say(no)
-            await send_json(send, no.status, content={"message": str(no)}, close=True)
+            retry_s = _RETRY_S if no.status in _LATER else None
+            await send_json(
+                send, no.status, content={"message": str(no)}, close=True, retry_s=retry_s
+            )
             return
         opening = self._host.open_session(
             registration,
@@ -114,7 +125,9 @@ class SessionRoute(Generic[R]):
             raise _No(422, self._other_version(spoken))
         if not self._host.knows(client):
             raise _No(404, self._unknown(client))
-        if self._identity.verify(scope, client=client) is not None:
+        pod = self._identity.verify(scope, client=client)
+        self._keep_pace(pod, scope, client=client)
+        if pod is not None:
             is_known(scope, f"{self._who} {client}")
         body = await small_body(receive, most_bytes=_MAX_REGISTRATION, within_s=_REGISTRATION_S)
         if isinstance(body, int):
@@ -128,6 +141,13 @@ class SessionRoute(Generic[R]):
             raise _No(404, self._unknown(client))
         # Once more: meanwhile another pod may have come, of which the client is now.
         return registration, self._identity.verify(scope, client=client) is not None
+
+    def _keep_pace(self, pod: PodIdentity | None, scope: Scope, *, client: str) -> None:
+        """Of one pod; of who has to prove nothing, of one address for a client: so neither the next
+        pod of a client waits for the one before, nor a client for somebody else."""
+        whose = f"{address_of(scope)} {client}" if pod is None else pod.uid
+        if not self._pace.of(whose).take(time.monotonic()):
+            raise NotYou(429, f"too many sessions of {self._who} {client} one after another")
 
     def _unknown(self, client: str) -> str:
         what = "client" if self._who == "device" else self._who
