@@ -1,10 +1,11 @@
 """What cloud pod and planner say to each other of a private job's account.
 
-cloud → planner    how many models the updates of a client are in (PlanRequest, Outcome)
+cloud → planner    how many models the updates of a client are in (PlanRequest, Outcome), and which
+                   ledger says so (LedgerMark, PlanRequest)
 planner → cloud    PrivacyPlan, with each plan
 
 The cloud pod counts, since it makes the models; the planner reckons ε, and knows the count from the
-job's status when the cloud pod has lost it with its volume.
+job's status when the cloud pod has lost it with its volume, or has an older one.
 """
 
 from typing import Annotated
@@ -14,7 +15,17 @@ from pydantic import Field
 from lockstep_api.base import WireModel
 from lockstep_api.wire_types import Number
 
+LedgerName = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Epsilon = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
+
+
+class LedgerMark(WireModel):
+    """By which a ledger that is another one, or an older state of the same, is told."""
+
+    ledger: LedgerName
+    """Drawn when it was begun."""
+    models: Number
+    """Models that were made since, each with updates of some clients."""
 
 
 class PrivacyPlan(WireModel):
@@ -32,6 +43,8 @@ class PrivacyPlan(WireModel):
     """Models that a client's updates may be in; empty: there is no budget."""
     least_rounds: Number = 0
     """Models in which every client counts as being, as the cloud pod has lost its account."""
+    least_models: Number = 0
+    """Models that its ledger counts as having seen then."""
 
 
 class PrivacyReport(WireModel):

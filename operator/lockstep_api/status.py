@@ -275,6 +275,11 @@ class PrivacyState(ApiModel):
     """δ of it."""
     rounds: int
     """Models that its updates are in; those of rounds that were done again count, too."""
+    ledger: str | None = None
+    """Which ledger on the cloud pod's volume says so."""
+    models: int | None = None
+    """Models that it has seen: by both an older or another one is told, after which all clients
+    count as being in one more model than was known of any."""
     label_epsilon: float | None = None
     """ε of what a device tells of its labels, for one example, each time that its pod is made:
     another unit, which is not added to epsilon. Empty: it tells nothing of them."""

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from lockstep_api.base import WireModel
 from lockstep_api.budget import bound_steps
 from lockstep_api.mistrust import LeftOut, Mistrusted
-from lockstep_api.privacy import PrivacyPlan, PrivacyReport
+from lockstep_api.privacy import LedgerMark, PrivacyPlan, PrivacyReport
 from lockstep_api.sessions import Refusal, Registration
 from lockstep_api.spec import Actuator, LayerName, Target
 from lockstep_api.spec.job import MOST_CLIENTS
@@ -282,6 +282,8 @@ class PlanRequest(WireModel):
     private_rounds: Number | None = None
     """Models that the updates of a client are in, of that of which most are, also of rounds that
     were done again; empty: the job does not hide its clients."""
+    ledger: LedgerMark | None = None
+    """Of what says so."""
     given_up: Sentence | None = None
     """Which clients the job does without, since the user's code failed on them, and how."""
 

@@ -37,7 +37,7 @@ from lockstep_operator.core.planning import (
     undrawn,
 )
 from lockstep_operator.core.policy_source import PolicySource, policy_use
-from lockstep_operator.core.privacy import load_accountant
+from lockstep_operator.core.privacy import Counted, ledger_of, load_accountant
 from lockstep_operator.core.round_cost import round_cost
 from lockstep_operator.core.state import JobState
 from lockstep_operator.core.trust import speaks_tls
@@ -165,9 +165,10 @@ class Planner:
         await self._keep(job, heard.state, events=heard.events)
         telemetry = await self._telemetry(job, spec)
         insight = know(heard.state, request, telemetry=telemetry, spec=spec)
-        counted = 0 if job.status.privacy is None else job.status.privacy.rounds
+        private = job.status.privacy
+        counted = Counted(0 if private is None else private.rounds, ledger_of(private))
         basis = await self._basis(job, spec, insight=insight)
-        basis = replace(basis, private_rounds=counted)
+        basis = replace(basis, private=counted)
         drawn = await self._draw(job, request, basis=basis)
         plan = await self._put_in_force(job.key, drawn.plan, basis=basis)
         state, now = self.reports.of(job.uid), self.deps.clock()

@@ -17,6 +17,7 @@ from lockstep_operator.core.learn import record_of
 from lockstep_operator.core.model import EventNote
 from lockstep_operator.core.plan import with_applied
 from lockstep_operator.core.planning import Basis, draw, ended, hear, know, limits, redraw, settle
+from lockstep_operator.core.privacy import Counted
 from lockstep_operator.core.state import FinishedRound, JobState
 
 CLIENTS = ("d-0", "d-1", "d-2")
@@ -360,10 +361,23 @@ def test_a_plan_of_a_private_job_goes_on_from_what_was_said_before() -> None:
     assert accounts(job, [3, 4]) == [(3, 0), (4, 0)]
 
 
+def test_a_volume_that_is_lost_with_the_first_model_is_noticed() -> None:
+    """Whoever asks again before its plan has arrived is told the same again."""
+    job, told = World(private()), []
+    for number, (rounds, name, models) in enumerate(
+        [(0, "a", 0), (0, "b", 0), (0, "b", 0), (1, "b", 1), (2, "b", 2)], 1
+    ):
+        mark = {"ledger": name * 32, "models": models}
+        plan = job.plays(number, privateRounds=rounds, ledger=mark).privacy
+        assert plan is not None
+        told.append((plan.rounds, plan.least_rounds, plan.least_models))
+    assert told == [(0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 0, 0), (2, 0, 0)]
+
+
 def test_a_restarted_operator_goes_on_from_the_status() -> None:
     clients = [{"client": one, "incarnation": "a", "examples": 1} for one in CLIENTS]
     request = PlanRequest.model_validate({"round": 1, "clients": clients, "privateRounds": 0})
-    plan = draw(JobState(), request, basis=Basis(private(), Insight(), private_rounds=7)).plan
+    plan = draw(JobState(), request, basis=Basis(private(), Insight(), private=Counted(7))).plan
     assert plan.privacy is not None
     assert (plan.privacy.rounds, plan.privacy.least_rounds) == (8, 8)
 

@@ -7,11 +7,15 @@ from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDp
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
+from lockstep_api.privacy import LedgerMark
 from lockstep_api.spec import FederatedJobSpec, Privacy
 from lockstep_operator.core.privacy import (
     MOST_ROUNDS,
+    Counted,
     epsilon_of,
+    ledger_of,
     most_rounds,
+    newer_of,
     privacy_plan,
     privacy_state,
     rounds_within,
@@ -135,21 +139,69 @@ def test_a_budget_of_less_than_a_round_is_refused_with_figures() -> None:
 
 
 def test_a_plan_says_what_was_spent_and_what_another_round_would_come_to() -> None:
-    plan = privacy_plan(job(epsilonBudget=8), told=3, known=3)
+    plan = privacy_plan(job(epsilonBudget=8), told=Counted(3), known=[Counted(3)])
     assert plan is not None
     told = [spent(of(job()), clients=10, rounds=rounds) for rounds in (3, 4)]
     assert [plan.epsilon, plan.epsilon_after] == told
     assert (plan.rounds, plan.least_rounds, plan.delta) == (3, 0, 10**-1.1)
     assert plan.most_rounds == most_rounds(of(job(epsilonBudget=8)), clients=10)
     open_job = job().model_copy(update={"privacy": None})
-    assert privacy_plan(open_job, told=3, known=3) is None
+    assert privacy_plan(open_job, told=Counted(3), known=[Counted(3)]) is None
 
 
 def test_a_cloud_pod_that_has_lost_its_account_counts_one_more_than_is_known() -> None:
-    plan = privacy_plan(job(), told=0, known=5)
+    plan = privacy_plan(job(), told=Counted(0), known=[Counted(5)])
     assert plan is not None
     assert (plan.rounds, plan.least_rounds) == (6, 6)
     assert plan.epsilon == spent(of(job()), clients=10, rounds=6)
+
+
+def least(told: Counted, *known: Counted) -> tuple[int, int]:
+    """What all clients count as being in, and the ledger as having seen."""
+    plan = privacy_plan(job(), told=told, known=known)
+    assert plan is not None
+    return plan.least_rounds, plan.least_models
+
+
+def mark(models: int, name: str = "a") -> LedgerMark:
+    return LedgerMark(ledger=name * 32, models=models)
+
+
+def test_an_older_ledger_that_has_come_back_is_noticed_though_its_greatest_count_is_the_same() -> (
+    None
+):
+    """One client had all its models before; those of others since then are not in it."""
+    known = Counted(3, mark(9))
+    assert least(Counted(3, mark(9)), known) == (0, 0)
+    assert least(Counted(4, mark(10)), known) == (0, 0)
+    assert least(Counted(3, mark(8)), known) == (4, 10)
+    assert least(Counted(3, mark(8)), Counted(3), known) == (4, 10), "the status knows more"
+    assert least(Counted(4, mark(10)), known) == (0, 0), "it has taken that in"
+
+
+def test_a_volume_that_is_lost_in_round_1_counts_a_model() -> None:
+    """Nobody has been in one when the round was planned, and some may be since."""
+    known = Counted(0, mark(0))
+    assert least(Counted(0, mark(0)), known) == (0, 0), "a cloud pod that was made anew"
+    assert least(Counted(0, mark(0, "b")), known) == (1, 1)
+    assert least(Counted(1, mark(1, "b")), known) == (0, 0), "it has taken that in"
+
+
+def test_a_ledger_that_is_behind_is_not_taken_for_what_is_known() -> None:
+    """Its cloud pod may ask twice before it hears that it is."""
+    known = mark(5)
+    for told in (mark(4), mark(0, "b"), mark(5, "b"), None):
+        assert newer_of(known, told) == known
+    for told in (mark(5), mark(6), mark(6, "b")):
+        assert newer_of(known, told) == told
+    assert newer_of(None, known) == known
+
+
+def test_a_status_tells_which_ledger_it_knows() -> None:
+    state = privacy_state(job(), Counted(3, mark(9)))
+    assert ledger_of(state) == mark(9)
+    assert ledger_of(privacy_state(job(), Counted(3))) is None
+    assert ledger_of(None) is None
 
 
 @pytest.mark.parametrize(
@@ -167,6 +219,6 @@ def test_labels_of_examples_are_another_unit_and_stand_beside(
     edges = [] if mode == "federated" else [{"name": "e"}]
     told = {"mode": mode, "edges": edges, "clustering": clustering}
     spec = FederatedJobSpec.model_validate(job().model_dump(by_alias=True) | told)
-    state = privacy_state(spec, 4)
+    state = privacy_state(spec, Counted(4))
     assert state is not None
     assert (state.label_epsilon, state.epsilon) == (epsilon, spent(of(job()), clients=10, rounds=4))

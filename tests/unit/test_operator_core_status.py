@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lockstep_api.budget import MOST_STEPS
+from lockstep_api.privacy import LedgerMark
 from lockstep_api.spec import Privacy
 from lockstep_api.status import ConditionType, FederatedJobStatus
 from lockstep_operator.core.conditions import Finding, set_condition
@@ -13,7 +14,7 @@ from lockstep_operator.core.model import (
     EventNote,
 )
 from lockstep_operator.core.planning import ended
-from lockstep_operator.core.privacy import spent
+from lockstep_operator.core.privacy import ledger_of, spent
 from lockstep_operator.core.state import JobState
 from tests.support.decisions import (
     LATER,
@@ -257,6 +258,17 @@ def test_what_a_restarted_operator_and_a_cloud_pod_have_forgotten_counts() -> No
         assert counted(step(replace(shown, report=newer)).status) == before
     more = step(replace(shown, report=JobState(plan=plan(1), private_rounds=6))).status
     assert counted(more)[1] > before[1]
+
+
+def test_the_status_knows_the_newest_ledger_of_a_private_job() -> None:
+    seen = fresh(**PRIVATE)
+    known = LedgerMark(ledger="a" * 32, models=5)
+    shown = after(seen, step(replace(seen, report=JobState(private_rounds=2, ledger=known))))
+    older = LedgerMark(ledger="b" * 32, models=5)
+    newer = LedgerMark(ledger="b" * 32, models=6)
+    for told, kept in ((None, known), (older, known), (newer, newer)):
+        status = step(replace(shown, report=JobState(private_rounds=2, ledger=told))).status
+        assert ledger_of(status.privacy) == kept
 
 
 def test_the_end_of_a_job_says_what_it_has_come_to() -> None:

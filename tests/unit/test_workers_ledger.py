@@ -24,5 +24,14 @@ def test_a_round_is_allowed_while_nobody_in_it_is_at_the_most() -> None:
     assert not ONE.at_least(2).allows(["c"], most=2)
 
 
+def test_each_model_takes_it_further_and_a_new_one_is_another() -> None:
+    begun = Ledger().begun()
+    assert begun.mark.models == 0
+    assert begun.after(["a"]).after([]).mark == begun.mark.model_copy(update={"models": 2})
+    assert begun.at_least(3, models=7).mark.models == 7
+    assert begun.after(["a"]).at_least(3).mark.models == 1
+    assert begun.mark.ledger != Ledger().begun().mark.ledger
+
+
 def test_it_is_the_same_after_it_was_written_down() -> None:
     assert Ledger.model_validate_json(ONE.at_least(1).to_json()) == ONE.at_least(1)

@@ -14,6 +14,7 @@ from lockstep_api.spec import Privacy
 from lockstep_api.wire import Outcome, PlanRequest
 from lockstep_workers.cloud.checkpoint import checkpoints
 from lockstep_workers.cloud.store import LEDGER_FILE, Store
+from lockstep_workers.learning.ledger import Ledger
 from lockstep_workers.learning.strategy import MODEL
 from tests.support.patience import PATIENCE_S
 from tests.wire.cloud import Cloud, Device, cloud, devices
@@ -203,6 +204,49 @@ async def test_a_lost_volume_is_made_up_for_by_the_status(tmp_path: Path) -> Non
         await play(made, 1)  # the seventh, as the one that was on may have been the sixth
         ended = await outcome_of(server)
     assert (ended.result, ended.private_rounds) == ("PrivacyBudgetSpent", 7)
+
+
+async def test_a_ledger_has_a_name_from_before_the_first_plan_on(tmp_path: Path) -> None:
+    """A cloud pod that is made anew before a model has the same one, on another volume another."""
+    told = []
+    for folder in ("one", "one", "other"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        planned = planner()
+        async with (
+            cloud(tmp_path / folder, planned, replicas=1, privacy=PRIVACY) as server,
+            devices(server, 1),
+        ):
+            told.append((await asyncio.wait_for(planned.heard.get(), PATIENCE_S)).ledger)
+    first, again, other = told
+    assert first == again
+    assert first is not None
+    assert other is not None
+    assert first.ledger != other.ledger
+    assert first.models == other.models == 0
+
+
+async def test_an_older_volume_is_made_up_for_though_it_has_the_greatest_count(
+    tmp_path: Path,
+) -> None:
+    """It says as many rounds as are known, of which its planner knows more models."""
+    planned = planner(most=5)
+    of_rounds = account(most=5)
+
+    def older(request: PlanRequest) -> PrivacyPlan:
+        plan: PrivacyPlan = of_rounds(request)
+        assert request.ledger is not None
+        missing = request.ledger.models < 8
+        return plan.model_copy(update={"least_rounds": 4, "least_models": 8} if missing else {})
+
+    planned.account = older
+    store = Store(tmp_path, "u1")
+    store.save_ledger(Ledger(rounds={"d-0": 4, "d-1": 1}, models=4).begun())
+    async with cloud(tmp_path, planned, privacy=PRIVACY) as server, devices(server, 3) as made:
+        await play(made, 1)
+        ended = await outcome_of(server)
+        assert [one.ledger and one.ledger.models for one in planned.requests] == [4, 9]
+    assert (ended.result, ended.private_rounds) == ("PrivacyBudgetSpent", 5)
+    assert store.ledger().rounds == {"d-0": 5, "d-1": 5, "d-2": 5}
 
 
 async def test_a_budget_that_is_spent_on_lost_models_is_no_success(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from lockstep_operator.core.plan import (
     replanned,
 )
 from lockstep_operator.core.policy_source import PolicyUse
-from lockstep_operator.core.privacy import more_of, privacy_plan
+from lockstep_operator.core.privacy import NOTHING, Counted, more_of, newer_of, privacy_plan
 from lockstep_operator.core.state import FinishedRound, JobState, PlannedRound
 from lockstep_operator.core.worth import half_steps, prior_half_steps, with_round
 from lockstep_operator.errors import UnfitRequest
@@ -71,8 +71,8 @@ class Basis:
     """Why the policy that was asked for cannot be used."""
     use: PolicyUse | None = None
     """The same for counting; None: nobody counts."""
-    private_rounds: int = 0
-    """Rounds that count against the job's ε, as its status says."""
+    private: Counted = NOTHING
+    """What counts against the job's ε, as its status says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,7 @@ def hear(state: JobState, request: PlanRequest, *, spec: FederatedJobSpec) -> He
         given_up=request.given_up,
         notices=tuple(request.notices),
         private_rounds=more_of(state.private_rounds, request.private_rounds),
+        ledger=newer_of(state.ledger, request.ledger),
         edges=tuple(one.edge for one in request.edges),
     )
     report = request.report
@@ -183,8 +184,9 @@ def draw(state: JobState, request: PlanRequest, *, basis: Basis) -> Drawn:
     plan, uncomputable = _planned(state, request, basis=basis, choice=choice)
     if basis.spec.allocation.actuator is Actuator.COOPERATIVE:
         plan = left_to_devices(plan)
-    known = more_of(state.private_rounds, basis.private_rounds) or 0
-    account = privacy_plan(basis.spec, told=request.private_rounds or 0, known=known)
+    known = (Counted(state.private_rounds or 0, state.ledger), basis.private)
+    told_of = Counted(request.private_rounds or 0, request.ledger)
+    account = privacy_plan(basis.spec, told=told_of, known=known)
     plan = plan.model_copy(update={"privacy": account})
     problem = basis.policy_problem
     events: tuple[EventNote, ...] = ()

@@ -12,9 +12,11 @@ corollary 3.3), of which the accountant has ε exactly (Balle, Wang 2018). Model
 client's update cost it nothing.
 """
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from functools import lru_cache
 
-from lockstep_api.privacy import PrivacyPlan
+from lockstep_api.privacy import LedgerMark, PrivacyPlan
 from lockstep_api.spec import Clustering, FederatedJobSpec, Mode, Privacy
 from lockstep_api.status import PrivacyState
 
@@ -68,37 +70,86 @@ def more_of(known: int | None, told: int | None) -> int | None:
     return max((one for one in (known, told) if one is not None), default=None)
 
 
-def privacy_plan(spec: FederatedJobSpec, *, told: int, known: int) -> PrivacyPlan | None:
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What is said of a job's account."""
+
+    rounds: int = 0
+    """Models that the updates of a client are in, of that of which most are."""
+    ledger: LedgerMark | None = None
+    """Which ledger says so; None: nobody has said."""
+
+
+NOTHING = Counted()
+"""Nobody has said anything yet."""
+
+
+def is_behind(told: LedgerMark | None, known: LedgerMark | None) -> bool:
+    """Whether it is an older state of the ledger that is known, or another one in its place.
+
+    One that was begun anew stays behind until it has taken in what was known of the one before. The
+    count of the client of which most are does not tell: another one's may have grown since.
+    """
+    if told is None or known is None:
+        return False
+    if told.ledger != known.ledger:
+        return told.models <= known.models
+    return told.models < known.models
+
+
+def newer_of(known: LedgerMark | None, told: LedgerMark | None) -> LedgerMark | None:
+    """What is known of a job's ledger once one more was told."""
+    return known if told is None or is_behind(told, known) else told
+
+
+def ledger_of(privacy: PrivacyState | None) -> LedgerMark | None:
+    """Which ledger a job's status knows."""
+    if privacy is None or privacy.ledger is None:
+        return None
+    # Not validated: whatever stands in a status is compared, and nothing else.
+    return LedgerMark.model_construct(ledger=privacy.ledger, models=privacy.models or 0)
+
+
+def privacy_plan(
+    spec: FederatedJobSpec, *, told: Counted, known: Collection[Counted]
+) -> PrivacyPlan | None:
     """What a cloud pod needs to know of its account; None: the job does not hide its clients.
 
     Args:
         spec: of the job.
-        told: rounds that count, as the cloud pod says.
-        known: the same as it or its status have said before. If that was more, its account is lost
-            with its volume, and perhaps a model that was told to nobody but devices.
+        told: what the cloud pod says.
+        known: what it or its status have said before. If that was more, its account is lost with
+            its volume, or an older one has come back with that, and perhaps a model is missing that
+            was told to nobody but devices.
     """
     if (privacy := spec.privacy) is None:
         return None
-    clients, rounds = spec.clients(), told if told >= known else known + 1
+    most = max([told.rounds, *(one.rounds for one in known)])
+    ahead = [one.ledger for one in known if is_behind(told.ledger, one.ledger)]
+    lost = most > told.rounds or bool(ahead)
+    clients, rounds = spec.clients(), most + lost
     return PrivacyPlan(
         rounds=rounds,
         epsilon=spent(privacy, clients=clients, rounds=rounds),
         epsilon_after=spent(privacy, clients=clients, rounds=rounds + 1),
         delta=privacy.delta_of(clients),
         most_rounds=most_rounds(privacy, clients=clients),
-        least_rounds=0 if told >= known else rounds,
+        least_rounds=rounds if lost else 0,
+        least_models=max((one.models + 1 for one in ahead if one is not None), default=0),
     )
 
 
-def privacy_state(spec: FederatedJobSpec, rounds: int) -> PrivacyState | None:
+def privacy_state(spec: FederatedJobSpec, counted: Counted) -> PrivacyState | None:
     """The account as the status has it, after so many rounds that count."""
     if (privacy := spec.privacy) is None:
         return None
-    clients = spec.clients()
+    clients, ledger = spec.clients(), counted.ledger
     return PrivacyState(
-        epsilon=spent(privacy, clients=clients, rounds=rounds),
+        epsilon=spent(privacy, clients=clients, rounds=counted.rounds),
         delta=privacy.delta_of(clients),
-        rounds=rounds,
+        rounds=counted.rounds,
+        ledger=None if ledger is None else ledger.ledger,
+        models=None if ledger is None else ledger.models,
         label_epsilon=label_epsilon(spec),
     )
 

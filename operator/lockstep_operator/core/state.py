@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from lockstep_api.privacy import LedgerMark
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.tiers import ClusterPlan
 from lockstep_api.wire import Notice, Outcome, RoundPlan, RoundReport
@@ -70,6 +71,8 @@ class JobState:
     """Those of the last request: a cloud pod repeats them until a request is answered."""
     private_rounds: int | None = None
     """Models that the updates of a client are in, of that of which most are."""
+    ledger: LedgerMark | None = None
+    """Of what says so, as far as it was ever."""
     edges: tuple[str, ...] = ()
     """The edges that are connected."""
     back_work: Mapping[str, float] = field(default_factory=dict)

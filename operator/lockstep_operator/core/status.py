@@ -11,6 +11,7 @@ from datetime import datetime
 
 from lockstep_api.mistrust import Mistrusted, SatOut
 from lockstep_api.names import Role
+from lockstep_api.privacy import LedgerMark
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import (
     FINISHED,
@@ -37,7 +38,7 @@ from lockstep_operator.core.model import (
     Observed,
 )
 from lockstep_operator.core.placement import CLOUD_POD, Placement, pod_sets
-from lockstep_operator.core.privacy import more_of, privacy_state
+from lockstep_operator.core.privacy import Counted, ledger_of, more_of, newer_of, privacy_state
 from lockstep_operator.core.state import JobState
 from lockstep_operator.core.status_tiers import (
     TiersHeard,
@@ -126,6 +127,7 @@ class Newest:
     started_at: datetime | None
     tiers: TiersHeard | None = None
     private_rounds: int | None = None
+    ledger: LedgerMark | None = None
 
 
 def newest_of(heard: JobState | None) -> Newest:
@@ -135,7 +137,8 @@ def newest_of(heard: JobState | None) -> Newest:
     reports = [heard.report, heard.outcome.report if heard.outcome else None]
     newest = max((r for r in reports if r is not None), key=lambda r: r.round, default=None)
     tiers = TiersHeard(newest, heard.plan, heard.examples, heard.edges, heard.cut)
-    return Newest(newest, heard.plan, heard.started_at, tiers, heard.private_rounds)
+    counted = heard.private_rounds
+    return Newest(newest, heard.plan, heard.started_at, tiers, counted, heard.ledger)
 
 
 def with_progress(
@@ -152,7 +155,9 @@ def with_progress(
     updates |= _from_plan(status, progress.plan)
     if spec is not None:
         known = None if status.privacy is None else status.privacy.rounds
-        updates["privacy"] = privacy_state(spec, more_of(known, progress.private_rounds) or 0)
+        counted = more_of(known, progress.private_rounds) or 0
+        ledger = newer_of(ledger_of(status.privacy), progress.ledger)
+        updates["privacy"] = privacy_state(spec, Counted(counted, ledger))
     if spec is not None and progress.tiers is not None:
         updates |= of_tiers(status, progress.tiers, spec=spec)
     if status.start_time is None and (progress.plan or progress.report):

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from lockstep_api.privacy import PrivacyPlan, PrivacyReport
+from lockstep_api.privacy import LedgerMark, PrivacyPlan, PrivacyReport
 from lockstep_api.wire import Outcome, RoundPlan
 from lockstep_workers.learning.ledger import Ledger
 from lockstep_workers.learning.rounds import Progress
@@ -58,12 +58,28 @@ class Account:
     def __init__(self, store: Ledgers, *, private: bool) -> None:
         """As it is kept; none, if the job is not `private`."""
         self._store = store
-        self._ledger = store.ledger() if private else None
+        self._ledger = self._begun(store.ledger()) if private else None
+
+    def _begun(self, ledger: Ledger) -> Ledger:
+        """One that has a name on the volume before it is told: a new one there is another one."""
+        if ledger.name:
+            return ledger
+        begun = ledger.begun()
+        try:
+            self._store.save_ledger(begun)
+        except OSError as error:  # the job ends at its first model, unless there is room by then
+            _log.warning("the account cannot be written down", error=str(error))
+        return begun
 
     @property
     def rounds(self) -> int | None:
         """Models that the updates of a client are in, of that of which most are."""
         return None if self._ledger is None else self._ledger.most
+
+    @property
+    def mark(self) -> LedgerMark | None:
+        """Of the ledger that says so."""
+        return None if self._ledger is None else self._ledger.mark
 
     def resume(self, progress: Progress) -> None:
         """Takes in what a checkpoint knows, should the file be lost and it not."""
@@ -75,9 +91,10 @@ class Account:
         """Whether a round may be played, as far as its plan's budget goes."""
         if self._ledger is None or plan.privacy is None:
             return True
-        if plan.privacy.least_rounds > self._ledger.most:
+        least = plan.privacy.least_rounds
+        if least > self._ledger.most or plan.privacy.least_models > self._ledger.models:
             _log.warning("the account was lost: all clients count as the status says")
-            self._ledger = self._ledger.at_least(plan.privacy.least_rounds)
+            self._ledger = self._ledger.at_least(least, models=plan.privacy.least_models)
         clients = (one.client for one in plan.participants)
         return self._ledger.allows(clients, most=plan.privacy.most_rounds)
 

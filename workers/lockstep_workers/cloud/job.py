@@ -196,6 +196,7 @@ class Job:
             notices=self._journal.notices,
             checkpoint_problem=self._journal.problem,
             private_rounds=self._account.rounds,
+            ledger=self._account.mark,
             given_up=self.reception.troubles.account(),
         )
         within_s = None if progress.plan is None else _PLAN_WITHIN_S
