@@ -7,7 +7,7 @@ job's spec. Invariant: memory for bodies is bounded, of one job and in all, and 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -22,11 +22,14 @@ from lockstep_api.spec import Mode
 from lockstep_api.wire_types import MOST_LABELS
 from lockstep_operator.core.model import JobView
 from lockstep_operator.errors import BodyTooLarge, BodyTooSlow, TooManyCalls, UnfitRequest
+from lockstep_operator.fair import FairLock
 
 BODY_S = 8.0
 """Seconds for a whole body: what its sender waits for an answer is not much more."""
-MOST_HELD = 64 << 20
+MOST_HELD = 32 << 20
 """Bytes of all bodies that are being read or parsed."""
+LARGE = 256 << 10
+"""Bytes of a body of some hundred clients."""
 MOST_OF_A_JOB = 2
 """Bodies of one job at once: a call, and the one that takes its place."""
 MOST_POLICY_BYTES = 1 << 20
@@ -45,6 +48,7 @@ class Bodies:
     most_held: int = MOST_HELD
     _of_job: Counter[str] = field(default_factory=Counter)
     _held: int = 0
+    _parsing: FairLock = field(default_factory=FairLock)
 
     async def message(self, request: Request, job: JobView, *, kind: type[Message]) -> Message:
         """The message in a body.
@@ -55,9 +59,17 @@ class Bodies:
         """
         clients = 0 if job.spec is None else job.spec.clients()
         labels = _labels(job)
-        async with self._whole(request, job, most=most_bytes(clients, labels=labels)) as content:
+        async with (
+            self._whole(request, job, most=most_bytes(clients, labels=labels)) as content,
+            self._room(job, content),
+        ):
             # The rest of the process goes on meanwhile.
             return await asyncio.to_thread(_parsed, kind, content, clients=clients, labels=labels)
+
+    def _room(self, job: JobView, content: bytearray) -> AbstractAsyncContextManager[None]:
+        """Large ones are parsed one after another: that takes 16 times their bytes."""
+        is_large = len(content) > LARGE
+        return self._parsing.of(job.key.namespace) if is_large else nullcontext()
 
     async def certificate(self, request: Request, job: JobView) -> CertificateRequest:
         """A server's request for a certificate.

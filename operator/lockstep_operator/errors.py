@@ -7,6 +7,7 @@ LockstepError
 │   ├── Unauthenticated         no token, or one that is not valid for the planner
 │   ├── Forbidden               a valid token of somebody else
 │   ├── JobEnded                the job takes no more rounds
+│   ├── NotPlaced               the job has no place, and so no pods that could call
 │   ├── Superseded              the job has called again before this call's turn came
 │   ├── PlanTookTooLong         there is no plan in the time that its caller waits
 │   ├── TooManyCalls            more than one caller may make
@@ -58,6 +59,10 @@ class Forbidden(CallRefused):
 
 class JobEnded(CallRefused):
     """A job that takes no more rounds."""
+
+
+class NotPlaced(CallRefused):
+    """A job without a place has no pods, whoever calls in its name."""
 
 
 class Superseded(CallRefused):

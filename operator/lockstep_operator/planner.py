@@ -15,12 +15,13 @@ from lockstep_allocator.policy import Policy
 from lockstep_api.certificates import Certificate, CertificateRequest
 from lockstep_api.names import Role
 from lockstep_api.spec import Allocation, AllocationPolicy, FederatedJobSpec
-from lockstep_api.status import FINISHED, Phase
+from lockstep_api.status import FINISHED
 from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_operator.actuate import Resizer, actuate
 from lockstep_operator.auth import Authenticator, Caller
 from lockstep_operator.authority import Signing
 from lockstep_operator.core.alternatives import alternatives
+from lockstep_operator.core.askable import plannable
 from lockstep_operator.core.insight import Insight
 from lockstep_operator.core.model import EventNote, JobKey, JobView
 from lockstep_operator.core.plan import needs_telemetry, with_applied
@@ -42,7 +43,6 @@ from lockstep_operator.core.round_cost import round_cost
 from lockstep_operator.core.state import JobState
 from lockstep_operator.core.trust import speaks_tls
 from lockstep_operator.errors import (
-    InvalidSpec,
     JobEnded,
     KubeError,
     NotFound,
@@ -75,7 +75,6 @@ TELL_S = 0.5
 EVENTS_OF_A_JOB = Rate(burst=16, per_s=1 / 30)
 UNSIGNED_OF_A_JOB = Rate(burst=1, per_s=1 / 600)
 """Events about certificates that cannot be signed: each server asks every ten seconds."""
-_NOT_PLANNED = FINISHED | {Phase.REFUSED, Phase.SUSPENDED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,18 +355,3 @@ class Planner:
     def _check_leads(self, key: JobKey) -> None:
         if not self.leads(key.namespace):
             raise NotLeader("this operator does not lead: try again, the leader answers")
-
-
-def plannable(job: JobView) -> FederatedJobSpec:
-    """The spec of a job that takes rounds.
-
-    Raises:
-        JobEnded, InvalidSpec: it takes none.
-    """
-    if job.status.phase in _NOT_PLANNED:
-        raise JobEnded(f"job {job.key.namespace}/{job.key.name} is {job.status.phase}")
-    if job.spec is None:
-        raise InvalidSpec(job.spec_error or "the spec cannot be read")
-    if job.spec.suspend:
-        raise JobEnded(f"job {job.key.namespace}/{job.key.name} is suspended")
-    return job.spec

@@ -18,6 +18,7 @@ from lockstep_api.names import Role
 from lockstep_api.wire import Outcome, PlanRequest
 from lockstep_operator.auth import Caller
 from lockstep_operator.bodies import Bodies
+from lockstep_operator.core.askable import may_end, plannable
 from lockstep_operator.core.model import JobKey
 from lockstep_operator.errors import (
     BodyTooLarge,
@@ -28,6 +29,7 @@ from lockstep_operator.errors import (
     KubeError,
     NotFound,
     NotLeader,
+    NotPlaced,
     NotSigned,
     PlanTookTooLong,
     PolicyUnavailable,
@@ -36,7 +38,7 @@ from lockstep_operator.errors import (
     Unauthenticated,
     UnfitRequest,
 )
-from lockstep_operator.planner import Planner, plannable
+from lockstep_operator.planner import Planner
 from lockstep_serving.pace import Bucket, Buckets, Rate
 from lockstep_serving.receiving import KNOWN
 
@@ -94,6 +96,8 @@ def planner_app(
     async def outcome(request: Request) -> Response:
         job = await planner.admit(_key(request), _caller(request))
         _admitted(request)
+        if not may_end(job):
+            return _json("{}")
         told = await bodies.message(request, job, kind=Outcome)
         if await planner.outcome(job, told):
             return _json("{}")
@@ -162,6 +166,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (Forbidden, 403),
     (NotFound, 404),
     (JobEnded, 409),
+    (NotPlaced, 503),
     (Superseded, 503),
     (PlanTookTooLong, 503),
     (TooManyCalls, 429),

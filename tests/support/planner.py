@@ -19,7 +19,11 @@ from lockstep_operator.auth import Authenticator
 from lockstep_operator.authority import Signing
 from lockstep_operator.core.certificates import Authority
 from lockstep_operator.core.model import Manifest, ObjectRef
+from lockstep_operator.core.placement import Placement, pod_sets
+from lockstep_operator.core.spec import parse_spec
 from lockstep_operator.core.state import JobState
+from lockstep_operator.core.status import written_placement
+from lockstep_operator.errors import InvalidSpec
 from lockstep_operator.issuer import Issuer
 from lockstep_operator.kube import job_ref
 from lockstep_operator.labelling import Labelling
@@ -90,12 +94,24 @@ def signing_of(authority: Authority, deps: Deps) -> Signing:
     return Signing(authority, deps.metrics, lambda: datetime.now(UTC), time.monotonic)
 
 
+def placed(job: Manifest) -> Manifest:
+    """The job with a status that says where its pods are, unless it says so; a spec that cannot be
+    read has none."""
+    try:
+        sets = pod_sets(parse_spec(job["spec"]))
+    except InvalidSpec:
+        return job
+    placement = written_placement(Placement(dict.fromkeys(sets, ("node",))))
+    told = [part.model_dump(by_alias=True) for part in placement]
+    return {**job, "status": {"placement": told} | job.get("status", {})}
+
+
 @asynccontextmanager
 async def planner_of_a_job(
     *, job: Manifest | None = None, authority: Authority | None = None
 ) -> AsyncIterator[Setup]:
     """A job with two device pods, and a planner that nobody watches."""
-    kube = cluster_with(job, device_pod(POD_0), device_pod(POD_1))
+    kube = cluster_with(placed(job or job_body()), device_pod(POD_0), device_pod(POD_1))
     owner = owner_of(kube.objects[job_ref("lab", "digits")])
     for role in ("cloud", "device", "trainer"):
         meta: Manifest = {"name": f"digits-{role}", "namespace": "lab", "ownerReferences": [owner]}

@@ -3,18 +3,25 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from fastapi import Request
 
 from lockstep_api.request_size import most_bytes
 from lockstep_api.wire import PlanRequest
 from lockstep_operator import bodies as bodies_module
 from lockstep_operator.bodies import Bodies
+from lockstep_operator.core.model import JobKey, JobView
+from lockstep_operator.kube import job_ref
+from lockstep_operator.observe import job_view
 from lockstep_operator.routes import LINES_OF_ALL, LINES_OF_ONE, planner_app
+from tests.support.kube import job_body
 from tests.support.planner import (
+    CERTIFICATE,
     DONE,
     OUTCOME,
     PLAN,
@@ -97,6 +104,57 @@ async def test_of_a_job_that_takes_no_rounds_no_byte_is_read(setup: Setup) -> No
     await setup.http.post(OUTCOME, json=DONE)
     done = await call(setup, Call(BAD_ITEMS))
     assert (done.status, done.read) == (409, 0)
+
+
+@pytest.mark.parametrize("path", [PLAN, OUTCOME, CERTIFICATE])
+async def test_of_a_job_without_a_place_no_byte_is_read(setup: Setup, path: str) -> None:
+    """Its author gives it as many clients as he likes, and with them the bytes of a call."""
+    huge = [{"name": f"g{i}", "replicas": 10_000} for i in range(64)]
+    job = job_body(devices=huge)
+    job["metadata"]["uid"] = setup.uid
+    setup.kube.put(job)
+    assert most_bytes(640_000) > 1_000_000_000
+    done = await call(setup, Call(BAD_ITEMS), path=path)
+    assert (done.status, done.read) == (503, 0)
+    assert done.message == "job lab/digits has no place yet: try again"
+
+
+async def test_of_a_job_that_has_ended_the_outcome_is_not_read_again(setup: Setup) -> None:
+    allocated(setup)
+    await setup.http.post(OUTCOME, json=DONE)
+    done = await call(setup, Call(BAD_ITEMS), path=OUTCOME)
+    assert (done.status, done.read) == (200, 0)
+
+
+async def test_large_bodies_are_parsed_one_after_another(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parsed, each is 16 times as large; a small one waits for none of them."""
+    monkeypatch.setattr(bodies_module, "LARGE", 100)
+    under_way, most, parse = [], [], bodies_module._parsed
+
+    def counted(*args: Any, **named: Any) -> Any:
+        under_way.append(args)
+        most.append(len(under_way))
+        time.sleep(0.05)  # another thread parses meanwhile, if it may
+        under_way.pop()
+        return parse(*args, **named)
+
+    monkeypatch.setattr(bodies_module, "_parsed", counted)
+    held, job = Bodies(), job_of(setup)
+    large = json.dumps(request()).encode() + b" " * 100
+
+    async def read(name: str) -> None:
+        one = replace(job, uid=name, key=JobKey(name, "digits"))
+        sent = Request({"type": "http", "headers": []}, Call(large).receive)
+        await held.message(sent, one, kind=PlanRequest)
+
+    await asyncio.gather(*map(read, "abcd"))
+    assert most == [1] * 4
+
+
+def job_of(setup: Setup) -> JobView:
+    return job_view(setup.kube.objects[job_ref("lab", "digits")])
 
 
 @pytest.mark.parametrize(

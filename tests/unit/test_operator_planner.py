@@ -31,6 +31,7 @@ from tests.support.planner import (
     POD_1,
     Setup,
     allocated,
+    placed,
     report,
     request,
 )
@@ -233,7 +234,7 @@ def tiered(setup: Setup) -> Setup:
     """The job is one with two edges."""
     body = job_body(mode="hierarchical", edges=[{"name": "e", "replicas": 2}])
     body["metadata"]["uid"] = setup.uid
-    setup.kube.put(body)
+    setup.kube.put(placed(body))
     return setup
 
 
@@ -302,7 +303,7 @@ async def test_labels_of_devices_are_read_in_modes_that_make_clusters_of_them_on
     edges = {"edges": [{"name": "e"}]} if mode == "hierarchical" else {}
     body = job_body(mode=mode, devices=[{"name": "fast", "replicas": len(many)}], **edges)
     body["metadata"]["uid"] = setup.uid
-    setup.kube.put(body)
+    setup.kube.put(placed(body))
     asked = request(1, *many) | {"edges": [{"edge": "e-0", "incarnation": "a"}]}
     for client in asked["clients"]:
         client["labelHistogram"] = [1] * 1024
