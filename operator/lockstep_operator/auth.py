@@ -132,7 +132,9 @@ class Authenticator:
     async def _learn_owner(self, key: JobKey, role: Role) -> None:
         account = names.service_account_name(key.name, role)
         try:
-            found = await self._kube.get(ObjectRef("v1", "ServiceAccount", key.namespace, account))
+            found = await self._kube.metadata(
+                ObjectRef("v1", "ServiceAccount", key.namespace, account)
+            )
         except NotFound:
             return
         owners = [o for o in found["metadata"].get("ownerReferences", []) if o.get("controller")]
