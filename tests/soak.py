@@ -49,10 +49,12 @@ LIMITS: Mapping[str, float] = {
 bound of its own."""
 OF_PROMETHEUS: Mapping[str, float] = {
     "memory_bytes": 6 * MIB,
+    "descriptors": 2.0,
     "tmp_files": float("inf"),
     "tmp_bytes": float("inf"),
 }
-"""It keeps what it scraped in the last two hours in memory; its own files are not looked at."""
+"""It keeps what it scraped in the last two hours in memory, and opens a file for a part of it now and
+then; what it has in /tmp is not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
