@@ -53,8 +53,8 @@ OF_PROMETHEUS: Mapping[str, float] = {
     "tmp_files": float("inf"),
     "tmp_bytes": float("inf"),
 }
-"""It keeps what it scraped in the last two hours in memory, and opens a file for a part of it now and
-then; what it has in /tmp is not looked at."""
+"""It keeps what it scraped in the last two hours in memory, and opens a file for a part of it now
+and then; what it has in /tmp is not looked at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Batches with which a cluster's devices finish a step together, and frequencies for the rest."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,6 +169,30 @@ def test_fronts_travel_twice_a_step_or_once_a_round() -> None:
     assert step.up_mbit == pytest.approx((2 * 3136 + 4) * 8e-6)
     assert step.down_mbit == pytest.approx(2 * 3136 * 8e-6)
     assert (step.every_step, once.every_step) == (True, False)
+
+
+def test_devices_that_take_no_time_share_what_is_missing_without_being_asked_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A minute of latency beside links of a terabit: no time tells 400,000 examples apart."""
+    count, batch_size = 8, 65_536
+    every = bounds_of(batch_size, [2 * batch_size] * count)
+    asked, where = [], np.where
+
+    def counted(*args: Any) -> Any:
+        asked.append(1)
+        return where(*args)
+
+    monkeypatch.setattr(np, "where", counted)
+    numbers = proportional_batches(
+        paced(core_s=1e-15, mbps=1e15, latency_s=[60.0] * count),
+        LOAD,
+        batch_size=batch_size,
+        bounds=every,
+    )
+    assert numbers.sum() == batch_size * count
+    assert (numbers <= every.high).all()
+    assert len(asked) <= count
 
 
 def test_equal_batches_are_the_batch_size() -> None:

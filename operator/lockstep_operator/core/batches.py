@@ -83,7 +83,13 @@ def _within(seconds: float, each: Array, *, once: Array, bounds: Bounds) -> Arra
 
 def _rounded(shares: Array, total: int, *, each: Array, once: Array, bounds: Bounds) -> Numbers:
     numbers = np.maximum(np.floor(shares + 1e-9).astype(np.int64), bounds.low)
-    for _ in range(total - int(numbers.sum())):
+    missing = total - int(numbers.sum())
+    while missing > len(numbers):  # no device takes time that can be told from another's
+        room = bounds.high - numbers
+        part = np.minimum(room, missing // int((room > 0).sum()))
+        numbers += part
+        missing -= int(part.sum())
+    for _ in range(missing):
         done_s = np.where(numbers < bounds.high, once + each * (numbers + 1), np.inf)
         numbers[int(done_s.argmin())] += 1
     return numbers
