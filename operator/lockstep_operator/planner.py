@@ -20,6 +20,7 @@ from lockstep_api.wire import Outcome, PlanRequest, PolicyVerdict, RoundPlan
 from lockstep_operator.actuate import Resizer, actuate
 from lockstep_operator.auth import Authenticator, Caller
 from lockstep_operator.authority import Signing
+from lockstep_operator.beside import Beside
 from lockstep_operator.core.alternatives import alternatives
 from lockstep_operator.core.askable import plannable
 from lockstep_operator.core.insight import Insight
@@ -98,6 +99,7 @@ class Planner:
     leads: Callable[[str], bool]
     """Whether this operator may plan for jobs of a namespace."""
     turns: Turns = field(default_factory=Turns)
+    beside: Beside = field(default_factory=Beside)
     events: Buckets = field(default_factory=lambda: Buckets(EVENTS_OF_A_JOB))
     unsigned: Buckets = field(default_factory=lambda: Buckets(UNSIGNED_OF_A_JOB))
     telling: set[asyncio.Task[list[EventNote]]] = field(default_factory=set)
@@ -193,7 +195,7 @@ class Planner:
         """What is drawn, beside the event loop: a large job takes long, and others go on."""
         state = self.reports.of(job.uid)
         try:
-            drawn = await asyncio.to_thread(draw, state, request, basis=basis)
+            drawn = await self.beside.run(job.key.namespace, draw, state, request, basis=basis)
         except UnfitRequest as error:
             undone = undrawn(state, request, error=error)
             self._check_still(job, state)
@@ -275,7 +277,7 @@ class Planner:
         until = asyncio.get_running_loop().time() + self.resizer.whole_s
         first = await actuate(key, wanted, resizer=self.resizer, until=until)
         plan = with_applied(drawn, first.failures, refusals=first.refusals)
-        if (again := await asyncio.to_thread(redraw, plan, basis)) is None:
+        if (again := await self.beside.run(key.namespace, redraw, plan, basis)) is None:
             return plan
         rest = limits(again, but=first.failures)
         try:
