@@ -53,6 +53,7 @@ from lockstep_operator.errors import (
     PolicyUnavailable,
     Superseded,
     TelemetryError,
+    TooManyCalls,
     UnfitRequest,
 )
 from lockstep_operator.issuer import Issuer
@@ -100,6 +101,8 @@ class Planner:
     """Whether this operator may plan for jobs of a namespace."""
     turns: Turns = field(default_factory=Turns)
     beside: Beside = field(default_factory=Beside)
+    judged: set[str] = field(default_factory=set)
+    """Uids of jobs of which an offered policy is being judged: a trainer offers one at its end."""
     events: Buckets = field(default_factory=lambda: Buckets(EVENTS_OF_A_JOB))
     unsigned: Buckets = field(default_factory=lambda: Buckets(UNSIGNED_OF_A_JOB))
     telling: set[asyncio.Task[list[EventNote]]] = field(default_factory=set)
@@ -309,13 +312,20 @@ class Planner:
 
         Raises:
             JobEnded, InvalidSpec: the job cannot use it.
+            TooManyCalls: one that came before is being judged.
             UnfitRequest: it is no policy.
             KubeError: Kubernetes did not answer.
         """
         spec = plannable(job)
         if not spec.allocation.online:
             raise JobEnded(f"job {job.key.namespace}/{job.key.name} does not learn any more")
-        return await self.learning.judge(job, spec, content=content)
+        if job.uid in self.judged:
+            raise TooManyCalls("a policy of this job is being judged: wait for the answer")
+        self.judged.add(job.uid)
+        try:
+            return await self.learning.judge(job, spec, content=content)
+        finally:
+            self.judged.discard(job.uid)
 
     async def certificate(self, job: JobView, asked: CertificateRequest) -> Certificate:
         """A certificate for a server of an admitted caller's job.

@@ -1,5 +1,6 @@
 """Learning on the job: rounds are recorded, trainers started, their offers judged."""
 
+import asyncio
 import base64
 from dataclasses import replace
 
@@ -149,6 +150,15 @@ async def test_what_was_learnt_is_given_up_when_the_rounds_say_so(setup: Setup) 
     learnt = await setup.planner.policies.learnt(KEY, None, uid=setup.uid)
     assert learnt is not None
     assert learnt.weights["leave.2.bias"].tolist() == shipped.weights["leave.2.bias"].tolist()
+
+
+async def test_of_a_job_one_offer_at_a_time_is_judged(setup: Setup) -> None:
+    await online(setup)
+    await play(setup, range(1, 23))
+    shipped = read_policy(SHIPPED)
+    answers = await asyncio.gather(*(offer(setup, shipped) for _ in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [200, 429, 429, 429]
+    assert (await offer(setup, shipped)).status_code == 200
 
 
 @pytest.mark.parametrize(
