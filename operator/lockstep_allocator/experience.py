@@ -16,11 +16,9 @@ from lockstep_allocator.bandwidth import Trace
 from lockstep_allocator.devices import Array, Devices
 from lockstep_allocator.fleet import Fleet, Method, run_round
 from lockstep_allocator.observation import EDGES_S, LEAST_MBPS, Observation
-from lockstep_allocator.records import OF_CURVE, Record, file_of, fitting, records_in
+from lockstep_allocator.records import MAX_ROUNDS, OF_CURVE, Record, file_of, fitting, records_in
 from lockstep_allocator.traces import TraceSet
 
-MAX_ROUNDS = 100
-"""Rounds kept, the newest."""
 _MOST_MBPS = 1e6
 _HISTORY_S = EDGES_S[-1]
 _TAIL_ROUNDS = 10

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from lockstep_allocator.devices import Array
 from lockstep_allocator.networks import Weights, forecast_network, sigmoid
-from lockstep_allocator.observation import Observation, Seen, see
+from lockstep_allocator.observation import HISTORY_FEATURES, Observation, Seen, see
 
+N_FEATURES = len(HISTORY_FEATURES) + 2
+"""Of `forecast_features`."""
 COMPONENTS = 5
 CENTRES = np.linspace(-1, 1, COMPONENTS, dtype=np.float32)
 LEAST_SCALE = 0.015
@@ -29,7 +31,7 @@ Mixture = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
 def forecast_features(history: Array, upload_s: Array, *, compute_s: Array) -> NDArray[np.float32]:
-    """(…, 22) history, the scale of the upload, and how long until it begins."""
+    """(…, N_FEATURES) history, the scale of the upload, and how long until it begins."""
     scale = np.log(np.maximum(upload_s, 1e-3))[..., None]
     return (
         np.concatenate([history, scale, compute_s[..., None] / 4 - 1], -1)

@@ -10,10 +10,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 Weights = Mapping[str, NDArray[np.float32]]
+Shapes = Mapping[str, tuple[int, ...]]
 Activations = NDArray[np.float32]
 
 BLOCKS = 2
 _EPSILON = 1e-5
+
+
+# -- what weights a network has -------------------------------------------------------------------
+
+
+def set_shapes(*, features: int, outputs: int, width: int) -> Shapes:
+    """The weights of `set_network`."""
+    return {
+        **_linear("enter.0", features, out=width),
+        **_linear("enter.2", width, out=width),
+        **{
+            name: shape
+            for block in range(BLOCKS)
+            for name, shape in (
+                *_linear(f"block.{block}.0", 3 * width, out=width).items(),
+                *_linear(f"block.{block}.2", width, out=width).items(),
+                (f"norm.{block}.weight", (width,)),
+                (f"norm.{block}.bias", (width,)),
+            )
+        },
+        **_linear("leave.0", width, out=width),
+        **_linear("leave.2", width, out=outputs),
+    }
+
+
+def forecast_shapes(*, features: int, outputs: int, width: int) -> Shapes:
+    """The weights of `forecast_network`."""
+    return {
+        **_linear("layers.0", features, out=width),
+        **_linear("layers.2", width, out=width),
+        **_linear("layers.4", width, out=outputs),
+    }
+
+
+def _linear(name: str, into: int, *, out: int) -> Shapes:
+    return {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
+
+
+# -- forward passes --------------------------------------------------------------------------------
 
 
 def silu(x: Activations) -> Activations:

@@ -7,6 +7,7 @@ the device's maximum and is clipped to it (f2 = min(f3, fmax), CN113312169B).
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -18,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from lockstep_allocator.devices import Array, Devices
-from lockstep_allocator.forecast import Forecaster, look_ahead
+from lockstep_allocator.forecast import COMPONENTS, N_FEATURES, Forecaster, look_ahead
 from lockstep_allocator.header import read
-from lockstep_allocator.networks import Weights, set_network
+from lockstep_allocator.networks import Shapes, Weights, forecast_shapes, set_network, set_shapes
 from lockstep_allocator.observation import (
     HISTORY_FEATURES,
     ROUND_FEATURES,
@@ -201,24 +202,45 @@ class Policy:
         """
         tensors, told = _read(content, source)
         try:
+            _check(tensors)
             policy = cls(
                 Forecaster(_part(tensors, "forecast.")), _part(tensors, "policy."),
                 Training.model_validate_json(told["training"]),
             )  # fmt: skip
-            policy._check()
         except ValidationError as error:
             raise InvalidPolicy(_damaged(source, f"training: {problems_of(error)}")) from error
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InvalidPolicy(_damaged(source, error)) from error
         return policy
 
-    def _check(self) -> None:
-        every = [*self.weights.values(), *self.forecaster.weights.values()]
-        if not all(np.isfinite(value).all() for value in every):
+
+def _check(tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Whether they are the weights of both networks, by name, type and shape.
+
+    Nothing is reckoned with them before: NumPy takes most shapes, and makes large arrays of small.
+    """
+    expected = _expected(tensors)
+    if wrong := sorted(tensors.keys() ^ expected.keys()):
+        here = "is there" if wrong[0] in tensors else "is missing"
+        raise ValueError(f"{wrong[0][:100]} {here}: these are no weights of the networks")
+    for name, shape in expected.items():
+        value = tensors[name]
+        if value.dtype != np.float32 or value.shape != shape:
+            raise ValueError(f"{name} is {value.dtype} {value.shape}, not float32 {shape}")
+        if not np.isfinite(value).all():
             raise ValueError("a weight is not finite")
-        outputs = set_network(self.weights, np.zeros((1, 2, len(FEATURES)), np.float32))
-        if outputs.shape != (1, 2, OUTPUTS):
-            raise ValueError(f"the network has {outputs.shape[-1]} outputs, not {OUTPUTS}")
+
+
+def _expected(tensors: Mapping[str, NDArray[Any]]) -> Shapes:
+    """What weights there are, by the widths that the first layers say."""
+    first = (tensors.get(name) for name in ("policy.enter.0.bias", "forecast.layers.0.bias"))
+    own, ahead = (1 if one is None else max(1, one.size) for one in first)
+    mine = set_shapes(features=len(FEATURES), outputs=OUTPUTS, width=own)
+    forecast = forecast_shapes(features=N_FEATURES, outputs=3 * COMPONENTS, width=ahead)
+    return {
+        **{f"policy.{name}": shape for name, shape in mine.items()},
+        **{f"forecast.{name}": shape for name, shape in forecast.items()},
+    }
 
 
 def _read(content: bytes, source: str) -> tuple[Weights, dict[str, str]]:
@@ -249,7 +271,7 @@ def _damaged(source: str, error: Exception | str) -> str:
 
 def _part(tensors: Weights, prefix: str) -> dict[str, NDArray[np.float32]]:
     return {
-        name.removeprefix(prefix): value.astype(np.float32, copy=False)
+        name.removeprefix(prefix): value
         for name, value in tensors.items()
         if name.startswith(prefix)
     }

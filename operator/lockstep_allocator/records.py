@@ -6,7 +6,7 @@ before anything is written, so that a file never becomes larger than it may be.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,10 @@ VERSION = 2
 MAX_BYTES = 900_000
 """Size of the file: a Kubernetes object may have 1 MiB. Older rounds that do not fit are dropped:
 100 rounds of 80 devices fit, 20 rounds of 400, …"""
+MAX_ROUNDS = 100
+"""Rounds kept, the newest."""
+MAX_LINES = 65
+"""Of an energy curve: of a table of 64 points and both ends of a device's range."""
 OF_CURVE = ("kappa", "idle_watts", "transmit_watts")
 """Columns of the devices that belong to their energy curves."""
 _OF_ROUND = ("round", "at_s", "seconds", "weight", "devices")
@@ -179,36 +183,84 @@ def _row(curve: _Curve, lines: int) -> tuple[float, ...]:
     return (*powers, *alpha, *(-np.inf,) * missing, *beta, *(0.0,) * missing)
 
 
+# -- reading: others may have written the file -----------------------------------------------------
+
+
 def records_in(content: bytes) -> list[Record]:
     """The rounds in a file.
 
     Raises:
-        InvalidExperience: it is none, is damaged, or of another version.
+        InvalidExperience: it is none, is damaged, of another version, or has what no job records.
     """
     try:
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"they have {len(content)} bytes, {MAX_BYTES} at most")
         tensors, text = read(content)
         told = json.loads(text[FORMAT])
         if told["version"] != VERSION:
             raise ValueError(f"it has version {told['version']}, this is for {VERSION}")
-        return _records(tensors, told["clients"])
+        clients = told["clients"]
+        if not (isinstance(clients, list) and all(isinstance(one, str) for one in clients)):
+            raise TypeError("its clients are no list of names")
+        _check_tables(tensors)
+        return _records(tensors, clients)
     except (SafetensorError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise InvalidExperience(f"the recorded rounds cannot be read: {error}") from error
 
 
+def _check_tables(tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Whether the tables are as `file_of` makes them; what is made of them is then not large.
+
+    Each device gets its row of `curves`, so rows have a bound of their own.
+    """
+    rounds, devices, curves, lines = (
+        _length(tensors["rounds"]), _length(tensors["client"]), _length(tensors["curves"]),
+        (_length(tensors["curves"].T) - len(OF_CURVE)) // 2,
+    )  # fmt: skip
+    if rounds > MAX_ROUNDS:
+        raise ValueError(f"there are {rounds} rounds, {MAX_ROUNDS} at most")
+    if curves > devices:
+        raise ValueError(f"there are {curves} energy curves for {devices} devices")
+    if lines > MAX_LINES:
+        raise ValueError(f"an energy curve has {lines} lines, {MAX_LINES} at most")
+    expected: dict[str, tuple[type, tuple[int, ...]]] = {
+        "rounds": (np.float64, (rounds, len(_OF_ROUND))),
+        "client": (np.int32, (devices,)),
+        "curve": (np.int32, (devices,)),
+        "curves": (np.float64, (curves, len(OF_CURVE) + 2 * lines)),
+        "slots": (np.float32, (devices, len(EDGES_S) - 1)),
+        **dict.fromkeys(_OF_DEVICE, (np.float32, (devices,))),
+    }
+    for name, (kind, shape) in expected.items():
+        table = tensors[name]
+        if table.dtype != kind or table.shape != shape:
+            kept = np.dtype(kind)
+            raise ValueError(f"{name} is {table.dtype} {table.shape}, not {kept} {shape}")
+
+
+def _length(table: NDArray[Any]) -> int:
+    return table.shape[0] if table.ndim else 0
+
+
 def _records(tensors: Mapping[str, Array], clients: Sequence[str]) -> list[Record]:
-    rounds = tensors["rounds"]
-    counts = rounds[:, _OF_ROUND.index("devices")].astype(int)
-    total = int(counts.sum())
-    per_device = ("client", "curve", "slots", *_OF_DEVICE)
-    if (counts < 1).any() or any(len(tensors[name]) != total for name in per_device):
-        raise ValueError("its tables do not fit together")
-    if not all(np.isfinite(tensors[name]).all() for name in ("rounds", "slots", *_OF_DEVICE)):
+    rounds, total = tensors["rounds"], len(tensors["client"])
+    finite = ("rounds", "slots", *_OF_DEVICE)
+    are_finite = all(np.isfinite(tensors[name]).all() for name in finite)
+    if not are_finite or not (tensors["curves"] < np.inf).all():  # padding has lines at -inf
         raise ValueError("a value is not finite")
+    each = rounds[:, _OF_ROUND.index("devices")]
+    if ((each < 1) | (each > total)).any() or each.astype(int).sum() != total:
+        raise ValueError("its tables do not fit together")
     if any((tensors[name] <= 0).any() for name in ("work", "upload", "min_ghz", "max_ghz", "ghz")):
         raise ValueError("a device without work, update or frequency")
-    found, first = [], 0
-    for row, count in zip(rounds, counts, strict=True):
-        found.append(_record(row, tensors, part=slice(first, first + count), clients=clients))
+    found: list[Record] = []
+    known: dict[_Curve, _Curve] = {}
+    first = 0
+    for row, count in zip(rounds, each.astype(int).tolist(), strict=True):
+        record = _record(row, tensors, part=slice(first, first + count), clients=clients)
+        shared = tuple(known.setdefault(curve, curve) for curve in record.encoded.curves)
+        object.__setattr__(record, "encoded", replace(record.encoded, curves=shared))
+        found.append(record)
         first += count
     return found
 
@@ -239,7 +291,7 @@ def _record(
         last_mbps=column["last_mbps"][None],
         mean_mbps=column["mean_mbps"][None],
     )
-    named = tuple(str(clients[i]) for i in tensors["client"][part])
+    named = tuple(clients[i] for i in tensors["client"][part])
     return Record(
         round=int(told["round"]),
         at_s=float(told["at_s"]),

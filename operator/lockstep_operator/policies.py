@@ -5,6 +5,7 @@ operator (`volume/NAME`). What was read is kept as long as it is the same. A pol
 used is no reason to stop a job: the equaliser stands in, and the job says why.
 """
 
+import asyncio
 import base64
 import binascii
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ class Policies:
                 return None
             if standing(found, job=key.name, uid=uid) is not Standing.OWN:
                 return None
-            return self._from_object(ref, found)
+            return await self._from_object(ref, found)
         except NotFound:
             return None
         except (InvalidPolicy, KubeError) as error:
@@ -71,7 +72,7 @@ class Policies:
             if reference is None:
                 return _shipped()
             if reference.startswith(VOLUME):
-                return self._from_volume(reference.removeprefix(VOLUME))
+                return await self._from_volume(reference.removeprefix(VOLUME))
             return await self._from_config_map(
                 ObjectRef("v1", "ConfigMap", key.namespace, reference)
             )
@@ -81,7 +82,7 @@ class Policies:
         except (InvalidPolicy, KubeError) as error:
             raise PolicyUnavailable(str(error), _problem(error)) from error
 
-    def _from_volume(self, name: str) -> Policy:
+    async def _from_volume(self, name: str) -> Policy:
         if self.folder is None:
             what = "the operator has no volume of policies (operator.policyVolume)"
             raise PolicyUnavailable(what, PolicyProblem.MISSING)
@@ -91,12 +92,12 @@ class Policies:
         except OSError as error:
             what = f"{file}: {error.strerror}"
             raise PolicyUnavailable(what, PolicyProblem.MISSING) from error
-        return self._kept((str(file), version)) or self._keep(
-            (str(file), version), read_policy(file)
-        )
+        if (known := self._kept((str(file), version))) is not None:
+            return known
+        return self._keep((str(file), version), await asyncio.to_thread(read_policy, file))
 
     async def _from_config_map(self, ref: ObjectRef) -> Policy:
-        return self._from_object(ref, await self._object(ref))
+        return await self._from_object(ref, await self._object(ref))
 
     async def _object(self, ref: ObjectRef) -> Manifest:
         """A ConfigMap, which may have a megabyte: read again only when it has changed."""
@@ -109,7 +110,7 @@ class Policies:
         remember(self._objects, ref, value=found, most=_KEPT)
         return found
 
-    def _from_object(self, ref: ObjectRef, found: Manifest) -> Policy:
+    async def _from_object(self, ref: ObjectRef, found: Manifest) -> Policy:
         where = f"ConfigMap {ref.name}"
         version = (f"{ref.namespace}/{ref.name}", found["metadata"]["resourceVersion"])
         if (known := self._kept(version)) is not None:
@@ -124,7 +125,8 @@ class Policies:
             content = base64.b64decode(next(iter(binary.values())), validate=True)
         except binascii.Error as error:
             raise InvalidPolicy(f"{where}: {error}") from error
-        return self._keep(version, Policy.from_bytes(content, source=where))
+        read = await asyncio.to_thread(Policy.from_bytes, content, source=where)
+        return self._keep(version, read)
 
     def _kept(self, version: tuple[str, str]) -> Policy | None:
         found = self._read.get(version)

@@ -13,9 +13,9 @@ import logging
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-from lockstep_allocator.experience import MAX_ROUNDS, Experience
+from lockstep_allocator.experience import Experience
 from lockstep_allocator.policy import InvalidPolicy, Policy
-from lockstep_allocator.records import MAX_BYTES, InvalidExperience
+from lockstep_allocator.records import MAX_BYTES, MAX_ROUNDS, InvalidExperience
 from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import PolicyVerdict
@@ -72,13 +72,12 @@ class _Learning:
 
 
 def _read(content: bytes) -> Policy:
-    try:
-        offered = Policy.from_bytes(content, source="the policy offered")
-    except InvalidPolicy as error:
-        raise UnfitRequest(str(error)) from error
     if len(content) > MAX_POLICY_BYTES:
         raise UnfitRequest(f"the policy has {len(content)} bytes, {MAX_POLICY_BYTES} at most")
-    return offered
+    try:
+        return Policy.from_bytes(content, source="the policy offered")
+    except InvalidPolicy as error:
+        raise UnfitRequest(str(error)) from error
 
 
 @dataclass(slots=True)
@@ -129,7 +128,7 @@ class PolicyLearning:
             UnfitRequest: it is no policy, or too large to be kept.
             KubeError, PolicyUnavailable: it cannot be compared, or not be kept.
         """
-        offered = _read(content)
+        offered = await asyncio.to_thread(_read, content)
         kept = self._jobs.setdefault(job.uid, _Learning(job.key))
         kept.trainer = None
         reference = spec.allocation.policy_ref
@@ -193,7 +192,8 @@ class PolicyLearning:
             if standing(found, job=job.key.name, uid=job.uid) is not Standing.OWN:
                 return Experience(), 0
             content = base64.b64decode(found["binaryData"][names.EXPERIENCE_FILE])
-            return Experience.from_bytes(content), int(found["data"][TRAINED_THROUGH])
+            read = await asyncio.to_thread(Experience.from_bytes, content)
+            return read, int(found["data"][TRAINED_THROUGH])
         except NotFound:
             return Experience(), 0
         except (InvalidExperience, binascii.Error, KeyError, TypeError, ValueError) as error:

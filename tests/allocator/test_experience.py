@@ -1,23 +1,26 @@
 """Recorded rounds: replayed as they were, kept within bounds; and a policy learns from them."""
 
+import json
 import math
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from lockstep_allocator import records
 from lockstep_allocator.baselines import maximum
-from lockstep_allocator.experience import (
-    MAX_ROUNDS,
-    Experience,
-    costs,
-)
+from lockstep_allocator.devices import energy_curve, stack_curves
+from lockstep_allocator.experience import Experience, costs
 from lockstep_allocator.fleet import Method
+from lockstep_allocator.header import read
 from lockstep_allocator.policy import SHIPPED, Policy, read_policy
-from lockstep_allocator.records import MAX_BYTES, InvalidExperience, Record
+from lockstep_allocator.records import MAX_BYTES, MAX_LINES, MAX_ROUNDS, InvalidExperience, Record
 from lockstep_allocator.training.online import OnlineSettings, improve
+from lockstep_api.energy import EnergyModel, PowerPoint
+from lockstep_api.spec.pods import Energy
 from tests.allocator.fleets import fleet, never_trained, recorded
 
 ROUNDS = 40
@@ -143,6 +146,73 @@ def test_damaged_values_are_refused() -> None:
     broken = Experience((replace(record, observation=replace(record.observation, devices=still)),))
     with pytest.raises(InvalidExperience, match="without work"):
         Experience.from_bytes(broken.to_bytes())
+
+
+def changed(**tables: Any) -> bytes:
+    """The recorded rounds with some other tables."""
+    tensors, told = read(played().to_bytes())
+    return save({**tensors, **tables}, told)
+
+
+def named(clients: Any) -> bytes:
+    """The recorded rounds with other names of clients."""
+    tensors, told = read(played().to_bytes())
+    known = json.loads(told[records.FORMAT])
+    return save(tensors, {records.FORMAT: json.dumps({**known, "clients": clients})})
+
+
+DEVICES = 6 * ROUNDS
+LINES = MAX_LINES + 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (changed(curves=np.zeros((1, 3 + 2 * LINES))), "curve has 66 lines, 65 at most"),
+        (changed(curves=np.zeros((1, 4))), r"curves is float64 \(1, 4\), not float64 \(1, 3\)"),
+        (changed(curves=np.zeros((1, 3), np.float16)), "curves is float16"),
+        (changed(curves=np.zeros((DEVICES + 1, 3))), "241 energy curves for 240 devices"),
+        (changed(curves=np.zeros(3)), "curves is float64"),
+        (changed(curves=np.full((1, 3), np.nan)), "not finite"),
+        (changed(rounds=np.ones((MAX_ROUNDS + 1, 5))), "101 rounds, 100 at most"),
+        (changed(rounds=np.array([[1, 1, 1, 1, 2.0**62]] * 4)), "do not fit together"),
+        (changed(slots=np.ones((DEVICES, 17), np.float32)), "slots is float32"),
+        (changed(work=np.ones((DEVICES, 1), np.float32)), "work is float32"),
+        (changed(joules=np.ones(DEVICES)), "joules is float64"),
+        (changed(client=np.array(0, np.int32)), "the recorded rounds cannot be read"),
+        (named([[0] * 1000]), "its clients are no list of names"),
+        (named("abcdef"), "its clients are no list of names"),
+        (changed(more=np.zeros(MAX_BYTES)), "bytes, 900000 at most"),
+    ],
+)
+def test_tables_that_no_job_writes_are_refused_before_anything_is_made_of_them(
+    content: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_record", None)
+    with pytest.raises(InvalidExperience, match=message):
+        Experience.from_bytes(content)
+
+
+def test_the_longest_curves_that_a_spec_can_have_are_read_again() -> None:
+    table, _ = Energy.model_json_schema()["properties"]["table"]["anyOf"]
+    most = table["maxItems"]
+    points = [PowerPoint(1 + i / 100, 1 + (1 + i) ** 4 / 1000) for i in range(most)]
+    model = EnergyModel(kappa=0.0, table=tuple(points), idle_watts=0.5, transmit_watts=0.0)
+    curve = energy_curve(model, min_ghz=0.5, max_ghz=1.63)
+    assert len(curve.alpha) == MAX_LINES - 1
+    record = played().records[0]
+    alpha, beta = (np.tile(part, (1, 6, 1)) for part in stack_curves([curve]))
+    devices = replace(record.observation.devices, alpha=alpha, beta=beta)
+    record = replace(record, observation=replace(record.observation, devices=devices))
+    again = Experience.from_bytes(Experience((record,)).to_bytes())
+    assert again.records[0].encoded.curves == record.encoded.curves
+
+
+def test_rounds_that_are_read_share_their_curves() -> None:
+    read_again = Experience.from_bytes(played().to_bytes()).records
+    assert len({id(curve) for one in read_again for curve in one.encoded.curves}) == len(
+        {curve for one in read_again for curve in one.encoded.curves}
+    )
 
 
 @pytest.mark.slow

@@ -10,14 +10,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
+from lockstep_allocator import policy as policies
 from lockstep_allocator.baselines import BASELINES, equalize_10s
 from lockstep_allocator.devices import Devices
-from lockstep_allocator.forecast import look_ahead
-from lockstep_allocator.networks import forecast_network, set_network
+from lockstep_allocator.forecast import COMPONENTS, N_FEATURES, Forecaster, look_ahead
+from lockstep_allocator.header import read
+from lockstep_allocator.networks import (
+    forecast_network,
+    forecast_shapes,
+    set_network,
+    set_shapes,
+)
 from lockstep_allocator.observation import Observation, see
 from lockstep_allocator.policy import (
     FEATURES,
+    OUTPUTS,
     SHIPPED,
     InvalidPolicy,
     Policy,
@@ -203,6 +212,51 @@ def test_weights_that_are_not_finite_are_refused() -> None:
     broken["enter.0.bias"] = np.full_like(broken["enter.0.bias"], np.nan)
     with pytest.raises(InvalidPolicy, match="not finite"):
         Policy.from_bytes(replace(policy, weights=broken).to_bytes(), source="x")
+
+
+def reshaped(*, without: str = "", **weights: Any) -> bytes:
+    """The policy with some other weights; a double underscore stands for a dot."""
+    tensors, told = read(GOOD)
+    tensors |= {name.replace("__", "."): value for name, value in weights.items()}
+    return save({name: value for name, value in tensors.items() if name != without}, told)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            reshaped(policy__enter__2__bias=np.zeros((500, 1, 1), np.float32)),
+            r"policy.enter.2.bias is float32 \(500, 1, 1\), not float32 \(64,\)",
+        ),
+        (reshaped(policy__enter__0__bias=np.zeros((64, 1), np.float32)), r"enter.0.* \(64, 1\), n"),
+        (reshaped(policy__enter__0__bias=np.zeros(0, np.float32)), r"not float32 \(1, 38\)"),
+        (reshaped(policy__norm__1__bias=np.zeros(64, np.int8)), "norm.1.bias is int8"),
+        (reshaped(forecast__layers__4__bias=np.zeros(3, np.float32)), r"not float32 \(15,\)"),
+        (reshaped(policy__block__2__0__bias=np.zeros(64, np.float32)), "block.2.0.bias is there"),
+        (reshaped(more=np.zeros(0, np.float32)), "more is there"),
+        (reshaped(without="policy.leave.2.bias"), "policy.leave.2.bias is missing"),
+        (reshaped(without="forecast.layers.0.bias"), "forecast.layers.0.bias is missing"),
+    ],
+)
+def test_weights_of_other_shapes_are_refused_before_anything_is_reckoned(
+    content: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policies, "set_network", None)
+    with pytest.raises(InvalidPolicy, match=message):
+        Policy.from_bytes(content, source="x")
+
+
+@pytest.mark.parametrize("width", [1, 64, 100])
+def test_the_weights_that_are_expected_are_those_of_the_networks(width: int) -> None:
+    mine = exported(SetNetwork(len(FEATURES), OUTPUTS, width=width))
+    expected = set_shapes(features=len(FEATURES), outputs=OUTPUTS, width=width)
+    assert {name: value.shape for name, value in mine.items()} == expected
+    ahead = exported(ForecastNetwork(N_FEATURES, width=width).eval())
+    expected = forecast_shapes(features=N_FEATURES, outputs=3 * COMPONENTS, width=width)
+    assert {name: value.shape for name, value in ahead.items()} == expected
+    policy = replace(untrained(), weights=mine, forecaster=Forecaster(ahead))
+    again = Policy.from_bytes(policy.to_bytes(), source="x")
+    assert (again(observation()) == policy(observation())).all()
 
 
 def test_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:

@@ -12,10 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from lockstep_allocator.baselines import maximum
-from lockstep_allocator.experience import MAX_ROUNDS
 from lockstep_allocator.observation import EDGES_S
 from lockstep_allocator.policy import SHIPPED, read_policy
-from lockstep_allocator.records import Record
+from lockstep_allocator.records import MAX_ROUNDS, Record
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import PlanRequest
 from lockstep_operator.core.insight import ClientInsight, Insight

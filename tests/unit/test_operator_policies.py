@@ -1,10 +1,11 @@
 """Where trained policies come from, and what happens to one that cannot be used."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
-from lockstep_allocator.policy import SHIPPED, read_policy
+from lockstep_allocator.policy import SHIPPED, Policy, read_policy
 from lockstep_operator.core.model import Manifest
 from lockstep_operator.errors import PolicyUnavailable, Unavailable
 from lockstep_operator.policies import BEGAN_WITH, Policies
@@ -19,6 +20,7 @@ from tests.support.planner import (
     policy_map,
     request,
 )
+from tests.support.threads import threads_of
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,18 @@ async def test_policies_come_from_the_package_a_config_map_or_a_volume(
     assert found.training == read_policy(SHIPPED).training
     setup.kube.fail = failing("get", Unavailable("it was read before"))
     assert await policies.of(KEY, reference) is found  # read once
+
+
+@pytest.mark.parametrize("reference", ["mine", "volume/mine.safetensors"])
+async def test_policies_are_read_beside_the_event_loop(
+    setup: Setup, reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup.kube.put(policy_map(SHIPPED.read_bytes()))
+    (tmp_path / "mine.safetensors").write_bytes(SHIPPED.read_bytes())
+    where = threads_of(monkeypatch, Policy)
+    await Policies(setup.kube, tmp_path).of(KEY, reference)
+    assert len(where) == 1
+    assert threading.current_thread() not in where
 
 
 async def test_what_another_policy_learnt_does_not_matter_even_if_it_is_damaged(

@@ -2,11 +2,12 @@
 
 import asyncio
 import base64
+import threading
 from dataclasses import replace
 
 import pytest
 
-from lockstep_allocator import experience, records
+from lockstep_allocator import records
 from lockstep_allocator.experience import Experience
 from lockstep_allocator.policy import SHIPPED, Policy, read_policy
 from lockstep_api import names
@@ -36,6 +37,7 @@ from tests.support.planner import (
     slow,
     told,
 )
+from tests.support.threads import threads_of
 
 RECORDS = ("experience", "policy")
 
@@ -208,6 +210,20 @@ async def test_damaged_rounds_begin_anew(setup: Setup) -> None:
     assert len(Experience.from_bytes(base64.b64decode(content))) == 2
 
 
+async def test_rounds_and_offers_are_read_beside_the_event_loop(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await online(setup)
+    await play(setup, range(1, 5))
+    setup.planner.learning._jobs[setup.uid].experience = None
+    shipped = await setup.planner.policies.of(KEY, None)
+    rounds, offers = threads_of(monkeypatch, Experience), threads_of(monkeypatch, Policy)
+    assert (await offer(setup, shipped)).status_code == 200
+    assert rounds
+    assert offers
+    assert threading.current_thread() not in {*rounds, *offers}
+
+
 async def test_what_is_recorded_is_none_of_the_objects_that_a_pass_looks_at(setup: Setup) -> None:
     """It may have a megabyte and changes every round; its owner takes it away with the job."""
     await online(setup)
@@ -242,10 +258,10 @@ async def test_what_cannot_be_recorded_does_not_pile_up(setup: Setup) -> None:
     assert learning.has_news(KEY)
     setup.planner.learning._jobs[setup.uid].experience = None
     setup.kube.fail = failing("get", Unavailable("etcd is down"), "digits-experience")
-    await play(setup, range(6, 9 + experience.MAX_ROUNDS))
-    assert len(learning._jobs[setup.uid].fresh) == experience.MAX_ROUNDS
+    await play(setup, range(6, 9 + records.MAX_ROUNDS))
+    assert len(learning._jobs[setup.uid].fresh) == records.MAX_ROUNDS
     setup.kube.fail = lambda verb, name: None
-    last = 9 + experience.MAX_ROUNDS
+    last = 9 + records.MAX_ROUNDS
     await play(setup, range(last, last + 1))
     content = setup.kube.objects[EXPERIENCE]["binaryData"][names.EXPERIENCE_FILE]
     rounds = Experience.from_bytes(base64.b64decode(content))
