@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.__main__ import counting
+from tests.fuzz.__main__ import MEASURED, counting
+from tests.fuzz.large import LARGE
 from tests.fuzz.mutating import mutator, with_another_value
 from tests.fuzz.shaping import framed, unframed
 from tests.fuzz.stages import Target, told
@@ -24,7 +25,22 @@ def test_a_target_takes_its_own_inputs_and_refuses_those_that_broke_it(name: str
     target = target_of(name)
     assert any(target.stage_of(seed).startswith(("taken", "PUT 200")) for seed in target.seeds)
     for once in found_before(name):
-        assert target.stage_of(once).startswith(("refused", "nothing", "as it is"))
+        assert target.measured(once).startswith(("refused", "nothing", "as it is"))
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_file_takes_memory_in_proportion(name: str) -> None:
+    large = LARGE[name]
+    target = target_of(large.target)
+    _read_once(target)
+    stage = target.measured(b"\0" + large.make())
+    assert stage == "taken" if large.is_taken else stage.startswith("refused")
+
+
+def _read_once(target: Target) -> None:
+    """So that what is made at the first input is there."""
+    for seed in target.seeds:
+        target.stage_of(seed)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -33,17 +49,19 @@ def test_a_target_takes_its_own_inputs_and_refuses_those_that_broke_it(name: str
 def test_only_documented_errors_come_out(name: str, data: st.DataObject) -> None:
     target = target_of(name)
     mine = list(target.seeds)
-    target.stage_of(data.draw(st.sampled_from(mine) | st.binary(max_size=300) | damaged(mine)))
+    _read_once(target)
+    target.measured(data.draw(st.sampled_from(mine) | st.binary(max_size=300) | damaged(mine)))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_documented_errors_come_out_where_values_are_others(name: str) -> None:
     target, rng = target_of(name), random.Random(name)
+    _read_once(target)
     for _ in range(60):
         data = rng.choice(target.seeds)
         for _ in range(rng.randint(1, 3)):
             data = with_another_value(data, rng)
-        target.stage_of(data)
+        target.measured(data)
 
 
 def test_a_value_is_changed_and_all_around_it_stays() -> None:
@@ -113,6 +131,19 @@ def test_inputs_are_counted_by_how_far_they_come(tmp_path: Path) -> None:
     counts = Counter(json.loads((tmp_path / "counts").read_text()))
     assert counts == {"refused: small": 1000, "small": 5, "taken": 995}
     assert told(counts).splitlines()[-1].split() == ["5", "0.25%", "small"]
+
+
+def test_an_input_that_takes_more_memory_than_its_size_allows_is_kept(tmp_path: Path) -> None:
+    def expanding(data: bytes) -> str:
+        return f"of {len(data * 2_000_000)}"
+
+    target = Target(expanding, (b"",), (ValueError,))
+    read = counting(target, tmp_path / "counts")
+    for _ in range(MEASURED - 1):
+        read(b"")
+    with pytest.raises(AssertionError, match="2 bytes take 4"):
+        read(b"ab")
+    assert (tmp_path / "counts.broken").read_bytes() == b"ab"
 
 
 def test_an_error_that_is_not_documented_comes_out_and_its_input_is_kept(tmp_path: Path) -> None:
