@@ -129,7 +129,7 @@ async def run(config: OperatorConfig) -> int:
                     planner_app(planner), config.planner_address, certificate=certificate
                 ),
                 certificate,
-                work=lead(Leader(config, configuration, runtime, deps=deps, flags=flags), elector),
+                work=lead(Leader(runtime, deps, flags), elector),
                 runtime=runtime,
                 flags=flags,
             )

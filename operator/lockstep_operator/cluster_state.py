@@ -33,6 +33,7 @@ from lockstep_operator.core.occupancy import Holding, Share
 from lockstep_operator.core.targets import SetPod, Target, targets
 from lockstep_operator.errors import Refused
 from lockstep_operator.follow import follow
+from lockstep_operator.job_feed import JobFeed
 from lockstep_operator.kept import Change, Kept, Source, job_of
 from lockstep_operator.kube import (
     CHILD_KINDS,
@@ -124,6 +125,7 @@ class ClusterState:
         self._jobs = {
             space: Kept(Source(JOB, space), kept_job, self._job_changed) for space in spaces
         }
+        self.feed = JobFeed(self._all_jobs)
         self._decided: dict[JobKey, tuple[str, tuple[Share, ...]]] = {}
         self._children = {
             (kind, space): Kept(
@@ -228,7 +230,7 @@ class ClusterState:
 
     def targets(self) -> list[Target]:
         """The pods of jobs that are there to be read by Prometheus."""
-        jobs = {job.uid: job.key for kept in self._jobs.values() for _, job in kept}
+        jobs = {job.uid: job.key for job in self._all_jobs()}
         kept_sets = (kept for (kind, _), kept in self._children.items() if kind == SET)
         sets = ((one.uid, one.manifest) for kept in kept_sets for _, one in kept)
         ready = (pod for _, pod in self._all_pods() if pod.is_of_set and pod.view.ready)
@@ -271,12 +273,14 @@ class ClusterState:
     def _all_pods(self) -> Iterator[tuple[JobKey, KeptPod]]:
         return (one for kept in self._pods.values() for one in kept)
 
+    def _all_jobs(self) -> Iterator[KeptJob]:
+        return (job for kept in self._jobs.values() for _, job in kept)
+
     def _placed(self) -> Iterator[tuple[JobKey, Iterable[Share]]]:
         """What each job holds: as it was decided, else as it was read."""
-        for kept in self._jobs.values():
-            for _, job in kept:
-                if job.key not in self._decided:
-                    yield job.key, job.shares
+        for job in self._all_jobs():
+            if job.key not in self._decided:
+                yield job.key, job.shares
         yield from ((key, found) for key, (_, found) in self._decided.items())
 
     def _know(
@@ -305,8 +309,9 @@ class ClusterState:
         self._wake(change.job)
 
     def _job_changed(self, change: Change[KeptJob]) -> None:
-        """Kopf wakes the loops of jobs; here it is only heard that one is gone."""
+        """Kopf hears it, and wakes the job's loop."""
         gone = change.old
+        self.feed.changed(gone, change.new)
         if change.new is None and gone is not None:
             if self._decided.get(gone.key, ("",))[0] == gone.uid:
                 del self._decided[gone.key]

@@ -15,7 +15,8 @@ from kubernetes.aio.client.configuration import Configuration
 
 from lockstep_api import names
 from lockstep_operator.core.model import Manifest, ObjectRef
-from lockstep_operator.errors import KubeError, NotFound, Refused
+from lockstep_operator.errors import KubeError, NotFound, Refused, TooLarge
+from lockstep_operator.fair import FairLock
 from lockstep_operator.kube_fields import as_applied
 from lockstep_operator.kube_lists import Listing, View, all_of, named, pages
 from lockstep_operator.kube_reviews import (
@@ -27,7 +28,7 @@ from lockstep_operator.kube_reviews import (
     of_token,
     user_in,
 )
-from lockstep_operator.kube_transport import JSON, Request, Transport, events
+from lockstep_operator.kube_transport import JSON, OBJECT_BYTES, Request, Transport, events
 from lockstep_operator.rights import Called
 
 APPLY = "application/apply-patch+yaml"
@@ -37,6 +38,9 @@ MERGE = "application/merge-patch+json"
 PUBLISHED = f"{JSON}, application/jwk-set+json"
 METADATA = f"{JSON};as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+
+SMALL_BYTES = 128 << 10
+"""An object that has no more is read at once with any number of others."""
 
 Kind = tuple[str, str]
 """apiVersion and kind."""
@@ -183,6 +187,7 @@ class ApiKube:
     ) -> None:
         configuration.retries = None  # the loops retry with their own backoff
         self._http = Transport(ApiClient(configuration), count)
+        self._large = FairLock()
 
     def while_leading(self, left_s: Callable[[], float]) -> "ApiKube":
         """The same door, for writes within a lease that lasts `left_s()` more seconds.
@@ -197,12 +202,11 @@ class ApiKube:
         await self._http.client.close()  # type: ignore[no-untyped-call]
 
     async def get(self, ref: ObjectRef) -> Manifest:
-        return await self._http.call(Request("get", _kind(ref), _path(ref)))
+        return await self._read(ref, JSON)
 
     async def metadata(self, ref: ObjectRef) -> Manifest:
-        """An object without its content: a few kilobytes, however large it is."""
-        answer = await self._http.call(Request("get", _kind(ref), _path(ref), accept=METADATA))
-        return named(answer, _kind(ref))
+        """An object without its content."""
+        return named(await self._read(ref, METADATA), _kind(ref))
 
     async def list(
         self,
@@ -263,11 +267,11 @@ class ApiKube:
             "status": status,
         }
         try:
-            await self._apply(_path(ref) + "/status", body)
+            await self._http.send(_applied(_path(ref) + "/status", body))
         except KubeError as error:
-            if _NOT_IN_SCHEMA in str(error):
-                raise Refused(f"{_OLD_CRD} ({error})") from error
-            raise
+            if _NOT_IN_SCHEMA not in str(error):
+                raise
+            raise Refused(f"{_OLD_CRD} ({error})") from error
 
     async def create(self, manifest: Manifest) -> Manifest:
         """Make an object that does not exist.
@@ -277,9 +281,8 @@ class ApiKube:
         """
         ref = ref_of(manifest)
         path, query = path_of(_kind(ref), ref.namespace), {"fieldManager": names.MANAGER}
-        return await self._http.call(
-            Request("create", _kind(ref), path, query=query, body=manifest)
-        )
+        request = Request("create", _kind(ref), path, query=query, body=manifest)
+        return await self._http.call(request)
 
     async def replace(self, manifest: Manifest) -> Manifest:
         """Write a whole object over the one with its resource version.
@@ -315,9 +318,8 @@ class ApiKube:
         """Set labels of the pod with this uid (Refused: it is another), or take those away that
         are None; the others stay."""
         path, body = path_of(POD, namespace, name=pod), {"metadata": {"uid": uid, "labels": labels}}
-        await self._http.call(
-            Request("patch", POD, path, body=body, content_type=MERGE, accept=METADATA)
-        )
+        request = Request("patch", POD, path, body=body, content_type=MERGE, accept=METADATA)
+        await self._http.send(request)
 
     async def watch(
         self,
@@ -362,15 +364,26 @@ class ApiKube:
         """What the apiserver publishes at a path of its own, which is no object."""
         return await self._http.call(Request("get", ("", "Published"), path, accept=PUBLISHED))
 
+    async def _read(self, ref: ObjectRef, accept: str) -> Manifest:
+        """An object; of those that are large one at a time, and namespaces take turns."""
+        request = Request("get", _kind(ref), _path(ref), accept=accept, most_bytes=SMALL_BYTES)
+        try:
+            return await self._http.call(request)
+        except TooLarge:
+            async with self._large.of(ref.namespace):
+                return await self._http.call(replace(request, most_bytes=OBJECT_BYTES))
+
     async def _reviewed(self, kind: Kind, review: Manifest) -> Manifest:
         return await self._http.call(Request("create", kind, path_of(kind), body=review))
 
     async def _apply(self, path: str, manifest: Manifest) -> Manifest:
-        kind = (manifest["apiVersion"], manifest["kind"])
-        query = {"fieldManager": names.MANAGER, "force": "true"}
-        return await self._http.call(
-            Request("apply", kind, path, query=query, body=manifest, content_type=APPLY)
-        )
+        return await self._http.call(_applied(path, manifest))
+
+
+def _applied(path: str, manifest: Manifest) -> Request:
+    kind = (manifest["apiVersion"], manifest["kind"])
+    query = {"fieldManager": names.MANAGER, "force": "true"}
+    return Request("apply", kind, path, query=query, body=manifest, content_type=APPLY)
 
 
 def _selected(labels: str, fields: str) -> dict[str, Any]:

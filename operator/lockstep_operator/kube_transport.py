@@ -1,6 +1,6 @@
 """How `kube` speaks to the apiserver: one request, its answer or its stream, and its error.
 
-Only `kube` uses it, and `handlers` its pages. Every failure leaves as a KubeError with the
+Only `kube` uses it. Every failure leaves as a KubeError with the
 apiserver's own words; no error of aiohttp or of the Kubernetes client does. A write is bounded by
 the time for which this process may write, so that one that lost its lease has nothing under way
 when a successor begins. What is not in the table of rights (`rights`) does not go out at all.
@@ -97,6 +97,12 @@ class Transport:
                     raise TooLarge(f"{request}: more than {request.most_bytes:,} bytes")
             answer: Manifest = json.loads(content) if content else {}
             return answer
+
+    async def send(self, request: Request) -> None:
+        """A call whose answer is of no use: it is as large as its object, and nothing is held."""
+        async with self.open(request) as response:
+            async for _ in response.content.iter_any():
+                continue
 
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:

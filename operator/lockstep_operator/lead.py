@@ -1,4 +1,4 @@
-"""What the operator does while it leads: it follows the cluster and lets Kopf watch the jobs.
+"""What the operator does while it leads: it follows the cluster and lets Kopf hear of the jobs.
 
 `app` runs `lead` beside the planner, in the same loop. A leader whose lease is over plans nothing
 and begins no pass until it has renewed it; its writes under way end with the lease
@@ -11,13 +11,10 @@ import signal
 from dataclasses import dataclass, field
 
 import kopf
-from kubernetes.aio.client.configuration import Configuration
 
-from lockstep_operator.config import OperatorConfig
 from lockstep_operator.core.model import JobKey
 from lockstep_operator.election import Elector
 from lockstep_operator.handlers import build_registry, operator_settings
-from lockstep_operator.login import login_from
 from lockstep_operator.observe import Sources, read_job
 from lockstep_operator.reconcile import Deps, PassResult
 from lockstep_operator.runtime import Pass, Runtime
@@ -46,8 +43,6 @@ class Flags:
 class Leader:
     """What a leader works with."""
 
-    config: OperatorConfig
-    configuration: Configuration
     runtime: Runtime
     deps: Deps
     flags: Flags
@@ -115,7 +110,7 @@ def stop_on_signals(stop: asyncio.Event) -> None:
 
 
 async def _watch(leader: Leader) -> None:
-    """Follow what belongs to jobs; once all of it is known, the jobs themselves."""
+    """Follow jobs and what belongs to them; once all of it is known, Kopf hears of the jobs."""
     cluster, flags = leader.deps.sources.cluster, leader.flags
     cluster.listen(leader.runtime)
     following = asyncio.create_task(cluster.run(), name="follow")
@@ -142,14 +137,12 @@ async def _watch(leader: Leader) -> None:
 async def _watch_jobs(leader: Leader) -> None:
     """Kopf; it takes tasks that were made after its own for its own, and waits for them."""
     others = asyncio.all_tasks()
-    namespaces = leader.config.namespaces
     tasks = await kopf.spawn_tasks(
-        registry=build_registry(login_from(leader.configuration)),
+        registry=build_registry(leader.deps.sources.cluster.feed),
         settings=operator_settings(),
         memo=leader.runtime,
         standalone=True,
-        clusterwide=not namespaces,
-        namespaces=namespaces,
+        clusterwide=True,  # of what the feed has: jobs of the namespaces that are followed
         stop_flag=leader.flags.stop,
         ready_flag=leader.flags.watching,
     )

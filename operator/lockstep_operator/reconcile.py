@@ -82,7 +82,8 @@ class Deps:
     monotonic: Callable[[], float] = time.monotonic
     known: dict[JobKey, Known] = field(default_factory=dict)
     placing: FairLock = field(default_factory=FairLock)
-    """Held by a pass that places a job, from its look at the nodes to its last write."""
+    """Held by a pass that places a job, from its look at the nodes until it is known what it took:
+    never while it writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,29 +111,38 @@ async def reconcile(key: JobKey, deps: Deps) -> PassResult:
     if known is None or known.is_placed:  # also what another operator has placed
         seen = await observe(key, deps.sources, doubtful=doubtful)
         if seen is None or not _needs_place(seen.job, seen):
-            return await _one_pass(key, seen, deps=deps)
-    async with deps.placing.of(
-        key.namespace
-    ):  # one at a time: each sees what the one before it took
+            return await _one_pass(key, await _decided(seen, deps), deps=deps)
+    async with deps.placing.of(key.namespace):  # one at a time: each sees what those before it took
         seen = await observe(key, deps.sources, doubtful=doubtful)
-        return await _one_pass(key, seen, deps=deps)
+        decided = await _decided(seen, deps)
+    return await _one_pass(key, decided, deps=deps)  # an apiserver may take 30 s for a large job
 
 
 def _needs_place(job: JobView, seen: Observed) -> bool:
     return needs_place(job, {node.name for node in seen.nodes})
 
 
-async def _one_pass(key: JobKey, seen: Observed | None, *, deps: Deps) -> PassResult:
+async def _decided(seen: Observed | None, deps: Deps) -> tuple[Observed, Decision] | None:
+    """What becomes of a job, which other jobs are placed beside from now on; None: it is gone."""
     if seen is None:
+        return None
+    known = _known(seen.job, deps)
+    seen, decision = await _decide(replace(seen, refused=known.refused), deps)
+    deps.sources.cluster.decided(seen.job, decision.status)
+    known.doubtful = frozenset(names_taken(seen.job, seen.children))
+    return seen, decision
+
+
+async def _one_pass(
+    key: JobKey, decided: tuple[Observed, Decision] | None, *, deps: Deps
+) -> PassResult:
+    if decided is None:
         deps.known.pop(key, None)
         deps.sources.written.pop(key, None)
         deps.sources.reports.forget(key)
         return PassResult(gone=True)
+    seen, decision = decided
     known = _known(seen.job, deps)
-    seen = replace(seen, refused=known.refused)
-    seen, decision = await _decide(seen, deps)
-    deps.sources.cluster.decided(seen.job, decision.status)
-    known.doubtful = frozenset(names_taken(seen.job, seen.children))
     wait: float | None = None
     if _ends(seen.job, decision):  # written down before its pods go: the outcome is nowhere else
         await _write_status(seen.job, decision, known=known, deps=deps)

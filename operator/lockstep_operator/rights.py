@@ -28,8 +28,6 @@ class Scope(StrEnum):
     """In the namespaces whose jobs are run: with `watchNamespaces` in these, else everywhere."""
     CLUSTER = "cluster"
     """In the whole cluster, whichever namespaces are watched."""
-    NAMED = "named"
-    """In the whole cluster, where `watchNamespaces` names namespaces."""
     OWN = "own"
     """In the operator's own namespace."""
     SEED = "seed"
@@ -162,21 +160,6 @@ RIGHTS = (
         group="authorization.k8s.io",
         resources=("subjectaccessreviews",),
         verbs=("create",),
-    ),
-    Right(
-        why="The watching library (Kopf) looks for new versions of what it watches.",
-        scope=Scope.CLUSTER,
-        group="apiextensions.k8s.io",
-        resources=("customresourcedefinitions",),
-        verbs=("list", "watch"),
-        called=False,
-    ),
-    Right(
-        why="It also looks whether the watched namespaces are there.",
-        scope=Scope.NAMED,
-        resources=("namespaces",),
-        verbs=("list", "watch"),
-        called=False,
     ),
     Right(
         why="Leader election: no name can be given where an object is made.",

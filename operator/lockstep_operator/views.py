@@ -76,8 +76,10 @@ class KeptJob:
 
     key: JobKey
     uid: str
+    version: str
+    """Its resource version: whatever changes of it is a change."""
     shares: tuple[Share, ...]
-    """Its spec, of which a user may make a megabyte, is not kept."""
+    """Nothing else of it, of which a user may make a megabyte, is kept: spec, labels, notes."""
 
 
 def kept_pod(pod: Manifest) -> KeptPod:
@@ -239,7 +241,7 @@ def kept_job(job: Manifest) -> KeptJob:
     """A job, as much of it as is kept."""
     meta = job["metadata"]
     key = JobKey(meta["namespace"], meta["name"])
-    return KeptJob(key, meta["uid"], _shares(key, job))
+    return KeptJob(key, meta["uid"], meta["resourceVersion"], _shares(key, job))
 
 
 def _shares(key: JobKey, job: Manifest) -> tuple[Share, ...]:

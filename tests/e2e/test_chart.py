@@ -348,7 +348,7 @@ def rules_of(namespace: str, account: str, *, within: str) -> set[tuple[str, ...
 
 def test_the_operator_may_do_what_its_table_says_and_no_more(installed: str) -> None:
     everybody = rules_of(installed, "default", within=installed)
-    for within, scopes in ((installed, set(Scope)), ("kube-public", {Scope.CLUSTER, Scope.NAMED})):
+    for within, scopes in ((installed, set(Scope)), ("kube-public", {Scope.CLUSTER})):
         wanted = {
             (verb, one.group, resource, *one.only)
             for one in RIGHTS

@@ -8,9 +8,10 @@ import pytest
 
 from lockstep_api import names
 from lockstep_api.names import KIND, Role
+from lockstep_api.status import FederatedJobStatus
 from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.children import children
-from lockstep_operator.core.model import JobKey, Manifest
+from lockstep_operator.core.model import JobKey, JobView, Manifest
 from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet
 from lockstep_operator.core.status import written_placement
 from lockstep_operator.errors import KubeError, Refused
@@ -335,7 +336,9 @@ async def test_a_pass_that_keeps_its_place_waits_for_nobody() -> None:
             assert (await reconcile(KEY, one)).phase == "Starting"
 
 
-async def test_jobs_without_room_keep_no_other_namespace_waiting() -> None:
+async def test_jobs_without_room_keep_no_other_namespace_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Forty jobs of one namespace that fit nowhere, then one of another that does."""
     kube = FakeKube()
     kube.put(node_body("n1", cpu="4"))
@@ -344,18 +347,23 @@ async def test_jobs_without_room_keep_no_other_namespace_waiting() -> None:
         job = other_job(key.name, **({} if key is KEY else {"devices": [HUGE]}))
         job["metadata"]["namespace"] = key.namespace
         kube.put(job)
-    deps, ended = make_deps(kube), list[JobKey]()
+    deps, looked = make_deps(kube), list[JobKey]()
+    decided = deps.sources.cluster.decided
+
+    def look(job: JobView, status: FederatedJobStatus) -> None:
+        looked.append(job.key)
+        decided(job, status)
+
+    monkeypatch.setattr(deps.sources.cluster, "decided", look)
 
     async def one_pass(key: JobKey) -> float | None:
-        outcome = await reconcile(key, deps)
-        ended.append(key)
-        return outcome.requeue_in_s
+        return (await reconcile(key, deps)).requeue_in_s
 
     async with deps.placing.of("flood"):  # a pass of one before them
         passes = [asyncio.create_task(one_pass(key)) for key in (*many, KEY)]
         await asyncio.sleep(0)
     waits = await asyncio.gather(*passes)
-    assert ended.index(KEY) < 3, "after one or two of the others, not after all"
+    assert looked.index(KEY) < 3, "after one or two of the others, not after all"
     assert kube.objects[job_ref(*astuple(KEY))]["status"]["phase"] == "Starting"
     assert waits[0] == 5.0
     assert waits[39] == 40 / 4, "together they look four times a second"

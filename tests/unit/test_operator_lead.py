@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from kubernetes.aio.client.configuration import Configuration
 
 from lockstep_operator import lead as leading
-from lockstep_operator.config import OperatorConfig
 from lockstep_operator.core.election import Timing, lease_manifest
 from lockstep_operator.core.model import JobKey
 from lockstep_operator.election import Elector
@@ -38,8 +36,7 @@ class Setup:
         one_pass = Gate(self.flags, self.one_pass, sources=deps.sources, elector=None)
         pace = Pace(monotonic=self.time)
         self.runtime = Runtime(one_pass, deps.metrics, resync_s=1000.0, pace=pace)
-        config, configuration = OperatorConfig(), type.__call__(Configuration)
-        self.leader = Leader(config, configuration, self.runtime, deps, self.flags)
+        self.leader = Leader(self.runtime, deps, self.flags)
 
     async def one_pass(self, key: JobKey) -> PassResult:
         self.passes.append(key)

@@ -47,7 +47,8 @@ def sources(kube: FakeKube) -> Sources:
 
 def test_of_all_jobs_what_they_hold_is_kept_and_nothing_that_a_user_may_fill() -> None:
     job = job_body()
-    job["metadata"]["uid"] = "1-2"
+    job["metadata"] |= {"uid": "1-2", "resourceVersion": "7"}
+    job["metadata"]["labels"] = {f"label-{number}": "x" for number in range(2000)}
     job["status"] = PLACED | {"phase": "Running"}
     job["spec"]["model"] = {"name": "mlp", "args": {"hidden": "x" * 100_000}}
     job["spec"]["podTemplate"] = {"annotations": {"a": "x" * 60_000}}

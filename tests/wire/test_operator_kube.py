@@ -25,7 +25,6 @@ from lockstep_operator.errors import (
     Throttled,
     Unavailable,
 )
-from lockstep_operator.handlers import operator_settings
 from lockstep_operator.kube import JOB, NODE, POD, ApiKube, job_ref
 from lockstep_operator.kube_reviews import User
 from lockstep_operator.rights import Called
@@ -144,7 +143,6 @@ async def test_jobs_come_few_at_a_time_as_each_may_be_large(kube: ApiKube, serve
     server.answer({"metadata": {"resourceVersion": "7"}, "items": []})
     await kube.list(JOB, "lab", kept=whole)
     assert server.requests[0].query["limit"] == "4"
-    assert operator_settings().watching.chunk_size == 4
 
 
 async def test_list_follows_its_pages_and_names_the_kind(kube: ApiKube, server: Server) -> None:

@@ -43,8 +43,7 @@ KUBE_REQUESTS = _counter(
     "lockstep_kube_requests",
     "Requests to the Kubernetes API by verb and kind.",
     labels=(labels.VERB, labels.KIND),
-    more="A list counts once a page of 500, a watch once; what Kopf asks about jobs is not among"
-    " them.",
+    more="A list counts once a page, a watch once.",
     example="sum by (verb, kind) (rate(lockstep_kube_requests_total[5m]))",
 )
 LAST_PASS_AGE_SECONDS = _gauge(

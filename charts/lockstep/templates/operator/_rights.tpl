@@ -74,16 +74,6 @@
 - apiGroups: [authorization.k8s.io]
   resources: [subjectaccessreviews]
   verbs: [create]
-# The watching library (Kopf) looks for new versions of what it watches.
-- apiGroups: [apiextensions.k8s.io]
-  resources: [customresourcedefinitions]
-  verbs: [list, watch]
-{{- end }}
-{{- define "lockstep.rights.named" -}}
-# It also looks whether the watched namespaces are there.
-- apiGroups: [""]
-  resources: [namespaces]
-  verbs: [list, watch]
 {{- end }}
 {{- define "lockstep.rights.own" -}}
 # Leader election: no name can be given where an object is made.
