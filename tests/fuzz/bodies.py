@@ -211,6 +211,7 @@ TARGETS = {
             _settings(identity=True),
         ),
         (ValidationError,),
-    ),
+        of_a_byte=1024,
+    ),  # free fields: lists in lists
     "frames": Target(frames, (_TWO_STEPS, FRAMES.head(Kind.END, 0, text_bytes=3) + b"{}\n")),
 }

@@ -179,8 +179,11 @@ TARGETS = {
         trace, (b"t_seconds,bandwidth_mbps\n0,1\n1,0\n2,5.5\n", b"0,2"), (InvalidTrace,)
     ),
     "trace_file": Target(
-        trace_file, (b"1\n1\n3\n", b"0 1\n1 2.5\n", b"0 0 1 2 3000 1000\n"), (InvalidTrace,)
-    ),
+        trace_file,
+        (b"1\n1\n3\n", b"0 1\n1 2.5\n", b"0 0 1 2 3000 1000\n"),
+        (InvalidTrace,),
+        anyhow=256 << 20,
+    ),  # a Mahimahi file of one line may last a million seconds
     "policy": Target(policy, of_file(_small_policy()), (InvalidPolicy,)),
     "experience": Target(
         experience, of_file(_two_rounds(), Experience().to_bytes()), (InvalidExperience,)
