@@ -32,6 +32,11 @@ CLIENTS_FILE = "clients.json"
 MODEL_FILE = "model.safetensors"
 CLOUD_MODEL_FILE = "cloud-model.safetensors"
 """The cloud's half, where a job distils."""
+MOST_HISTORY_BYTES = 32 << 20
+"""What a cloud pod lets its history become at the most."""
+MOST_CLIENTS_BYTES = 64 << 20
+"""What is read of the clients: without labels, some 100 bytes of each of as many as a job may have.
+"""
 
 
 class RoundRecord(RoundReport):

@@ -5,7 +5,7 @@ CliError, as does a command that failed.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ class BrokenOff(Unreachable):
     """The connection ended before the command."""
 
 
-def output_of(cluster: Cluster, command: Command) -> Iterator[bytes]:
+def output_of(cluster: Cluster, command: Command) -> Generator[bytes, None, None]:
     """Its standard output in pieces.
 
     Raises:

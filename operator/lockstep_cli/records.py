@@ -1,9 +1,11 @@
 """What a job wrote down of its rounds and clients, from its volume or from files.
 
 Commands that draw or explain a job read it here. Invariant: a line that was cut off by a full
-volume or is of no known form is passed over, never guessed.
+volume or is of no known form is passed over, never guessed; so is one that is longer than a cloud
+pod writes them.
 """
 
+import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from pydantic import ValidationError
 from lockstep_api.records import (
     CLIENTS_FILE,
     HISTORY_FILE,
+    MOST_HISTORY_BYTES,
     ClientsRecord,
     RoundRecord,
     RoundSummary,
@@ -22,6 +25,7 @@ from lockstep_cli.errors import CliError, NotFound
 from lockstep_cli.transfers import showing
 from lockstep_cli.volume import NotWritten, Volume
 
+_MOST_LINE = MOST_HISTORY_BYTES // 4
 Round = RoundRecord | RoundSummary
 
 
@@ -91,12 +95,14 @@ def _read(volume: Volume, name: str) -> bytes:
 
 
 def _lines(content: bytes) -> Iterable[bytes]:
-    return content.splitlines()
+    return io.BytesIO(content)
 
 
 def rounds_of(lines: Iterable[bytes]) -> Iterator[Round]:
     """The rounds of a history: newer ones as whole records, older ones as summaries."""
     for line in lines:
+        if len(line) > _MOST_LINE:
+            continue
         try:
             content = json.loads(line)
             kind = RoundRecord if "clients" in content else RoundSummary

@@ -1,17 +1,26 @@
 """The files that a job has on its volume: history, clients, models.
 
 Commands call it. They come through the cloud pod while it runs, else through a pod made for it
-(`reader`). Invariant: a file comes whole, with the size it had when it was opened, or not at all.
+(`reader`). What prints them is the image's own python3, which may say anything.
+Invariants: a file comes whole, with the size it had when it was opened, or not at all; no more is
+taken than was announced, and nothing of a file that is announced as larger than it can be.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from lockstep_api import names
+from lockstep_api.records import (
+    CLIENTS_FILE,
+    HISTORY_FILE,
+    MOST_CLIENTS_BYTES,
+    MOST_HISTORY_BYTES,
+)
 from lockstep_cli.cluster import CLAIMS, PODS, Cluster, Json
 from lockstep_cli.errors import CliError, NotFound
 from lockstep_cli.execution import BrokenOff, Command, CommandFailed, output_of
@@ -35,6 +44,11 @@ while left:
     left -= len(piece)
 """
 _MOST_HEAD = 32
+_MOST_BYTES = {HISTORY_FILE: MOST_HISTORY_BYTES, CLIENTS_FILE: MOST_CLIENTS_BYTES}
+MOST_MODEL_BYTES = 16 << 30
+"""Of any other file: 4 billion parameters as float32."""
+
+_NOT_OURS = "python3 in the pod is no plain one: --image names another, once the job has ended"
 
 Progress = Callable[[int, int], None]
 """Bytes that have come, of how many."""
@@ -42,6 +56,26 @@ Progress = Callable[[int, int], None]
 
 class NotWritten(NotFound):
     """The volume has no such file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How large a file may be, and why."""
+
+    most: int
+    why: str
+
+
+def bound_of(name: str) -> Bound:
+    """What is read of a file at the most."""
+    most = _MOST_BYTES.get(name, MOST_MODEL_BYTES)
+    return Bound(most, f"{name} has {most:,} at the most")
+
+
+def _room(folder: Path) -> Bound:
+    """What a folder can take."""
+    free = shutil.disk_usage(folder).free
+    return Bound(free, f"there is room for {free:,} in {folder}")
 
 
 def silent(done: int, size: int) -> None:
@@ -64,7 +98,7 @@ class Volume:
             NotWritten: there is none.
             CliError: it did not come whole.
         """
-        return b"".join(self._pieces(name, progress=progress))
+        return b"".join(self._pieces(name, bound_of(name), progress=progress))
 
     def copy(self, name: str, to: Path, *, progress: Progress = silent) -> int:
         """Writes a file's content to `to`, which is as before when anything fails; its bytes.
@@ -74,10 +108,11 @@ class Volume:
             CliError: it did not come whole.
             OSError: it cannot be written.
         """
+        bound = min(bound_of(name), _room(to.absolute().parent), key=lambda one: one.most)
         part = to.with_name(f".{to.name}.{os.getpid()}.part")
         try:
             with part.open("wb") as file:
-                for piece in self._pieces(name, progress=progress):
+                for piece in self._pieces(name, bound, progress=progress):
                     file.write(piece)
                 size = file.tell()
                 file.flush()
@@ -87,27 +122,33 @@ class Volume:
             part.unlink(missing_ok=True)
         return size
 
-    def _pieces(self, name: str, *, progress: Progress) -> Iterator[bytes]:
+    def _pieces(self, name: str, bound: Bound, *, progress: Progress) -> Iterator[bytes]:
         words = ("python3", "-I", "-c", _PRINTS, f"{names.DATA_DIR}/{name}")
         command = Command(self.namespace, self.pod, self.container, words)
         try:
-            yield from whole(output_of(self.cluster, command), progress=progress)
+            with closing(output_of(self.cluster, command)) as pieces:
+                yield from whole(pieces, bound, progress=progress)
         except CommandFailed as error:
             if error.exit_code == NO_SUCH_FILE:
                 raise NotWritten(f"the volume has no {name} yet") from error
             raise
 
 
-def whole(pieces: Iterator[bytes], *, progress: Progress) -> Iterator[bytes]:
+def whole(pieces: Iterator[bytes], bound: Bound, *, progress: Progress) -> Iterator[bytes]:
     """A file's pieces, of a stream that begins with its size and a line break.
 
     Raises:
-        BrokenOff: more or less came than that.
+        BrokenOff: less came than that.
+        CliError: more came, of which nothing is taken, or it is too large.
     """
     size, first = _head(pieces)
+    if size > bound.most:
+        raise CliError(f"a file of {size:,} bytes was announced: {bound.why}")
     done = 0
     for piece in chain((first,), pieces):
         done += len(piece)
+        if done > size:
+            raise CliError(f"more came than the {size:,} bytes that were announced: {_NOT_OURS}")
         progress(done, size)
         yield piece
     if done != size:

@@ -1,19 +1,23 @@
 """Files of a job's volume come whole or not at all, through which pod, and `lockstep model`."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import pytest
 
+from lockstep_api.records import CLIENTS_FILE, HISTORY_FILE, MODEL_FILE, MOST_HISTORY_BYTES
 from lockstep_cli.errors import CliError
 from lockstep_cli.execution import BrokenOff
 from lockstep_cli.reader import Reader, manifest
-from lockstep_cli.volume import silent, whole
+from lockstep_cli.volume import MOST_MODEL_BYTES, Bound, bound_of, silent, whole
 from tests.support.apiserver import running
 from tests.support.cli import Lockstep, job, running_status
 from tests.support.volumes import IMAGE, Kubelet, mounted, with_cloud_pod, with_volume
 
 MODEL = bytes(range(256)) * 10
+ANY = Bound(100, "100 at the most")
 
 
 @pytest.fixture
@@ -22,6 +26,13 @@ def api() -> Iterator[Kubelet]:
     with running(Kubelet()) as served:
         assert isinstance(served, Kubelet)
         yield served
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a disk has left."""
+
+    free: int
 
 
 def pods(api: Kubelet) -> list[str]:
@@ -188,22 +199,81 @@ def test_a_reader_is_allowed_where_pods_are_restricted_and_ends_by_itself() -> N
 def test_progress_is_told_of_each_piece() -> None:
     told: list[tuple[int, int]] = []
     pieces = iter([b"1", b"0\nabc", b"defg", b"hij"])
-    came = b"".join(whole(pieces, progress=lambda done, size: told.append((done, size))))
+    came = b"".join(whole(pieces, ANY, progress=lambda done, size: told.append((done, size))))
     assert came == b"abcdefghij"
     assert told == [(3, 10), (7, 10), (10, 10)]
 
 
-@pytest.mark.parametrize("pieces", [[b"3\n", b"ab"], [b"3\n", b"abcd"], [b"3\nabc", b"d"]])
-def test_another_size_is_no_file(pieces: list[bytes]) -> None:
+def test_a_file_that_ends_early_is_none() -> None:
     with pytest.raises(BrokenOff):
-        list(whole(iter(pieces), progress=silent))
+        list(whole(iter([b"3\n", b"ab"]), ANY, progress=silent))
+
+
+@pytest.mark.parametrize("pieces", [[b"3\n", b"abcd"], [b"3\nabc", b"d"], [b"0\n", b"d"]])
+def test_nothing_is_taken_after_more_came_than_was_announced(pieces: list[bytes]) -> None:
+    without_end = chain(pieces, repeat(b"x"))
+    with pytest.raises(CliError, match=r"more came than the \d bytes that were announced"):
+        for _ in islice(whole(without_end, ANY, progress=silent), 100):
+            pass
+    assert next(without_end) == b"x"
+
+
+def test_a_file_larger_than_it_can_be_is_not_read() -> None:
+    pieces = iter([b"101\n", b"x" * 101])
+    with pytest.raises(CliError, match="a file of 101 bytes was announced: 100 at the most"):
+        list(whole(pieces, ANY, progress=silent))
+    assert next(pieces) == b"x" * 101
+
+
+def test_each_file_has_its_bound() -> None:
+    assert bound_of(HISTORY_FILE).most == MOST_HISTORY_BYTES
+    assert bound_of(CLIENTS_FILE).most < bound_of(MODEL_FILE).most == MOST_MODEL_BYTES
+
+
+@pytest.mark.parametrize(
+    ("announced", "said"),
+    [
+        (10, "more came than the 10 bytes that were announced"),
+        (1 << 60, "model.safetensors has 17,179,869,184 at the most"),
+    ],
+)
+def test_a_pod_that_says_more_than_a_model_leaves_nothing_behind(
+    api: Kubelet,
+    lockstep: Lockstep,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    announced: int,
+    said: str,
+) -> None:
+    with_volume(api)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(1 << 62))
+    files = mounted(monkeypatch, model__safetensors=MODEL)
+    files.announced = announced
+    ran = lockstep("model", "digits", "-o", str(tmp_path / "m"))
+    assert ran.code == 1
+    assert said in ran.err
+    assert files.taken < 50
+    assert [one.name for one in tmp_path.iterdir()] == ["kubeconfig"]
+    assert pods(api) == []
+
+
+def test_a_model_that_the_disk_cannot_take_is_not_begun(
+    api: Kubelet, lockstep: Lockstep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_volume(api)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(len(MODEL) - 1))
+    files = mounted(monkeypatch, model__safetensors=MODEL)
+    ran = lockstep("model", "digits", "-o", str(tmp_path / "m"))
+    assert ran.code == 1
+    assert f"a file of 2,560 bytes was announced: there is room for 2,559 in {tmp_path}" in ran.err
+    assert files.taken < 50
 
 
 @pytest.mark.parametrize("pieces", [[], [b"12"], [b"abc\n"], [b"x" * 100]])
 def test_a_stream_without_its_size_is_no_file(pieces: list[bytes]) -> None:
     with pytest.raises(CliError, match="size should come first"):
-        list(whole(iter(pieces), progress=silent))
+        list(whole(iter(pieces), ANY, progress=silent))
 
 
 def test_an_empty_file_is_a_file() -> None:
-    assert b"".join(whole(iter([b"0\n"]), progress=silent)) == b""
+    assert b"".join(whole(iter([b"0\n"]), ANY, progress=silent)) == b""

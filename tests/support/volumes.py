@@ -1,6 +1,6 @@
 """A job's volume for tests of what reads it: an apiserver whose pods start, files behind exec."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,16 +59,24 @@ class Files:
     """Pod and container, in order."""
     most: int | None = None
     """The connection ends after so many bytes."""
+    announced: int | None = None
+    """What is said of a file's size; the truth when None."""
+    taken: int = 0
+    """Bytes of files, with their sizes, that somebody took."""
 
-    def output_of(self, cluster: Cluster, command: Command) -> Iterator[bytes]:
+    def output_of(self, cluster: Cluster, command: Command) -> Generator[bytes, None, None]:
         """As `lockstep_cli.execution` has it."""
         self.read.append((command.pod, command.container))
         name = command.words[-1].rpartition("/")[2]
         if name not in self.content:
             raise CommandFailed("command terminated with exit code 44", exit_code=44)
         content = self.content[name]
-        stream = b"%d\n" % len(content) + content
-        yield from (stream[: self.most][at : at + 7] for at in range(0, len(stream), 7))
+        size = len(content) if self.announced is None else self.announced
+        stream = (b"%d\n" % size + content)[: self.most]
+        for at in range(0, len(stream), 7):
+            piece = stream[at : at + 7]
+            self.taken += len(piece)
+            yield piece
 
 
 def mounted(monkeypatch: pytest.MonkeyPatch, **content: bytes) -> Files:

@@ -16,11 +16,11 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from lockstep_api.base import WireModel
-from lockstep_api.records import RoundRecord, RoundSummary
+from lockstep_api.records import MOST_HISTORY_BYTES, RoundRecord, RoundSummary
 from lockstep_api.wire import RoundReport
 from lockstep_workers.files import write_whole
 
-_LEAST_BYTES, _MOST_BYTES = 1 << 20, 32 << 20
+_LEAST_BYTES = 1 << 20
 _SHARE_OF_VOLUME = 16
 _BLOCK = 1 << 16
 
@@ -35,7 +35,7 @@ def most_bytes(folder: Path) -> int:
     """How large a history may become: a sixteenth of its volume, from 1 to 32 MiB."""
     volume = os.statvfs(folder)
     share = volume.f_blocks * volume.f_frsize // _SHARE_OF_VOLUME
-    return max(_LEAST_BYTES, min(_MOST_BYTES, share))
+    return max(_LEAST_BYTES, min(MOST_HISTORY_BYTES, share))
 
 
 @dataclass(slots=True)
