@@ -19,6 +19,7 @@ from typing import Any
 from lockstep_api import names
 from lockstep_api.nesting import read_whatever_is_kept
 from lockstep_cli.errors import Unreachable
+from lockstep_cli.lines import lines_of
 from lockstep_cli.refusals import Asked, error_of
 
 Json = dict[str, Any]
@@ -248,15 +249,12 @@ class Cluster:
             preload_content=False,
         )
 
-    def lines(self, request: Request, *, silence_s: float = SILENCE_S) -> Iterator[bytes]:
-        """The lines of an answer as they come, until it ends."""
+    def lines(
+        self, request: Request, *, silence_s: float = SILENCE_S, most: int | None = None
+    ) -> Iterator[bytes]:
+        """The lines of an answer as they come, until it ends; cut at `most` bytes."""
         with self.open(request, silence_s=silence_s) as response:
-            rest = b""
-            for piece in response.stream(65_536):
-                *whole, rest = (rest + piece).split(b"\n")
-                yield from whole
-            if rest:
-                yield rest
+            yield from lines_of(response.stream(65_536), most=most)
 
     def addressed(self, request: Request) -> tuple[str, dict[str, str]]:
         """The address with its query, and the headers with what proves who we are."""

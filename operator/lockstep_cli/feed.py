@@ -1,12 +1,14 @@
 """Several things that are followed at once, in one queue: threads put in, a command takes out.
 
 `watch` and `logs` live from it. Invariant: what a thread cannot do ends in the queue, too, so that
-the command hears of it; no thread outlives the program.
+the command hears of it; no thread outlives the program; a source that is faster than the command
+waits for it.
 """
 
 import queue
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,9 @@ from lockstep_cli.cluster import Cluster
 
 _PATIENCE_S = 1.0
 """For a thread that waits before it tries again: it ends with the program."""
+
+MOST = 512
+"""Things that wait: more than two of each source, as closing makes room for them once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class Feed:
     """The queue."""
 
     cluster: Cluster
-    items: "queue.SimpleQueue[Heard | Ended]" = field(default_factory=queue.SimpleQueue)
+    items: "queue.Queue[Heard | Ended]" = field(default_factory=lambda: queue.Queue(MOST))
     threads: list[threading.Thread] = field(default_factory=list)
     closed: bool = False
 
@@ -63,6 +68,9 @@ class Feed:
         """Ends the threads: what they read from the cluster ends, too."""
         self.closed = True
         self.cluster.close()
+        with suppress(queue.Empty):
+            while True:
+                self.items.get_nowait()  # whoever waited for room finds that all is closed
         for thread in self.threads:
             thread.join(_PATIENCE_S)
 

@@ -1,17 +1,19 @@
 """`lockstep logs`: what all pods of a job say, as one log.
 
-Without --follow the lines of all are put in order of time; with it they come as they are written,
-of pods that come later too, until the job has ended. Invariant: a pod that cannot be read does not
-keep the others from being read.
+Without --follow the lines of all are put in order of time while they are read; with it they come as
+they are written, of pods that come later too, until the job has ended. Invariants: a pod that
+cannot be read does not keep the others from being read; of each no more is held than _HELD and a
+line.
 """
 
 import heapq
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -43,6 +45,10 @@ from lockstep_cli.shown import console, say
 MOST = 100
 """Logs that are followed at a time: a connection and a thread each."""
 _AT_ONCE = 8
+_HELD = 64 << 10
+"""Bytes of a pod's log that are read ahead; the log of a pod that said more stays open."""
+MOST_LINE = 64 << 10
+"""Bytes of a line that are shown."""
 _SILENCE_S = 24 * 3600.0
 _JOB, _PODS = "job", "pods"
 _TAIL = 50
@@ -105,17 +111,32 @@ def _chosen(job: Job, bodies: Iterable[dict[str, object]], *, asked: Asked) -> l
 def in_order(cluster: Cluster, pods: list[Pod], *, asked: Asked) -> Iterator[Line]:
     """Lines of all pods, oldest first."""
 
-    def read(pod: Pod) -> list[Line]:
+    def read(pod: Pod) -> Generator[Line, None, None]:
         if not pod.started:
-            return []
+            return
         try:
-            return [line_of(pod, raw) for raw in cluster.lines(request_for(pod, asked))]
+            for raw in cluster.lines(request_for(pod, asked), most=MOST_LINE):
+                yield line_of(pod, raw)
         except CliError as error:
             say(f"{pod.short}: {error}", style="yellow")
-            return []
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from heapq.merge(*pool.map(read, pods), key=lambda line: line.stamp)
+    with ExitStack() as stack:
+        rests = [stack.enter_context(closing(read(pod))) for pod in pods]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            begun = list(pool.map(_ahead, rests))
+        whole = (chain(first, rest) for first, rest in zip(begun, rests, strict=True))
+        yield from heapq.merge(*whole, key=lambda line: line.stamp)
+
+
+def _ahead(log: Iterator[Line]) -> list[Line]:
+    """The beginning of a log, which most often is all of it."""
+    held, size = [], 0
+    for line in log:
+        held.append(line)
+        size += len(line.stamp) + len(line.text)
+        if size > _HELD:
+            break
+    return held
 
 
 @dataclass(slots=True)
@@ -210,5 +231,6 @@ class Follower:
     def _read(self, pod: Pod, *, again: bool) -> Iterator[Line]:
         """A restarted container's log is read from its beginning."""
         asked = replace(self.asked, tail=-1, since_s=None) if again else self.asked
-        for raw in self.cluster.lines(request_for(pod, asked), silence_s=_SILENCE_S):
+        request = request_for(pod, asked)
+        for raw in self.cluster.lines(request, silence_s=_SILENCE_S, most=MOST_LINE):
             yield line_of(pod, raw)
