@@ -328,6 +328,15 @@ def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
     assert refused(server, good, foreign) == Refusal.MALFORMED
     broken = Pool(np.full_like(pool.activations, np.inf), pool.labels, pool.weights)
     assert refused(server, good, broken) == Refusal.NON_FINITE
+    for weight, reason in (
+        (np.nan, Refusal.NON_FINITE),
+        (np.inf, Refusal.NON_FINITE),
+        (-1.0, Refusal.MALFORMED),
+        (1e6, Refusal.MALFORMED),
+        (0.0, Refusal.MALFORMED),
+    ):
+        odd = Pool(pool.activations, pool.labels, np.full_like(pool.weights, weight))
+        assert refused(server, good, odd) == reason, weight
     server.add_halves("c0", good, pool=pool)
     assert refused(server, good, pool) == Refusal.DUPLICATE
     server.aggregate()

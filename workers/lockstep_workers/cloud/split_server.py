@@ -42,6 +42,8 @@ class SplitServer(split_server.SplitServer):
         self.constants = constants
         """What devices and edges take over of the model once (`learning.constants`)."""
         self._most_pooled = job.distillation.max_samples if job.distillation else 0
+        self._asked: dict[str, int] = {}
+        """Cluster → examples of its pool that its newest order asks for, at most."""
 
     def as_cut_at(self, layer: str | None) -> ServerState:
         """What a checkpoint holds of a job that was cut here; None: it was not. As `cut_at`."""
@@ -51,12 +53,13 @@ class SplitServer(split_server.SplitServer):
 
     def completed(self, order: ClusterOrder, plan: RoundPlan) -> ClusterOrder:
         """An order with what its edge has to know of the model and of distillation."""
-        cut = self.cut
+        cut, pooled = self.cut, self._pooled_of(order, plan)
+        self._asked[order.cluster] = pooled
         told = {
             "cut": cut.halves.cut,
             "cut_shape": list(cut.shape),
             "classes": self._classes,
-            "pool_samples": self._pooled_of(order, plan),
+            "pool_samples": pooled,
         }
         return order.model_copy(update=told)
 
@@ -108,6 +111,10 @@ class SplitServer(split_server.SplitServer):
             missed=report.missed,
             loss=0.0,
         )
+        asked, told = self._asked.get(report.cluster, 0), len(tensors.get("labels", ()))
+        if told > asked:
+            what = f"the pool has {told} examples, {asked} were asked for"
+            raise RefusedUpdate(Refusal.SHAPE, what)
         pool = _pool(tensors) if wanted != HALVES else None
         self.add_halves(report.cluster, done, pool=pool)
 

@@ -72,6 +72,8 @@ class SplitServer(Server):
         )
         self._job, self._how = job, distilling_of(job)
         self._train, self._classes = loaded.dataset.train, loaded.dataset.classes
+        self._heaviest = sum(loaded.examples.values())
+        """More than an example of a pool weighs."""
         self._own = job.model.entrypoint or job.model.front
         shape = self._train.inputs.shape[1:]
         self.candidates: list[CutCandidate] = candidates(loaded.module, shape, entrypoint=self._own)
@@ -177,6 +179,12 @@ class SplitServer(Server):
         if not 0 <= pool.labels.min() <= pool.labels.max() < self._classes:
             raise RefusedUpdate(Refusal.MALFORMED, f"labels are not below {self._classes}")
         check_values(values.reshape(-1), "the activations have values")
+        check_values(pool.weights, "the pool has weights")
+        if not (0 <= pool.weights.min() <= pool.weights.max() <= self._heaviest):
+            what = f"an example weighs between 0 and the job's {self._heaviest} examples"
+            raise RefusedUpdate(Refusal.MALFORMED, what)
+        if not pool.weights.any():
+            raise RefusedUpdate(Refusal.MALFORMED, "no example of the pool weighs anything")
         activations = values.reshape(rows, *shape).copy()
         return Pool(activations, pool.labels.copy(), pool.weights.copy())
 
