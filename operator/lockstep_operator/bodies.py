@@ -30,8 +30,8 @@ MOST_HELD = 32 << 20
 """Bytes of all bodies that are being read or parsed."""
 LARGE = 256 << 10
 """Bytes of a body of some hundred clients."""
-MOST_OF_A_JOB = 2
-"""Bodies of one job at once: a call, and the one that takes its place."""
+MOST_OF_A_JOB = 3
+"""Calls of one job at once: one is served, one waits, and one takes its place."""
 MOST_POLICY_BYTES = 1 << 20
 """No ConfigMap holds more."""
 MOST_CERTIFICATE_BYTES = 2 * MOST_REQUEST_BYTES
@@ -60,7 +60,7 @@ class Bodies:
         clients = 0 if job.spec is None else job.spec.clients()
         labels = _labels(job)
         async with (
-            self._whole(request, job, most=most_bytes(clients, labels=labels)) as content,
+            self._whole(request, most=most_bytes(clients, labels=labels)) as content,
             self._room(job, content),
         ):
             # The rest of the process goes on meanwhile.
@@ -71,40 +71,49 @@ class Bodies:
         is_large = len(content) > LARGE
         return self._parsing.of(job.key.namespace) if is_large else nullcontext()
 
-    async def certificate(self, request: Request, job: JobView) -> CertificateRequest:
+    async def certificate(self, request: Request) -> CertificateRequest:
         """A server's request for a certificate.
 
         Raises:
             BodyTooLarge, BodyTooSlow, TooManyCalls: it is not read to its end.
             UnfitRequest: it is none.
         """
-        async with self._whole(request, job, most=MOST_CERTIFICATE_BYTES) as content:
+        async with self._whole(request, most=MOST_CERTIFICATE_BYTES) as content:
             return _parsed(CertificateRequest, content, clients=0)
 
-    async def policy(self, request: Request, job: JobView) -> bytes:
+    async def policy(self, request: Request) -> bytes:
         """The file in a body.
 
         Raises:
             BodyTooLarge, BodyTooSlow, TooManyCalls: it is not read to its end.
         """
-        async with self._whole(request, job, most=MOST_POLICY_BYTES) as content:
+        async with self._whole(request, most=MOST_POLICY_BYTES) as content:
             return bytes(content)
 
     @asynccontextmanager
-    async def _whole(
-        self, request: Request, job: JobView, *, most: int
-    ) -> AsyncIterator[bytearray]:
+    async def call(self, job: JobView) -> AsyncIterator[None]:
+        """A call of a job, from its body to its answer: so long is there what was made of it.
+
+        Raises:
+            TooManyCalls: the job has as many as it may have.
+        """
         if self._of_job[job.uid] >= MOST_OF_A_JOB:
             raise TooManyCalls(f"the job has {MOST_OF_A_JOB} calls under way: wait for an answer")
         self._of_job[job.uid] += 1
+        try:
+            yield
+        finally:
+            self._of_job[job.uid] -= 1
+            self._of_job += Counter()  # keeps those above 0
+
+    @asynccontextmanager
+    async def _whole(self, request: Request, *, most: int) -> AsyncIterator[bytearray]:
         content = bytearray()
         try:
             await self._fill(content, request, most=most)
             yield content
         finally:
             self._held -= len(content)
-            self._of_job[job.uid] -= 1
-            self._of_job += Counter()  # keeps those above 0
 
     async def _fill(self, content: bytearray, request: Request, *, most: int) -> None:
         announced = request.headers.get("content-length", "")

@@ -70,8 +70,9 @@ def planner_app(
         job = await planner.admit(_key(request), _caller(request))
         _admitted(request)
         plannable(job)
-        asked = await bodies.message(request, job, kind=PlanRequest)
-        planned = await planner.plan(job, asked)
+        async with bodies.call(job):
+            asked = await bodies.message(request, job, kind=PlanRequest)
+            planned = await planner.plan(job, asked)
         background.add_task(planner.label, job, planned)
         background.add_task(planner.learn, job.key)
         return _json(planned.to_json())
@@ -81,16 +82,18 @@ def planner_app(
         job = await planner.admit(_key(request), _caller(request), role=Role.TRAINER)
         _admitted(request)
         plannable(job)
-        content = await bodies.policy(request, job)
-        return _json((await planner.offer(job, content)).to_json())
+        async with bodies.call(job):
+            content = await bodies.policy(request)
+            return _json((await planner.offer(job, content)).to_json())
 
     @app.post(names.CERTIFICATE_ROUTE)
     async def certificate(request: Request) -> Response:
         job = await planner.admit(_key(request), _caller(request))
         _admitted(request)
         plannable(job)
-        asked = await bodies.certificate(request, job)
-        return _json((await planner.certificate(job, asked)).to_json())
+        async with bodies.call(job):
+            asked = await bodies.certificate(request)
+            return _json((await planner.certificate(job, asked)).to_json())
 
     @app.post(names.OUTCOME_ROUTE)
     async def outcome(request: Request) -> Response:
@@ -98,9 +101,10 @@ def planner_app(
         _admitted(request)
         if not may_end(job):
             return _json("{}")
-        told = await bodies.message(request, job, kind=Outcome)
-        if await planner.outcome(job, told):
-            return _json("{}")
+        async with bodies.call(job):
+            told = await bodies.message(request, job, kind=Outcome)
+            if await planner.outcome(job, told):
+                return _json("{}")
         return _message(503, "the outcome is not in the job's status yet: send it again")
 
     @app.get(names.KEYS_ROUTE)

@@ -2,33 +2,24 @@
 
 A call waits until the one before it has ended, so that the limits of two plans never mix and those
 of the newer call are set last. Of calls that wait only the newest is served: whoever sent the
-others has given them up.
+others has given them up, and they end as soon as it comes. Invariant: of a job one call waits at
+the most.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 from lockstep_operator.errors import Superseded
-
-
-@dataclass(slots=True)
-class _Queue:
-    """The calls of one job."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    newest: int = 0
-    """Number of the call that came last."""
-    calls: int = 0
-    """Those that wait or are served."""
 
 
 class Turns:
     """By the job's uid; a job without calls is not known here."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, _Queue] = {}
+        """Nobody has a turn."""
+        self._waiting: dict[str, asyncio.Future[None] | None] = {}
+        """Of each job whose turn somebody has, who waits for it."""
 
     @asynccontextmanager
     async def take(self, uid: str) -> AsyncIterator[None]:
@@ -37,16 +28,31 @@ class Turns:
         Raises:
             Superseded: a newer call came meanwhile.
         """
-        queue = self._queues.setdefault(uid, _Queue())
-        queue.newest += 1
-        queue.calls += 1
-        mine = queue.newest
+        if uid in self._waiting:
+            await self._turn(uid)
+        self._waiting.setdefault(uid, None)
         try:
-            async with queue.lock:
-                if queue.newest != mine:
-                    raise Superseded("the job has asked for a plan again meanwhile")
-                yield
+            yield
         finally:
-            queue.calls -= 1
-            if not queue.calls:
-                del self._queues[uid]
+            self._pass_on(uid)
+
+    async def _turn(self, uid: str) -> None:
+        older = self._waiting[uid]
+        if older is not None and not older.done():
+            older.set_exception(Superseded("the job has asked for a plan again meanwhile"))
+        turn = self._waiting[uid] = asyncio.get_running_loop().create_future()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._pass_on(uid)  # it was given, and is not wanted any more
+            raise
+
+    def _pass_on(self, uid: str) -> None:
+        """To whoever still waits."""
+        turn = self._waiting[uid]
+        if turn is None or turn.done():
+            del self._waiting[uid]
+        else:
+            self._waiting[uid] = None
+            turn.set_result(None)

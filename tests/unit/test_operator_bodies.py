@@ -14,7 +14,7 @@ from fastapi import Request
 from lockstep_api.request_size import most_bytes
 from lockstep_api.wire import PlanRequest
 from lockstep_operator import bodies as bodies_module
-from lockstep_operator.bodies import Bodies
+from lockstep_operator.bodies import MOST_OF_A_JOB, Bodies
 from lockstep_operator.core.model import JobKey, JobView
 from lockstep_operator.kube import job_ref
 from lockstep_operator.observe import job_view
@@ -271,9 +271,10 @@ async def test_a_trickle_of_bytes_does_not_make_a_body_last(setup: Setup) -> Non
 async def test_a_job_has_so_many_bodies_at_once_and_another_is_not_held_up(setup: Setup) -> None:
     held = Bodies()
     waiting = [
-        asyncio.create_task(call(setup, Call(b"{", ends=False), bodies=held)) for _ in range(2)
+        asyncio.create_task(call(setup, Call(b"{", ends=False), bodies=held))
+        for _ in range(MOST_OF_A_JOB)
     ]
-    while held._of_job.total() < 2:  # noqa: ASYNC110  nobody tells of a body that is waited for
+    while held._of_job.total() < MOST_OF_A_JOB:  # noqa: ASYNC110  nobody tells of a body that is waited for
         await asyncio.sleep(0)
     done = await call(setup, Call(b"{}"), bodies=held)
     assert (done.status, done.read) == (429, 0)

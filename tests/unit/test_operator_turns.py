@@ -26,9 +26,9 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def in_line(setup: Setup, calls: int) -> None:
-    """So many calls of the job are served or wait; threads read their bodies, in their own time."""
-    while not any(queue.calls == calls for queue in setup.planner.turns._queues.values()):
+async def waits_in_line(setup: Setup) -> None:
+    """A call of the job waits; threads read its body, in their own time."""
+    while not any(setup.planner.turns._waiting.values()):
         await settled()
 
 
@@ -76,7 +76,7 @@ async def test_the_limits_of_the_newer_plan_win_over_those_of_one_that_is_still_
         await waits.wait()
         cpu_at_max(setup, "200m")
         newer = call(setup, 1)
-        await in_line(setup, 2)
+        await waits_in_line(setup)
         go_on.set()
         assert (await newer).status_code == 200
         await given_up
@@ -87,18 +87,21 @@ async def test_the_limits_of_the_newer_plan_win_over_those_of_one_that_is_still_
     assert {one.cpu_milli for one in setup.report.plan.participants} == {200}
 
 
-async def test_of_calls_that_wait_only_the_newest_is_served(
+async def test_of_calls_that_wait_only_the_newest_is_served_and_the_others_end_at_once(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What was made of their bodies is not kept until the turn comes."""
     waits, go_on = held_up(setup, monkeypatch)
     first = call(setup, 1)
     await waits.wait()
     given_up = call(setup, 1)
-    await in_line(setup, 2)
+    await waits_in_line(setup)
     newest = call(setup, 2)
-    await in_line(setup, 3)
+    async with asyncio.timeout(60):
+        answers = [await given_up]
+    assert not first.done()
     go_on.set()
-    answers = [await first, await given_up, await newest]
+    answers = [await first, *answers, await newest]
     await settled()
     assert [one.status_code for one in answers] == [200, 503, 200]
     assert answers[1].headers["connection"] == "close"
@@ -107,11 +110,29 @@ async def test_of_calls_that_wait_only_the_newest_is_served(
     assert setup.report.plan.round == 2
 
 
+async def test_a_job_has_few_calls_from_their_bodies_to_their_answers(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, go_on = held_up(setup, monkeypatch)
+    calls = [call(setup, 1)]
+    await waits.wait()
+    calls += [call(setup, 1) for _ in range(20)]
+    async with asyncio.timeout(60):
+        late = set(calls)
+        while len(late) > 2:
+            _, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
+    go_on.set()
+    codes = [(await one).status_code for one in calls]
+    assert codes.count(200) == 2, "the one that was served, and one of those that waited"
+    assert set(codes) <= {200, 429, 503}
+    assert 429 in codes
+
+
 async def test_jobs_do_not_wait_for_each_other_and_leave_nothing_behind() -> None:
     turns = Turns()
     async with turns.take("a"), turns.take("b"):
-        assert set(turns._queues) == {"a", "b"}
-    assert turns._queues == {}
+        assert set(turns._waiting) == {"a", "b"}
+    assert turns._waiting == {}
 
 
 async def test_a_call_that_is_cancelled_while_it_waits_frees_its_place() -> None:
@@ -126,7 +147,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_frees_its_place() -> None
         await settled()
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-    assert turns._queues == {}
+    assert turns._waiting == {}
 
 
 async def test_patches_that_are_not_answered_are_given_up(
