@@ -19,13 +19,16 @@ from lockstep_operator.core.ownership import Standing, standing
 from lockstep_operator.core.policy_source import PolicyProblem
 from lockstep_operator.errors import KubeError, NotFound, PolicyUnavailable
 from lockstep_operator.kube import Kube
+from lockstep_operator.views import kept_child
 from lockstep_serving.recent import remember
 
 VOLUME = "volume/"
 BEGAN_WITH = "beganWith"
 """Entry of a learnt policy's ConfigMap: the policyRef that it began with."""
 _KEPT = 16
-"""Policies, and ConfigMaps of a megabyte each, whichever jobs ask for them."""
+"""Policies, whichever jobs ask for them."""
+_LONGEST = 256
+"""Characters of a reference to a policy: names of ConfigMaps have 253."""
 
 
 @dataclass(slots=True)
@@ -38,7 +41,7 @@ class Policies:
     _read: dict[tuple[str, str], Policy] = field(default_factory=dict)
     """(source, version) → what was read."""
     _objects: dict[ObjectRef, Manifest] = field(default_factory=dict)
-    """ConfigMaps as they were last."""
+    """ConfigMaps as they were last, less their content."""
 
     async def learnt(self, key: JobKey, reference: str | None, *, uid: str) -> Policy | None:
         """What a job has learnt, beginning with the policy that it asks for; None: nothing yet.
@@ -100,19 +103,23 @@ class Policies:
         return await self._from_object(ref, await self._object(ref))
 
     async def _object(self, ref: ObjectRef) -> Manifest:
-        """A ConfigMap, which may have a megabyte: read again only when it has changed."""
-        if (known := self._objects.get(ref)) is not None:
+        """A ConfigMap, which may have a megabyte: read again only when it has changed.
+
+        What was read before has no content any more, which its policy was made of.
+        """
+        known = self._objects.get(ref)
+        if known is not None and self._kept(_version(ref, known)) is not None:
             now = await self.kube.metadata(ref)
             if known["metadata"]["resourceVersion"] == now["metadata"]["resourceVersion"]:
                 remember(self._objects, ref, value=known, most=_KEPT)
                 return known
         found = await self.kube.get(ref)
-        remember(self._objects, ref, value=found, most=_KEPT)
+        remember(self._objects, ref, value=_shown(found), most=_KEPT)
         return found
 
     async def _from_object(self, ref: ObjectRef, found: Manifest) -> Policy:
         where = f"ConfigMap {ref.name}"
-        version = (f"{ref.namespace}/{ref.name}", found["metadata"]["resourceVersion"])
+        version = _version(ref, found)
         if (known := self._kept(version)) is not None:
             return known
         binary = found.get("binaryData") or {}
@@ -135,6 +142,20 @@ class Policies:
     def _keep(self, version: tuple[str, str], policy: Policy) -> Policy:
         remember(self._read, version, value=policy, most=_KEPT)
         return policy
+
+
+def _version(ref: ObjectRef, found: Manifest) -> tuple[str, str]:
+    """What is kept of a ConfigMap is kept under this."""
+    return f"{ref.namespace}/{ref.name}", found["metadata"]["resourceVersion"]
+
+
+def _shown(found: Manifest) -> Manifest:
+    """Of a ConfigMap whose it is and what it began with, less its content and all else."""
+    body = kept_child(found).manifest
+    version = found["metadata"]["resourceVersion"]
+    shown = {**body, "metadata": {**body["metadata"], "resourceVersion": version}}
+    began_with = (found.get("data") or {}).get(BEGAN_WITH)
+    return shown if began_with is None else {**shown, "data": {BEGAN_WITH: began_with[:_LONGEST]}}
 
 
 def _problem(error: InvalidPolicy | KubeError) -> PolicyProblem:

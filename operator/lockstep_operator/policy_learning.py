@@ -19,6 +19,7 @@ from lockstep_allocator.records import MAX_BYTES, MAX_ROUNDS, InvalidExperience
 from lockstep_api import names
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import PolicyVerdict
+from lockstep_operator.beside import Beside
 from lockstep_operator.core.children import recorded, trainer_job
 from lockstep_operator.core.learn import Verdict, is_due, judge, record_of
 from lockstep_operator.core.manifests import reference
@@ -86,6 +87,8 @@ class PolicyLearning:
 
     deps: Deps
     policies: Policies
+    beside: Beside = field(default_factory=Beside)
+    """Apart from plans, which do not wait for what is learnt."""
     _jobs: dict[str, _Learning] = field(default_factory=dict)
     """By the job's uid."""
 
@@ -135,7 +138,11 @@ class PolicyLearning:
         begun = await self.policies.of(job.key, reference)
         has = await self.policies.learnt(job.key, reference, uid=job.uid) or begun
         experience = await self._experience(job, kept)
-        found = await asyncio.to_thread(judge, experience, has=has, offered=offered, begun=begun)
+        if not len(experience):
+            raise UnfitRequest("no round is recorded that the policy could be judged by")
+        found = await self.beside.run(
+            job.key.namespace, judge, experience, has=has, offered=offered, begun=begun
+        )
         if found.verdict is not Verdict.KEPT:
             taken = content if found.verdict is Verdict.OFFERED else begun.to_bytes()
             await self._keep_policy(job, taken, reference=reference)
@@ -169,7 +176,7 @@ class PolicyLearning:
 
     async def _write_rounds(self, job: JobView, kept: _Learning) -> None:
         experience = await self._experience(job, kept)
-        content = await asyncio.to_thread(experience.to_bytes)
+        content = await self.beside.run(job.key.namespace, experience.to_bytes)
         told = {TRAINED_THROUGH: str(kept.trained_through)}
         name = names.experience_name(job.key.name)
         files = {names.EXPERIENCE_FILE: content}

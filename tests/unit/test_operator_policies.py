@@ -1,5 +1,6 @@
 """Where trained policies come from, and what happens to one that cannot be used."""
 
+import pickle
 import threading
 from pathlib import Path
 
@@ -46,6 +47,15 @@ async def test_a_policy_that_cannot_be_used_is_replaced_with_one_event(
     assert told[0]["type"] == "Warning"
     assert message in told[0]["message"]
     assert told[0]["message"].startswith("policy equalize stands in for ppo")
+
+
+async def test_of_a_policys_config_map_no_content_and_no_label_is_kept(setup: Setup) -> None:
+    filled = policy_map(SHIPPED.read_bytes())
+    filled["metadata"]["labels"] = {f"l{i}": "v" for i in range(10_000)}
+    setup.kube.put(filled)
+    policies = Policies(setup.kube)
+    await policies.of(KEY, "mine")
+    assert len(pickle.dumps(policies._objects)) < 2000
 
 
 @pytest.mark.parametrize("reference", [None, "mine", "volume/mine.safetensors"])

@@ -154,6 +154,13 @@ async def test_what_was_learnt_is_given_up_when_the_rounds_say_so(setup: Setup) 
     assert learnt.weights["leave.2.bias"].tolist() == shipped.weights["leave.2.bias"].tolist()
 
 
+async def test_an_offer_before_a_round_is_recorded_is_refused(setup: Setup) -> None:
+    await online(setup)
+    answer = await offer(setup, read_policy(SHIPPED))
+    assert answer.status_code == 422
+    assert "no round is recorded" in answer.json()["message"]
+
+
 async def test_of_a_job_one_offer_at_a_time_is_judged(setup: Setup) -> None:
     await online(setup)
     await play(setup, range(1, 23))
