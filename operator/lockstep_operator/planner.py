@@ -248,7 +248,8 @@ class Planner:
             return Insight(problem="no Prometheus is configured (operator.prometheusUrl)")
         try:
             with self.deps.metrics.telemetry_seconds.time():
-                return Insight(await self.prometheus.insight(job.key))
+                found = await self.prometheus.insight(job.key, clients=spec.clients())
+            return Insight(found)
         except TelemetryError as error:
             self.deps.metrics.telemetry_failures.inc()
             return Insight(problem=str(error))

@@ -129,7 +129,7 @@ async def _asked(url: str, count: int) -> tuple[float, float]:
     try:
         for _ in range(_ASKED):
             began, cpu_s = time.monotonic(), time.process_time()
-            found = await asked.insight(JobKey(NAMESPACE, JOB))
+            found = await asked.insight(JobKey(NAMESPACE, JOB), clients=count)
             took.append((time.monotonic() - began, time.process_time() - cpu_s))
             known = [one for one in found.values() if one.slots_mbps and one.work_per_step]
             if len(known) != count:

@@ -2,10 +2,10 @@
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -156,15 +156,19 @@ class Recorder:
     async def __aexit__(self, *_: object) -> None:
         return None
 
-    async def json(self, *, content_type: str | None) -> Any:
-        return {"status": "success", "data": {"result": []}}
+    @property
+    def content(self) -> Self:
+        return self
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        yield b'{"status": "success", "data": {"result": []}}'
 
 
 async def queries() -> list[str]:
     """What the planner asks Prometheus before a round."""
     recorder = Recorder()
     prometheus = Prometheus("http://x", _session=recorder)  # type: ignore[arg-type]
-    await prometheus.insight(JobKey("n", "j"))
+    await prometheus.insight(JobKey("n", "j"), clients=1)
     return recorder.queries
 
 
