@@ -150,6 +150,7 @@ def test_another_prometheus_scrapes_as_the_charts_own_does(cluster: Path) -> Non
         assert endpoint["scrapeTimeout"] == endpoint["interval"] == "1s"
         kept = [*map(snake, endpoint.get("metricRelabelings", []))]
         assert kept == own.get("metric_relabel_configs", [])
+    assert jobs["honorTimestamps"] is own_jobs["honor_timestamps"] is False
     limits = {key: one for key, one in snake(monitor).items() if "limit" in key}
     assert limits == {key: one for key, one in own_jobs.items() if "limit" in key}
     assert limits.keys() >= {"target_limit", "sample_limit", "body_size_limit"}

@@ -133,16 +133,35 @@ async def test_a_page_speaks_for_its_own_pod_and_tier_only(cluster: Path, tmp_pa
         await planner.close()
 
 
-def test_pages_beyond_the_limits_are_not_read(cluster: Path, tmp_path: Path) -> None:
-    """Too many samples or labels, too long a label, too many bytes; and nobody is sent elsewhere,
-    to where the pod itself may not go."""
-    beyond = [
-        "".join(f'{WORK}{{part="{n}"}} 1\n' for n in range(20_001)),
-        f'{WORK}{{part="{"x" * 257}"}} 1\n',
-        f'{WORK}{{{"x" * 65}="1"}} 1\n',
-        WORK + "{" + ",".join(f'l{n}="1"' for n in range(20)) + "} 1\n",
-        "# " + "x" * (4 << 20) + "\n",
+def test_a_page_has_no_more_series_than_the_catalogue(cluster: Path, tmp_path: Path) -> None:
+    """Whatever labels, values and times it makes up, and whatever else it tells of."""
+    carried = series.LINK_MBITS.queried
+    lines = [
+        line
+        for n in range(1000)
+        for line in (
+            f'{carried}{{direction="up",x="{n}"}} {n}',
+            f'{carried}{{direction="{n}"}} {n}',
+            f'{carried}{{direction="up",reason="{n}"}} {n}',
+            f'{carried}{{direction="up"}} {n} {1_700_000_000_000 + n}',
+            f'{series.STEPS.queried}{{container="{n}"}} {n}',
+        )
     ]
+    with scene(tmp_path, Page("\n".join([*lines, ""]))) as found:
+        found.read()
+        told = found.asked.until(f'{{namespace="mallory",__name__=~"{carried}|{STEPS}"}}', series=2)
+        assert len(told) == 2
+        names = {*series.labels.OF_PODS, "instance", "direction", "__name__"} - {"edge"}
+        assert found.asked.labels() == names
+        ((_, samples),) = found.asked.query(
+            f'count_over_time({carried}{{namespace="mallory"}}[10m])'
+        )
+        assert samples <= found.pages[1].asked
+
+
+def test_pages_beyond_the_limits_are_not_read(cluster: Path, tmp_path: Path) -> None:
+    """Too many bytes; and nobody is sent elsewhere, to where the pod itself may not go."""
+    beyond = ["# " + "x" * (4 << 20) + "\n"]
     with served(Page(HONEST)) as inside:
         moved = Page(status=302, headers={"location": f"http://{inside.address}/admin"})
         with scene(tmp_path, *map(Page, beyond), moved) as found:

@@ -70,6 +70,7 @@ labelValueLengthLimit: 256
 {{- define "lockstep.endpoint" -}}
 path: /metrics
 honorLabels: {{ .honorLabels }}
+honorTimestamps: false
 followRedirects: false
 interval: {{ .interval }}
 scrapeTimeout: {{ .interval }}
