@@ -178,7 +178,7 @@ resolved, until = socket.getaddrinfo, time.monotonic() + float(patience_s)
 while address not in {found[4][0] for found in resolved(at.hostname, at.port)}:
     assert time.monotonic() < until, "its Service does not lead there"
     time.sleep(0.5)
-socket.getaddrinfo = lambda _host, *rest: resolved(address, *rest)
+socket.getaddrinfo = lambda _host, *rest, **named: resolved(address, *rest, **named)
 try:
     connect(here.job().cloud_url, here.trust())
 except ConnectionError as error:

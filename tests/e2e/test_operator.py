@@ -95,6 +95,13 @@ def identities(namespace: str, name: str) -> dict[str, Json]:
     }
 
 
+def wait_for_pods(namespace: str, name: str) -> None:
+    """Until each set of a job has made its pod, and each pod has its node."""
+    for kind, what in (("sts", "jsonpath={.status.replicas}=1"), ("pod", "condition=PodScheduled")):
+        selected = ("wait", kind, "-l", f"{JOB_LABEL}={name}")
+        api.kubectl("-n", namespace, *selected, f"--for={what}", TIMEOUT)
+
+
 def test_a_restart_changes_nothing(operator: Operator) -> None:
     create(operator.namespace, job("steady"))
     wait_for_phase(operator.namespace, "steady", "Starting")
@@ -128,6 +135,7 @@ def test_cas_are_the_jobs_own_and_stay_until_the_seed_goes(certifying: Operator)
     for name in ("one", "two"):
         create(namespace, job(name))
         wait_for_phase(namespace, name, "Starting")
+    wait_for_pods(namespace, "one")
     before = identities(namespace, "one")
     mine = trusted(namespace, "one")
     assert mine.startswith("-----BEGIN CERTIFICATE-----")
