@@ -13,8 +13,10 @@ from tests.e2e.running import (
     apply,
     condition,
     events,
+    eventually,
     in_phase,
     past_round,
+    patch,
     pods,
     query,
     small_job,
@@ -56,9 +58,14 @@ def delete(job: str) -> None:
 def test_a_cooperative_job_has_the_planned_frequencies_without_a_resize(lockstep: str) -> None:
     """Its pods keep the limit that they started with; the devices' own clocks agree to the plan."""
     steps = {"localSteps": {"fixed": 120}}
-    apply(lockstep, small_job("slowed", training={"rounds": 12} | steps, allocation=ASKED))
+    apply(lockstep, small_job("slowed", training=ENDLESS | steps, allocation=ASKED))
     running = watch(lockstep, "slowed", past_round(6))
     assert limits("slowed") == [BOOST] * 3
+    eventually(
+        NAMESPACE,
+        'count_over_time((lockstep_frequency_applied_ghz{job="slowed"} > 0)[5m:1s]) >= 5', series=3,
+    )  # fmt: skip
+    patch(lockstep, "slowed", {"training": {"rounds": 12}})
     job = watch(lockstep, "slowed", in_phase("Completed"))
     assert actuators(job) == {"cooperative"}
     assert condition(running, "Degraded")["status"] == "False", running["status"]
