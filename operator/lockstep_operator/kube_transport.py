@@ -1,6 +1,6 @@
 """How `kube` speaks to the apiserver: one request, its answer or its stream, and its error.
 
-Only `kube` uses it. Every failure leaves as a KubeError with the
+Only `kube` and its `kube_lists` use it. Every failure leaves as a KubeError with the
 apiserver's own words; no error of aiohttp or of the Kubernetes client does. A write is bounded by
 the time for which this process may write, so that one that lost its lease has nothing under way
 when a successor begins. What is not in the table of rights (`rights`) does not go out at all.
@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 
+from lockstep_operator.answers import read_at_most
 from lockstep_operator.core.model import Manifest
 from lockstep_operator.errors import (
     Conflict,
@@ -90,11 +91,9 @@ class Transport:
             TooLarge: it has more bytes than are read of it.
         """
         async with self.open(request) as response:
-            content = bytearray()
-            async for part in response.content.iter_any():
-                content += part
-                if len(content) > request.most_bytes:
-                    raise TooLarge(f"{request}: more than {request.most_bytes:,} bytes")
+            content = await read_at_most(response, request.most_bytes)
+            if content is None:
+                raise TooLarge(f"{request}: more than {request.most_bytes:,} bytes")
             answer: Manifest = json.loads(content) if content else {}
             return answer
 

@@ -20,6 +20,7 @@ import aiohttp
 
 from lockstep_api import series
 from lockstep_api.series import labels
+from lockstep_operator.answers import read_at_most
 from lockstep_operator.beside import Beside
 from lockstep_operator.core.figures import unfit_sample, unfit_slot
 from lockstep_operator.core.insight import (
@@ -130,21 +131,18 @@ class Prometheus:
         if self._session is None:
             self._session = aiohttp.ClientSession()
         url = f"{self.url.rstrip('/')}/api/v1/query"
-        body = bytearray()
         try:
             async with self._session.post(url, data={"query": query}) as answer:
-                async for chunk in answer.content.iter_any():
-                    body += chunk
-                    if len(body) > most:
-                        answer.close()
-                        raise TelemetryError(
-                            f"Prometheus at {self.url} answers with more than {most} bytes: pages "
-                            "of the job's pods have series that are not theirs"
-                        )
+                body = await read_at_most(answer, most)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             message = f"Prometheus at {self.url}: {str(error) or type(error).__name__}"
             raise TelemetryError(message) from error
-        return bytes(body), answer.status
+        if body is None:
+            raise TelemetryError(
+                f"Prometheus at {self.url} answers with more than {most} bytes: pages "
+                "of the job's pods have series that are not theirs"
+            )
+        return body, answer.status
 
 
 def most_bytes(clients: int) -> int:
