@@ -1,6 +1,8 @@
 """A policy at work, and what it may miss: telemetry, its own file; and a job that learns."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -44,12 +46,9 @@ def test_every_query_that_people_are_shown_finds_data(running: str) -> None:
 
 
 def test_without_prometheus_rounds_go_on_and_a_condition_says_so(running: str) -> None:
-    scale("0")
-    seen = watch(NAMESPACE, JOB, lambda job: degraded(job) == "True")
-    told = condition(seen, "TelemetryDegraded")["message"]
-    assert "Prometheus at http://lockstep-prometheus" in told
-    assert rounds_go_on(NAMESPACE, JOB)["status"]["lastPlan"]["planned"]
-    scale("1")
+    with without_prometheus():
+        watch(NAMESPACE, JOB, lambda job: "Prometheus at http://lockstep-prometheus" in told(job))
+        assert rounds_go_on(NAMESPACE, JOB)["status"]["lastPlan"]["planned"]
     watch(NAMESPACE, JOB, lambda job: degraded(job) == "False")
 
 
@@ -81,6 +80,21 @@ def event_uids(reason: str) -> set[str]:
 def degraded(job: Json) -> str:
     """Status of condition TelemetryDegraded."""
     return str(condition(job, "TelemetryDegraded").get("status"))
+
+
+def told(job: Json) -> str:
+    """What condition TelemetryDegraded says while it is true."""
+    return str(condition(job, "TelemetryDegraded")["message"]) if degraded(job) == "True" else ""
+
+
+@contextmanager
+def without_prometheus() -> Iterator[None]:
+    """Stops Prometheus; it is back afterwards, whatever happened: other modules ask it, too."""
+    scale("0")
+    try:
+        yield
+    finally:
+        scale("1")
 
 
 def scale(replicas: str) -> None:
