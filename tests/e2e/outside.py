@@ -21,7 +21,7 @@ import httpx2
 import yaml
 
 from tests.cluster import api
-from tests.e2e.running import ROOT, Json
+from tests.e2e.running import Json, bring_crd
 from tests.support.patience import PATIENCE_S, TIMEOUT
 
 CHILDREN = "statefulsets,services,configmaps,pods,persistentvolumeclaims,serviceaccounts"
@@ -86,7 +86,7 @@ def outside(
     kubeconfig: Path, namespace: str, *, log: Path, options: tuple[str, ...] = ()
 ) -> Iterator[Operator]:
     """An operator that runs for the namespace, with the CRD of this checkout."""
-    api.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    bring_crd()
     started = Operator(namespace, kubeconfig, log, options=options)
     started.start()
     try:

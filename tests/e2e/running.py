@@ -44,13 +44,15 @@ def a_namespace() -> Iterator[str]:
         api.kubectl("delete", "namespace", name, "--wait=false")
 
 
+def bring_crd() -> None:
+    """The CRD of this release: one that an earlier release brought, and left, may be older."""
+    api.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+
+
 @contextmanager
 def installed(namespace: str, *options: str) -> Iterator[str]:
-    """The chart with its Prometheus, installed for one namespace, and taken away with its jobs.
-
-    The CRD comes first: one that an earlier release brought, and left, may be older.
-    """
-    api.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    """The chart with its Prometheus, installed for one namespace, and taken away with its jobs."""
+    bring_crd()
     release = f"lockstep-{namespace}"
     api.helm(
         "install", release, str(CHART), "--namespace", namespace, "--create-namespace", "--wait",

@@ -5,143 +5,30 @@ The account may do everything in its namespace here: what is refused, the policy
 
 import copy
 import json
-import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from lockstep_api import names
-from lockstep_api.spec import FederatedJobSpec
-from lockstep_api.status import FederatedJobStatus
 from lockstep_operator import rights
-from lockstep_operator.core.certificates import SEED_BYTES, Authority
-from lockstep_operator.core.children import children, recorded, trace_copy, trainer_job
-from lockstep_operator.core.model import EventNote, JobKey, JobView, Manifest, Settings
-from lockstep_operator.core.network import Network
-from lockstep_operator.core.placement import Placement, pod_sets
+from lockstep_operator.core.model import EventNote, JobView, Manifest
 from lockstep_operator.reconcile import event_body
 from tests.cluster import api
-from tests.e2e.running import CHART, a_namespace
+from tests.e2e.account import BASE, KIND, LONG, SPECS, Account, all_of, bound, job, one_of, rendered
 from tests.support.decisions import NOW
-from tests.support.patience import PATIENCE_S, TIMEOUT
+from tests.support.patience import TIMEOUT
 
 pytestmark = pytest.mark.cluster
 
 Change = Callable[[Any], object]
-KIND = "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"
-DNS = [{"ipBlock": {"cidr": "10.96.0.10/32"}}]
-SETTINGS = Settings(
-    worker_image="worker:1",
-    planner_url="https://planner",
-    authority=Authority(bytes(SEED_BYTES)),
-    network=Network(DNS, DNS, (53,), DNS, 8080),
-)
-LINKED = {"devices": [{"name": "fast", "replicas": 2, "uplink": {"trace": "walk"}}]}
-SPECS: dict[str, Manifest] = {
-    "federated": {"allocation": {"policy": "ppo", "online": True}},
-    "hierarchical": {"mode": "hierarchical", "edges": [{"name": "near", "replicas": 2}]},
-}
-LONG = "a" * 63
-BASE: Manifest = {
-    "model": {"name": "mlp"}, "data": {"name": "fashion-mnist"}, "training": {"rounds": 3},
-    "devices": [{"name": "fast", "replicas": 2}],
-}  # fmt: skip
-
-
-def rendered(*words: str, namespace: str = "lab") -> list[Manifest]:
-    """The policy and its binding; none where the cluster has no such kind, or nobody wants it."""
-    text = api.helm("template", "lockstep", str(CHART), "--namespace", namespace, *words)
-    made = [one for one in yaml.safe_load_all(text) if one]
-    return [one for one in made if one["kind"].startswith("ValidatingAdmissionPolicy")]
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """The operator's account in a namespace."""
-
-    namespace: str
-
-    def asks(self, *words: str, body: Manifest | None = None) -> str:
-        """What the apiserver says: nothing but good, or why not."""
-        done = subprocess.run(
-            [
-                str(api.tools() / "kubectl"), f"--kubeconfig={api.kubeconfig()}", *words,
-                "--namespace", self.namespace,
-                f"--as=system:serviceaccount:{self.namespace}:lockstep-operator",
-            ],
-            input=None if body is None else json.dumps(body),
-            capture_output=True, text=True, check=False, timeout=PATIENCE_S,
-        )  # fmt: skip
-        return done.stderr if done.returncode else ""
-
-    def tries(self, *manifests: Manifest) -> str:
-        """To make objects, without making them."""
-        listed = {"apiVersion": "v1", "kind": "List", "items": [*manifests]}
-        return self.asks("create", "--dry-run=server", "-f", "-", body=listed)
 
 
 @pytest.fixture(scope="module")
 def account(cluster: Path) -> Iterator[Account]:
-    with a_namespace() as name:
-        made = rendered("--api-versions", KIND, namespace=name)
-        binding = {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": "everything", "namespace": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
-                        "name": "cluster-admin"},
-            "subjects": [{"kind": "ServiceAccount", "name": "lockstep-operator",
-                          "namespace": name}],
-        }  # fmt: skip
-        text = yaml.safe_dump_all([*made, binding])
-        api.kubectl("apply", "-f", "-", stdin=text)
-        try:
-            yield _guarded(Account(name))
-        finally:
-            for one in made:
-                api.kubectl("delete", one["kind"], one["metadata"]["name"])
-
-
-def _guarded(account: Account) -> Account:
-    """Once the apiserver has heard of the policy: it takes a moment."""
-    stranger = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe"}}
-    for _ in range(round(PATIENCE_S)):
-        if account.tries(stranger):
-            return account
-        api.kubectl("get", "--raw", "/readyz")
-    raise TimeoutError("the policy is not in force")
-
-
-def job(namespace: str, name: str, *, uid: str = "uid-of-the-job", **spec: Any) -> JobView:
-    parsed = FederatedJobSpec.model_validate(BASE | LINKED | spec)
-    key = JobKey(namespace, name)
-    return JobView(key, uid, 1, parsed, None, FederatedJobStatus(), NOW.timestamp())
-
-
-def all_of(one: JobView) -> list[Manifest]:
-    """Whatever the operator makes for a job."""
-    assert one.spec is not None
-    place = Placement(dict.fromkeys(pod_sets(one.spec), ("node-1",)))
-    source = {"metadata": {"name": "walk", "uid": "1", "resourceVersion": "1"},
-              "data": {"a.csv": "x"}}  # fmt: skip
-    return [
-        *children(one, place, settings=SETTINGS),
-        trainer_job(one, one.spec, round=20, nodes=("node-1",), settings=SETTINGS),
-        recorded(one, names.experience_name(one.key.name), content={"a": b"b"}, told={}),
-        trace_copy(one, source),
-    ]
-
-
-def one_of(account: Account, kind: str, name: str = "") -> Manifest:
-    """One of what the operator makes for a job."""
-    made = all_of(job(account.namespace, "fashion", **SPECS["federated"]))
-    return copy.deepcopy(
-        next(one for one in made if one["kind"] == kind and name in one["metadata"]["name"])
-    )
+    with bound() as one:
+        yield one
 
 
 # -- what it may -------------------------------------------------------------------------------
@@ -154,12 +41,17 @@ def test_all_that_jobs_are_made_of_may_be_made(account: Account, spec: Manifest,
     assert account.tries(*made) == ""
 
 
-def test_what_a_job_owns_may_be_changed_and_deleted(account: Account) -> None:
+def real_job(account: Account) -> JobView:
+    """One that the apiserver knows: what nobody owns would be collected."""
     real = {"apiVersion": names.API_VERSION, "kind": names.KIND, "spec": BASE | {"suspend": True}}
     real |= {"metadata": {"name": "real", "namespace": account.namespace}}
     created = api.kubectl("create", "-o", "json", "-f", "-", stdin=json.dumps(real))
-    uid = json.loads(created)["metadata"]["uid"]  # what nobody owns would be collected
-    made = all_of(job(account.namespace, "real", uid=uid))
+    uid = json.loads(created)["metadata"]["uid"]
+    return job(account.namespace, "real", uid=uid)
+
+
+def test_what_a_job_owns_may_be_changed_and_deleted(account: Account) -> None:
+    made = all_of(real_job(account))
     mine = next(one for one in made if one["kind"] == "ConfigMap")
     assert account.asks("create", "-f", "-", body=mine) == ""
     mine["data"]["more"] = "x"
@@ -201,6 +93,10 @@ CONTAINERS = "containers of jobs have no privileges"
 VOLUMES = "volumes of jobs are their own claim, ConfigMaps, scratch space and tokens for Lockstep"
 MAPS = "ConfigMaps that pods of jobs mount are their job's"
 ACCOUNT = "under a ServiceAccount of their job"
+KEPT = "the operator keeps nothing from being deleted"
+PLACED = "pods of jobs are placed by the scheduler, and nothing keeps them from being deleted"
+IMAGES = "images of jobs are of operator.allowedImages, or the default"
+CLASSES = "PriorityClasses of jobs are of operator.allowedPriorityClasses"
 NEW = "claims of jobs are for new volumes"
 OTHERS = {"kind": "PersistentVolumeClaim", "name": "of-a-user"}
 TOKEN = {"serviceAccountToken": {"path": "token"}}
@@ -212,6 +108,12 @@ REFUSED: list[tuple[str, str, Change]] = [
     ("ConfigMap", LABELS, lambda one: one["metadata"]["labels"].pop(names.JOB_LABEL)),
     ("ConfigMap", "a name that begins with the job's",
      lambda one: one["metadata"].update(name="kube-root-ca.crt")),
+    ("ConfigMap", KEPT, lambda one: one["metadata"].update(finalizers=["example.org/mine"])),
+    ("StatefulSet", PLACED, lambda one: pod_of(one).update(nodeName="node-1")),
+    ("Job", PLACED,
+     lambda one: one["spec"]["template"]["metadata"].update(finalizers=["example.org/mine"])),
+    ("StatefulSet", CLASSES,
+     lambda one: pod_of(one).update(priorityClassName="system-node-critical")),
     ("StatefulSet", ACCOUNT, lambda one: pod_of(one).update(serviceAccountName="default")),
     ("StatefulSet", ACCOUNT,
      lambda one: pod_of(one).update(serviceAccountName="fashion-of-a-user")),
@@ -284,6 +186,41 @@ def test_what_no_job_is_made_of_is_refused(account: Account) -> None:
     assert wrong == []
 
 
+def test_images_and_priority_classes_are_those_that_jobs_may_have(cluster: Path) -> None:
+    """As the operator judges them: `*` is any characters, and all else is itself."""
+    lists = "operator.allowedImages={registry.example/ml/*},operator.allowedPriorityClasses={calm}"
+    with bound("--set", f"{lists},worker.image=registry.example/worker:1") as account:
+        for image, message in (
+            ("registry.example/ml/worker:2", ""), ("registry.example/worker:1", ""),
+            ("registry-example/ml/worker:2", IMAGES), ("x/registry.example/ml/a", IMAGES),
+        ):  # fmt: skip
+            one = one_of(account, "StatefulSet")
+            container_of(one)["image"] = image
+            said = account.tries(one)
+            assert message in said
+            assert bool(said) is bool(message)
+        for name, message in (("calm", ""), ("calmer", CLASSES), ("system-node-critical", CLASSES)):
+            one = one_of(account, "StatefulSet")
+            container_of(one)["image"] = "registry.example/worker:1"
+            pod_of(one)["priorityClassName"] = name
+            said = account.tries(one)
+            assert message in said
+            assert bool(said) is bool(message)
+
+
+def test_what_was_allowed_before_may_stay(cluster: Path) -> None:
+    """So a job whose image is allowed no more can still be suspended."""
+    with bound("--set", "operator.allowedImages={registry.example/ml/*}") as account:
+        made = next(one for one in all_of(real_job(account)) if one["kind"] == "StatefulSet")
+        api.kubectl("-n", account.namespace, "create", "-f", "-", stdin=json.dumps(made))
+        name = made["metadata"]["name"]
+        scaled = ("patch", "statefulset", name, "--dry-run=server", "-p")
+        assert account.asks(*scaled, json.dumps({"spec": {"replicas": 0}})) == ""
+        other = {"containers": [{"name": container_of(made)["name"], "image": "x"}]}
+        patch = json.dumps({"spec": {"template": {"spec": other}}})
+        assert IMAGES in account.asks(*scaled, patch)
+
+
 def test_objects_of_others_are_neither_taken_over_nor_deleted(account: Account) -> None:
     """Not by an owner reference that the operator writes itself, nor by labels."""
     mine = one_of(account, "ConfigMap", "settings")
@@ -347,6 +284,7 @@ def test_of_a_pod_labels_of_its_cluster_and_its_limit_may_be_changed(account: Ac
         ("annotate", "pod", pod, "a=b", "--dry-run=server"),
         (*patch, "-p", json.dumps({"spec": {"containers": [{"name": "worker", "image": "x"}]}})),
         (*patch, "-p", json.dumps({other: {"ownerReferences": None}})),
+        (*patch, "-p", json.dumps({other: {"finalizers": ["example.org/mine"]}})),
     ):
         assert only in account.asks(*words)
     assert "pods of jobs only" in account.asks("label", "pod", "alone", label, "--dry-run=server")

@@ -125,6 +125,15 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end }}
 
+{{/* Patterns, in which * stands for any characters, as the regular expression of all of them, quoted for CEL. */}}
+{{- define "lockstep.patterns" -}}
+{{- $each := list -}}
+{{- range . -}}
+{{- $each = append $each (regexQuoteMeta . | replace "\\*" ".*") -}}
+{{- end -}}
+{{ printf "^(%s)$" (join "|" $each) | toJson }}
+{{- end }}
+
 {{/* What every pod of the chart has: identity, place, security. */}}
 {{- define "lockstep.podSpec" -}}
 {{- $values := include "lockstep.values" .root | fromYaml -}}
