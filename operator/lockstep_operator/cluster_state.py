@@ -7,8 +7,7 @@ read only when a job needs a place, and one reading serves all jobs for a while.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import and_
@@ -44,10 +43,10 @@ from lockstep_operator.kube import (
     POD,
     QUOTA,
     SET,
-    Kind,
     Kube,
     ref_of,
 )
+from lockstep_operator.kube_lists import items_of
 from lockstep_operator.views import (
     KeptChild,
     KeptJob,
@@ -199,6 +198,12 @@ class ClusterState:
         before = self._decided.get(job.key, now)
         self._decided[job.key] = now
         if len(now[1]) < len(before[1]):
+            self._room_freed()
+
+    def gone(self, job: JobKey) -> None:
+        """A job is not there: what was decided of it, maybe after the watch had told that, holds
+        nothing."""
+        if self._decided.pop(job, ("", ()))[1]:
             self._room_freed()
 
     def wrote(self, manifest: Manifest) -> None:
@@ -365,7 +370,7 @@ class ClusterState:
     async def _add_pods(self, found: _Others, namespace: str | None) -> None:
         """Page by page: a cluster's pods as manifests are hundreds of megabytes."""
         labels = "" if self._namespaces else f"!{names.JOB_LABEL}"
-        async for pod in _items(self._kube, POD, namespace=namespace, labels=labels):
+        async for pod in items_of(self._kube.pages(POD, namespace, labels=labels)):
             held, of_job = holding(pod), bool(job_of(pod).name)
             if held is not None and not (of_job and self._is_followed(held.namespace)):
                 found.add(held, of_job=of_job)
@@ -373,7 +378,7 @@ class ClusterState:
     async def _add_foreign_jobs(self, found: _Others) -> None:
         """Where they may not be read, their pods hold what they request."""
         try:
-            async for one in _items(self._kube, JOB, namespace=None, labels=""):
+            async for one in items_of(self._kube.pages(JOB)):
                 job = kept_job(one)
                 if not self._is_followed(job.key.namespace):
                     found.placed += job.shares
@@ -387,12 +392,3 @@ class ClusterState:
 def _labelled(job: JobKey) -> JobKey:
     """A job as the label of its objects names it."""
     return JobKey(job.namespace, names.label_value(job.name))
-
-
-async def _items(
-    kube: Kube, kind: Kind, *, namespace: str | None, labels: str
-) -> AsyncIterator[Manifest]:
-    async with aclosing(kube.pages(kind, namespace, labels=labels)) as pages:
-        async for page in pages:
-            for item in page.items:
-                yield item

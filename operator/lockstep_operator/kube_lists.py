@@ -5,7 +5,8 @@ no process of ours could hold. Invariant: an answer that is longer than a page m
 its end, but asked for again in fewer objects, at the least in one.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -72,6 +73,14 @@ async def all_of(
         found += map(kept, page.items)
         version = page.resource_version
     return Listing(found, version)
+
+
+async def items_of(pieces: AsyncGenerator[Listing[Manifest], None]) -> AsyncIterator[Manifest]:
+    """The objects of a list, one after another."""
+    async with aclosing(pieces):
+        async for page in pieces:
+            for item in page.items:
+                yield item
 
 
 def named(item: Manifest, kind: tuple[str, str]) -> Manifest:

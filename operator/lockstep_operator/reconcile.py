@@ -139,6 +139,7 @@ async def _one_pass(
     if decided is None:
         deps.known.pop(key, None)
         deps.sources.written.pop(key, None)
+        deps.sources.cluster.gone(key)
         deps.sources.reports.forget(key)
         return PassResult(gone=True)
     seen, decision = decided
