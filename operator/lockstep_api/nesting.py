@@ -1,9 +1,10 @@
-"""How deep values may be nested in each other.
+"""How deep values may be nested in each other, and how many there may be.
 
 Free fields of a spec have no schema: an apiserver stores objects that are nested 10,000 deep, and
 Python's reader of JSON gives up after 1,000, since Python 3.12 after some 9,990 whatever limit is
 set. Programs that read jobs of a cluster call `read_whatever_is_kept` first, so that one job keeps
-nobody from reading others. Invariant: no spec that was read is deeper than `MOST_LEVELS`.
+nobody from reading others. Nor is a spec kept of whose megabyte Python makes thirty. Invariant: no
+spec that was read is deeper than `MOST_LEVELS` or larger than `MOST_VALUES` and `MOST_CHARACTERS`.
 """
 
 import json
@@ -13,6 +14,9 @@ from typing import Any
 
 MOST_LEVELS = 32
 """Of a free field, itself included."""
+MOST_VALUES, MOST_CHARACTERS = 24_000, 256 << 10
+"""Of a spec: 64 groups of devices with a power table each have 17,000, and a pod may have no more
+annotations."""
 _STACK_LEVELS = 30_000
 """Three times what an apiserver keeps, and no more than 8 MiB of stack hold."""
 
@@ -49,6 +53,31 @@ def not_too_deep(value: dict[str, Any]) -> dict[str, Any]:
         if not level:
             return value
     raise ValueError(f"values may be nested in each other {MOST_LEVELS} deep, and these are deeper")
+
+
+def not_too_large(spec: Any) -> Any:
+    """The same.
+
+    Raises:
+        ValueError: it has too many values, or texts that are too long together.
+    """
+    values, characters, waiting = 0, 0, [spec]
+    while waiting:
+        one = waiting.pop()
+        values += 1
+        if isinstance(one, dict):
+            characters += sum(map(len, one))
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, str):
+            characters += len(one)
+        if values + len(waiting) > MOST_VALUES or characters > MOST_CHARACTERS:
+            raise ValueError(
+                f"a spec may have {MOST_VALUES} values with {MOST_CHARACTERS} characters together,"
+                " and this one has more: put large data into the image"
+            )
+    return spec
 
 
 def _within(value: Any) -> list[Any]:

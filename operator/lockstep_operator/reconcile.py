@@ -112,6 +112,7 @@ async def reconcile(key: JobKey, deps: Deps) -> PassResult:
         seen = await observe(key, deps.sources, doubtful=doubtful)
         if seen is None or not _needs_place(seen.job, seen):
             return await _one_pass(key, await _decided(seen, deps), deps=deps)
+        del seen  # while others are placed
     async with deps.placing.of(key.namespace):  # one at a time: each sees what those before it took
         seen = await observe(key, deps.sources, doubtful=doubtful)
         decided = await _decided(seen, deps)

@@ -1,11 +1,12 @@
 """The whole: allocation, checkpoints, and the rules that span parts of the spec."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lockstep_api.base import ApiModel
+from lockstep_api.nesting import not_too_large
 from lockstep_api.rules import IMMUTABLE, no_change, rules
 from lockstep_api.spec.kubernetes import SUBDOMAIN, Image
 from lockstep_api.spec.pods import MOST_REPLICAS, Cloud, DeviceGroup, Edge, PodTemplate
@@ -248,6 +249,12 @@ class FederatedJobSpec(ApiModel):
     """What is told of the job, beside its status."""
     security: Security = Field(default_factory=Security)
     """How the job is kept from strangers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_not_too_large(cls, spec: Any) -> Any:
+        """Looked at before anything is made of it."""
+        return not_too_large(spec)
 
     def clients(self) -> int:
         """The number of devices of all groups."""
