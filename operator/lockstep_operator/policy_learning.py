@@ -3,7 +3,8 @@
 The planner tells it of every round, and of every policy that is offered. The rounds lie in a
 ConfigMap beside the job, so that a restarted operator and the trainer find them; what a job has
 learnt lies in another. Nothing here holds a round up: what cannot be written is logged, and written
-with the next round.
+with the next round. Invariant: one job of a namespace at a time has its rounds read or played, and
+only some stay in memory (`experiences`).
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import binascii
 import logging
 from collections import deque
 from dataclasses import dataclass, field, replace
+from weakref import WeakValueDictionary
 
 from lockstep_allocator.experience import Experience
 from lockstep_allocator.policy import InvalidPolicy, Policy
@@ -21,7 +23,7 @@ from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.wire import PolicyVerdict
 from lockstep_operator.beside import Beside
 from lockstep_operator.core.children import recorded, trainer_job
-from lockstep_operator.core.learn import Verdict, is_due, judge, record_of
+from lockstep_operator.core.learn import WINDOW, Verdict, judge, record_of
 from lockstep_operator.core.manifests import reference
 from lockstep_operator.core.model import EventNote, JobKey, JobView, Manifest, ObjectRef
 from lockstep_operator.core.ownership import Standing, standing
@@ -35,6 +37,7 @@ from lockstep_operator.errors import (
     PolicyUnavailable,
     UnfitRequest,
 )
+from lockstep_operator.experiences import Experiences
 from lockstep_operator.owned import put
 from lockstep_operator.policies import BEGAN_WITH, Policies
 from lockstep_operator.reconcile import Deps, emit
@@ -52,16 +55,17 @@ class _Learning:
     """What is kept of a job."""
 
     key: JobKey
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waits: bool = False
+    """Whether somebody is about to write its rounds down."""
     fresh: deque[FinishedRound] = field(default_factory=lambda: deque(maxlen=MAX_ROUNDS))
     """Rounds that are not among the recorded ones yet."""
-    experience: Experience | None = None
-    """None: the ConfigMap was not read yet."""
     unwritten: bool = False
     """Whether the ConfigMap lacks rounds that are recorded."""
     told_too_large: bool = False
     """Whether people know that its rounds cannot be recorded."""
     trained_through: int = 0
+    untrained: int | None = None
+    """Rounds that were recorded since the policy was updated; None: the ConfigMap was not read."""
     trainer: str | None = None
     """The trainer that has not answered yet."""
     trainer_active: str | None = None
@@ -89,15 +93,18 @@ class PolicyLearning:
     policies: Policies
     beside: Beside = field(default_factory=Beside)
     """Apart from plans, which do not wait for what is learnt."""
+    held: Experiences = field(default_factory=Experiences)
     _jobs: dict[str, _Learning] = field(default_factory=dict)
     """By the job's uid."""
+    _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    """By namespace: held while the rounds of a job are used."""
 
     def heard(
         self, job: JobView, spec: FederatedJobSpec, *, finished: FinishedRound | None
     ) -> None:
         """Notes how the last round went."""
         if not spec.allocation.online:
-            self._jobs.pop(job.uid, None)
+            self.forget(job.uid)
         elif finished is not None:
             self._jobs.setdefault(job.uid, _Learning(job.key)).fresh.append(finished)
 
@@ -108,21 +115,27 @@ class PolicyLearning:
     def forget(self, uid: str) -> None:
         """The job has ended or is gone."""
         self._jobs.pop(uid, None)
+        self.held.forget(uid)
 
     async def learn(self, job: JobView, spec: FederatedJobSpec) -> None:
         """Writes the newest rounds down, and starts a trainer when it is time."""
         kept = self._jobs.get(job.uid)
-        if kept is None or not kept.has_news:
+        if kept is None or not kept.has_news or kept.waits:
             return
+        kept.waits = True
         try:
-            async with kept.writing:
+            async with self._turn(job.key.namespace):
+                kept.waits = False
                 await self._take_up(job, kept)
                 if kept.unwritten:
                     await self._write_rounds(job, kept)
-                if is_due(await self._experience(job, kept), kept.trained_through):
+                if (kept.untrained or 0) >= WINDOW:
                     await self._start_trainer(job, spec, kept=kept)
         except (KubeError, PolicyUnavailable) as error:
             logger.warning("job %s does not learn from this round: %s", job.key, error)
+
+    def _turn(self, namespace: str) -> asyncio.Lock:
+        return self._turns.setdefault(namespace, asyncio.Lock())
 
     async def judge(self, job: JobView, spec: FederatedJobSpec, *, content: bytes) -> PolicyVerdict:
         """Takes up an offered policy if the recorded rounds had not cost more with it.
@@ -132,8 +145,20 @@ class PolicyLearning:
             KubeError, PolicyUnavailable: it cannot be compared, or not be kept.
         """
         offered = await asyncio.to_thread(_read, content)
-        kept = self._jobs.setdefault(job.uid, _Learning(job.key))
+        kept = self._jobs.get(job.uid) or _Learning(job.key)  # nothing is kept of it, then
         kept.trainer = None
+        async with self._turn(job.key.namespace):
+            return await self._judge(job, spec, kept=kept, offered=offered, content=content)
+
+    async def _judge(
+        self,
+        job: JobView,
+        spec: FederatedJobSpec,
+        *,
+        kept: _Learning,
+        offered: Policy,
+        content: bytes,
+    ) -> PolicyVerdict:
         reference = spec.allocation.policy_ref
         begun = await self.policies.of(job.key, reference)
         has = await self.policies.learnt(job.key, reference, uid=job.uid) or begun
@@ -161,8 +186,10 @@ class PolicyLearning:
             if not len(Experience((record,)).fitting()):
                 await self._tell_too_large(job, kept, devices=len(record.clients))
                 continue
-            kept.experience = experience = experience.with_round(record)
-            kept.unwritten = True
+            is_new = all(one.round != record.round for one in experience.records)
+            experience = experience.with_round(record).fitting()
+            self.held.keep(job.uid, experience)
+            kept.unwritten, kept.untrained = True, (kept.untrained or 0) + is_new
 
     async def _tell_too_large(self, job: JobView, kept: _Learning, *, devices: int) -> None:
         if kept.told_too_large:
@@ -185,11 +212,14 @@ class PolicyLearning:
 
     async def _experience(self, job: JobView, kept: _Learning) -> Experience:
         """The rounds of the job; one that cannot be read begins anew."""
-        if kept.experience is None:
-            experience, trained_through = await self._read_rounds(job)
-            if kept.experience is None:  # nobody else has read it meanwhile
-                kept.experience, kept.trained_through = experience, trained_through
-        return kept.experience
+        held = self.held.get(job.uid)
+        if held is None:
+            held, trained_through = await self._read_rounds(job)
+            if kept.untrained is None:
+                kept.trained_through = trained_through
+                kept.untrained = sum(one.round > trained_through for one in held.records)
+            self.held.keep(job.uid, held)
+        return held
 
     async def _read_rounds(self, job: JobView) -> tuple[Experience, int]:
         """What the ConfigMap says; what is not the job's own does not count."""
@@ -228,6 +258,7 @@ class PolicyLearning:
         trainer = trainer_job(job, spec, round=newest, nodes=placed[CLOUD_POD], settings=settings)
         await self._put_trainer(job, trainer)
         kept.trainer, kept.trained_through = names.trainer_name(job.key.name, newest), newest
+        kept.untrained = 0
         kept.trainer_active = job.status.active_time
         await self._write_rounds(job, kept)
         note = f"{kept.trainer} learns from the last {len(experience.fitting())} rounds"

@@ -13,6 +13,7 @@ from lockstep_allocator.policy import SHIPPED, Policy, read_policy
 from lockstep_api import names
 from lockstep_operator.core.model import ObjectRef
 from lockstep_operator.errors import Unavailable
+from lockstep_operator.experiences import Experiences, devices
 from lockstep_operator.kube import job_ref
 from lockstep_operator.policies import Policies
 from lockstep_operator.policy_learning import PolicyLearning
@@ -222,7 +223,7 @@ async def test_rounds_and_offers_are_read_beside_the_event_loop(
 ) -> None:
     await online(setup)
     await play(setup, range(1, 5))
-    setup.planner.learning._jobs[setup.uid].experience = None
+    setup.planner.learning.held.forget(setup.uid)
     shipped = await setup.planner.policies.of(KEY, None)
     rounds, offers = threads_of(monkeypatch, Experience), threads_of(monkeypatch, Policy)
     assert (await offer(setup, shipped)).status_code == 200
@@ -263,7 +264,7 @@ async def test_what_cannot_be_recorded_does_not_pile_up(setup: Setup) -> None:
     learning = setup.planner.learning
     assert len(learning._jobs[setup.uid].fresh) == 0  # among the recorded rounds, of which 100 stay
     assert learning.has_news(KEY)
-    setup.planner.learning._jobs[setup.uid].experience = None
+    setup.planner.learning.held.forget(setup.uid)
     setup.kube.fail = failing("get", Unavailable("etcd is down"), "digits-experience")
     await play(setup, range(6, 9 + records.MAX_ROUNDS))
     assert len(learning._jobs[setup.uid].fresh) == records.MAX_ROUNDS
@@ -283,6 +284,46 @@ async def test_what_a_job_learns_from_is_forgotten_with_it(setup: Setup) -> None
     setup.kube.remove(job_ref("lab", "digits"))
     await setup.planner.runtime.pass_now(KEY)
     assert setup.planner.learning._jobs == {}
+
+
+async def test_an_offer_for_a_job_that_was_never_planned_leaves_nothing(setup: Setup) -> None:
+    """Somebody may offer one for each of many jobs that he makes and deletes."""
+    await online(setup)
+    await play(setup, range(1, 4))
+    setup.planner.learning.forget(setup.uid)  # as if the operator had begun anew
+    assert (await offer(setup, read_policy(SHIPPED))).status_code == 200
+    assert setup.planner.learning._jobs == {}
+
+
+async def test_rounds_that_are_not_held_any_more_are_read_again(setup: Setup) -> None:
+    await online(setup)
+    for number in range(1, 23):
+        await play(setup, range(number, number + 1))
+        setup.planner.learning.held.forget(setup.uid)  # other jobs had rounds meanwhile
+    content = setup.kube.objects[EXPERIENCE]["binaryData"][names.EXPERIENCE_FILE]
+    rounds = Experience.from_bytes(base64.b64decode(content))
+    assert [record.round for record in rounds.records] == list(range(2, 22))
+    assert told(setup, "TrainerStarted") == ["digits-trainer-21 learns from the last 20 rounds"]
+
+
+async def test_of_the_rounds_of_many_jobs_some_are_held(setup: Setup) -> None:
+    """Of a file of 0.9 MB Python makes 11; those that were used last stay."""
+    await online(setup)
+    await play(setup, range(1, 6))
+    of_a_job = setup.planner.learning.held.get(setup.uid)
+    assert of_a_job is not None
+    assert devices(of_a_job) == 6
+    held = Experiences(most=20)
+    for uid in "abc":
+        held.keep(uid, of_a_job)
+    held.get("a")
+    held.keep("d", of_a_job)
+    assert [uid for uid in "abcd" if held.get(uid) is not None] == ["a", "c", "d"]
+    small = Experiences(most=5)
+    small.keep("large", of_a_job)
+    assert small.get("large") is of_a_job, "the job that has its turn needs it"
+    small.keep("other", of_a_job)
+    assert small.get("large") is None
 
 
 async def test_what_a_job_learns_from_is_forgotten_when_it_ends(setup: Setup) -> None:

@@ -1,4 +1,4 @@
-"""What a job's rounds say to its policy: records of rounds, and when it is time to learn; pure.
+"""What a job's rounds say to its policy: records of rounds, and which of policies is better; pure.
 
 `policy_learning` keeps them and starts the trainer.
 """
@@ -96,11 +96,6 @@ def record_of(finished: FinishedRound) -> Record | None:
         joules=np.array([one.update.energy_joules.model or 0.0 for one in ours]),
         upload_s=np.array([one.upload_seconds for one in ours]),
     )
-
-
-def is_due(experience: Experience, trained_through: int) -> bool:
-    """Whether `WINDOW` rounds were recorded since the policy was last updated."""
-    return sum(record.round > trained_through for record in experience.records) >= WINDOW
 
 
 def judge(experience: Experience, *, has: Policy, offered: Policy, begun: Policy) -> Judged:
