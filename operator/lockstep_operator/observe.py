@@ -6,7 +6,7 @@ the names of children that are missing.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -46,20 +46,21 @@ class Sources:
 
 
 async def observe(
-    key: JobKey, sources: Sources, *, doubtful: Collection[ObjectRef] = ()
+    key: JobKey, sources: Sources, *, others: Mapping[ObjectRef, Manifest] | None = None
 ) -> Observed | None:
     """The job and what belongs to it; None when it is gone or being deleted.
 
     Args:
         key: the job.
         sources: where from.
-        doubtful: names that others' objects had at the last look: they are asked for.
+        others: what no watch tells of, as it was just read.
     """
     job = await read_job(key, sources)
     if job is None:
         return None
     children = sources.cluster.children(key)
-    children |= await _read([ref for ref in needed_names(job).all if ref in doubtful], sources.kube)
+    if others:
+        children |= {ref: others[ref] for ref in needed_names(job).all if ref in others}
     nodes = () if names_taken(job, children) else await _nodes(job, sources.cluster)
     return Observed(
         job=job,
@@ -72,15 +73,11 @@ async def observe(
     )
 
 
-async def look_closer(seen: Observed, sources: Sources) -> Observed:
-    """The same with what lies under names of its children that no watch tells of.
-
-    A job that is to get children asks for it before the first is made.
-    """
+def unseen_names(seen: Observed) -> tuple[ObjectRef, ...]:
+    """Names of its children that no watch tells of: a job that is to get children asks for them
+    before the first is made."""
     needed = needed_names(seen.job)
-    missing = [ref for ref in needed.children if ref not in seen.children]
-    found = await _read((*missing, *needed.records), sources.kube)
-    return replace(seen, children={**seen.children, **found})
+    return (*(ref for ref in needed.children if ref not in seen.children), *needed.records)
 
 
 async def read_job(key: JobKey, sources: Sources) -> JobView | None:
@@ -126,8 +123,11 @@ def _status(status: Manifest) -> FederatedJobStatus:
         return _status({name: value for name, value in status.items() if name not in unread})
 
 
-async def _read(refs: Iterable[ObjectRef], kube: Kube) -> dict[ObjectRef, Manifest]:
-    """The objects that are there, as decisions read them."""
+async def read_names(refs: Iterable[ObjectRef], kube: Kube) -> dict[ObjectRef, Manifest]:
+    """The objects that are there, as decisions read them.
+
+    Of others' objects each may have a megabyte: nobody waits for whoever looks at them.
+    """
     slots = asyncio.Semaphore(CONCURRENT_READS)
 
     async def one(ref: ObjectRef) -> Manifest | None:

@@ -36,7 +36,7 @@ from lockstep_operator.errors import Conflict, KubeError
 from lockstep_operator.fair import FairLock
 from lockstep_operator.kube import Kube, job_ref, ref_of
 from lockstep_operator.metrics import Metrics
-from lockstep_operator.observe import Sources, look_closer, observe
+from lockstep_operator.observe import Sources, observe, read_names, unseen_names
 from lockstep_operator.traces import LOOK_S, Looks
 
 STATUS_INTERVAL_S = 1.0
@@ -83,7 +83,7 @@ class Deps:
     known: dict[JobKey, Known] = field(default_factory=dict)
     placing: FairLock = field(default_factory=FairLock)
     """Held by a pass that places a job, from its look at the nodes until it is known what it took:
-    never while it writes."""
+    never while it writes, or reads what others may have made large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,31 +107,57 @@ async def reconcile(key: JobKey, deps: Deps) -> PassResult:
         KubeError: it could not be observed, or its status not written.
     """
     known = deps.known.get(key)
-    doubtful = known.doubtful if known is not None else ()
+    others = await read_names(known.doubtful if known is not None else (), deps.kube)
     if known is None or known.is_placed:  # also what another operator has placed
-        seen = await observe(key, deps.sources, doubtful=doubtful)
+        seen = await observe(key, deps.sources, others=others)
         if seen is None or not _needs_place(seen.job, seen):
-            return await _one_pass(key, await _decided(seen, deps), deps=deps)
+            return await _one_pass(key, await _kept(seen, deps), deps=deps)
         del seen  # while others are placed
-    async with deps.placing.of(key.namespace):  # one at a time: each sees what those before it took
-        seen = await observe(key, deps.sources, doubtful=doubtful)
-        decided = await _decided(seen, deps)
+    decided = await _placed(key, others, deps=deps)
     return await _one_pass(key, decided, deps=deps)  # an apiserver may take 30 s for a large job
+
+
+async def _placed(
+    key: JobKey, others: Mapping[ObjectRef, Manifest], *, deps: Deps
+) -> tuple[Observed, Decision] | None:
+    """What becomes of a job that needs a place: one at a time, each sees what those before it took.
+
+    Where names are to be looked at first, others are placed meanwhile.
+    """
+    async with deps.placing.of(key.namespace):
+        seen = await observe(key, deps.sources, others=others)
+        if seen is None:
+            return None
+        seen, decision = await _decide(seen, deps)
+        if not (unseen := _unseen(seen, decision)):
+            return _settled(seen, decision, deps=deps)
+        del seen, decision
+    found = await read_names(unseen, deps.kube)
+    async with deps.placing.of(key.namespace):
+        seen = await observe(key, deps.sources, others={**others, **found})
+        return None if seen is None else _settled(*await _decide(seen, deps), deps=deps)
+
+
+async def _kept(seen: Observed | None, deps: Deps) -> tuple[Observed, Decision] | None:
+    """What becomes of a job that needs no place."""
+    if seen is None:
+        return None
+    seen, decision = await _decide(seen, deps)
+    if unseen := _unseen(seen, decision):
+        found = await read_names(unseen, deps.kube)
+        seen, decision = await _decide(replace(seen, children={**seen.children, **found}), deps)
+    return _settled(seen, decision, deps=deps)
+
+
+def _settled(seen: Observed, decision: Decision, *, deps: Deps) -> tuple[Observed, Decision]:
+    """The decision, beside which other jobs are placed from now on."""
+    deps.sources.cluster.decided(seen.job, decision.status)
+    _known(seen.job, deps).doubtful = frozenset(names_taken(seen.job, seen.children))
+    return seen, decision
 
 
 def _needs_place(job: JobView, seen: Observed) -> bool:
     return needs_place(job, {node.name for node in seen.nodes})
-
-
-async def _decided(seen: Observed | None, deps: Deps) -> tuple[Observed, Decision] | None:
-    """What becomes of a job, which other jobs are placed beside from now on; None: it is gone."""
-    if seen is None:
-        return None
-    known = _known(seen.job, deps)
-    seen, decision = await _decide(replace(seen, refused=known.refused), deps)
-    deps.sources.cluster.decided(seen.job, decision.status)
-    known.doubtful = frozenset(names_taken(seen.job, seen.children))
-    return seen, decision
 
 
 async def _one_pass(
@@ -196,14 +222,17 @@ def _with_refusals(seen: Observed, refused: tuple[Refusal, ...], *, deps: Deps) 
 
 
 async def _decide(seen: Observed, deps: Deps) -> tuple[Observed, Decision]:
-    """The decision, and what it is made from: all names are looked at before one is made."""
+    """The decision, and what it is made from."""
     if seen.job.spec is not None and seen.job.spec.privacy is not None:
         await asyncio.to_thread(load_accountant)
-    decision = decide(seen, deps.settings, now=deps.clock())
-    if all(ref_of(manifest) in seen.children for manifest in decision.apply):
-        return seen, decision
-    seen = await look_closer(seen, deps.sources)
+    seen = replace(seen, refused=_known(seen.job, deps).refused)
     return seen, decide(seen, deps.settings, now=deps.clock())
+
+
+def _unseen(seen: Observed, decision: Decision) -> tuple[ObjectRef, ...]:
+    """The names to look at, all of them before one child is made; nothing where none is."""
+    is_complete = all(ref_of(manifest) in seen.children for manifest in decision.apply)
+    return () if is_complete else unseen_names(seen)
 
 
 def _ends(job: JobView, decision: Decision) -> bool:

@@ -2,15 +2,22 @@
 what is gone holds no room."""
 
 import asyncio
+from itertools import count
 
 import pytest
 
-from lockstep_operator.core.model import JobKey, Manifest, ObjectRef
+from lockstep_operator.core.model import JobKey, JobView, Manifest, NodeView, ObjectRef
 from lockstep_operator.errors import NotFound
 from lockstep_operator.kube import job_ref
 from lockstep_operator.observe import read_job
 from lockstep_operator.reconcile import Known, reconcile
-from tests.support.kube import KEY, cluster_with, job_body, make_deps
+from tests.support.kube import KEY, FakeKube, cluster_with, job_body, make_deps
+
+
+def put_job(kube: FakeKube, key: JobKey) -> None:
+    job = job_body()
+    job["metadata"] |= {"name": key.name, "namespace": key.namespace, "uid": f"uid-{key.name}"}
+    kube.put(job)
 
 
 async def test_an_apiserver_that_is_slow_with_one_job_keeps_no_other_waiting(
@@ -29,9 +36,7 @@ async def test_an_apiserver_that_is_slow_with_one_job_keeps_no_other_waiting(
 
     monkeypatch.setattr(kube, "apply_status", slow)
     large = JobKey("attic", "large")
-    job = job_body()
-    job["metadata"] |= {"name": large.name, "namespace": large.namespace, "uid": "uid-large"}
-    kube.put(job)
+    put_job(kube, large)
     deps.known.update({key: Known("") for key in (large, KEY)})  # they need a place
     running = asyncio.create_task(reconcile(large, deps))
     await writing.wait()
@@ -47,23 +52,55 @@ async def test_a_job_that_goes_while_it_is_placed_holds_no_room(
     """The watch has told that it is gone before it is decided what it gets."""
     kube = cluster_with()
     deps, short = make_deps(kube), JobKey("attic", "short")
-    job = job_body()
-    job["metadata"] |= {"name": short.name, "namespace": short.namespace, "uid": "uid-short"}
-    kube.put(job)
-    read = kube.metadata
+    put_job(kube, short)
+    deps.known[short] = Known("")
+    cluster = deps.sources.cluster
+    look = cluster.free_nodes
 
-    async def meanwhile(ref: ObjectRef) -> Manifest:
-        if job_ref("attic", "short") in kube.objects:
+    looks = count()
+
+    async def meanwhile(job: JobView) -> tuple[NodeView, ...]:
+        if next(looks) == 1:  # names are looked at in between
             kube.remove(job_ref("attic", "short"))
-        return await read(ref)
+        return await look(job)
 
-    monkeypatch.setattr(kube, "metadata", meanwhile)
+    monkeypatch.setattr(cluster, "free_nodes", meanwhile)
     with pytest.raises(NotFound):
         await reconcile(short, deps)
-    monkeypatch.setattr(kube, "metadata", read)
+    monkeypatch.setattr(cluster, "free_nodes", look)
     assert (await reconcile(short, deps)).gone, "its deletion has woken it"
     mine = await read_job(KEY, deps.sources)
     assert mine is not None
-    assert [node.free for node in await deps.sources.cluster.free_nodes(mine)] == [
-        node.free for node in deps.sources.cluster.nodes()
-    ]
+    assert await cluster.free_nodes(mine) == cluster.nodes()
+
+
+async def test_whoever_looks_at_large_objects_of_others_keeps_no_other_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A job needs hundreds of names, and somebody may have made a megabyte under each: before its
+    first pass, and before the next ones of a job that is refused for them."""
+    kube = cluster_with()
+    deps, reading, goes_on = make_deps(kube), asyncio.Event(), asyncio.Event()
+    read, slow = kube.metadata, JobKey("attic", "slow")
+
+    async def metadata(ref: ObjectRef) -> Manifest:
+        if ref.namespace == "attic":
+            reading.set()
+            await goes_on.wait()
+        return await read(ref)
+
+    monkeypatch.setattr(kube, "metadata", metadata)
+    put_job(kube, slow)
+    taken = {"apiVersion": "v1", "kind": "ConfigMap"}
+    kube.put(taken | {"metadata": {"name": "slow-settings", "namespace": "attic"}})
+    deps.known.update({key: Known("") for key in (slow, KEY)})  # they need a place
+    for _ in range(2):
+        running = asyncio.create_task(reconcile(slow, deps))
+        await reading.wait()
+        async with asyncio.timeout(5):
+            assert (await reconcile(KEY, deps)).phase == "Starting"
+        goes_on.set()
+        assert (await running).phase == "Refused"
+        reading.clear()
+        goes_on.clear()
+        deps.known[KEY] = Known("")
