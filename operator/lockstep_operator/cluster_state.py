@@ -60,6 +60,9 @@ from lockstep_operator.views import (
     quota_bounds,
 )
 
+HOLDING = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+"""Which pods hold something of a node: of others, which may be as many and as large as they like,
+nobody is to wait for the reading."""
 FRESH_S = 2.0
 """Least time for which a reading of the other pods serves."""
 FRESH_FACTOR = 20.0
@@ -370,7 +373,7 @@ class ClusterState:
     async def _add_pods(self, found: _Others, namespace: str | None) -> None:
         """Page by page: a cluster's pods as manifests are hundreds of megabytes."""
         labels = "" if self._namespaces else f"!{names.JOB_LABEL}"
-        async for pod in items_of(self._kube.pages(POD, namespace, labels=labels)):
+        async for pod in items_of(self._kube.pages(POD, namespace, labels=labels, fields=HOLDING)):
             held, of_job = holding(pod), bool(job_of(pod).name)
             if held is not None and not (of_job and self._is_followed(held.namespace)):
                 found.add(held, of_job=of_job)

@@ -26,7 +26,7 @@ from lockstep_operator.kube import ref_of
 
 ANNOTATIONS = (HASH_ANNOTATION, COPIED_ANNOTATION)
 _OWNER = ("apiVersion", "kind", "name", "uid", "controller")
-_MOST_OWNERS = 16
+_MOST_OWNERS = 2
 _LONGEST = 256
 """Characters of what others may write that are kept: names of Kubernetes have 253 at the most."""
 _MANY_RESTARTS = 3

@@ -211,9 +211,9 @@ def selects(item: Json, labels: str, *, fields: str) -> bool:
     for one in filter(None, fields.split(",")):
         path, _, value = one.partition("=")
         found: Any = item
-        for step in path.split("."):
+        for step in path.removesuffix("!").split("."):
             found = found.get(step, {}) if isinstance(found, dict) else {}
-        if found != value:
+        if ((found or "") == value) is path.endswith("!"):
             return False
     return True
 

@@ -378,10 +378,16 @@ def _metadata(manifest: Manifest) -> Manifest:
 
 
 def _has(manifest: Manifest, fields: str) -> bool:
-    """Whether an object has what a field selector asks for: fields of its first level, its name."""
-    wanted = [pair.partition("=") for pair in fields.split(",") if pair]
-    of = manifest | {"metadata.name": manifest["metadata"]["name"]}
-    return all(of.get(key) == value for key, _, value in wanted)
+    """Whether an object has what a field selector asks for."""
+
+    def matches(one: str) -> bool:
+        path, _, value = one.partition("=")
+        found: Any = manifest
+        for step in path.removesuffix("!").split("."):
+            found = found.get(step) or {}
+        return ((found or "") == value) is not path.endswith("!")
+
+    return all(matches(one) for one in fields.split(",") if one)
 
 
 def _selected(manifest: Manifest, labels: str) -> bool:

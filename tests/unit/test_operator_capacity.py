@@ -9,9 +9,11 @@ import pytest
 from lockstep_api import names
 from lockstep_api.names import KIND, Role
 from lockstep_api.status import FederatedJobStatus
+from lockstep_operator import cluster_state
 from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.children import children
 from lockstep_operator.core.model import JobKey, JobView, Manifest
+from lockstep_operator.core.occupancy import Holding
 from lockstep_operator.core.placement import CLOUD_POD, Placement, PodSet
 from lockstep_operator.core.status import written_placement
 from lockstep_operator.errors import KubeError, Refused
@@ -195,6 +197,26 @@ async def test_a_job_that_is_gone_leaves_what_its_pods_request() -> None:
     kube.remove(job_ref("lab", "other"))
     after = await state.free_nodes(mine)
     assert [round(node.free.cpu, 3) for node in (*before, *after)] == [7.1, 8 - 0.05]
+
+
+async def test_pods_of_others_that_hold_nothing_are_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There may be many that nobody has bound, each as large as an object may be."""
+    waiting, ended, running = (device_pod(name) for name in ("waiting", "ended", "running"))
+    for pod in (waiting, ended, running):
+        del pod["metadata"]["labels"]
+    del waiting["spec"]["nodeName"]
+    ended["status"] = {"phase": "Failed"}
+    kube, read = cluster_with(None, waiting, ended, running), list[str]()
+
+    def seen(pod: Manifest) -> Holding | None:
+        read.append(pod["metadata"]["name"])
+        return holding(pod)
+
+    monkeypatch.setattr(cluster_state, "holding", seen)
+    assert await free(kube) == {"node": 8 - 0.05}
+    assert read == ["running"]
 
 
 async def test_pods_memory_and_storage_of_nodes_are_counted_like_cores() -> None:
