@@ -16,6 +16,7 @@ from datetime import datetime
 from lockstep_api import names
 from lockstep_api.status import FINISHED, FederatedJobStatus, Phase
 from lockstep_api.text import printable
+from lockstep_operator.beside import Beside
 from lockstep_operator.carry_out import Hands, carry_out
 from lockstep_operator.core.decide import decide
 from lockstep_operator.core.model import (
@@ -44,6 +45,9 @@ ROOM_INTERVAL_S = 5.0
 """Between two looks for room: what others free on the nodes gives this job no event."""
 ROOM_LOOKS_A_S = 4.0
 """Of all jobs of a namespace that wait for room together."""
+
+MANY = 16
+"""Groups of a job: with more, a decision takes milliseconds, and is made beside the event loop."""
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +88,8 @@ class Deps:
     placing: FairLock = field(default_factory=FairLock)
     """Held by a pass that places a job, from its look at the nodes until it is known what it took:
     never while it writes, or reads what others may have made large."""
+    beside: Beside = field(default_factory=Beside)
+    """For decisions about jobs with many groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +186,7 @@ async def _one_pass(
         failures = await _carry_out(seen, decision, known=known, deps=deps)
         known.refused = _refusals(failures)
         if known.refused != seen.refused:  # the status says it at once
-            decision = _with_refusals(seen, known.refused, deps=deps)
+            decision = await _made(replace(seen, refused=known.refused), deps)
         wait = await _write_status(seen.job, decision, known=known, deps=deps)
     known.doubtful |= _conflicts(failures)
     if decision.delete_job:
@@ -216,17 +222,24 @@ def _refusals(failures: Mapping[ObjectRef, KubeError]) -> tuple[Refusal, ...]:
     )
 
 
-def _with_refusals(seen: Observed, refused: tuple[Refusal, ...], *, deps: Deps) -> Decision:
-    """What is decided now that it is known which children the apiserver refuses."""
-    return decide(replace(seen, refused=refused), deps.settings, now=deps.clock())
-
-
 async def _decide(seen: Observed, deps: Deps) -> tuple[Observed, Decision]:
     """The decision, and what it is made from."""
     if seen.job.spec is not None and seen.job.spec.privacy is not None:
         await asyncio.to_thread(load_accountant)
     seen = replace(seen, refused=_known(seen.job, deps).refused)
-    return seen, decide(seen, deps.settings, now=deps.clock())
+    return seen, await _made(seen, deps)
+
+
+async def _made(seen: Observed, deps: Deps) -> Decision:
+    key, now = seen.job.key, deps.clock()
+    if not _is_long(seen.job):
+        return decide(seen, deps.settings, now=now)
+    return await deps.beside.run(key.namespace, decide, seen, deps.settings, now=now)
+
+
+def _is_long(job: JobView) -> bool:
+    """Whether others should not wait while it is decided."""
+    return job.spec is not None and len(job.spec.devices) + len(job.spec.edge_groups()) > MANY
 
 
 def _unseen(seen: Observed, decision: Decision) -> tuple[ObjectRef, ...]:

@@ -32,3 +32,15 @@ def test_a_wrong_value_is_refused(changes: Json) -> None:
 @pytest.mark.parametrize("changes", TAKEN)
 def test_an_odd_value_is_taken(changes: Json) -> None:
     FederatedJobSpec.model_validate(changed(MINIMAL, changes))
+
+
+def test_annotations_that_are_long_together_are_refused() -> None:
+    """Each of a job's sets of pods repeats them."""
+    short = {f"example.org/{number}": "é" * 1000 for number in range(15)}
+    for annotations, is_taken in ((short, True), ({**short, "a": "x" * 1300}, False)):
+        spec = MINIMAL | {"podTemplate": {"annotations": annotations}}
+        if is_taken:
+            assert FederatedJobSpec.model_validate(spec).pod_template is not None
+            continue
+        with pytest.raises(ValidationError, match="may have 16,384 characters together, and these"):
+            FederatedJobSpec.model_validate(spec)

@@ -1,12 +1,25 @@
-"""Jobs that are placed one after another: nobody waits while another one's status is written, and
-what is gone holds no room."""
+"""Jobs that are placed one after another: nobody waits while another one's status is written, or
+while much is decided, and what is gone holds no room."""
 
 import asyncio
+import threading
+from datetime import datetime
 from itertools import count
 
 import pytest
 
-from lockstep_operator.core.model import JobKey, JobView, Manifest, NodeView, ObjectRef
+from lockstep_operator import reconcile as reconcile_module
+from lockstep_operator.core.decide import decide
+from lockstep_operator.core.model import (
+    Decision,
+    JobKey,
+    JobView,
+    Manifest,
+    NodeView,
+    ObjectRef,
+    Observed,
+    Settings,
+)
 from lockstep_operator.errors import NotFound
 from lockstep_operator.kube import job_ref
 from lockstep_operator.observe import read_job
@@ -104,3 +117,21 @@ async def test_whoever_looks_at_large_objects_of_others_keeps_no_other_waiting(
         reading.clear()
         goes_on.clear()
         deps.known[KEY] = Known("")
+
+
+@pytest.mark.parametrize(("groups", "beside"), [(reconcile_module.MANY, False), (64, True)])
+async def test_what_takes_long_to_decide_is_decided_beside_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, *, groups: int, beside: bool
+) -> None:
+    kube, threads = cluster_with(), list[threading.Thread]()
+    small = {"cpuAtMax": "1m", "memory": "1Mi"}
+    kube.put(job_body(devices=[small | {"name": f"d{number}"} for number in range(groups)]))
+
+    def told(seen: Observed, settings: Settings, *, now: datetime) -> Decision:
+        threads.append(threading.current_thread())
+        return decide(seen, settings, now=now)
+
+    monkeypatch.setattr(reconcile_module, "decide", told)
+    assert (await reconcile(KEY, make_deps(kube))).phase == "Starting"
+    assert len(threads) == 2
+    assert (threading.current_thread() not in threads) is beside

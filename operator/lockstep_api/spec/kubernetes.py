@@ -23,6 +23,8 @@ _SHORT_PREFIX = "^([^/]{1,253}/)?[^/]*$"
 _ROUGHLY = r"^([X]([-X.]{0,251}[X])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?$"
 """A key but for dots side by side in its prefix: each character more costs the apiserver."""
 _MOST_ENTRIES = 32
+MOST_OF_ANNOTATIONS = 16 << 10
+"""Characters of all together: each of a job's sets of pods repeats them, and there may be 129."""
 
 _DOMAIN = rf"({_ANY_SUBDOMAIN}|\[[a-fA-F0-9:]+\])(:[0-9]+)?"
 _PATH = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
@@ -59,6 +61,17 @@ def _keys(pattern: str, message: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _short_together(entries: dict[str, str]) -> dict[str, str]:
+    if (
+        found := sum(len(key) + len(value) for key, value in entries.items())
+    ) > MOST_OF_ANNOTATIONS:
+        raise ValueError(
+            f"annotations may have {MOST_OF_ANNOTATIONS:,} characters together, and these have"
+            f" {found:,}: put large data into the image"
+        )
+    return entries
+
+
 def _rule(prefix: str, message: str) -> Any:
     """Has the apiserver refuse them: a schema alone knows of values only."""
     rule = f"self.all(key, key.matches(r'{_ROUGHLY.replace('X', prefix)}'))"
@@ -78,5 +91,6 @@ Annotations = Annotated[
     dict[str, _AnnotationValue],
     Field(max_length=_MOST_ENTRIES),
     _keys(ANNOTATION_KEY, _OF_ANNOTATION),
+    AfterValidator(_short_together),
     _rule("A-Za-z0-9", _OF_ANNOTATION),
 ]
