@@ -1,7 +1,8 @@
 """The bodies of calls to the planner: read within bounds, and made messages of; `routes` calls it.
 
 Nobody's body is read before it is known whose job it is about: what it may hold comes from that
-job's spec. Invariant: memory for bodies is bounded, of one job and in all, and a body ends in time.
+job's spec. Invariant: memory for bodies is bounded, of one job, of one namespace and in all, and a
+body ends in time.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from lockstep_api.certificates import MOST_REQUEST_BYTES, CertificateRequest
 from lockstep_api.request_size import most_bytes, most_values
 from lockstep_api.spec import Mode
 from lockstep_api.wire_types import MOST_LABELS
+from lockstep_operator.beside import Beside
 from lockstep_operator.core.model import JobView
 from lockstep_operator.errors import BodyTooLarge, BodyTooSlow, TooManyCalls, UnfitRequest
 from lockstep_operator.fair import FairLock
@@ -27,7 +29,8 @@ from lockstep_operator.fair import FairLock
 BODY_S = 8.0
 """Seconds for a whole body: what its sender waits for an answer is not much more."""
 MOST_HELD = 32 << 20
-"""Bytes of all bodies that are being read or parsed."""
+"""Bytes of all bodies that are being read or parsed; a namespace has half of what the others leave
+of them, so that nobody has them all."""
 LARGE = 256 << 10
 """Bytes of a body of some hundred clients."""
 MOST_OF_A_JOB = 3
@@ -47,8 +50,10 @@ class Bodies:
     body_s: float = BODY_S
     most_held: int = MOST_HELD
     _of_job: Counter[str] = field(default_factory=Counter)
-    _held: int = 0
+    _held: Counter[str] = field(default_factory=Counter)
+    """By namespace."""
     _parsing: FairLock = field(default_factory=FairLock)
+    _beside: Beside = field(default_factory=Beside)
 
     async def message(self, request: Request, job: JobView, *, kind: type[Message]) -> Message:
         """The message in a body.
@@ -60,34 +65,36 @@ class Bodies:
         clients = 0 if job.spec is None else job.spec.clients()
         labels = _labels(job)
         async with (
-            self._whole(request, most=most_bytes(clients, labels=labels)) as content,
+            self._whole(request, job, most=most_bytes(clients, labels=labels)) as content,
             self._room(job, content),
         ):
             # The rest of the process goes on meanwhile.
-            return await asyncio.to_thread(_parsed, kind, content, clients=clients, labels=labels)
+            return await self._beside.run(
+                job.key.namespace, _parsed, kind, content, clients=clients, labels=labels
+            )
 
     def _room(self, job: JobView, content: bytearray) -> AbstractAsyncContextManager[None]:
         """Large ones are parsed one after another: that takes 16 times their bytes."""
         is_large = len(content) > LARGE
         return self._parsing.of(job.key.namespace) if is_large else nullcontext()
 
-    async def certificate(self, request: Request) -> CertificateRequest:
+    async def certificate(self, request: Request, job: JobView) -> CertificateRequest:
         """A server's request for a certificate.
 
         Raises:
             BodyTooLarge, BodyTooSlow, TooManyCalls: it is not read to its end.
             UnfitRequest: it is none.
         """
-        async with self._whole(request, most=MOST_CERTIFICATE_BYTES) as content:
+        async with self._whole(request, job, most=MOST_CERTIFICATE_BYTES) as content:
             return _parsed(CertificateRequest, content, clients=0)
 
-    async def policy(self, request: Request) -> bytes:
+    async def policy(self, request: Request, job: JobView) -> bytes:
         """The file in a body.
 
         Raises:
             BodyTooLarge, BodyTooSlow, TooManyCalls: it is not read to its end.
         """
-        async with self._whole(request, most=MOST_POLICY_BYTES) as content:
+        async with self._whole(request, job, most=MOST_POLICY_BYTES) as content:
             return bytes(content)
 
     @asynccontextmanager
@@ -107,33 +114,39 @@ class Bodies:
             self._of_job += Counter()  # keeps those above 0
 
     @asynccontextmanager
-    async def _whole(self, request: Request, *, most: int) -> AsyncIterator[bytearray]:
-        content = bytearray()
+    async def _whole(
+        self, request: Request, job: JobView, *, most: int
+    ) -> AsyncIterator[bytearray]:
+        content, namespace = bytearray(), job.key.namespace
         try:
-            await self._fill(content, request, most=most)
+            await self._fill(content, request, namespace=namespace, most=most)
             yield content
         finally:
-            self._held -= len(content)
+            self._held[namespace] -= len(content)
+            self._held += Counter()
 
-    async def _fill(self, content: bytearray, request: Request, *, most: int) -> None:
+    async def _fill(
+        self, content: bytearray, request: Request, *, namespace: str, most: int
+    ) -> None:
         announced = request.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > most:
             raise BodyTooLarge(f"a body of this job has at most {most} bytes, not {announced}")
         try:
             async with asyncio.timeout(self.body_s):
                 async for piece in request.stream():
-                    self._hold(content, piece, most=most)
+                    self._hold(content, piece, namespace=namespace, most=most)
         except TimeoutError as error:
             raise BodyTooSlow(f"the body took longer than {self.body_s:g} s") from error
         except ClientDisconnect as error:
             raise BodyTooSlow("the caller has gone") from error
 
-    def _hold(self, content: bytearray, piece: bytes, *, most: int) -> None:
+    def _hold(self, content: bytearray, piece: bytes, *, namespace: str, most: int) -> None:
         if len(content) + len(piece) > most:
             raise BodyTooLarge(f"a body of this job has at most {most} bytes")
-        if self._held + len(piece) > self.most_held:
-            raise TooManyCalls("the planner reads too much already: try again")
-        self._held += len(piece)
+        mine = self._held[namespace]
+        if mine + len(piece) > (self.most_held - self._held.total() + mine) / 2:
+            raise TooManyCalls("the planner reads too much of this namespace already: try again")
+        self._held[namespace] = mine + len(piece)
         content += piece
 
 

@@ -83,7 +83,7 @@ def planner_app(
         _admitted(request)
         plannable(job)
         async with bodies.call(job):
-            content = await bodies.policy(request)
+            content = await bodies.policy(request, job)
             return _json((await planner.offer(job, content)).to_json())
 
     @app.post(names.CERTIFICATE_ROUTE)
@@ -92,7 +92,7 @@ def planner_app(
         _admitted(request)
         plannable(job)
         async with bodies.call(job):
-            asked = await bodies.certificate(request)
+            asked = await bodies.certificate(request, job)
             return _json((await planner.certificate(job, asked)).to_json())
 
     @app.post(names.OUTCOME_ROUTE)

@@ -213,7 +213,7 @@ async def test_a_body_has_at_most_the_bytes_that_its_job_can_tell(
     assert str(most_bytes(2)) in done.message
     most = 0 if announced else most_bytes(2) // len(piece) + 1
     assert sent.read <= most
-    assert held._held == 0
+    assert not held._held
     assert not held._of_job
 
 
@@ -249,7 +249,7 @@ async def test_a_body_that_does_not_come_is_given_up(setup: Setup) -> None:
     held = Bodies(body_s=0.05)
     done = await call(setup, Call(b"{", ends=False), bodies=held)
     assert (done.status, done.headers[b"connection"]) == (408, b"close")
-    assert held._held == 0
+    assert not held._held
     assert not held._of_job
 
 
@@ -281,16 +281,40 @@ async def test_a_job_has_so_many_bodies_at_once_and_another_is_not_held_up(setup
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    assert held._held == 0
+    assert not held._held
     body = json.dumps(request()).encode()
     assert (await call(setup, Call(body), bodies=held)).status == 200
 
 
 async def test_bodies_of_all_jobs_together_have_their_bytes(setup: Setup) -> None:
     held = Bodies(most_held=1000)
-    done = await call(setup, Call(b" " * 600, b" " * 600), bodies=held)
+    done = await call(setup, Call(b" " * 400, b" " * 400), bodies=held)
     assert done.status == 429
-    assert held._held == 0
+    assert not held._held
+
+
+async def test_no_namespace_has_all_the_bytes_of_bodies(setup: Setup) -> None:
+    """A few small jobs may announce megabytes each, and have them come by drops."""
+    held, job = Bodies(most_held=1 << 20), job_of(setup)
+
+    async def read(namespace: str, sent: Call) -> None:
+        one = replace(job, uid=namespace, key=JobKey(namespace, "digits"))
+        await held.message(Request({"type": "http", "headers": []}, sent.receive), one,
+                           kind=PlanRequest)  # fmt: skip
+
+    piece = b" " * (16 << 10)
+    slow = [Call(*[piece] * 10, ends=False) for _ in range(10)]
+    waiting = [
+        asyncio.create_task(read("ab"[number % 2], sent)) for number, sent in enumerate(slow)
+    ]
+    while any(one.read < 10 for one, task in zip(slow, waiting, strict=True) if not task.done()):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert held._held["a"] + held._held["b"] > 600_000
+    await read("c", Call(json.dumps(request()).encode() + b" " * 50_000))
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert not held._held
 
 
 async def test_a_flood_of_refused_calls_is_a_few_lines_that_count_the_rest(
