@@ -38,9 +38,10 @@ from lockstep_workers.split_frames import Flat, Shape, as_bytes, narrow, widen
 from lockstep_workers.tensors import check_values
 from lockstep_workers.trust import Trust
 from tests.support.certificates import local_ca
+from tests.support.ports import free_port
 from tests.support.splitting import CLASSES, KEYS, Edge, labels_of
 from tests.wire.channels import LOOPBACK, PLAIN, over_tls
-from tests.wire.jobs import free_port, serving
+from tests.wire.jobs import serving
 
 _CHANNELS, _SIDE = 16, 14
 _CUT = _CHANNELS * _SIDE * _SIDE

@@ -27,8 +27,9 @@ from lockstep_api.wire import UpdateReport
 from lockstep_workers.device import connection as device
 from lockstep_workers.trust import Trust
 from tests.support.certificates import certified, local_ca, trusting
+from tests.support.ports import free_port
 from tests.wire.channels import LOOPBACK, PLAIN, over_tls
-from tests.wire.jobs import FakePlanner, free_port, serving, settings
+from tests.wire.jobs import FakePlanner, serving, settings
 
 _CHUNK = 1 << 20
 _TINY_VALUES = 1000

@@ -25,7 +25,8 @@ from typing import Any
 from lockstep_api.spec import Model
 from lockstep_api.wire import Task
 from tests.cluster.cgroups import hierarchies
-from tests.wire.jobs import free_port, settings
+from tests.support.ports import free_port
+from tests.wire.jobs import settings
 
 CORES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 PERIOD_US = 100_000

@@ -7,7 +7,6 @@ one.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import yaml
 from tests.cluster import api
 from tests.e2e.running import Json, bring_crd
 from tests.support.patience import PATIENCE_S, TIMEOUT
+from tests.support.ports import free_port
 
 CHILDREN = "statefulsets,services,configmaps,pods,persistentvolumeclaims,serviceaccounts"
 JOB_LABEL = "lockstep.dev/job"
@@ -35,12 +35,6 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @dataclass
 class Operator:
     """A running operator and what it watches."""
@@ -48,9 +42,9 @@ class Operator:
     namespace: str
     kubeconfig: Path
     log: Path
-    port: int = field(default_factory=_free_port)
+    port: int = field(default_factory=free_port)
     """The same after a restart: the planner's address is in the job's settings."""
-    metrics_port: int = field(default_factory=_free_port)
+    metrics_port: int = field(default_factory=free_port)
     options: tuple[str, ...] = ()
     """More words of its command."""
     process: subprocess.Popen[bytes] | None = None

@@ -1,7 +1,6 @@
 """A real Prometheus on loopback, with the configuration that a test gives it."""
 
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from urllib.request import urlopen
 import yaml
 
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 from tests.support.promtool import program
 
 Json = dict[str, Any]
@@ -64,9 +64,7 @@ class Asked:
 def prometheus(config: Mapping[str, Any], folder: Path) -> Iterator[Asked]:
     """Prometheus with this configuration, ready, until the end; its files are in the folder."""
     (folder / "prometheus.yml").write_text(yaml.safe_dump(dict(config)))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     words = [
         str(program("prometheus")), f"--config.file={folder / 'prometheus.yml'}",
         f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}",

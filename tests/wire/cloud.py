@@ -39,7 +39,8 @@ from lockstep_workers.models import build_model
 from lockstep_workers.planner_client import PlannerClient
 from lockstep_workers.tensors import encode
 from tests.support.patience import PATIENCE_S
-from tests.wire.jobs import FakePlanner, free_port, serving, settings
+from tests.support.ports import free_port
+from tests.wire.jobs import FakePlanner, serving, settings
 
 
 @dataclass

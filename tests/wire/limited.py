@@ -10,8 +10,8 @@ from fastapi import FastAPI, Request, Response
 from lockstep_serving.bounded import BodyLimit, Limits, bounded
 from lockstep_serving.receiving import KNOWN
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 from tests.wire.channels import PLAIN, Channel
-from tests.wire.jobs import free_port
 
 SMALL = Limits(connections=3, head_bytes=1000, head_s=30)
 HEAD = b"POST / HTTP/1.1\r\nhost: x\r\n"

@@ -13,8 +13,9 @@ from lockstep_api.spec import CheckpointSpec, Mode, StrategySpec
 from lockstep_api.wire import PlanRequest, RoundReport
 from tests.support.certificates import local_ca
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 from tests.wire.forking import Process, fork
-from tests.wire.jobs import FakePlanner, free_port, serving, settings, write_dataset
+from tests.wire.jobs import FakePlanner, serving, settings, write_dataset
 from tests.wire.signing import Signer, planner_ca, planner_channel, with_tls
 
 _ROUNDS = 6

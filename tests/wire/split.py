@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from lockstep_api.settings import JobSettings
+from tests.support.ports import free_port
 from tests.support.split_clusters import SplitEdge, split_settings
-from tests.wire.jobs import free_port, settings, write_dataset
+from tests.wire.jobs import settings, write_dataset
 
 
 def a_job(

@@ -24,8 +24,9 @@ from lockstep_workers.device.connection import (
 from lockstep_workers.edge.upward import Upward, http_client
 from lockstep_workers.errors import NoSession
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 from tests.support.rounds import an_update
-from tests.wire.jobs import free_port, serving
+from tests.wire.jobs import serving
 
 KEY = "k" * 43
 OPENED = SessionOpened(key=KEY).to_json().encode() + b"\n"

@@ -25,9 +25,10 @@ from lockstep_workers.hosting.certificates import PodCertificate, certificate_of
 from lockstep_workers.hosting.front import Address, Front, serve
 from tests.support.certificates import local_ca, trusting
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 from tests.wire.channels import LOOPBACK, Channel
 from tests.wire.cloud import Cloud, cloud
-from tests.wire.jobs import FakePlanner, free_port
+from tests.wire.jobs import FakePlanner
 from tests.wire.signing import Signer
 
 EDGES = {"e-0": "http://127.0.0.1:1"}

@@ -12,7 +12,8 @@ import pytest
 from lockstep_api.wire import RoundReport
 from tests.support.clocked import library, set_clock
 from tests.support.patience import PATIENCE_S
-from tests.wire.jobs import FakePlanner, free_port, settings
+from tests.support.ports import free_port
+from tests.wire.jobs import FakePlanner, settings
 from tests.wire.processes import Lines, Pods, Watch, is_at, prepare, run_to_the_end, served
 from tests.wire.signing import with_tls
 

@@ -10,7 +10,8 @@ import httpx2
 
 from lockstep_api import names
 from tests.support.patience import PATIENCE_S
-from tests.wire.jobs import FakePlanner, free_port, serving, settings
+from tests.support.ports import free_port
+from tests.wire.jobs import FakePlanner, serving, settings
 from tests.wire.processes import cloud, device, listens, prepare
 
 ADDRESSES = ("127.0.0.1", "127.0.0.2")

@@ -15,7 +15,7 @@ from lockstep_operator.probes import CannotListen, Starting, starting_probes
 from lockstep_operator.serving import make_signing
 from tests.support.kube import FakeKube
 from tests.support.patience import PATIENCE_S
-from tests.wire.jobs import free_port
+from tests.support.ports import free_port
 
 
 async def test_it_answers_probes_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:

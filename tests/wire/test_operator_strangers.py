@@ -14,7 +14,7 @@ from lockstep_operator.routes import planner_app
 from lockstep_operator.serving import planner_server
 from tests.support.patience import PATIENCE_S
 from tests.support.planner import PLAN, planner_of_a_job, request
-from tests.wire.jobs import free_port
+from tests.support.ports import free_port
 
 BAD_ITEMS = b'{"round":1,"clients":[' + b"0," * (32 << 10) + b"0]}"
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -21,7 +21,7 @@ from lockstep_serving.tls import Kept, request_of
 from tests.support.certificates import LIFE_S, SEED, job_ca, trusting
 from tests.support.patience import PATIENCE_S
 from tests.support.planner import CERTIFICATE, PLAN, planner_of_a_job, request, signing_of
-from tests.wire.jobs import free_port
+from tests.support.ports import free_port
 
 AUTHORITY = Authority(SEED)
 HOST = "lockstep-operator.ops.svc"

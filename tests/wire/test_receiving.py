@@ -10,8 +10,9 @@ import pytest
 
 from lockstep_serving.bounded import App, Receive, Send
 from lockstep_serving.receiving import EXTENSION
+from tests.support.ports import free_port
 from tests.wire.channels import PLAIN, Channel, over_tls
-from tests.wire.jobs import free_port, serving
+from tests.wire.jobs import serving
 
 LARGE = bytes(range(256)) * 4096
 PATIENCE_S = 30.0

@@ -20,8 +20,9 @@ from lockstep_serving.receiving import EXTENSION
 from lockstep_serving.tls import load, request_of
 from tests.support.certificates import certified, job_ca, local_ca, trusting
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 from tests.wire.channels import LOOPBACK, Channel, over_tls
-from tests.wire.jobs import free_port, serving
+from tests.wire.jobs import serving
 from tests.wire.signing import Signer
 
 LARGE = bytes(range(256)) * (1 << 16)  # 16 MiB

@@ -19,10 +19,11 @@ from lockstep_workers.data import load_dataset
 from lockstep_workers.learning.client import deal, sgd_of
 from lockstep_workers.models import build_model
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 from tests.support.split_clusters import CUT, split_settings
 from tests.support.split_job import play
 from tests.support.split_training import SEED, Scene, central
-from tests.wire.jobs import FakePlanner, free_port, serving, settings
+from tests.wire.jobs import FakePlanner, serving, settings
 from tests.wire.processes import Pods, prepare, served, with_edges
 from tests.wire.signing import with_tls
 

@@ -12,6 +12,7 @@ from lockstep_workers.device.split_connection import open_split
 from lockstep_workers.errors import NoSession, RefusedUpdate
 from lockstep_workers.split_frames import Flat, Shape
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 from tests.support.splitting import (
     KEYS,
     Edge,
@@ -23,7 +24,7 @@ from tests.support.splitting import (
     report_of,
     shape_of,
 )
-from tests.wire.jobs import free_port, serving
+from tests.wire.jobs import serving
 
 SHAPES = [
     shape_of(wire=wire, keeps_front=keeps)

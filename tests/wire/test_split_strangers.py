@@ -30,8 +30,9 @@ from lockstep_workers.split_frames import (
     write_labels,
 )
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 from tests.support.splitting import KEYS, Edge, labels_of, report_of, shape_of
-from tests.wire.jobs import free_port, serving
+from tests.wire.jobs import serving
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 SHAPE = shape_of()

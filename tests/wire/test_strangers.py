@@ -27,8 +27,9 @@ from lockstep_workers.hosting.sessions import Session
 from lockstep_workers.sockets import is_silent
 from lockstep_workers.tensors import decode
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 from tests.wire.cloud import Cloud, Device, cloud, devices, first_task
-from tests.wire.jobs import FakePlanner, free_port
+from tests.wire.jobs import FakePlanner
 
 NAN = float("nan")
 HANDOVER_S = "lockstep_workers.hosting.sessions.HANDOVER_S"

@@ -23,8 +23,9 @@ from lockstep_workers.trust import Trust, Untrusted
 from lockstep_workers.trusting import TrustingTransport
 from tests.support.certificates import HOST, certified, job_ca, local_ca
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 from tests.wire.channels import LOOPBACK, Channel
-from tests.wire.jobs import free_port, serving
+from tests.wire.jobs import serving
 
 JOB = local_ca()
 NEW = local_ca("uid-2")

@@ -36,8 +36,9 @@ from lockstep_workers.learning.strategy import NO_MEMORY, ClientMemory, Vector
 from lockstep_workers.learning.training import Enough, Pace, Sgd
 from lockstep_workers.trust import Untrusted
 from tests.support.clients import SayingClient, examples, saying_client, small_model
+from tests.support.ports import free_port
 from tests.wire.cloud import Cloud, cloud
-from tests.wire.jobs import FakePlanner, free_port
+from tests.wire.jobs import FakePlanner
 
 
 def keeper(url: str, client: str = "d-0") -> SessionKeeper:

@@ -13,8 +13,9 @@ from lockstep_api.spec import StrategyName, StrategySpec, Target
 from lockstep_workers.learning.strategies import build_strategy, fedavg
 from tests.support.one_process import play
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 from tests.support.strategies import scaffold
-from tests.wire.jobs import FakePlanner, free_port, serving, settings
+from tests.wire.jobs import FakePlanner, serving, settings
 from tests.wire.processes import Watch, cloud, device, is_at, prepare, run_to_the_end, served
 from tests.wire.signing import with_tls
 

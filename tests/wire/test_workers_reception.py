@@ -19,8 +19,9 @@ from lockstep_workers.learning.clipping import UNSEEN, Measured
 from lockstep_workers.learning.rounds import Base
 from lockstep_workers.learning.strategy import Contribution
 from lockstep_workers.tensors import Flat, decode, encode
+from tests.support.ports import free_port
 from tests.wire.cloud import report
-from tests.wire.jobs import free_port, serving
+from tests.wire.jobs import serving
 
 N_VALUES = 1000
 

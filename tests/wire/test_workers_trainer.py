@@ -11,7 +11,8 @@ from lockstep_allocator.policy import SHIPPED, Policy, read_policy
 from lockstep_api import names
 from tests.allocator.fleets import fleet, recorded
 from tests.support.patience import PATIENCE_S
-from tests.wire.jobs import FakePlanner, free_port, serving, settings
+from tests.support.ports import free_port
+from tests.wire.jobs import FakePlanner, serving, settings
 
 
 async def train(folder: Path, planner: FakePlanner) -> tuple[int | None, str]:

@@ -32,8 +32,9 @@ from lockstep_workers.learning.training import Enough, Pace
 from lockstep_workers.models import mlp
 from tests.support.clients import SayingClient, saying_client
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 from tests.wire.cloud import Cloud, Device, cloud
-from tests.wire.jobs import FakePlanner, free_port, serving
+from tests.wire.jobs import FakePlanner, serving
 
 
 @dataclass(frozen=True, kw_only=True)

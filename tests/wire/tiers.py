@@ -25,8 +25,9 @@ from lockstep_workers.hosting.front import server_config
 from lockstep_workers.learning.strategies import fedavg
 from lockstep_workers.tensors import encode
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 from tests.wire.cloud import Cloud, Device, cloud, report
-from tests.wire.jobs import FakePlanner, free_port, serving
+from tests.wire.jobs import FakePlanner, serving
 
 HOLD_S = 0.5
 """How long these edges hold a request that waits for an order."""
