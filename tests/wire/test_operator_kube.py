@@ -29,6 +29,7 @@ from lockstep_operator.kube import JOB, NODE, POD, ApiKube, job_ref
 from lockstep_operator.kube_reviews import User
 from lockstep_operator.rights import Called
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 
 USER = {"username": "u", "uid": "1-2"}
 BOUND = {
@@ -545,8 +546,8 @@ async def test_a_good_answer_that_is_no_json(kube: ApiKube, server: Server) -> N
         await kube.get(job_ref("lab", "digits"))
 
 
-async def test_nobody_listens(unused_tcp_port: int) -> None:
-    kube = ApiKube(configuration(f"http://127.0.0.1:{unused_tcp_port}"))
+async def test_nobody_listens() -> None:
+    kube = ApiKube(configuration(f"http://127.0.0.1:{free_port()}"))
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(Unavailable, match="GET"):
             await kube.get(job_ref("lab", "digits"))

@@ -36,6 +36,7 @@ from lockstep_workers.learning.strategy import NO_MEMORY, ClientMemory, Vector
 from lockstep_workers.learning.training import Enough, Pace, Sgd
 from lockstep_workers.trust import Untrusted
 from tests.support.clients import SayingClient, examples, saying_client, small_model
+from tests.support.patience import PATIENCE_S
 from tests.support.ports import free_port
 from tests.wire.cloud import Cloud, cloud
 from tests.wire.jobs import FakePlanner
@@ -67,7 +68,7 @@ async def test_a_device_works_until_the_job_is_over(tmp_path: Path) -> None:
     async with cloud(tmp_path, FakePlanner(rounds=3), replicas=1) as server:
         client = saying_client()
         async with running(server, client) as done:
-            await asyncio.wait_for(done, 20)
+            await asyncio.wait_for(done, PATIENCE_S)
         assert client.trained == [1, 2, 3]
         assert server.metric("lockstep_updates_accepted_total") == 3
         assert (await server.planner.outcome).result == "RoundsCompleted"
@@ -84,7 +85,7 @@ async def test_the_steps_that_were_done_are_reported_not_those_that_were_asked_f
 
     async with cloud(tmp_path, FakePlanner(rounds=1, steps=20), replicas=1) as server:
         async with running(server, saying_client(of=Short)) as done:
-            await asyncio.wait_for(done, 20)
+            await asyncio.wait_for(done, PATIENCE_S)
         report = (await server.planner.outcome).report
         assert report is not None
         assert [client.update.steps for client in report.clients] == [3]
@@ -100,7 +101,7 @@ async def test_a_device_whose_budget_is_used_up_sends_what_it_has_done(
     planner = FakePlanner(rounds=3, steps=MOST_STEPS, budget_seconds=6.5)
     async with cloud(tmp_path, planner, replicas=1) as server:
         async with running(server, real_client()) as done:
-            await asyncio.wait_for(done, 20)
+            await asyncio.wait_for(done, PATIENCE_S)
         reports = [request.report for request in planner.requests[1:]]
         reports.append((await planner.outcome).report)
     assert [one.update.steps for report in reports if report for one in report.clients] == [7] * 3
@@ -112,7 +113,7 @@ async def test_a_budget_that_is_no_more_than_a_moment_has_room_for_one_step(
     planner = FakePlanner(rounds=1, steps=MOST_STEPS, budget_seconds=1e-9)
     async with cloud(tmp_path, planner, replicas=1) as server:
         async with running(server, real_client()) as done:
-            await asyncio.wait_for(done, 20)
+            await asyncio.wait_for(done, PATIENCE_S)
         report = (await planner.outcome).report
     assert report is not None
     assert [one.update.steps for one in report.clients] == [1]
@@ -145,7 +146,7 @@ async def test_an_update_outlives_its_connection(
     async with cloud(tmp_path, FakePlanner(rounds=2), replicas=1) as server:
         client = saying_client()
         async with running(server, client) as done:
-            await asyncio.wait_for(done, 20)
+            await asyncio.wait_for(done, PATIENCE_S)
         assert client.trained == [1, 2]
         assert calls[:3] == [1, 1, 2]
         assert server.rounds.outcome is not None
@@ -156,14 +157,16 @@ async def test_energy_of_a_refused_update_is_told_with_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[EnergyJoules] = []
+    refused = threading.Event()
 
     def refused_first(
         connection: http.client.HTTPConnection, report: UpdateReport, **sent: Any
     ) -> Answer:
         told.append(report.energy_joules)
-        if report.round == 1:
-            report = report.model_copy(update={"round": 99})
-        return send_update(connection, report, **sent)
+        try:
+            return send_update(connection, of_another_round(report), **sent)
+        finally:
+            refused.set()
 
     monkeypatch.setattr(device_loop, "send_update", refused_first)
     monkeypatch.setattr(
@@ -173,8 +176,10 @@ async def test_energy_of_a_refused_update_is_told_with_the_next_one(
     async with cloud(tmp_path, planner, replicas=2) as server:
         second = keeper(server.url, "d-1")
         async with running(server, saying_client()) as done:
-            other = asyncio.ensure_future(asyncio.to_thread(one_update, server, second))
-            await asyncio.wait_for(done, 20)
+            other = asyncio.ensure_future(
+                asyncio.to_thread(one_update, server, second, once=refused)
+            )
+            await asyncio.wait_for(done, PATIENCE_S)
             await other
         assert [e.model for e in told] == [2.0, 4.0]
         assert [e.cpu for e in told] == [1.0, 2.0]
@@ -189,13 +194,15 @@ async def test_after_a_refused_update_the_next_connection_is_a_devices_own(
 
     The model after it is waited for without a read timeout, and the kernel watches the peer.
     """
+    refused = threading.Event()
 
     def refused_first(
         connection: http.client.HTTPConnection, report: UpdateReport, **sent: Any
     ) -> Answer:
-        if report.round == 1:
-            report = report.model_copy(update={"round": 99})
-        return send_update(connection, report, **sent)
+        try:
+            return send_update(connection, of_another_round(report), **sent)
+        finally:
+            refused.set()
 
     waited: list[tuple[int, float | None, bool, bool]] = []
 
@@ -214,8 +221,10 @@ async def test_after_a_refused_update_the_next_connection_is_a_devices_own(
     async with cloud(tmp_path, planner, replicas=2) as server:
         second = keeper(server.url, "d-1")
         async with running(server, saying_client()) as done:
-            other = asyncio.ensure_future(asyncio.to_thread(one_update, server, second))
-            await asyncio.wait_for(done, 20)
+            other = asyncio.ensure_future(
+                asyncio.to_thread(one_update, server, second, once=refused)
+            )
+            await asyncio.wait_for(done, PATIENCE_S)
             await other
     assert waited == [(1, None, True, True), (2, None, True, True)]
 
@@ -229,7 +238,7 @@ async def test_a_url_that_asks_for_tls_is_not_spoken_to_in_plain_http(tmp_path: 
             connect(url)
         session = keeper(url)
         with pytest.raises(InvalidJob, match="https"):
-            await asyncio.wait_for(asyncio.to_thread(session.wait_open), 10)
+            await asyncio.wait_for(asyncio.to_thread(session.wait_open), PATIENCE_S)
 
 
 async def test_a_device_accounts_for_all_the_time_that_it_is_on(
@@ -256,8 +265,8 @@ async def test_a_device_accounts_for_all_the_time_that_it_is_on(
     async with cloud(tmp_path, FakePlanner(rounds=3), replicas=1) as server:
         device = parts(server, saying_client())
         metrics = device.metrics
-        await asyncio.wait_for(asyncio.to_thread(DeviceLoop(device).run), 20)
-    assert accounted[0][0] < 20  # the seconds of the first download, by the real clock
+        await asyncio.wait_for(asyncio.to_thread(DeviceLoop(device).run), PATIENCE_S)
+    assert accounted[0][0] < PATIENCE_S  # the seconds of the first download, by the real clock
     assert accounted[0][1] == 1
     assert accounted[1:] == [(1, 1), (1, 1), (1, 0)]
     assert uploads == [False, True, True, True]
@@ -300,7 +309,7 @@ async def test_a_task_with_a_throttle_reaches_the_training(tmp_path: Path) -> No
 
     async with cloud(tmp_path, Cooperative(rounds=1), replicas=1) as server:
         async with running(server, saying_client(of=Slowed)) as done:
-            await asyncio.wait_for(done, 20)
+            await asyncio.wait_for(done, PATIENCE_S)
         last = server.rounds.outcome
         assert last is not None
         assert last.report is not None
@@ -310,13 +319,22 @@ async def test_a_task_with_a_throttle_reaches_the_training(tmp_path: Path) -> No
     assert report.frequency_ghz <= 1.1 * 2.0 * 0.1 / 0.5
 
 
-def one_update(server: Cloud, session: SessionKeeper) -> None:
-    """d-1 gives the update of round 1 that closes it at the deadline, and nothing after it."""
+def of_another_round(report: UpdateReport) -> UpdateReport:
+    """What is refused of round 1."""
+    return report.model_copy(update={"round": 99}) if report.round == 1 else report
+
+
+def one_update(server: Cloud, session: SessionKeeper, *, once: threading.Event) -> None:
+    """d-1 gives the update of round 1 that closes it after its deadline, and nothing after it.
+
+    Not before d-0 has given its own of that round.
+    """
     opened = session.wait_open()
     assert opened is not None
     connection = connect(server.url)
     work = get_work(connection, "d-1", key=opened.key, after=0)
     assert work is not None
+    assert once.wait(PATIENCE_S)
     report = UpdateReport(
         client="d-1", round=1, examples=10, steps=1, download_seconds=0, compute_seconds=0,
         cpu_seconds=0, throttled_seconds=0, frequency_ghz=1, energy_joules=EnergyJoules(),
@@ -329,9 +347,9 @@ async def test_the_session_ends_with_the_job(tmp_path: Path) -> None:
     async with cloud(tmp_path, FakePlanner(rounds=1), replicas=1) as server:
         device = parts(server, saying_client())
         session = device.session
-        await asyncio.wait_for(asyncio.to_thread(DeviceLoop(device).run), 20)
+        await asyncio.wait_for(asyncio.to_thread(DeviceLoop(device).run), PATIENCE_S)
         over = asyncio.to_thread(session_over, session)
-        await asyncio.wait_for(over, 10)
+        await asyncio.wait_for(over, PATIENCE_S)
         assert session.is_open()  # ready, although there is nothing left to do
 
 
@@ -361,10 +379,10 @@ async def test_a_device_waits_for_its_cloud_pod(tmp_path: Path) -> None:
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", port)
-    first = await asyncio.wait_for(asyncio.to_thread(session.wait_open), 10)
+    first = await asyncio.wait_for(asyncio.to_thread(session.wait_open), PATIENCE_S)
     assert first == Opened(1, "k" * 43)
     opened.set()
-    await asyncio.wait_for(asyncio.to_thread(session_over, session), 10)
+    await asyncio.wait_for(asyncio.to_thread(session_over, session), PATIENCE_S)
     server.close()
     await server.wait_closed()
 
@@ -373,4 +391,4 @@ async def test_a_client_that_the_job_has_not_is_told_so(tmp_path: Path) -> None:
     async with cloud(tmp_path, FakePlanner(), replicas=1) as server:
         session = keeper(server.url, "x-9")
         with pytest.raises(NotAdmitted, match="no client x-9"):
-            await asyncio.wait_for(asyncio.to_thread(session.wait_open), 10)
+            await asyncio.wait_for(asyncio.to_thread(session.wait_open), PATIENCE_S)

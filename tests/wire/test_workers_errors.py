@@ -23,6 +23,7 @@ from lockstep_workers.errors import (
     SessionTaken,
     WorkerError,
 )
+from tests.support.patience import PATIENCE_S
 from tests.wire.cloud import cloud, devices, first_task
 from tests.wire.jobs import FakePlanner
 
@@ -63,7 +64,7 @@ async def test_only_the_job_failed_branch_ends_the_job(
         monkeypatch.setattr(server.vectors, "aggregate", fail)
         for each in made:
             await each.send()
-        await asyncio.wait({server.running}, timeout=10)
+        await asyncio.wait({server.running}, timeout=PATIENCE_S)
         assert server.running.done()
         told = (tmp_path / "outcome.json").exists()
         if isinstance(error, JobFailed):
@@ -89,7 +90,7 @@ async def test_an_error_in_an_evaluation_ends_the_job_in_words(
         monkeypatch.setattr(server.vectors, "evaluate", fail)
         for each in made:
             await each.send()
-        told = await asyncio.wait_for(server.planner.outcome, 10)
+        told = await asyncio.wait_for(server.planner.outcome, PATIENCE_S)
     assert told.result == "Failed"
     assert "evaluating the model after round 1 raised" in told.message
     assert type(error).__name__ in told.message

@@ -49,7 +49,7 @@ async def test_an_update_that_could_not_be_taken_may_be_sent_again(
         assert isinstance(told["exc_info"], OSError), "with its traceback"
         for each in made:
             assert (await each.send())[0] == 200
-        assert await asyncio.wait_for(made[0].work(after=1), 10) is not None
+        assert await asyncio.wait_for(made[0].work(after=1), PATIENCE_S) is not None
         report = server.planner.requests[1].report
         assert report is not None
         assert (len(report.clients), report.lost) == (3, [])
@@ -68,7 +68,7 @@ async def test_a_client_whose_update_can_never_be_taken_is_lost_to_the_round(
         assert (status, answer["reason"]) == (409, "not_in_round")
         for each in made[1:]:
             assert (await each.send())[0] == 200
-        work = await asyncio.wait_for(made[0].work(after=1), 10)
+        work = await asyncio.wait_for(made[0].work(after=1), PATIENCE_S)
         assert work is not None
         assert work.task.round == 2
         report = server.planner.requests[1].report
@@ -253,7 +253,7 @@ async def test_a_planner_that_refuses_for_good_is_asked_once_a_round(
         for number in (1, 2):
             for each in made:
                 await each.send(number)
-            work = await asyncio.wait_for(made[0].work(after=number), 60)
+            work = await asyncio.wait_for(made[0].work(after=number), PATIENCE_S)
             assert work is not None
             assert server.planner.asked == number
             assert server.reception.round is not None
@@ -267,7 +267,7 @@ async def test_a_planner_that_is_not_ready_is_asked_again(tmp_path: Path, status
         server.planner.asked, server.planner.no = 0, [status]
         for each in made:
             await each.send()
-        work = await asyncio.wait_for(made[0].work(after=1), 60)
+        work = await asyncio.wait_for(made[0].work(after=1), PATIENCE_S)
         assert work is not None
         assert server.planner.asked == 2
         assert server.reception.round is not None
@@ -278,7 +278,7 @@ async def test_round_1_waits_for_a_planner_that_refuses(tmp_path: Path) -> None:
     """There is no plan to go on with, and what it refuses for can be mended, as a spec can."""
     planner = FakePlanner(rounds=2, no=[409, 422, 404])
     async with cloud(tmp_path, planner) as server, devices(server, 3) as made:
-        await asyncio.wait_for(first_task(made), 60)
+        await asyncio.wait_for(first_task(made), PATIENCE_S)
         assert planner.asked == 4
         assert not planner.outcome.done()
         assert server.rounds.outcome is None
