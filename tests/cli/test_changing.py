@@ -8,6 +8,7 @@ from lockstep_api.names import CLI_MANAGER
 from lockstep_cli.errors import Exit
 from tests.support.apiserver import FakeApi, Json
 from tests.support.cli import Lockstep, device_pod, job, running_status
+from tests.support.patience import PATIENCE_S
 
 KEY = ("federatedjobs", "lab", "digits")
 
@@ -97,7 +98,7 @@ def test_wait_ends_when_pods_are_gone(lockstep: Lockstep) -> None:
 
     def last_pod_goes() -> None:
         with api.changed:
-            api.changed.wait_for(lambda: api.watches > 0, timeout=60)
+            api.changed.wait_for(lambda: api.watches > 0, timeout=PATIENCE_S)
         gone.set()
         api.remove("pods", "lab", name="digits-device-fast-0")
 

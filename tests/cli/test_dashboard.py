@@ -14,6 +14,7 @@ from lockstep_cli.errors import CliError, Unreachable
 from lockstep_cli.serving import HOST, OLD_S, Kept, server_of
 from tests.support.apiserver import running
 from tests.support.cli import Lockstep
+from tests.support.patience import PATIENCE_S
 from tests.support.recorded import federated, plain
 from tests.support.volumes import Files, Kubelet, mounted, with_cloud_pod, with_volume
 
@@ -85,7 +86,7 @@ def served(source: Source) -> Iterator[int]:
 
 
 def asked(port: int, path: str = "/", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection(HOST, port, timeout=60)
+    connection = http.client.HTTPConnection(HOST, port, timeout=PATIENCE_S)
     connection.request(
         "GET", path, headers={key.replace("_", "-"): v for key, v in headers.items()}
     )

@@ -12,6 +12,7 @@ from lockstep_cli.errors import Denied, Unreachable
 from lockstep_cli.follow import Change, Selection, follow
 from tests.support.apiserver import FakeApi, forbidden
 from tests.support.cli import Lockstep, job
+from tests.support.patience import PATIENCE_S
 
 LAB = Selection(JOBS, "lab")
 
@@ -31,7 +32,7 @@ def watched(api: FakeApi, then: Callable[[], object], *, times: int = 1) -> thre
 
     def act() -> None:
         with api.changed:
-            api.changed.wait_for(lambda: api.watches >= times, timeout=60)
+            api.changed.wait_for(lambda: api.watches >= times, timeout=PATIENCE_S)
         then()
 
     thread = threading.Thread(target=act, daemon=True)

@@ -16,6 +16,7 @@ from lockstep_cli.screen import Seen, Size, line_of, many_jobs, one_job, sparkli
 from lockstep_cli.watched import History, Watched
 from tests.support.apiserver import FakeApi
 from tests.support.cli import Lockstep, job, planned, running_status
+from tests.support.patience import PATIENCE_S
 
 
 def after(round_: int, **more: object) -> dict[str, object]:
@@ -27,7 +28,7 @@ def when_watched(api: FakeApi, *steps: Callable[[], object]) -> threading.Thread
 
     def act() -> None:
         with api.changed:
-            api.changed.wait_for(lambda: api.watches > 0, timeout=60)
+            api.changed.wait_for(lambda: api.watches > 0, timeout=PATIENCE_S)
         for step in steps:
             step()
 
