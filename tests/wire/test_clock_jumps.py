@@ -66,8 +66,8 @@ async def test_clocks_that_jump_change_no_bit_and_no_duration(tmp_path: Path) ->
     history = (jumping / "data" / "history.jsonl").read_text().splitlines()
     reports = [RoundReport.model_validate_json(line) for line in history]
     assert [report.round for report in reports] == [1, 2, 3, 4, 5, 6]
-    assert all(report.seconds < PATIENCE_S for report in reports)
-    assert reports[-1].elapsed_seconds < PATIENCE_S
+    assert all(0 <= report.seconds < HOUR_S for report in reports)
+    assert 0 <= reports[-1].elapsed_seconds < HOUR_S
     assert -steps_s(pods.said["cloud"])[0] > HOUR_S, "its clock did jump back"
     assert steps_s(pods.said["d-0"])[-1] > HOUR_S, "and this one's ahead"
 
