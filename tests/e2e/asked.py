@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 from lockstep_api import series
 from lockstep_api.series import Owner, Series
@@ -20,6 +21,7 @@ from lockstep_monitoring.asking import Ask, filled, label_values, newest, throug
 from lockstep_monitoring.dashboards import json_files
 from lockstep_monitoring.drawing import board
 from tests.cluster import api
+from tests.e2e.polled import until
 from tests.support.patience import PATIENCE_S
 
 RARE: Mapping[Series, str] = {
@@ -121,13 +123,17 @@ def assert_what_edges_tell_is_found(namespace: str, job: str) -> None:
 
 
 def assert_variables_offer(ask: Ask, namespace: str, job: str) -> None:
-    """What can be chosen is there, and the job is among it."""
+    """What can be chosen is there, as soon as Prometheus has it, and the job is among it."""
     values = values_of(namespace, job)
     for read in dashboards():
         for name, query in read.variables.items():
-            offered = label_values(ask, filled(query, values))
-            assert offered, f"{read.title}: nothing can be chosen for {name}: {query}"
-            assert values[name] in (".*", *offered), f"{read.title}: {name} offers {offered}"
+            offers = partial(_offers, ask, filled(query, values), wanted=values[name])
+            until(offers, f"{read.title}: {values[name]} cannot be chosen for {name}: {query}")
+
+
+def _offers(ask: Ask, query: str, *, wanted: str) -> bool:
+    offered = label_values(ask, query)
+    return bool(offered) and wanted in (".*", *offered)
 
 
 def _prometheus(namespace: str) -> AbstractContextManager[Ask]:

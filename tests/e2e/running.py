@@ -62,7 +62,7 @@ def installed(namespace: str, *options: str) -> Iterator[str]:
         yield namespace
     finally:
         api.kubectl("-n", namespace, "delete", "fj", "--all", "--wait")
-        api.helm("uninstall", release, "--namespace", namespace, "--wait")
+        api.helm("uninstall", release, "--namespace", namespace, "--wait", "--ignore-not-found")
         api.kubectl("delete", "namespace", namespace, "--wait")
 
 
@@ -203,21 +203,24 @@ def kill(namespace: str, pod: str) -> None:
     api.kubectl("-n", namespace, "delete", "pod", pod, "--grace-period=1")
 
 
-def kill_edge_at_work(namespace: str, name: str, *, tries: int = 6) -> tuple[str, str]:
+def kill_edge_at_work(namespace: str, name: str) -> tuple[str, str]:
     """Kills the first cluster's edge as a round begins; the type and message of Event EdgeLost.
 
-    A kill that comes when the cluster's result is in loses nothing, so that the next round's edge
-    is the next. People are told of a loss with the next plan.
+    A kill that comes when the cluster's result is in loses nothing, and one of an edge that is only
+    coming back is none: then the next round's edge is the next, for as long as it takes. People are
+    told of a loss with the next plan.
     """
-    for _ in range(tries):
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
         before: int = get(namespace, name)["status"]["lastPlan"]["round"]
         seen = watch(namespace, name, planned(before + 1))["status"]
-        kill(namespace, edge_pod(name, seen["clusters"][0]["edge"]))
+        with suppress(ClusterError):
+            kill(namespace, edge_pod(name, seen["clusters"][0]["edge"]))
         watch(namespace, name, planned(seen["lastPlan"]["round"] + 1))
         for kind, reason, message in events(namespace, name):
             if reason == "EdgeLost":
                 return kind, message
-    raise AssertionError(f"{tries} kills met no edge at work: {events(namespace, name)}")
+    raise AssertionError(f"no kill met an edge at work: {events(namespace, name)}")
 
 
 def rounds_go_on(
@@ -226,6 +229,19 @@ def rounds_go_on(
     """Waits until the job has finished some more rounds than now."""
     now = get(namespace, name)["status"].get("round") or 0
     return watch(namespace, name, past_round(now + more), timeout_s=timeout_s)
+
+
+def rounds_are_planned(namespace: str, name: str, *, more: int = 3) -> Json:
+    """Waits until the job has finished some more rounds than now, and has a plan that is new.
+
+    A plan that is late on a busy machine is no matter: its round has the last one.
+    """
+    now = get(namespace, name)["status"].get("round") or 0
+
+    def are_planned(job: Json) -> bool:
+        return past_round(now + more)(job) and bool(job["status"]["lastPlan"]["planned"])
+
+    return watch(namespace, name, are_planned)
 
 
 def condition(job: Json, kind: str) -> Json:
@@ -244,12 +260,12 @@ def events(namespace: str, name: str) -> list[tuple[str, str, str]]:
 
 
 def wait_for_event(
-    namespace: str, name: str, reason: str, *, timeout_s: float = PATIENCE_S
+    namespace: str, name: str, reason: str, *, words: str = "", timeout_s: float = PATIENCE_S
 ) -> tuple[str, str, str]:
-    """Waits by a watch for an Event of a job with this reason."""
-    found = [event for event in events(namespace, name) if event[1] == reason]
-    if found:
-        return found[-1]
+    """Waits by a watch for an Event of a job with this reason, whose message has these words."""
+    there = [one for one in events(namespace, name) if one[1] == reason and words in one[2]]
+    if there:
+        return there[-1]
     argv = (
         api.tools() / "kubectl", f"--kubeconfig={api.kubeconfig()}", "-n", namespace, "get",
         "events", "--watch", "-o", "json", "--field-selector",
@@ -260,11 +276,13 @@ def wait_for_event(
         timer.start()
         try:
             for event in _objects(process):
-                return event["type"], event["reason"], event["message"]
+                if words in event["message"]:
+                    return event["type"], event["reason"], event["message"]
         finally:
             timer.cancel()
             process.kill()
-    raise AssertionError(f"no event {reason} within {timeout_s} s: {events(namespace, name)}")
+    said = f"{reason} {words}".strip()
+    raise AssertionError(f"no event {said} within {timeout_s} s: {events(namespace, name)}")
 
 
 def in_pod(namespace: str, pod: str, code: str) -> str:

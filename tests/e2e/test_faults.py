@@ -29,18 +29,19 @@ from tests.e2e.running import (
     patch,
     pods,
     query,
+    rounds_are_planned,
     rounds_go_on,
     small_job,
     wait_for_event,
     watch,
 )
+from tests.e2e.scaling import away
 from tests.support.patience import PATIENCE_S, TIMEOUT
 
 pytestmark = pytest.mark.cluster
 
 JOB = "tough"
 CLOUD = f"{JOB}-cloud-0"
-OPERATOR = "deployment/lockstep-operator"
 
 CORRUPT_NEWEST = """
 import pathlib
@@ -102,7 +103,7 @@ def test_a_killed_cloud_pod_goes_on_where_it_was(running: str) -> None:
     assert "finished rounds are done again" not in message or "; 1 finished" in message
     job = rounds_go_on(NAMESPACE, JOB)
     assert job["status"]["round"] > before
-    assert restarts(get(NAMESPACE, CLOUD, "pod")) == 1
+    watch(NAMESPACE, CLOUD, lambda pod: restarts(pod) == 1, kind="pod")
     wait_for_sample(f'lockstep_resumes{{job="{JOB}"}}', 1)
 
 
@@ -132,31 +133,40 @@ def test_a_deleted_stateful_set_comes_back(running: str) -> None:
         "-n", NAMESPACE, "get", "statefulsets", "-o", "name",
         "-l", f"lockstep.dev/job={JOB},lockstep.dev/device-group=fast",
     ).split()  # fmt: skip
-    before = get(NAMESPACE, sets[0].rpartition("/")[2], "statefulset")["metadata"]["uid"]
+    name, pod = sets[0].rpartition("/")[2], f"{JOB}-device-fast-0"
+    before, old = uid_of(name, "statefulset"), uid_of(pod, "pod")
     api.kubectl("-n", NAMESPACE, "delete", *sets, "--wait")
+    api.kubectl("-n", NAMESPACE, "wait", "--for=create", *sets, TIMEOUT)
+    assert uid_of(name, "statefulset") != before
+    watch(NAMESPACE, pod, lambda one: one["metadata"]["uid"] != old, kind="pod")
     rounds_go_on(NAMESPACE, JOB)
     watch(NAMESPACE, JOB, devices_are_back)
-    after = get(NAMESPACE, sets[0].rpartition("/")[2], "statefulset")["metadata"]["uid"]
-    assert after != before
+
+
+def uid_of(name: str, kind: str) -> str:
+    """Tells an object from the one before it of its name."""
+    uid: str = get(NAMESPACE, name, kind)["metadata"]["uid"]
+    return uid
 
 
 def test_a_deleted_cloud_pod_goes_on_where_it_was(running: str) -> None:
     before = get(NAMESPACE, JOB)["status"]["round"]
-    uid = get(NAMESPACE, CLOUD, "pod")["metadata"]["uid"]
+    uid = uid_of(CLOUD, "pod")
     api.kubectl("-n", NAMESPACE, "delete", "pod", CLOUD, "--wait=false")
+    watch(NAMESPACE, CLOUD, lambda pod: pod["metadata"]["uid"] != uid, kind="pod")
     job = rounds_go_on(NAMESPACE, JOB, more=5)
     assert job["status"]["round"] >= before + 5
-    assert get(NAMESPACE, CLOUD, "pod")["metadata"]["uid"] != uid
 
 
 def test_a_killed_operator_costs_no_round(running: str) -> None:
     selector = "app.kubernetes.io/component=operator"
     pod = api.kubectl("-n", NAMESPACE, "get", "pods", "-l", selector, "-o", "name").strip()
+    before = restarts(get(NAMESPACE, CLOUD, "pod"))
     api.kill_container(NAMESPACE, pod.rpartition("/")[2])
     job = rounds_go_on(NAMESPACE, JOB, more=5)
     assert job["status"]["phase"] == "Running"
     assert len(pods(NAMESPACE, JOB)) == 4
-    assert restarts(get(NAMESPACE, CLOUD, "pod")) == 0
+    assert restarts(get(NAMESPACE, CLOUD, "pod")) == before
 
 
 FLOOD = """
@@ -220,13 +230,11 @@ def test_a_flood_from_a_pod_that_policies_let_in_stops_no_round(running: str) ->
 
 def test_without_a_planner_rounds_go_on_with_the_last_plan(running: str) -> None:
     before = int(in_pod(NAMESPACE, CLOUD, UNPLANNED))
-    api.kubectl("-n", NAMESPACE, "scale", OPERATOR, "--replicas=0")
-    assert firing(NAMESPACE, "LockstepOperatorDown")["labels"]["severity"] == "critical"
-    wait_for_sample(f'lockstep_round_planned{{job="{JOB}"}}', 0)
-    wait_for_sample(f'increase(lockstep_round_seconds_count{{job="{JOB}"}}[15s]) > bool 0', 1)
-    api.kubectl("-n", NAMESPACE, "scale", OPERATOR, "--replicas=1")
-    job = watch(NAMESPACE, JOB, lambda job: job["status"]["lastPlan"]["planned"])
-    rounds_go_on(NAMESPACE, JOB)
+    with away("operator"):
+        assert firing(NAMESPACE, "LockstepOperatorDown")["labels"]["severity"] == "critical"
+        wait_for_sample(f'lockstep_round_planned{{job="{JOB}"}}', 0)
+        wait_for_sample(f'increase(lockstep_round_seconds_count{{job="{JOB}"}}[15s]) > bool 0', 1)
+    job = rounds_are_planned(NAMESPACE, JOB)
     assert int(in_pod(NAMESPACE, CLOUD, UNPLANNED)) > before
     assert job["status"]["phase"] == "Running"
     ended(NAMESPACE, "LockstepOperatorDown")
@@ -290,15 +298,17 @@ def test_a_device_that_never_comes_is_named_and_the_job_goes_on(lockstep: str) -
     """A device without enough memory dies again and again; quorum and deadline do without it."""
     job = small_job(
         "incomplete",
-        training={"rounds": 5},
+        training={"rounds": 100_000},
         participation={"quorum": 2, "roundDeadlineSeconds": 20},
     )
     job["spec"]["devices"][2]["memory"] = "24Mi"
     apply(NAMESPACE, job)
-    _, _, message = wait_for_event(NAMESPACE, "incomplete", "ClientsMissing")
-    assert "goes on without slow-0" in message
+    words = "goes on without slow-0"  # the reason is also that of clients a round has lost
+    wait_for_event(NAMESPACE, "incomplete", "ClientsMissing", words=words)
+    rounds = watch(NAMESPACE, "incomplete", past_round(5))["status"]["round"]
+    patch(NAMESPACE, "incomplete", {"training": {"rounds": rounds}})
     done = watch(NAMESPACE, "incomplete", in_phase("Completed"))
-    assert done["status"]["progress"] == "5/5"
+    assert condition(done, "Complete")["reason"] == "RoundsCompleted"
 
 
 def test_a_full_volume_stops_no_round(lockstep: str) -> None:
@@ -312,7 +322,12 @@ def test_a_full_volume_stops_no_round(lockstep: str) -> None:
     with small as volume:
         apply(NAMESPACE, job)
         watch(NAMESPACE, "full", past_round(2))
-        volume.fill()
+
+        def fails(job: Json) -> bool:
+            volume.fill()  # a checkpoint that goes may have made room meanwhile
+            return condition(job, "Degraded").get("reason") == "CheckpointFailed"
+
+        watch(NAMESPACE, "full", fails)
         kind, _, message = wait_for_event(NAMESPACE, "full", "CheckpointFailed")
         assert kind == "Warning"
         assert "cannot be written: No space left on device" in message

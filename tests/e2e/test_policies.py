@@ -1,11 +1,10 @@
 """A policy at work, and what it may miss: telemetry, its own file; and a job that learns."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
+from lockstep_api import series
 from tests.cluster import api
 from tests.e2e.asked import assert_all_find_data
 from tests.e2e.running import (
@@ -15,13 +14,15 @@ from tests.e2e.running import (
     apply,
     condition,
     events,
+    eventually,
     frequency_jobs,
     past_round,
     patch,
-    rounds_go_on,
+    rounds_are_planned,
     wait_for_event,
     watch,
 )
+from tests.e2e.scaling import away
 from tests.support.patience import TIMEOUT
 
 pytestmark = pytest.mark.cluster
@@ -46,17 +47,17 @@ def test_every_query_that_people_are_shown_finds_data(running: str) -> None:
 
 
 def test_without_prometheus_rounds_go_on_and_a_condition_says_so(running: str) -> None:
-    with without_prometheus():
+    with away("prometheus"):
         watch(NAMESPACE, JOB, lambda job: "Prometheus at http://lockstep-prometheus" in told(job))
-        assert rounds_go_on(NAMESPACE, JOB)["status"]["lastPlan"]["planned"]
+        rounds_are_planned(NAMESPACE, JOB)
     watch(NAMESPACE, JOB, lambda job: degraded(job) == "False")
 
 
 def test_a_policy_that_is_not_there_is_replaced(running: str) -> None:
     patch(NAMESPACE, JOB, {"allocation": {"policyRef": "mine"}})
-    _, _, message = wait_for_event(NAMESPACE, JOB, "PolicyUnavailable")
-    assert "policy equalize stands in for ppo: there is no ConfigMap mine" in message
-    assert rounds_go_on(NAMESPACE, JOB)["status"]["lastPlan"]["planned"]
+    words = "policy equalize stands in for ppo: there is no ConfigMap mine"
+    wait_for_event(NAMESPACE, JOB, "PolicyUnavailable", words=words)
+    rounds_are_planned(NAMESPACE, JOB)
 
 
 def test_a_policy_of_ones_own_is_used(running: str) -> None:
@@ -65,8 +66,9 @@ def test_a_policy_of_ones_own_is_used(running: str) -> None:
         "-n", NAMESPACE, "create", "configmap", "mine", f"--from-file=policy.safetensors={shipped}"
     )
     patch(NAMESPACE, JOB, {"allocation": {"policyRef": "mine"}})
+    eventually(NAMESPACE, f'{series.POLICY_IN_USE.queried}{{job="{JOB}",source="ref"}} > 0')
     before = event_uids("PolicyUnavailable")
-    rounds_go_on(NAMESPACE, JOB, more=4)
+    rounds_are_planned(NAMESPACE, JOB, more=4)
     assert event_uids("PolicyUnavailable") == before
 
 
@@ -85,23 +87,6 @@ def degraded(job: Json) -> str:
 def told(job: Json) -> str:
     """What condition TelemetryDegraded says while it is true."""
     return str(condition(job, "TelemetryDegraded")["message"]) if degraded(job) == "True" else ""
-
-
-@contextmanager
-def without_prometheus() -> Iterator[None]:
-    """Stops Prometheus; it is back afterwards, whatever happened: other modules ask it, too."""
-    scale("0")
-    try:
-        yield
-    finally:
-        scale("1")
-
-
-def scale(replicas: str) -> None:
-    """Starts or stops Prometheus."""
-    api.kubectl(
-        "-n", NAMESPACE, "scale", "deployment/lockstep-prometheus", f"--replicas={replicas}"
-    )
 
 
 def test_a_job_learns_from_its_rounds(running: str) -> None:

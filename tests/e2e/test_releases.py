@@ -13,6 +13,7 @@ from lockstep_operator.kube import ApiKube
 from lockstep_operator.login import load_configuration
 from lockstep_operator.rivals import Rivals
 from tests.cluster import api
+from tests.e2e.polled import wait_until_allowed
 from tests.e2e.running import a_namespace
 
 pytestmark = pytest.mark.cluster
@@ -52,6 +53,8 @@ def let_work(home: str, *, within: str) -> None:
     role = {"apiGroup": group, "kind": "Role", "name": "op"}
     who = {"kind": "ServiceAccount", "namespace": home, "name": ACCOUNT}
     write(named | {"kind": "RoleBinding", "roleRef": role, "subjects": [who]})
+    user = f"system:serviceaccount:{home}:{ACCOUNT}"
+    wait_until_allowed(user, "patch", "federatedjobs", "--subresource=status", within=within)
 
 
 @pytest.fixture
@@ -67,6 +70,7 @@ async def test_who_has_edit_in_one_namespace_takes_no_other_from_the_operator(
     who = f"mallory-{namespace}"
     words = ("rolebinding", "mallory", "--clusterrole=edit", f"--user={who}")
     api.kubectl("-n", namespace, "create", *words)
+    wait_until_allowed(who, "create", "leases", within=namespace)
     with a_namespace() as victim:
         let_work("lockstep-system", within=victim)
         write(lease(namespace, victim, namespace), f"--as={who}")
