@@ -35,12 +35,14 @@ def job() -> Json:
 def gathers(
     plans: dict[int, Json], limits: dict[int, Json], namespace: str
 ) -> Callable[[Json], bool]:
-    """Keeps every plan that the status shows, and the pods' limits at that time; until the end."""
+    """Keeps every round's last plan that the status shows, and the pods' limits at that time; until
+    the end."""
 
     def look(seen: Json) -> bool:
-        plan = seen.get("status", {}).get("lastPlan")
-        if plan and plan["round"] not in plans:
-            plans[plan["round"]] = {one["client"]: one for one in plan["clients"]}
+        plan = seen.get("status", {}).get("lastPlan") or {"round": 0, "clients": []}
+        entries = {one["client"]: one for one in plan["clients"]}
+        if entries != plans.get(plan["round"], {}):
+            plans[plan["round"]] = entries
             limits[plan["round"]] = {
                 pod["metadata"]["name"]: pod["spec"]["containers"][0]["resources"]["limits"]["cpu"]
                 for pod in pods(namespace, "calibrated", "device")
@@ -50,13 +52,20 @@ def gathers(
     return look
 
 
+def is_in_force(plan: Json) -> bool:
+    """Whether kubelets were in time with all limits of a plan."""
+    return all(one["applied"] for one in plan.values())
+
+
 def test_steps_and_limits_are_planned_each_round(lockstep: str) -> None:
     apply(lockstep, job())
     plans: dict[int, Json] = {}
     limits: dict[int, Json] = {}
     ended = watch(lockstep, "calibrated", gathers(plans, limits, lockstep))
     assert ended["status"]["phase"] == "Completed"
-    assert condition(ended, "Degraded").get("reason") != "FrequencyNotApplied"
+    if is_in_force(plans[ended["status"]["lastPlan"]["round"]]):
+        assert condition(ended, "Degraded").get("reason") != "FrequencyNotApplied"
+    assert any(map(is_in_force, plans.values()))
     lines = on_volume(lockstep, "calibrated-cloud", HISTORY).splitlines()
     rounds = [RoundReport.model_validate_json(line) for line in lines if line]
     assert len(rounds) == ROUNDS
@@ -69,9 +78,10 @@ def test_steps_and_limits_are_planned_each_round(lockstep: str) -> None:
         assert {one.update.client: one.asked_steps for one in report.clients} == {
             client: steps for client, (steps, _) in told.items()
         }
-        for client, plan in plans.get(report.round, {}).items():
+        for client, plan in plans.get(report.round, {}).items() if report.planned else ():
             assert told[client][0] == plan["steps"]
-            assert told[client][1] == pytest.approx(plan["frequencyGHz"], rel=0.05)
+            if plan["applied"]:
+                assert told[client][1] == pytest.approx(plan["frequencyGHz"], rel=0.05)
     print("limits of pods:", limits)
     first, *later = rounds
     assert {one.update.steps for one in first.clients} == {4}  # nobody knows the work yet

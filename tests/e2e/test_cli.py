@@ -41,9 +41,16 @@ def manifest(**spec: object) -> Json:
 def running(lockstep: str) -> Iterator[str]:
     """A job without an end, which the tests of this module use in their order."""
     apply(NAMESPACE, manifest())
-    watch(NAMESPACE, NAME, past_round(3))
+    watch(NAMESPACE, NAME, is_under_way)
     yield NAME
     api.kubectl("-n", NAMESPACE, "delete", "fj", NAME, "--ignore-not-found", "--wait")
+
+
+def is_under_way(job: Json) -> bool:
+    """Whether some rounds are over, and the device is ready and has its limit."""
+    if not past_round(3)(job) or job["status"]["clients"] != "1/1":
+        return False
+    return all(one["applied"] for one in job["status"]["lastPlan"]["clients"])
 
 
 def test_a_job_is_looked_at(running: str) -> None:
@@ -133,16 +140,20 @@ def test_logs_and_watch_end_with_the_job_and_nothing_is_left(running: str) -> No
     logs = start("logs", NAME, "--follow", "--tail", "0", "--tier", "cloud")
     waiting = start("watch", NAME, "--wait", "--timeout", "10m")
     assert waiting.stdout is not None
+    assert logs.stdout is not None
     first = waiting.stdout.readline()
     assert f"{NAME}  Running  round " in first
+    assert logs.stdout.readline().startswith('cloud | {"'), "it follows"
     now = get(NAMESPACE, NAME)["status"]["round"]
     patch(NAMESPACE, NAME, {"training": {"rounds": now + 5}})
     watched, followed = ended(waiting), ended(logs)
+    last = get(NAMESPACE, NAME)["status"]["round"]
+    assert last >= now + 5
     assert watched.code == 0
     assert watched.err.startswith(f"{NAME} completed: ")
-    assert f"{NAME}  Completed  round {now + 5}/{now + 5}" in watched.out
+    assert f"{NAME}  Completed  round {last}/{last}" in watched.out
     assert followed.code == 0
-    assert f'"round": {now + 5}, ' in followed.out
+    assert f'"round": {last}, ' in followed.out
     after = cli("devices", NAME)
     assert after.code == 0
     assert re.search(rf"^{DEVICE} .* J$", after.out, re.MULTILINE)
