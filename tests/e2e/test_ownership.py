@@ -23,7 +23,7 @@ from tests.e2e.outside import (
     wait_for_phase,
     wait_until_no_children,
 )
-from tests.e2e.running import Json, a_namespace, events, get
+from tests.e2e.running import Json, a_namespace, events, get, wait_for_event
 from tests.support.patience import TIMEOUT
 
 pytestmark = pytest.mark.cluster
@@ -93,6 +93,7 @@ def taken(operator: Operator, name: str, objects: list[tuple[str, str]]) -> Json
     for kind, object_name in objects:
         assert f"{kind} {object_name}" in message(seen, "Accepted")
     assert children(namespace, name) == []
+    wait_for_event(namespace, name, "Refused")
     # A cluster that is full says so first: another Warning.
     (told,) = (one for one in events(namespace, name) if one[:2] == ("Warning", "Refused"))
     assert told[2] in message(seen, "Accepted")
@@ -157,10 +158,12 @@ def test_an_object_that_comes_in_a_childs_place_is_left_alone(operator: Operator
     create(namespace, job("late"))
     wait_for_phase(namespace, "late", "Starting")
     assert operator.stop() == 0
-    api.kubectl("-n", namespace, "delete", "configmap", "late-settings", "--wait")
-    create(namespace, users("ConfigMap", "late-settings"))
-    before = as_made(namespace, "ConfigMap", "late-settings")
-    operator.start()
+    try:
+        api.kubectl("-n", namespace, "delete", "configmap", "late-settings", "--wait")
+        create(namespace, users("ConfigMap", "late-settings"))
+        before = as_made(namespace, "ConfigMap", "late-settings")
+    finally:
+        operator.start()
     seen = wait_for_phase(namespace, "late", "Refused")
     assert message(seen, "Accepted").startswith("NameTaken: ")
     api.kubectl("-n", namespace, "wait", "--for=delete", "statefulset/late-cloud", TIMEOUT)
@@ -184,6 +187,8 @@ def test_what_a_user_kept_of_a_deleted_job_is_the_users(operator: Operator) -> N
     namespace = operator.namespace
     create(namespace, job("kept"))
     wait_for_phase(namespace, "kept", "Starting")
+    bound = "--for=jsonpath={.status.phase}=Bound"  # Kubernetes changes it no more
+    api.kubectl("-n", namespace, "wait", bound, "pvc/kept-cloud", TIMEOUT)
     api.kubectl("-n", namespace, "delete", "fj", "kept", "--cascade=orphan", "--wait")
     found = get(namespace, "kept-cloud", "pvc")["metadata"]
     assert "ownerReferences" not in found

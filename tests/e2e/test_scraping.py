@@ -179,7 +179,7 @@ def test_the_last_list_holds_while_no_operator_answers(cluster: Path, tmp_path: 
         found.list.status, found.list.body = 503, json.dumps({"message": "ask again"})
         found.list.wait(3)
         found.read()
-        assert len(found.asked.query("up == 1")) == 2
+        assert len(found.asked.until("up == 1", series=2)) == 2
         left = [one for one in json.loads(last) if one["labels"]["job"] != "own"]
         found.list.status, found.list.body = 200, json.dumps(left)
         found.asked.until('up{namespace="lab"} unless on () up{namespace="mallory"}')
