@@ -103,7 +103,7 @@ def _guarded(account: Account) -> Account:
     """Once the apiserver has heard of the policy: it takes a moment."""
     stranger = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe"}}
     for _ in range(round(PATIENCE_S)):
-        if account.tries(stranger):
+        if "denied request" in account.tries(stranger):  # until it may do all, it is forbidden
             return account
         api.kubectl("get", "--raw", "/readyz")
     raise TimeoutError("the policy is not in force")

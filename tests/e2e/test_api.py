@@ -17,6 +17,7 @@ from lockstep_admission.checking import checked
 from lockstep_admission.errors import Refused
 from lockstep_operator.crd import crd
 from tests.cluster import api
+from tests.e2e.polled import wait_until_served
 from tests.e2e.program import cli
 from tests.support.manifests import (
     ABSENT,
@@ -84,7 +85,7 @@ def answer(namespace: str, spec: str) -> tuple[int, str]:
 def jobs(cluster: Path) -> Iterator[str]:
     """A namespace in a cluster with the CRD of this checkout."""
     api.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD_FILE))
-    api.kubectl("wait", "--for=condition=Established", "crd/federatedjobs.lockstep.dev")
+    wait_until_served("federatedjobs.lockstep.dev")
     name = f"test-api-{time.time_ns() % 10**8}"
     api.kubectl("create", "namespace", name)
     yield name

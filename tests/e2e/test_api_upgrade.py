@@ -14,6 +14,8 @@ import pytest
 
 from lockstep_operator.crd import crd
 from tests.cluster import api
+from tests.e2e.polled import is_done, until, wait_until_served
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.cluster
 
@@ -59,7 +61,7 @@ def kubectl(*words: str, stdin: str | None = None) -> tuple[int, str]:
     """Exit code and all that kubectl said: here its errors are the result."""
     done = subprocess.run(
         [str(api.tools() / "kubectl"), f"--kubeconfig={api.kubeconfig()}", *words],
-        input=stdin, capture_output=True, text=True, check=False, timeout=60,
+        input=stdin, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 
@@ -68,7 +70,7 @@ def replace_crd(manifest: Json) -> None:
     api.kubectl(
         "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(manifest)
     )
-    api.kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}")
+    wait_until_served(CRD_NAME)
 
 
 @pytest.fixture
@@ -85,14 +87,9 @@ def stored(cluster: Path) -> Iterator[str]:
 
 def wait_until_refused(namespace: str) -> str:
     """What the apiserver says to a new job once it goes by the new rule."""
-    for _ in range(60):
-        code, said = kubectl(
-            "-n", namespace, "create", "--dry-run=server", "-f", "-", stdin=job("new")
-        )
-        if code:
-            return said
-        time.sleep(0.5)  # the apiserver takes a CRD up a moment after it is stored
-    pytest.fail("the rule is not in force after 30 s")
+    create = ("-n", namespace, "create", "--dry-run=server", "-f", "-")
+    until(lambda: not is_done(*create, stdin=job("new")), "the rule is not in force")
+    return kubectl(*create, stdin=job("new"))[1]
 
 
 def test_a_job_that_a_later_rule_would_refuse_can_still_be_changed(stored: str) -> None:

@@ -19,6 +19,7 @@ from images.recipe import project_version, reference
 from lockstep_api.names import Role, service_account_name
 from lockstep_operator.rights import RIGHTS, Scope
 from tests.cluster import api
+from tests.e2e.polled import wait_until_allowed
 from tests.e2e.running import eventually
 from tests.support.patience import PATIENCE_S, TIMEOUT
 
@@ -277,6 +278,9 @@ def installed(cluster: Path) -> Iterator[str]:
     only = f"watchNamespaces={{{name}}}"
     api.kubectl("create", "namespace", name)
     api.helm("install", "lockstep", CHART, "--namespace", name, "--set", only)
+    operator = f"system:serviceaccount:{name}:lockstep-operator"
+    wait_until_allowed(operator, "list", "federatedjobs", within=name)
+    wait_until_allowed(operator, "create", "tokenreviews", within="kube-public")
     yield name
     api.kubectl("-n", name, "delete", "fj", "--all")
     api.helm("uninstall", "lockstep", "--namespace", name)
@@ -414,6 +418,7 @@ def test_prometheus_may_do_nothing_and_has_no_token(installed: str) -> None:
     for question in ("list pods", "watch pods", "get secrets", "list configmaps", "delete pods"):
         assert not may(installed, "lockstep-prometheus", question, within=installed)
     selector = "app.kubernetes.io/component=prometheus"
+    api.kubectl("-n", installed, "wait", "--for=create", "pods", "-l", selector, TIMEOUT)
     found = json.loads(api.kubectl("-n", installed, "get", "pods", "-l", selector, "-o", "json"))
     (pod,) = found["items"]
     assert not any("projected" in volume for volume in pod["spec"]["volumes"])

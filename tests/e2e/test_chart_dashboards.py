@@ -11,7 +11,7 @@ import yaml
 from lockstep_monitoring.dashboards import ALL
 from tests.cluster import api
 from tests.cluster.errors import ClusterError
-from tests.support.patience import TIMEOUT
+from tests.e2e.polled import wait_until_served
 
 pytestmark = pytest.mark.cluster
 
@@ -42,7 +42,7 @@ def operators_crd(cluster: Path) -> Iterator[None]:
         api.kubectl("get", "crd", name)
     except ClusterError:
         api.kubectl("apply", "-f", str(CRD))
-        api.kubectl("wait", "--for=condition=Established", f"crd/{name}", TIMEOUT)
+        wait_until_served(name)
         yield
         api.kubectl("delete", "crd", name)
     else:

@@ -106,12 +106,15 @@ HTTPServer(("", 8080), Hello).serve_forever()
 # A Service's rules follow its endpoints by a moment: ask again until they are there.
 FETCH = """
 import time, urllib.request
-for attempt in range(50):
+until = time.monotonic() + {patience_s}
+while True:
     try:
-        print(urllib.request.urlopen("http://{host}/", timeout=2).read().decode())
+        print(urllib.request.urlopen("http://{host}/", timeout=20).read().decode())
         break
-    except OSError as error:
-        print(error) if attempt == 49 else time.sleep(0.2)
+    except OSError:
+        if time.monotonic() > until:
+            raise
+        time.sleep(0.2)
 """
 
 
@@ -125,7 +128,8 @@ def test_a_service_is_reached_by_name(namespace: str, where: Tier) -> None:
     wait_ready(namespace, "web")
     wait_ready(namespace, "asks")
     for host in ("web", f"web.{namespace}.svc.cluster.local"):
-        assert run_python(namespace, "asks", FETCH.format(host=host)).strip() == "hello"
+        fetch = FETCH.format(host=host, patience_s=PATIENCE_S)
+        assert run_python(namespace, "asks", fetch).strip() == "hello"
 
 
 def test_a_volume_keeps_its_data_across_a_pod_restart(namespace: str) -> None:
@@ -163,7 +167,14 @@ def test_a_resize_changes_the_quota_without_a_restart(namespace: str) -> None:
 def test_logs_are_read(namespace: str) -> None:
     apply(namespace, pod("says", SLEEP, tier=Tier.EDGE))
     wait_ready(namespace, "says")
-    assert "started" in api.kubectl("-n", namespace, "logs", "says")
+    kubectl = (str(api.tools() / "kubectl"), f"--kubeconfig={api.kubeconfig()}", "-n", namespace)
+    follow = (*kubectl, "logs", "--follow", "says")
+    with subprocess.Popen(follow, stdout=subprocess.PIPE, text=True) as logs:
+        try:
+            assert logs.stdout is not None
+            assert logs.stdout.readline() == "started\n"
+        finally:
+            logs.kill()
 
 
 def test_a_command_runs_in_a_nodes_network() -> None:

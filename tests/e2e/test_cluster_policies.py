@@ -147,15 +147,17 @@ def test_a_pod_gets_out_only_where_it_may(walled: str) -> None:
 
 TALK = """
 import socket
-link = socket.create_connection(("server", 80), timeout=200)
+link = socket.create_connection(("server", 80), timeout=300)
 print("begun", flush=True)
 input()
 link.sendall(b"HEAD / HTTP/1.0\\r\\n\\r\\n")
-print(link.recv(8).decode(), flush=True)
+print(link.recv(8, socket.MSG_WAITALL).decode(), flush=True)
 """
 
 
 def test_a_connection_that_is_there_goes_on_when_no_new_one_gets_in(walled: str) -> None:
+    opened = {("server", 80): TAKEN}
+    assert heard(walled, "friend", opened) == opened
     kubectl = [str(api.tools() / "kubectl"), f"--kubeconfig={api.kubeconfig()}", "-n", walled]
     words = [*kubectl, "exec", "-i", "friend", "--", "python3", "-c", TALK]
     with subprocess.Popen(words, stdin=PIPE, stdout=PIPE, text=True) as talk:

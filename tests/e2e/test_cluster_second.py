@@ -51,9 +51,11 @@ def second(cluster: Path) -> Iterator[Embedded]:
     """One node beside the cluster of all other tests."""
     driver = Embedded(Layout(name=NAME))
     argv = ("--node", "one=cloud", "up", layout_folder(cache_folder(), "operator"))
-    command(*argv)
-    yield driver
-    command("down")
+    try:
+        command(*argv)
+        yield driver
+    finally:
+        command("down")
 
 
 def pod_is_ready(driver: Embedded, namespace: str) -> str:

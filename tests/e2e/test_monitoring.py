@@ -13,8 +13,8 @@ import yaml
 from lockstep_api import names
 from lockstep_monitoring import alerts, rule_file, rules, told_file
 from tests.cluster import api
+from tests.e2e.polled import wait_until_served
 from tests.e2e.running import CHART
-from tests.support.patience import TIMEOUT
 from tests.support.prometheus_operator import KINDS, crds
 from tests.support.promtool import checked, promtool
 
@@ -274,7 +274,7 @@ def prometheus_operator(cluster: Path) -> Iterator[None]:
                if not any(one.endswith(f"/{name}") for one in there)]  # fmt: skip
     for name, file in missing:
         api.kubectl("apply", "--server-side", "-f", str(file))
-        api.kubectl("wait", f"crd/{name}", "--for=condition=Established", TIMEOUT)
+        wait_until_served(name)
     yield
     for name, _ in missing:
         api.kubectl("delete", "crd", name, "--wait=false")
