@@ -5,6 +5,7 @@ device's energy, and what was seen next. What was seen before one round and befo
 what every link carried in between, so another action can be played against the same bandwidth.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -59,8 +60,11 @@ class Experience:
         kept = [one for one in self.records if one.round != record.round]
         return Experience(tuple([*kept, record][-MAX_ROUNDS:]))
 
-    def replays(self, chosen: Callable[[int], bool] = lambda number: True) -> list[Replay]:
-        """The rounds of which `chosen(number)` is true; those of equally many devices together."""
+    def replays(
+        self, chosen: Callable[[int], bool] = lambda number: True, *, most: int = sys.maxsize
+    ) -> list[Replay]:
+        """The rounds of which `chosen(number)` is true; those of equally many devices together, but
+        not more than `most` of these: to play them takes some kilobytes each."""
         if not self.records:
             return []
         begin_s = self.records[0].at_s - _HISTORY_S
@@ -73,9 +77,13 @@ class Experience:
         by_size: dict[int, list[Record]] = {}
         for record in filter(lambda one: chosen(one.round), self.records):
             by_size.setdefault(len(record.clients), []).append(record)
-        return [
-            _replay(records, traces, number=number, begin_s=begin_s) for records in by_size.values()
-        ]
+        parts = (
+            records[first : first + step]
+            for size, records in by_size.items()
+            for step in (max(1, most // size),)
+            for first in range(0, len(records), step)
+        )
+        return [_replay(part, traces, number=number, begin_s=begin_s) for part in parts]
 
     # -- file ----------------------------------------------------------------------------
 

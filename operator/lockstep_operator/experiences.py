@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from lockstep_allocator.experience import Experience
 
-MOST_DEVICES = 16_000
+MOST_DEVICES = 4_000
 """Each time that one took part in a round counts: a kilobyte, and a half."""
 
 

@@ -97,6 +97,13 @@ def test_rounds_of_unequal_fleets_are_replayed_apart() -> None:
     assert np.isfinite(cost(mixed, read_policy(SHIPPED)))
 
 
+def test_rounds_that_are_played_in_parts_cost_the_same() -> None:
+    policy, parts = read_policy(SHIPPED), played().replays(most=100)
+    assert [part.fleet.devices.shape for part in parts] == [(16, 6), (16, 6), (8, 6)]
+    assert [part.fleet.devices.shape for part in played().replays(most=1)] == [(1, 6)] * ROUNDS
+    assert costs(parts, policy) == pytest.approx(costs(played().replays(), policy), rel=1e-6)
+
+
 def test_a_file_has_what_was_recorded() -> None:
     again = Experience.from_bytes(played().to_bytes())
     assert [r.round for r in again.records] == [r.round for r in played().records]

@@ -2,15 +2,22 @@
 
 import asyncio
 import base64
+import json
 import threading
+import tracemalloc
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from lockstep_allocator import records
 from lockstep_allocator.experience import Experience
 from lockstep_allocator.policy import SHIPPED, Policy, read_policy
 from lockstep_api import names
+from lockstep_operator.core.learn import judge
 from lockstep_operator.core.model import ObjectRef
 from lockstep_operator.errors import Unavailable
 from lockstep_operator.experiences import Experiences, devices
@@ -324,6 +331,36 @@ async def test_of_the_rounds_of_many_jobs_some_are_held(setup: Setup) -> None:
     assert small.get("large") is of_a_job, "the job that has its turn needs it"
     small.keep("other", of_a_job)
     assert small.get("large") is None
+
+
+def test_to_judge_a_policy_takes_little_beside_the_rounds() -> None:
+    """The largest file: 100 rounds of 80 devices with the longest energy curves."""
+    rounds = largest_experience()
+    policy = read_policy(SHIPPED)
+    judge(rounds, has=policy, offered=policy, begun=policy)  # what is loaded once
+    tracemalloc.start()
+    try:
+        judge(rounds, has=policy, offered=policy, begun=policy)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 << 20
+
+
+def largest_experience() -> Experience:
+    devices, of_a_round = 8000, 80
+    rounds = [(number, 1.7e9 + 10 * number, 5.0, 0.1, of_a_round) for number in range(1, 101)]
+    tensors: dict[str, NDArray[Any]] = {
+        "rounds": np.array(rounds, np.float64),
+        "client": np.tile(np.arange(of_a_round), 100).astype(np.int32),
+        "curve": np.zeros(devices, np.int32),
+        "curves": np.ones((1, len(records.OF_CURVE) + 2 * records.MAX_LINES)),
+        "slots": np.ones((devices, 16), np.float32),
+        **dict.fromkeys(records._OF_DEVICE, np.ones(devices, np.float32)),
+    }
+    clients = [f"d-{number}" for number in range(of_a_round)]
+    told = {records.FORMAT: json.dumps({"version": records.VERSION, "clients": clients})}
+    return Experience.from_bytes(save(tensors, told))
 
 
 async def test_what_a_job_learns_from_is_forgotten_when_it_ends(setup: Setup) -> None:

@@ -18,6 +18,8 @@ from lockstep_operator.core.state import FinishedRound
 
 WINDOW = 20
 """Rounds between two updates (N in CN113312169B)."""
+PLAYED_AT_ONCE = 500
+"""Devices of recorded rounds."""
 
 
 class Verdict(StrEnum):
@@ -100,7 +102,7 @@ def record_of(finished: FinishedRound) -> Record | None:
 
 def judge(experience: Experience, *, has: Policy, offered: Policy, begun: Policy) -> Judged:
     """Plays the recorded rounds with the three policies."""
-    replays = experience.replays()
+    replays = experience.replays(most=PLAYED_AT_ONCE)
     before, after, first = (float(costs(replays, one).mean()) for one in (has, offered, begun))
     return Judged(len(experience), before, after, first, changed=_differ(has, offered))
 
