@@ -131,6 +131,8 @@ class Bodies:
         announced = request.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > most:
             raise BodyTooLarge(f"a body of this job has at most {most} bytes, not {announced}")
+        if announced.isdigit():
+            self._check_room(namespace, int(announced))  # before a byte of it is read
         try:
             async with asyncio.timeout(self.body_s):
                 async for piece in request.stream():
@@ -143,11 +145,14 @@ class Bodies:
     def _hold(self, content: bytearray, piece: bytes, *, namespace: str, most: int) -> None:
         if len(content) + len(piece) > most:
             raise BodyTooLarge(f"a body of this job has at most {most} bytes")
-        mine = self._held[namespace]
-        if mine + len(piece) > (self.most_held - self._held.total() + mine) / 2:
-            raise TooManyCalls("the planner reads too much of this namespace already: try again")
-        self._held[namespace] = mine + len(piece)
+        self._check_room(namespace, len(piece))
+        self._held[namespace] += len(piece)
         content += piece
+
+    def _check_room(self, namespace: str, more: int) -> None:
+        mine = self._held[namespace]
+        if mine + more > (self.most_held - self._held.total() + mine) / 2:
+            raise TooManyCalls("the planner reads too much of this namespace already: try again")
 
 
 def _labels(job: JobView) -> int:

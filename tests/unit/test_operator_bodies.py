@@ -291,6 +291,8 @@ async def test_bodies_of_all_jobs_together_have_their_bytes(setup: Setup) -> Non
     done = await call(setup, Call(b" " * 400, b" " * 400), bodies=held)
     assert done.status == 429
     assert not held._held
+    announced = await call(setup, Call(b" " * 400), bodies=held, announced=800)
+    assert (announced.status, announced.read) == (429, 0)
 
 
 async def test_no_namespace_has_all_the_bytes_of_bodies(setup: Setup) -> None:
