@@ -9,15 +9,16 @@ from lockstep_api.tiers import MOST_CLUSTERS, MOST_CUTS, MOST_EDGES
 from lockstep_api.wire_types import MOST_ACCOUNT, MOST_NOTICES, MOST_TEXT
 
 
-def most_bytes(clients: int, *, labels: int = 0) -> int:
+def most_bytes(clients: int, *, labels: int = 0, edges: int = MOST_EDGES) -> int:
     """Size of a job's largest request to the planner, in bytes.
 
     A client has its registration, its report and its name among the lost ones or those left out,
     with what of it was not believed: less than 2 KiB, and 12 bytes for each of `labels` counts
     where it tells its histogram. A character takes 6 bytes at most. A cluster, an edge, a cut have
-    less than 1 KiB each.
+    less than 1 KiB each; no job has more clusters than clients.
     """
-    tiers = (MOST_CLUSTERS + MOST_EDGES + MOST_CUTS) << 10 if labels else 0
+    clusters = min(clients, MOST_CLUSTERS)
+    tiers = (clusters + min(edges, MOST_EDGES) + MOST_CUTS) << 10 if labels else 0
     texts = 6 * (MOST_TEXT * (MOST_NOTICES + MOST_TAKEN_BACK + 2) + MOST_ACCOUNT)
     return clients * (2048 + 12 * labels) + tiers + texts + (64 << 10)
 

@@ -64,8 +64,10 @@ class Bodies:
         """
         clients = 0 if job.spec is None else job.spec.clients()
         labels = _labels(job)
+        edges = 0 if job.spec is None else sum(one.replicas for one in job.spec.edge_groups())
+        most = most_bytes(clients, labels=labels, edges=edges)
         async with (
-            self._whole(request, job, most=most_bytes(clients, labels=labels)) as content,
+            self._whole(request, job, most=most) as content,
             self._room(job, content),
         ):
             # The rest of the process goes on meanwhile.

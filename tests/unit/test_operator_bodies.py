@@ -16,6 +16,7 @@ from lockstep_api.wire import PlanRequest
 from lockstep_operator import bodies as bodies_module
 from lockstep_operator.bodies import MOST_OF_A_JOB, Bodies
 from lockstep_operator.core.model import JobKey, JobView
+from lockstep_operator.errors import BodyTooLarge
 from lockstep_operator.kube import job_ref
 from lockstep_operator.observe import job_view
 from lockstep_operator.routes import LINES_OF_ALL, LINES_OF_ONE, planner_app
@@ -215,6 +216,19 @@ async def test_a_body_has_at_most_the_bytes_that_its_job_can_tell(
     assert sent.read <= most
     assert not held._held
     assert not held._of_job
+
+
+async def test_a_small_job_with_edges_has_a_small_body(setup: Setup) -> None:
+    """Not that of a job with a thousand clusters and edges."""
+    body = setup.kube.objects[job_ref("lab", "digits")]
+    spec = body["spec"] | {"mode": "hierarchical", "edges": [{"name": "e"}]}
+    setup.kube.put({**body, "spec": spec})
+    job, held = job_of(setup), Bodies()
+    sent = Call(*[b" " * (16 << 10)] * 1000)
+    with pytest.raises(BodyTooLarge):
+        await held.message(Request({"type": "http", "headers": []}, sent.receive), job,
+                           kind=PlanRequest)  # fmt: skip
+    assert sent.read < 45, "less than 720 KiB"
 
 
 async def test_a_body_of_values_beyond_measure_is_not_parsed(
