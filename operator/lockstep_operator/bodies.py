@@ -31,6 +31,8 @@ BODY_S = 8.0
 MOST_HELD = 32 << 20
 """Bytes of all bodies that are being read or parsed; a namespace has half of what the others leave
 of them, so that nobody has them all."""
+MOST_TOGETHER = 4 << 20
+"""Bytes of all bodies of one namespace but its largest."""
 LARGE = 256 << 10
 """Bytes of a body of some hundred clients."""
 MOST_OF_A_JOB = 3
@@ -44,14 +46,24 @@ Message = TypeVar("Message", bound=BaseModel)
 
 
 @dataclass(slots=True)
+class _Share:
+    """What a namespace has."""
+
+    bodies: list[bytearray] = field(default_factory=list)
+    size: int = 0
+    """Bytes of all of them."""
+
+
+@dataclass(slots=True)
 class Bodies:
     """Those that are held now."""
 
     body_s: float = BODY_S
     most_held: int = MOST_HELD
     _of_job: Counter[str] = field(default_factory=Counter)
-    _held: Counter[str] = field(default_factory=Counter)
+    _held: dict[str, _Share] = field(default_factory=dict)
     """By namespace."""
+    _size: int = 0
     _parsing: FairLock = field(default_factory=FairLock)
     _beside: Beside = field(default_factory=Beside)
 
@@ -120,40 +132,48 @@ class Bodies:
         self, request: Request, job: JobView, *, most: int
     ) -> AsyncIterator[bytearray]:
         content, namespace = bytearray(), job.key.namespace
+        mine = self._held.setdefault(namespace, _Share())
+        mine.bodies.append(content)
         try:
-            await self._fill(content, request, namespace=namespace, most=most)
+            await self._fill(content, request, mine=mine, most=most)
             yield content
         finally:
-            self._held[namespace] -= len(content)
-            self._held += Counter()
+            mine.bodies = [one for one in mine.bodies if one is not content]
+            mine.size -= len(content)
+            self._size -= len(content)
+            if not mine.bodies:
+                del self._held[namespace]
 
-    async def _fill(
-        self, content: bytearray, request: Request, *, namespace: str, most: int
-    ) -> None:
+    async def _fill(self, content: bytearray, request: Request, *, mine: _Share, most: int) -> None:
         announced = request.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > most:
             raise BodyTooLarge(f"a body of this job has at most {most} bytes, not {announced}")
         if announced.isdigit():
-            self._check_room(namespace, int(announced))  # before a byte of it is read
+            self._check_room(mine, content, more=int(announced))  # before a byte of it is read
         try:
             async with asyncio.timeout(self.body_s):
                 async for piece in request.stream():
-                    self._hold(content, piece, namespace=namespace, most=most)
+                    self._hold(content, piece, mine=mine, most=most)
         except TimeoutError as error:
             raise BodyTooSlow(f"the body took longer than {self.body_s:g} s") from error
         except ClientDisconnect as error:
             raise BodyTooSlow("the caller has gone") from error
 
-    def _hold(self, content: bytearray, piece: bytes, *, namespace: str, most: int) -> None:
+    def _hold(self, content: bytearray, piece: bytes, *, mine: _Share, most: int) -> None:
         if len(content) + len(piece) > most:
             raise BodyTooLarge(f"a body of this job has at most {most} bytes")
-        self._check_room(namespace, len(piece))
-        self._held[namespace] += len(piece)
+        self._check_room(mine, content, more=len(piece))
+        mine.size += len(piece)
+        self._size += len(piece)
         content += piece
 
-    def _check_room(self, namespace: str, more: int) -> None:
-        mine = self._held[namespace]
-        if mine + more > (self.most_held - self._held.total() + mine) / 2:
+    def _check_room(self, mine: _Share, content: bytearray, *, more: int) -> None:
+        """Whether a body may have so many more bytes, beside all others of its namespace."""
+        size, room = mine.size + more, (self.most_held - self._size + mine.size) / 2
+        if size <= min(room, MOST_TOGETHER):
+            return
+        others = (len(one) for one in mine.bodies if one is not content)
+        if size > room or size - max(*others, len(content) + more, 0) > MOST_TOGETHER:
             raise TooManyCalls("the planner reads too much of this namespace already: try again")
 
 

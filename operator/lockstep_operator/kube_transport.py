@@ -9,7 +9,7 @@ when a successor begins. What is not in the table of rights (`rights`) does not 
 import json
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from lockstep_operator.errors import (
     Unavailable,
 )
 from lockstep_operator.kube_reviews import ACCESS_REVIEW, TOKEN_REVIEW
+from lockstep_operator.kube_shares import Shares
 from lockstep_operator.rights import called, granted
 
 JSON = "application/json"
@@ -83,6 +84,7 @@ class Transport:
     """Hears verb and kind of every request."""
     left_s: Callable[[], float] = lambda: math.inf
     """Seconds for which this process may still write."""
+    shares: Shares = field(default_factory=Shares)
 
     async def call(self, request: Request) -> Manifest:
         """The answer as an object.
@@ -90,7 +92,7 @@ class Transport:
         Raises:
             TooLarge: it has more bytes than are read of it.
         """
-        async with self.open(request) as response:
+        async with self._share(request), self.open(request) as response:
             content = await read_at_most(response, request.most_bytes)
             if content is None:
                 raise TooLarge(f"{request}: more than {request.most_bytes:,} bytes")
@@ -99,9 +101,12 @@ class Transport:
 
     async def send(self, request: Request) -> None:
         """A call whose answer is of no use: it is as large as its object, and nothing is held."""
-        async with self.open(request) as response:
+        async with self._share(request), self.open(request) as response:
             async for _ in response.content.iter_any():
                 continue
+
+    def _share(self, request: Request) -> AbstractAsyncContextManager[None]:
+        return self.shares.of(request.path) if request.writes else nullcontext()
 
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:

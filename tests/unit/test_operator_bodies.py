@@ -16,7 +16,7 @@ from lockstep_api.wire import PlanRequest
 from lockstep_operator import bodies as bodies_module
 from lockstep_operator.bodies import MOST_OF_A_JOB, Bodies
 from lockstep_operator.core.model import JobKey, JobView
-from lockstep_operator.errors import BodyTooLarge
+from lockstep_operator.errors import BodyTooLarge, TooManyCalls
 from lockstep_operator.kube import job_ref
 from lockstep_operator.observe import job_view
 from lockstep_operator.routes import LINES_OF_ALL, LINES_OF_ONE, planner_app
@@ -325,12 +325,43 @@ async def test_no_namespace_has_all_the_bytes_of_bodies(setup: Setup) -> None:
     ]
     while any(one.read < 10 for one, task in zip(slow, waiting, strict=True) if not task.done()):  # noqa: ASYNC110
         await asyncio.sleep(0)
-    assert held._held["a"] + held._held["b"] > 600_000
+    assert held._held["a"].size + held._held["b"].size > 600_000
     await read("c", Call(json.dumps(request()).encode() + b" " * 50_000))
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     assert not held._held
+
+
+async def test_bodies_of_one_namespace_are_small_together_and_one_may_be_large(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many jobs it has: each may announce some hundred kilobytes in three calls."""
+    monkeypatch.setattr(bodies_module, "MOST_TOGETHER", 100_000)
+    held, job = Bodies(), job_of(setup)
+    body = json.dumps(request()).encode()
+
+    async def read(number: int, sent: Call) -> None:
+        one = replace(job, uid=f"u{number}", key=JobKey("a", f"j{number}"))
+        await held.message(Request({"type": "http", "headers": []}, sent.receive), one,
+                           kind=PlanRequest)  # fmt: skip
+
+    slow = [Call(*[b" " * 10_000] * 4, ends=False) for _ in range(12)]
+    waiting = [asyncio.create_task(read(number, sent)) for number, sent in enumerate(slow[:2])]
+    while any(one.read < 4 for one in slow[:2]):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await read(20, Call(body, b" " * 120_000))
+    waiting += [asyncio.create_task(read(number, slow[number])) for number in range(2, 12)]
+    while any(one.read < 4 for one, task in zip(slow, waiting, strict=True) if not task.done()):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert held._size == held._held["a"].size <= 100_000 + 40_000
+    assert [task.done() for task in waiting].count(False) >= 2
+    for task in waiting:
+        task.cancel()
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(one) for one in ended} == {asyncio.CancelledError, TooManyCalls}
+    assert not held._held
+    assert held._size == 0
 
 
 async def test_a_flood_of_refused_calls_is_a_few_lines_that_count_the_rest(

@@ -27,6 +27,7 @@ from lockstep_operator.errors import (
 )
 from lockstep_operator.kube import JOB, NODE, POD, ApiKube, job_ref
 from lockstep_operator.kube_reviews import User
+from lockstep_operator.kube_shares import MOST_OF_A_NAMESPACE
 from lockstep_operator.rights import Called
 from tests.support.patience import PATIENCE_S
 from tests.support.ports import free_port
@@ -379,6 +380,35 @@ async def test_a_write_is_not_waited_for_longer_than_the_lease_lasts(
         with pytest.raises(Unavailable):
             await leading.apply(SET, over=READ)
     assert len(server.requests) == 1
+
+
+async def test_slow_writes_to_one_namespace_leave_connections_to_all_else(
+    kube: ApiKube, server: Server
+) -> None:
+    """An apiserver takes seconds for a large object, and somebody may have hundreds."""
+    server.stalled = True
+    waiting = [
+        asyncio.create_task(kube.apply_status(job_ref("lab", f"j{number}"), "uid-1", status={}))
+        for number in range(200)
+    ]
+    while len(server.requests) < MOST_OF_A_NAMESPACE:  # noqa: ASYNC110  the server is another's
+        await asyncio.sleep(0.01)
+    lease = ObjectRef("coordination.k8s.io/v1", "Lease", "lab", "lockstep-operator")
+    others = [
+        kube.get(job_ref("lab", "digits")),
+        kube.apply_status(job_ref("other", "digits"), "uid-1", status={}),
+        kube.replace({"apiVersion": lease.api_version, "kind": lease.kind,
+                      "metadata": {"namespace": "lab", "name": lease.name}}),
+    ]  # fmt: skip
+    asked = [asyncio.create_task(one) for one in others]
+    while len(server.requests) < MOST_OF_A_NAMESPACE + len(asked):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    paths = [one.path for one in server.requests]
+    assert len([path for path in paths if path.endswith("/status")]) == MOST_OF_A_NAMESPACE + 1
+    for _ in range(len(waiting) + len(asked)):
+        server.answer({"metadata": {"name": "x"}})
+    server.released.set()
+    await asyncio.gather(*waiting, *asked)
 
 
 async def test_no_write_begins_after_the_lease(kube: ApiKube, server: Server) -> None:
