@@ -17,7 +17,7 @@ from lockstep_api import names
 from lockstep_api.status import FederatedJobStatus
 from lockstep_operator.complaints import KINDS, Complaints
 from lockstep_operator.core import occupancy
-from lockstep_operator.core.amount import Amount
+from lockstep_operator.core.amount import UNBOUNDED, Amount
 from lockstep_operator.core.model import (
     Bounds,
     Complaint,
@@ -193,7 +193,12 @@ class ClusterState:
             used=others.used,
             pods=[*pods, *others.pods],
             placed=[*placed, *others.placed],
+            allowed=self._allowed,
         )
+
+    def _allowed(self, namespace: str) -> Amount:
+        """What its quotas let all pods of a namespace have, as far as it is known."""
+        return self.bounds(namespace).allowed if self._is_followed(namespace) else UNBOUNDED
 
     def decided(self, job: JobView, status: FederatedJobStatus) -> None:
         """What becomes of a job as it was just decided: known before its status is written."""

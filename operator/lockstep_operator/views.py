@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -232,9 +232,20 @@ def limit_range_bounds(manifest: Manifest) -> Bounds:
 
 
 def quota_bounds(manifest: Manifest) -> Bounds:
-    """What a ResourceQuota says of all CPU limits, whichever pods it is for."""
-    total = (manifest.get("spec", {}).get("hard") or {}).get("limits.cpu")
-    return Bounds() if total is None else Bounds(total_cpu=amount(total))
+    """What a ResourceQuota says of all CPU limits, whichever pods it is for, and of all pods."""
+    spec = manifest.get("spec", {})
+    hard = spec.get("hard") or {}
+
+    def least(*resources: str) -> float:
+        said = (hard.get(resource) for resource in resources)
+        return min((amount(one) for one in said if one is not None), default=math.inf)
+
+    bounds = Bounds(total_cpu=least("limits.cpu"))
+    if spec.get("scopes") or spec.get("scopeSelector"):
+        return bounds
+    memory = least("limits.memory", "requests.memory", "memory")
+    pods = least("pods", "count/pods")
+    return replace(bounds, allowed=Amount(least("limits.cpu"), memory, pods, storage=math.inf))
 
 
 def kept_job(job: Manifest) -> KeptJob:

@@ -75,6 +75,41 @@ async def test_pods_that_are_there_count_once() -> None:
     assert await free(kube) == {"node": 7.1}
 
 
+QUOTAS: list[tuple[Manifest, float]] = [
+    ({"hard": {"limits.cpu": "600m"}}, 7.5),  # the cloud pod's 0.1, and one device of 0.4
+    ({"hard": {"pods": "2"}}, 7.5),
+    ({"hard": {"count/pods": "0"}}, 8.0),
+    ({"hard": {"requests.memory": "1"}}, 8.0),
+    ({"hard": {"limits.cpu": "5", "pods": "9"}}, 7.1),
+    ({"hard": {"requests.cpu": "1m"}}, 7.1),  # devices request less than they hold
+    ({"hard": {"pods": "0"}, "scopes": ["BestEffort"]}, 7.1),
+    ({"hard": {"limits.cpu": "0"}, "scopeSelector": {"matchExpressions": []}}, 7.1),
+]
+
+
+@pytest.mark.parametrize(("spec", "left"), QUOTAS)
+async def test_pods_that_a_quota_lets_nobody_make_hold_nothing(spec: Manifest, left: float) -> None:
+    """Or somebody with a quota of nothing would take all nodes from others."""
+    kube = cluster_with()
+    put_sets(kube, other_job(), "node")
+    meta = {"name": "small", "namespace": "lab"}
+    kube.put({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": spec})
+    assert await free(kube) == {"node": left}
+
+
+async def test_pods_that_are_there_are_part_of_the_quota() -> None:
+    kube = cluster_with()
+    put_sets(kube, other_job(), "node")
+    pod = device_pod("other-device-fast-0")
+    pod["metadata"]["labels"][names.JOB_LABEL] = "other"
+    kube.put(pod)
+    meta = {"name": "small", "namespace": "lab"}
+    hard = {"limits.cpu": "450m"}
+    kube.put({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta,
+              "spec": {"hard": hard}})  # fmt: skip
+    assert await free(kube) == {"node": 7.6}
+
+
 async def test_missing_pods_go_where_they_fit() -> None:
     kube = cluster_with(None, node_body("second", cpu="500m"), node_body("third", cpu="500m"))
     put_sets(kube, other_job(), "third", "second")

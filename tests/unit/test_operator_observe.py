@@ -51,7 +51,7 @@ def test_of_all_jobs_what_they_hold_is_kept_and_nothing_that_a_user_may_fill() -
     job["metadata"]["labels"] = {f"label-{number}": "x" for number in range(2000)}
     job["status"] = PLACED | {"phase": "Running"}
     job["spec"]["model"] = {"name": "mlp", "args": {"hidden": "x" * 100_000}}
-    job["spec"]["podTemplate"] = {"annotations": {"a": "x" * 60_000}}
+    job["spec"]["podTemplate"] = {"annotations": {"a": "x" * 16_000}}
     kept = kept_job(job)
     assert [(share.set[1], share.replicas) for share in kept.shares] == [
         ("digits-cloud", 1), ("digits-device-fast", 2),

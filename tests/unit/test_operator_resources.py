@@ -1,5 +1,6 @@
 """CPU of a job's pods where LimitRanges and ResourceQuotas say what is allowed."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from lockstep_api.quantity import parse_quantity
 from lockstep_api.spec import FederatedJobSpec
+from lockstep_operator.core.amount import UNBOUNDED
 from lockstep_operator.core.model import Bounds, JobKey, Manifest, ObjectRef, Settings
 from lockstep_operator.core.resources import (
     device_resources,
@@ -118,7 +120,8 @@ def test_what_a_namespace_allows_is_read_of_its_limit_ranges_and_quotas() -> Non
     another["metadata"]["name"] = "another"
     kube.put(another)
     state = cluster_of(kube)
-    assert state.bounds("lab") == Bounds(0.5, 0.01, 8.0, 4.0)
+    four = replace(UNBOUNDED, cpu=4.0)
+    assert state.bounds("lab") == Bounds(0.5, 0.01, 8.0, 4.0, allowed=four)
     assert state.bounds("other") == Bounds()
 
 

@@ -4,6 +4,7 @@ Every resource that pods of a job ask for has a field here: what is not counted,
 still counts, and a pod would wait without a word.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -47,6 +48,10 @@ class Amount:
         """Of each resource the larger amount."""
         return Amount(*map(max, self.parts(), other.parts()))
 
+    def smaller(self, other: "Amount") -> "Amount":
+        """Of each resource the smaller amount."""
+        return Amount(*map(min, self.parts(), other.parts()))
+
     def holds(self, need: "Amount") -> int:
         """How many times `need`, which is not nothing, fits."""
         pairs = zip(self.parts(), need.parts(), strict=True)
@@ -56,6 +61,10 @@ class Amount:
         """Whether `need` fits."""
         pairs = zip(self.parts(), need.parts(), strict=True)
         return all(have + _SLACK >= want for have, want in pairs)
+
+
+UNBOUNDED = Amount(math.inf, math.inf, math.inf, math.inf)
+"""As much as anybody likes."""
 
 
 def total(amounts: Iterable[Amount]) -> Amount:

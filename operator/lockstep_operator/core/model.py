@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus
 from lockstep_operator.core.allowed import BY_DEFAULT, Allowed
-from lockstep_operator.core.amount import Amount
+from lockstep_operator.core.amount import UNBOUNDED, Amount
 from lockstep_operator.core.network import Network
 from lockstep_operator.core.state import JobState
 
@@ -107,7 +107,7 @@ class Complaint:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What LimitRanges and ResourceQuotas of a namespace say of its pods' CPU, in cores."""
+    """What LimitRanges and ResourceQuotas of a namespace say of its pods; CPU in cores."""
 
     most_cpu: float = math.inf
     """Of a container's limit."""
@@ -117,6 +117,8 @@ class Bounds:
     """Of a container's limit to its request."""
     total_cpu: float = math.inf
     """Of the limits of all pods together."""
+    allowed: Amount = UNBOUNDED
+    """To all pods together, in limits and number, by quotas that are for all of them."""
 
     def __and__(self, other: "Bounds") -> "Bounds":
         return Bounds(
@@ -124,6 +126,7 @@ class Bounds:
             max(self.least_cpu, other.least_cpu),
             min(self.ratio, other.ratio),
             min(self.total_cpu, other.total_cpu),
+            self.allowed.smaller(other.allowed),
         )
 
 

@@ -2,8 +2,9 @@
 
 A device holds the cores that it uses at its highest frequency, more than it requests. That is
 taken from the job's spec, on the nodes that the job was given, and at most as often as the spec has
-devices. What a pod or a StatefulSet says of itself counts for nothing, since anybody may write it:
-every other pod holds what it requests.
+devices; what is not there yet holds no more than the quotas of its namespace allow. What a pod or a
+StatefulSet says of itself counts for nothing, since anybody may write it: every other pod holds
+what it requests.
 """
 
 from collections import Counter
@@ -14,7 +15,7 @@ from lockstep_api import names
 from lockstep_api.names import Role
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FINISHED, FederatedJobStatus
-from lockstep_operator.core.amount import Amount
+from lockstep_operator.core.amount import UNBOUNDED, Amount
 from lockstep_operator.core.model import JobKey, NodeView
 from lockstep_operator.core.placement import CLOUD_POD, PodSet, sizes
 from lockstep_operator.core.status import read_placement
@@ -80,14 +81,17 @@ def free(
     used: Mapping[str, Amount],
     pods: Iterable[Holding],
     placed: Iterable[Share],
+    allowed: Callable[[str], Amount] = lambda namespace: UNBOUNDED,
 ) -> tuple[NodeView, ...]:
     """The nodes with what is left beside these pods and what placed jobs will hold.
 
-    `used` is held, by node, by pods that are of no job.
+    `used` is held, by node, by pods that are of no job; `allowed` says what all pods of a namespace
+    may have by its quotas.
     """
     by_set = {share.set: share for share in placed}
     left = {node.name: node.free - used.get(node.name, Amount()) for node in nodes}
     missing = Counter({name: share.replicas for name, share in by_set.items()})
+    may = {namespace: allowed(namespace) for namespace, _ in by_set}
     for pod in pods:
         share = _share_of(pod, by_set)
         need = pod.need if share is None else pod.need.larger(share.need)
@@ -95,9 +99,18 @@ def free(
             missing[share.set] -= 1
         if pod.node in left:
             left[pod.node] -= need
+        if pod.namespace in may:
+            may[pod.namespace] -= need
     for name, share in by_set.items():
-        _reserve(share, left, count=missing[name])
+        count = _admitted(share, may[name[0]], count=missing[name])
+        may[name[0]] -= count * share.need
+        _reserve(share, left, count=count)
     return tuple(replace(node, free=left[node.name]) for node in nodes)
+
+
+def _admitted(share: Share, may: Amount, *, count: int) -> int:
+    """Of so many pods of a set those that a quota lets come."""
+    return count if may.covers(count * share.need) else min(count, may.holds(share.need))
 
 
 def _reserve(share: Share, left: dict[str, Amount], *, count: int) -> None:
