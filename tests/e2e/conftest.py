@@ -35,6 +35,7 @@ LANES = {
     "test_train": "jobs-2",
     "test_calibrated": "jobs-2",
     "test_docs": "jobs-2",
+    "test_edges": "jobs-1",
     "test_split": "jobs-1",
 }
 
