@@ -66,12 +66,23 @@ async def test_a_job_without_pods_holds_what_it_will_use() -> None:
     assert await free(kube) == {"node": 7.1}
 
 
-async def test_pods_that_are_there_count_once() -> None:
+def with_a_device_there() -> FakeKube:
+    """Another job, of whose pods one device is there."""
     kube = cluster_with()
     put_sets(kube, other_job(), "node")
     pod = device_pod("other-device-fast-0")
     pod["metadata"]["labels"][names.JOB_LABEL] = "other"
     kube.put(pod)
+    return kube
+
+
+def quota(**spec: Any) -> Manifest:
+    meta = {"name": "small", "namespace": "lab"}
+    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": spec}
+
+
+async def test_pods_that_are_there_count_once() -> None:
+    kube = with_a_device_there()
     assert await free(kube) == {"node": 7.1}
 
 
@@ -92,21 +103,13 @@ async def test_pods_that_a_quota_lets_nobody_make_hold_nothing(spec: Manifest, l
     """Or somebody with a quota of nothing would take all nodes from others."""
     kube = cluster_with()
     put_sets(kube, other_job(), "node")
-    meta = {"name": "small", "namespace": "lab"}
-    kube.put({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": spec})
+    kube.put(quota(**spec))
     assert await free(kube) == {"node": left}
 
 
 async def test_pods_that_are_there_are_part_of_the_quota() -> None:
-    kube = cluster_with()
-    put_sets(kube, other_job(), "node")
-    pod = device_pod("other-device-fast-0")
-    pod["metadata"]["labels"][names.JOB_LABEL] = "other"
-    kube.put(pod)
-    meta = {"name": "small", "namespace": "lab"}
-    hard = {"limits.cpu": "450m"}
-    kube.put({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta,
-              "spec": {"hard": hard}})  # fmt: skip
+    kube = with_a_device_there()
+    kube.put(quota(hard={"limits.cpu": "450m"}))
     assert await free(kube) == {"node": 7.6}
 
 
