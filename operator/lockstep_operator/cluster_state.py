@@ -170,8 +170,7 @@ class ClusterState:
         """What its LimitRanges and ResourceQuotas say."""
         space, everybody = self._space(namespace), JobKey(namespace, "")
         kept = (self._bounds[kind, space].of(everybody) for kind in (LIMIT_RANGE, QUOTA))
-        found = (one for of_kind in kept for one in of_kind.values())
-        return reduce(and_, found, Bounds())
+        return reduce(and_, (one for of_kind in kept for one in of_kind.values()), Bounds())
 
     def nodes(self) -> tuple[NodeView, ...]:
         """The nodes as if nothing was used."""
@@ -209,8 +208,7 @@ class ClusterState:
             self._room_freed()
 
     def gone(self, job: JobKey) -> None:
-        """A job is not there: what was decided of it, maybe after the watch had told that, holds
-        nothing."""
+        """A job is not there: what was decided of it, maybe since it went, holds nothing."""
         if self._decided.pop(job, ("", ()))[1]:
             self._room_freed()
 

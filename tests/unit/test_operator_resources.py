@@ -24,7 +24,7 @@ from tests.support.kube import KEY, FakeKube, cluster_of, cluster_with, job_body
 DEVICES = ObjectRef(*SET, "lab", "digits-device-fast")
 
 
-def settings(**bounds: float) -> Settings:
+def settings(**bounds: Any) -> Settings:
     return Settings("worker:1", "http://planner", bounds=Bounds(**bounds))
 
 
@@ -39,7 +39,7 @@ def cpu(made: Manifest) -> tuple[float, float]:
     return request, limit
 
 
-def device(of: FederatedJobSpec, **bounds: float) -> tuple[float, float]:
+def device(of: FederatedJobSpec, **bounds: Any) -> tuple[float, float]:
     return cpu(device_resources(of, of.devices[0], settings=settings(**bounds)))
 
 

@@ -25,6 +25,7 @@ _ROUGHLY = r"^([X]([-X.]{0,251}[X])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?$"
 _MOST_ENTRIES = 32
 MOST_OF_ANNOTATIONS = 16 << 10
 """Characters of all together: each of a job's sets of pods repeats them, and there may be 129."""
+_AnnotationValue = Annotated[str, Field(max_length=MOST_OF_ANNOTATIONS)]
 
 _DOMAIN = rf"({_ANY_SUBDOMAIN}|\[[a-fA-F0-9:]+\])(:[0-9]+)?"
 _PATH = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
@@ -39,7 +40,6 @@ Image = Annotated[str, Field(pattern=f"^$|{IMAGE}", max_length=512)]
 """The reference of an image, as a container runtime reads it; empty: none."""
 TaintKey = Annotated[str, Field(pattern=f"^$|{LABEL_KEY}", max_length=317)]
 LabelValue = Annotated[str, Field(pattern=LABEL_VALUE, max_length=63)]
-_AnnotationValue = Annotated[str, Field(max_length=65_536)]
 
 
 def key_message(what: str) -> str:

@@ -55,7 +55,7 @@ class PodTemplate(ApiModel):
     labels: Labels = Field(default_factory=dict)
     """Labels added to every pod."""
     annotations: Annotations = Field(default_factory=dict)
-    """Annotations added to every pod."""
+    """Annotations added to every pod; they have 16,384 characters together at the most."""
     node_selector: Labels = Field(default_factory=dict)
     """Node labels that every pod of the job needs, beside its tier."""
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = Field(default_factory=list)
