@@ -23,7 +23,7 @@ from tests.wire.jobs import FakePlanner
 from tests.wire.limited import HEAD, say, server
 
 SPEAKS = f"host: x\r\n{names.PROTOCOL_HEADER}: {names.PROTOCOL}\r\n".encode()
-HURRIED = Limits(connections=3, head_bytes=1000, head_s=0.3)
+HURRIED = Limits(connections=3, head_bytes=1000, head_s=1.0)
 
 
 @pytest.fixture(params=["plain", "tls"])
