@@ -129,9 +129,10 @@ bench-fidelity: venv ## compares simulated jobs with real pods (cluster up, HIST
 	$(PY) images/build.py
 	$(PY) -m tests.bench.fidelity --history $(or $(HISTORY),build/fidelity)
 
-fuzz: venv ## fuzzes everything that strangers' bytes reach (FUZZ_SECONDS=60 for each target)
+fuzz: venv ## fuzzes what strangers' bytes reach (FUZZ_SECONDS=60 a target), new examples for property tests
 	$(PY) -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)
 	LOCKSTEP_SCHEMA_EXAMPLES=200 $(PY) -m pytest -q tests/fuzz/test_schemas.py
+	LOCKSTEP_NEW_EXAMPLES=1 $(PY) -m pytest -q -m "hypothesis and not cluster and not cores"
 
 chaos: venv ## 30 random kills in each mode on a real cluster; the model must not change (SEED=… KILLS=… MODE=…)
 	$(PY) images/build.py

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lockstep_allocator.devices import Array, Devices, energy_curve, stack_curves
@@ -150,6 +150,7 @@ def brute_hindsight(drawn: Fleet, points: int = 20_001) -> float:
 
 
 @settings(max_examples=60, deadline=None)
+@example(seed=1574, devices=5, weight=10.0, watts=5.0)
 @given(
     seed=st.integers(0, 10_000), devices=st.integers(1, 5),
     weight=st.sampled_from([0.3, 1.0, 10.0, 40.0]), watts=st.sampled_from([0.0, 0.2, 1.0, 5.0]),
@@ -157,10 +158,11 @@ def brute_hindsight(drawn: Fleet, points: int = 20_001) -> float:
 def test_the_optimum_is_not_beaten_by_brute_force(
     seed: int, devices: int, weight: float, watts: float
 ) -> None:
+    """But for the tolerance that it was given."""
     drawn = sending(fleet(1, devices, weight=weight, seed=seed), watts)
     best = optimum(drawn, np.zeros((1, 1)), tolerance=1e-5)
     brute = brute_hindsight(drawn)
-    assert best.cost[0] <= brute * (1 + 1e-6)
+    assert best.cost[0] <= brute * (1 + 1.01e-5)
     assert best.cost[0] >= brute * (1 - 2e-3)
     assert best.bound[0] >= best.cost[0] * (1 - 1.01e-5)
     played = run_round(drawn, np.zeros((1, 1)), ghz=drawn.devices.work / best.compute_s)
