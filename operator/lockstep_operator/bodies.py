@@ -172,8 +172,8 @@ class Bodies:
         size, room = mine.size + more, (self.most_held - self._size + mine.size) / 2
         if size <= min(room, MOST_TOGETHER):
             return
-        others = (len(one) for one in mine.bodies if one is not content)
-        if size > room or size - max(*others, len(content) + more, 0) > MOST_TOGETHER:
+        others = [len(one) for one in mine.bodies if one is not content]
+        if size > room or size - max([*others, len(content) + more]) > MOST_TOGETHER:
             raise TooManyCalls("the planner reads too much of this namespace already: try again")
 
 

@@ -8,6 +8,7 @@ when a successor begins. What is not in the table of rights (`rights`) does not 
 
 import json
 import math
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -29,8 +30,8 @@ from lockstep_operator.errors import (
     Unavailable,
 )
 from lockstep_operator.kube_reviews import ACCESS_REVIEW, TOKEN_REVIEW
-from lockstep_operator.kube_shares import Shares
 from lockstep_operator.rights import called, granted
+from lockstep_operator.shares import Shares
 
 JSON = "application/json"
 OBJECT_BYTES = 16 << 20
@@ -38,6 +39,13 @@ OBJECT_BYTES = 16 << 20
 REQUEST_TIMEOUT_S = 30.0
 SILENCE_S = 90.0
 """A watch that brings nothing for so long is dead: the apiserver sends a bookmark every minute."""
+MOST_WRITES = 40
+"""To one namespace at once, of the hundred connections that the Kubernetes client has; resizing one
+job takes twenty. An apiserver takes many seconds to write an object of a megabyte, and somebody may
+have hundreds. Reads are quick, and some are made while others wait for their turn: they wait for no
+writes."""
+_NAMESPACE = re.compile(r"/namespaces/([^/]+)/(?!leases\b)")
+"""A Lease is the operator's own: who renews it waits for no job's writes."""
 _METHODS = {
     "get": "GET",
     "list": "GET",
@@ -84,7 +92,8 @@ class Transport:
     """Hears verb and kind of every request."""
     left_s: Callable[[], float] = lambda: math.inf
     """Seconds for which this process may still write."""
-    shares: Shares = field(default_factory=Shares)
+    writes: Shares = field(default_factory=lambda: Shares(MOST_WRITES))
+    """Under way: no namespace has all connections."""
 
     async def call(self, request: Request) -> Manifest:
         """The answer as an object.
@@ -106,7 +115,8 @@ class Transport:
                 continue
 
     def _share(self, request: Request) -> AbstractAsyncContextManager[None]:
-        return self.shares.of(request.path) if request.writes else nullcontext()
+        found = _NAMESPACE.search(request.path) if request.writes else None
+        return nullcontext() if found is None else self.writes.of(found[1])
 
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -13,7 +13,6 @@ import binascii
 import logging
 from collections import deque
 from dataclasses import dataclass, field, replace
-from weakref import WeakValueDictionary
 
 from lockstep_allocator.experience import Experience
 from lockstep_allocator.policy import InvalidPolicy, Policy
@@ -41,6 +40,7 @@ from lockstep_operator.experiences import Experiences
 from lockstep_operator.owned import put
 from lockstep_operator.policies import BEGAN_WITH, Policies
 from lockstep_operator.reconcile import Deps, emit
+from lockstep_operator.shares import Shares
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +96,8 @@ class PolicyLearning:
     held: Experiences = field(default_factory=Experiences)
     _jobs: dict[str, _Learning] = field(default_factory=dict)
     """By the job's uid."""
-    _turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
-    """By namespace: held while the rounds of a job are used."""
+    _turns: Shares = field(default_factory=lambda: Shares(1))
+    """One is held while the rounds of a job are used."""
 
     def heard(
         self, job: JobView, spec: FederatedJobSpec, *, finished: FinishedRound | None
@@ -124,7 +124,7 @@ class PolicyLearning:
             return
         kept.waits = True
         try:
-            async with self._turn(job.key.namespace):
+            async with self._turns.of(job.key.namespace):
                 kept.waits = False
                 await self._take_up(job, kept)
                 if kept.unwritten:
@@ -133,9 +133,6 @@ class PolicyLearning:
                     await self._start_trainer(job, spec, kept=kept)
         except (KubeError, PolicyUnavailable) as error:
             logger.warning("job %s does not learn from this round: %s", job.key, error)
-
-    def _turn(self, namespace: str) -> asyncio.Lock:
-        return self._turns.setdefault(namespace, asyncio.Lock())
 
     async def judge(self, job: JobView, spec: FederatedJobSpec, *, content: bytes) -> PolicyVerdict:
         """Takes up an offered policy if the recorded rounds had not cost more with it.
@@ -147,7 +144,7 @@ class PolicyLearning:
         offered = await asyncio.to_thread(_read, content)
         kept = self._jobs.get(job.uid) or _Learning(job.key)  # nothing is kept of it, then
         kept.trainer = None
-        async with self._turn(job.key.namespace):
+        async with self._turns.of(job.key.namespace):
             return await self._judge(job, spec, kept=kept, offered=offered, content=content)
 
     async def _judge(

@@ -6,7 +6,7 @@ from typing import Any
 from lockstep_api.names import Role
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FederatedJobStatus, Phase
-from lockstep_operator.core.amount import Amount
+from lockstep_operator.core.amount import UNBOUNDED, Amount
 from lockstep_operator.core.model import (
     JobKey,
     NodeView,
@@ -164,7 +164,7 @@ def test_edges_of_placed_jobs_hold_their_cores_before_they_are_there() -> None:
     status = FederatedJobStatus(placement=written_placement(found), phase=Phase.STARTING)
     held = shares(JobKey("ml", "demo"), spec, status=status)
     there = Holding("ml", "demo-edge-near-0", "e", Amount(1.5, GIB, 1))
-    left = free(nodes, used={}, pods=[there], placed=held)
+    left = free(nodes, used={}, pods=[there], placed=held, allowed=lambda _: UNBOUNDED)
     assert {one.name: one.free.cpu for one in left} == {"c": 3.5, "d": 3.0, "e": 1.0}
     assert own_pods(JobKey("ml", "demo"), spec)(there)
     assert not own_pods(JobKey("ml", "demo"), spec)(replace(there, pod="demo-edge-near-2"))

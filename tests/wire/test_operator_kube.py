@@ -27,7 +27,7 @@ from lockstep_operator.errors import (
 )
 from lockstep_operator.kube import JOB, NODE, POD, ApiKube, job_ref
 from lockstep_operator.kube_reviews import User
-from lockstep_operator.kube_shares import MOST_OF_A_NAMESPACE
+from lockstep_operator.kube_transport import MOST_WRITES
 from lockstep_operator.rights import Called
 from tests.support.patience import PATIENCE_S
 from tests.support.ports import free_port
@@ -391,7 +391,7 @@ async def test_slow_writes_to_one_namespace_leave_connections_to_all_else(
         asyncio.create_task(kube.apply_status(job_ref("lab", f"j{number}"), "uid-1", status={}))
         for number in range(200)
     ]
-    while len(server.requests) < MOST_OF_A_NAMESPACE:  # noqa: ASYNC110  the server is another's
+    while len(server.requests) < MOST_WRITES:  # noqa: ASYNC110  the server is another's
         await asyncio.sleep(0.01)
     lease = ObjectRef("coordination.k8s.io/v1", "Lease", "lab", "lockstep-operator")
     others = [
@@ -401,10 +401,10 @@ async def test_slow_writes_to_one_namespace_leave_connections_to_all_else(
                       "metadata": {"namespace": "lab", "name": lease.name}}),
     ]  # fmt: skip
     asked = [asyncio.create_task(one) for one in others]
-    while len(server.requests) < MOST_OF_A_NAMESPACE + len(asked):  # noqa: ASYNC110
+    while len(server.requests) < MOST_WRITES + len(asked):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     paths = [one.path for one in server.requests]
-    assert len([path for path in paths if path.endswith("/status")]) == MOST_OF_A_NAMESPACE + 1
+    assert len([path for path in paths if path.endswith("/status")]) == MOST_WRITES + 1
     for _ in range(len(waiting) + len(asked)):
         server.answer({"metadata": {"name": "x"}})
     server.released.set()

@@ -15,7 +15,7 @@ from lockstep_api import names
 from lockstep_api.names import Role
 from lockstep_api.spec import FederatedJobSpec
 from lockstep_api.status import FINISHED, FederatedJobStatus
-from lockstep_operator.core.amount import UNBOUNDED, Amount
+from lockstep_operator.core.amount import Amount
 from lockstep_operator.core.model import JobKey, NodeView
 from lockstep_operator.core.placement import CLOUD_POD, PodSet, sizes
 from lockstep_operator.core.status import read_placement
@@ -81,7 +81,7 @@ def free(
     used: Mapping[str, Amount],
     pods: Iterable[Holding],
     placed: Iterable[Share],
-    allowed: Callable[[str], Amount] = lambda namespace: UNBOUNDED,
+    allowed: Callable[[str], Amount],
 ) -> tuple[NodeView, ...]:
     """The nodes with what is left beside these pods and what placed jobs will hold.
 
